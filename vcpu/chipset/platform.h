@@ -1,0 +1,68 @@
+/*
+ * The machine around the CPUs: chips, buses, interrupts, timers.  Every
+ * function here takes the platform's lock itself unless it says otherwise.
+ */
+#ifndef HVX_PLATFORM_H
+#define HVX_PLATFORM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct platform;
+struct vm;
+struct vcpu;
+
+struct platform_config {
+	uint64_t ram_size;
+	int ncpus;
+	bool debug_exit;    /* ports 0xf4 and 0xe9 */
+	int com_in[4], com_out[4]; /* console fds (non-blocking) per UART, -1 = not wired */
+	uint64_t tsc_hz;
+	/* events upward; called with the lock held, from any thread */
+	void (*power_off)(void *ctx);           /* ACPI S5 */
+	void (*reset)(void *ctx);               /* keyboard controller, 0xcf9, ACPI reset */
+	void (*debug_exit_cb)(void *ctx, int status);
+	void (*debugcon)(void *ctx, uint8_t byte); /* port 0xe9 */
+	void (*arm)(void *ctx, uint64_t deadline_ns); /* earliest timer changed; CLOCK_MONOTONIC ns, UINT64_MAX = none */
+	void *ctx;
+};
+
+struct platform *platform_create(struct vm *vm, const struct platform_config *cfg);
+void platform_destroy(struct platform *p);
+void platform_reset(struct platform *p); /* power-on state of every chip, in the order they were wired */
+
+/* Buses.  size 1, 2, 4 (mmio also 8); values little-endian in @val.  Nothing there reads as ones. */
+uint64_t platform_pio_read(struct platform *p, struct vcpu *v, uint16_t port, unsigned size);
+void platform_pio_write(struct platform *p, struct vcpu *v, uint16_t port, uint64_t val, unsigned size);
+uint64_t platform_mmio_read(struct platform *p, struct vcpu *v, uint64_t gpa, unsigned size);
+void platform_mmio_write(struct platform *p, struct vcpu *v, uint64_t gpa, uint64_t val, unsigned size);
+
+/* Local APIC of a vcpu: CR8, x2APIC MSRs 0x800-0x8ff, IA32_APIC_BASE, IA32_TSC_DEADLINE (0x6e0).
+ * MSR calls return 0, or -1 when the access must raise #GP(0). */
+int platform_apic_rdmsr(struct platform *p, struct vcpu *v, uint32_t msr, uint64_t *val);
+int platform_apic_wrmsr(struct platform *p, struct vcpu *v, uint32_t msr, uint64_t val);
+uint8_t platform_get_tpr(struct platform *p, struct vcpu *v); /* whole TPR byte */
+void platform_set_tpr(struct platform *p, struct vcpu *v, uint8_t tpr);
+
+/* Interrupt acceptance by a vcpu with IF set: the vector to deliver now (LAPIC first, else 8259 through LINT0 ExtINT),
+ * moved to in service; -1 when none is left.  PEND_INTR is kept in step: set while some vector is deliverable at the
+ * current TPR/PPR, cleared when none is. */
+int platform_ack_intr(struct platform *p, struct vcpu *v);
+
+/* Interrupt lines by GSI (0-23 IOAPIC; 0-15 go to the 8259s too), with the level. */
+void platform_set_irq(struct platform *p, unsigned gsi, bool level);
+/* A message-signalled interrupt. */
+void platform_msi(struct platform *p, uint64_t addr, uint32_t data);
+
+/* Runs the callbacks of all timers whose deadline is not after @now_ns and re-arms.  Returns the next deadline. */
+uint64_t platform_run_timers(struct platform *p, uint64_t now_ns);
+uint64_t platform_next_deadline(struct platform *p);
+
+/* Console: bytes for a UART's receiver.  Returns how many were taken (FIFO room).  com_room tells the room. */
+size_t platform_com_input(struct platform *p, int com, const uint8_t *buf, size_t len);
+size_t platform_com_room(struct platform *p, int com);
+
+void platform_power_button(struct platform *p); /* ACPI power button press */
+
+#endif

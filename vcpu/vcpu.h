@@ -1,0 +1,260 @@
+/*
+ * One virtual CPU and the VM it belongs to.
+ *
+ * While translated code runs, the guest's general registers, arithmetic flags,
+ * DF and x87/SSE/AVX state are in the host's registers and gs points at struct
+ * vcpu.  In C the general registers are in regs[], the flags behind
+ * vcpu_rflags(), and the extended state is still in the host's registers until
+ * vcpu_fpu_out() saves it.  All C of this process is built with
+ * -mgeneral-regs-only: call vcpu_fpu_out() before entering a library that may
+ * use vector registers.
+ */
+#ifndef HVX_VCPU_H
+#define HVX_VCPU_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <time.h>
+
+#include "vcpu/bt/insn.h"
+
+struct gmem;
+struct platform;
+struct bt;
+
+/* ---- architectural constants (SDM 3A 2.5, 4.x; 3A 6.15) ---- */
+#define RFL_CF   (1u << 0)
+#define RFL_FIX  (1u << 1)
+#define RFL_PF   (1u << 2)
+#define RFL_AF   (1u << 4)
+#define RFL_ZF   (1u << 6)
+#define RFL_SF   (1u << 7)
+#define RFL_TF   (1u << 8)
+#define RFL_IF   (1u << 9)
+#define RFL_DF   (1u << 10)
+#define RFL_OF   (1u << 11)
+#define RFL_IOPL (3u << 12)
+#define RFL_NT   (1u << 14)
+#define RFL_RF   (1u << 16)
+#define RFL_VM   (1u << 17)
+#define RFL_AC   (1u << 18)
+#define RFL_VIF  (1u << 19)
+#define RFL_VIP  (1u << 20)
+#define RFL_ID   (1u << 21)
+#define RFL_ARITH (RFL_CF | RFL_PF | RFL_AF | RFL_ZF | RFL_SF | RFL_OF)
+
+#define CR0_PE (1u << 0)
+#define CR0_MP (1u << 1)
+#define CR0_EM (1u << 2)
+#define CR0_TS (1u << 3)
+#define CR0_ET (1u << 4)
+#define CR0_NE (1u << 5)
+#define CR0_WP (1u << 16)
+#define CR0_AM (1u << 18)
+#define CR0_NW (1u << 29)
+#define CR0_CD (1u << 30)
+#define CR0_PG (1u << 31)
+
+#define CR4_VME        (1u << 0)
+#define CR4_PVI        (1u << 1)
+#define CR4_TSD        (1u << 2)
+#define CR4_DE         (1u << 3)
+#define CR4_PSE        (1u << 4)
+#define CR4_PAE        (1u << 5)
+#define CR4_MCE        (1u << 6)
+#define CR4_PGE        (1u << 7)
+#define CR4_PCE        (1u << 8)
+#define CR4_OSFXSR     (1u << 9)
+#define CR4_OSXMMEXCPT (1u << 10)
+#define CR4_UMIP       (1u << 11)
+#define CR4_FSGSBASE   (1u << 16)
+#define CR4_PCIDE      (1u << 17)
+#define CR4_OSXSAVE    (1u << 18)
+#define CR4_SMEP       (1u << 20)
+#define CR4_SMAP       (1u << 21)
+
+#define EFER_SCE  (1u << 0)
+#define EFER_LME  (1u << 8)
+#define EFER_LMA  (1u << 10)
+#define EFER_NXE  (1u << 11)
+#define EFER_FFXSR (1u << 14)
+#define EFER_AIBRS (1u << 21)
+
+enum { EXC_DE, EXC_DB, EXC_NMI, EXC_BP, EXC_OF, EXC_BR, EXC_UD, EXC_NM, EXC_DF, EXC_TS = 10,
+       EXC_NP, EXC_SS, EXC_GP, EXC_PF, EXC_MF = 16, EXC_AC, EXC_MC, EXC_XM };
+
+/* Segment attributes: the descriptor's access byte in bits 0-7 (type 0-3, S 4, DPL 5-6,
+ * P 7), AVL 12, L 13, D/B 14, G 15; limit is always in bytes.  SEG_NULL: a null selector. */
+#define SEG_A_S   (1u << 4)
+#define SEG_A_P   (1u << 7)
+#define SEG_A_L   (1u << 13)
+#define SEG_A_DB  (1u << 14)
+#define SEG_A_G   (1u << 15)
+#define SEG_A_NULL (1u << 16)
+#define SEG_DPL(a) (((a) >> 5) & 3)
+
+struct seg {
+	uint64_t base;
+	uint32_t limit;
+	uint32_t attr;
+	uint16_t sel;
+};
+
+struct dtable { /* GDTR, IDTR */
+	uint64_t base;
+	uint16_t limit;
+};
+
+/* ---- soft TLB (mmu/tlb.c): three of them, chosen by privilege ---- */
+#define TLB_BITS 10
+#define TLB_SIZE (1u << TLB_BITS)
+enum { TLB_USER, TLB_KERN, TLB_KERN_AC, TLB_COUNT }; /* KERN: supervisor pages only (SMAP on and
+                                                        AC clear); KERN_AC: all pages */
+struct soft_tlb {
+	uint64_t rtag[TLB_SIZE]; /* page's gva, or TLB_INVALID */
+	uint64_t wtag[TLB_SIZE];
+	uint64_t addend[TLB_SIZE]; /* hva - gva */
+};
+#define TLB_INVALID 0x8000000000000001ull /* equals no masked address */
+
+/* ---- jump cache: indirect branches, one per TLB kind ---- */
+#define JC_BITS 11
+#define JC_SIZE (1u << JC_BITS)
+struct jump_cache {
+	uint64_t tag[JC_SIZE]; /* gva of the target, JC_INVALID */
+	uint64_t host[JC_SIZE]; /* indirect entry of its block */
+};
+#define JC_INVALID 0x8000000000000001ull
+
+/* Things for the vcpu thread to do at the next block boundary. */
+#define PEND_INTR  (1u << 0) /* the platform has a vector to deliver (INTR) */
+#define PEND_NMI   (1u << 1)
+#define PEND_TIMER (1u << 2) /* a platform timer's deadline has passed */
+#define PEND_RESET (1u << 3) /* reset the VM */
+#define PEND_STOP  (1u << 4) /* leave vcpu_run() */
+#define PEND_PAUSE (1u << 5) /* wait until cleared */
+#define PEND_FLUSH (1u << 6) /* another thread asks for invalidation */
+
+/* Why vcpu_run() came back. */
+enum vm_exit { VM_EXIT_NONE, VM_EXIT_POWEROFF, VM_EXIT_RESET, VM_EXIT_TRIPLE_FAULT, VM_EXIT_DEBUG, VM_EXIT_STOPPED };
+
+struct vcpu_stats { /* all counted by the vcpu's thread; names as in `hvx-monitor stats` */
+#define VCPU_STATS(X) \
+	X(blocks) X(guest_bytes) X(host_bytes) X(guest_insns) X(code_flushes) X(dispatches) X(links) \
+	X(jc_misses) X(tlb_misses) X(tlb_flushes) X(tlb_page_flushes) X(walks) X(exceptions) X(page_faults) \
+	X(interrupts) X(kicks) X(hlts) X(helpers) X(mmio) X(pio) X(cross_page) X(unaligned) X(smc_writes) \
+	X(smc_blocks) X(signals) X(single_steps) X(msr_reads) X(msr_writes) X(cr3_loads) X(string_helpers) \
+	X(host_faults) X(cpuids)
+#define X(n) uint64_t n;
+	VCPU_STATS(X)
+#undef X
+};
+
+struct vcpu {
+	/* -- reached by translated code through gs:[offset]; offsets asserted in bt/offsets.c -- */
+	uint64_t regs[16];      /* guest GPRs when in C; in translated code the spill slot of each */
+	uint64_t host_regs[16]; /* host registers as a slow path left the translated code */
+	uint64_t rip;           /* guest rip when in C */
+	uint64_t ip_page;       /* user code: gva of the page the running block starts on */
+	uint64_t engine_sp;     /* host stack of the run loop */
+	uint64_t scratch[4];
+	uint64_t seg_base[SEG_COUNT]; /* copies of seg[].base for address formation */
+	uint64_t mem_gva;       /* slow path: linear address, then the addend */
+	uint64_t mem_addend;
+	uint64_t resume;        /* host address to continue at after a slow path */
+	uint64_t tsc_offset;
+	uint64_t pext_mask;     /* selects the soft TLB index out of an address */
+	uint32_t site;          /* which slow path or exit (bt/site.h) */
+	uint16_t flags;         /* arithmetic flags when not in the host's: AH<<8 from lahf, bit 0 = OF */
+	uint8_t df;             /* DF */
+	uint8_t iflag;          /* IF */
+	_Atomic uint32_t pending; /* PEND_* */
+	uint32_t kick;          /* leave translated code at the next block boundary */
+	uint32_t in_code;       /* translated code is running or being entered */
+	uint8_t bounce[64] __attribute__((aligned(64))); /* stands in for an operand in MMIO or across pages */
+
+	/* -- architectural state, C only -- */
+	uint32_t sysflags;      /* rflags bits other than arith, DF, IF: TF IOPL NT RF VM AC VIF VIP ID */
+	uint8_t cpl;
+	uint8_t int_shadow;     /* 1: interrupts (and after mov ss debug traps) wait for one instruction */
+	uint8_t nmi_blocked;
+	uint8_t halted;
+	struct seg seg[SEG_COUNT], ldtr, tr;
+	struct dtable gdtr, idtr;
+	uint64_t cr0, cr2, cr3, cr4, cr8; /* cr8 mirrors the LAPIC's TPR bits 7:4 */
+	uint64_t efer, xcr0;
+	uint64_t dr[8];
+	uint64_t pdpte[4];      /* PAE paging */
+	uint64_t star, lstar, cstar, sfmask, kernel_gs_base;
+	uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
+	uint64_t tsc_aux, pat, misc_enable, spec_ctrl, mtrr_def_type, mcg_status;
+	uint64_t mtrr_fixed[11], mtrr_var[16];
+	uint32_t mode;          /* translation mode of the current state: enum mode bits, bt/mode.h */
+
+	/* an exception raised by a helper, waiting for delivery */
+	uint8_t exc_pending, exc_vector, exc_has_error, exc_soft; /* soft: int n, int3, into: rip is the next instruction's */
+	uint32_t exc_error;
+	uint64_t exc_cr2;
+	uint64_t exc_dr6;       /* bits to set in DR6 with #DB */
+
+	/* extended state */
+	uint8_t fpu_saved;      /* fpu_area holds the guest's state, the host's registers do not */
+	uint8_t fpu_area[4096] __attribute__((aligned(64)));
+
+	/* -- the engine's own -- */
+	int id;
+	pid_t tid;
+	struct vm *vm;
+	struct bt *bt;
+	struct vcpu_stats stats;
+	uint32_t exit_reason;   /* enum vm_exit set by helpers or the platform */
+	int exit_code;          /* with VM_EXIT_DEBUG */
+	uint16_t nonglobal[TLB_SIZE]; /* indices of TLB_KERN entries from non-global pages */
+	uint32_t n_nonglobal;
+
+	struct soft_tlb tlb[TLB_COUNT] __attribute__((aligned(4096)));
+	struct jump_cache jc[TLB_COUNT] __attribute__((aligned(4096)));
+	void *cells;            /* bt/link.c: branch cells, reached as gs:[offset] too */
+};
+
+struct vm {
+	struct gmem *mem;
+	struct platform *plat;
+	struct bt *bt;
+	int ncpus;
+	struct vcpu *vcpu[64];
+	const char *name;
+};
+
+/* ---- flags ---- */
+uint64_t vcpu_rflags(const struct vcpu *v);               /* the whole register */
+void vcpu_set_rflags(struct vcpu *v, uint64_t rflags);    /* every bit, no privilege checks; recomputes mode */
+
+/* ---- extended state: see the file comment ---- */
+void vcpu_fpu_out(struct vcpu *v); /* save the guest's to fpu_area unless saved */
+void vcpu_fpu_in(struct vcpu *v);  /* load it again; the run loop does this before translated code */
+
+/* ---- raising (cpu/exception.c): record an exception for delivery at the current v->rip
+ * (the faulting instruction's).  Always return -1 so that helpers can `return raise_gp(v, 0)`. ---- */
+int raise_exception(struct vcpu *v, unsigned vector);                        /* no error code */
+int raise_error(struct vcpu *v, unsigned vector, uint32_t error);            /* with error code */
+int raise_pf(struct vcpu *v, uint64_t gva, uint32_t error);                  /* #PF */
+static inline int raise_gp(struct vcpu *v, uint32_t error) { return raise_error(v, EXC_GP, error); }
+static inline int raise_ud(struct vcpu *v) { return raise_exception(v, EXC_UD); }
+
+/* Recomputes v->mode, v->seg_base[] after any change of CR0, CR4, EFER, CPL, AC, TF, segments, XCR0.
+ * (bt/mode.c) */
+void vcpu_update_mode(struct vcpu *v);
+
+/* ---- running (run.c) ---- */
+struct vcpu *vcpu_create(struct vm *vm, int id);
+void vcpu_destroy(struct vcpu *v);
+/* Runs the guest on the calling thread until an exit; returns enum vm_exit. */
+int vcpu_run(struct vcpu *v);
+/* Sets PEND_* bits and makes the vcpu notice: from any thread, async-signal-safe. */
+void vcpu_kick(struct vcpu *v, uint32_t pend);
+
+#endif
