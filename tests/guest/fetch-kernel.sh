@@ -1,0 +1,35 @@
+#!/bin/sh
+# Fetch a Debian kernel package, unpack it (never install it), print the path of its vmlinuz.
+#
+# Invariant: $HVX_CACHE/kernel/FLAVOUR/vmlinuz is byte for byte the file in the
+# package; its checksum is compared with the package's own list.
+# usage: fetch-kernel.sh cloud|generic
+set -eu
+guestdir=$(cd "$(dirname "$0")" && pwd)
+. "$guestdir/lib.sh"
+
+case ${1:-} in
+cloud) meta=linux-image-cloud-amd64 ;;
+generic) meta=linux-image-amd64 ;;
+*) die "usage: fetch-kernel.sh cloud|generic" ;;
+esac
+dir=$HVX_CACHE/kernel/$1
+
+if [ ! -e "$dir/vmlinuz" ]; then
+	# On a fresh system apt has no lists yet.
+	apt-cache show "$meta" >/dev/null 2>&1 || as_root apt-get update -q >&2
+	pkg=$(apt-cache depends "$meta" | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1)
+	[ -n "$pkg" ] || die "apt does not know $meta"
+	say "fetching $pkg"
+	tmp=$dir.tmp
+	rm -rf "$tmp" "$dir"
+	mkdir -p "$tmp"
+	(cd "$tmp" && apt-get download -q "$pkg" >&2) || die "cannot download $pkg"
+	dpkg-deb -R "$tmp"/*.deb "$tmp/root"
+	(cd "$tmp/root" && grep ' boot/vmlinuz-' DEBIAN/md5sums | md5sum -c --quiet >&2) || die "$pkg: vmlinuz does not match its checksum"
+	mv "$tmp"/root/boot/vmlinuz-* "$tmp/vmlinuz"
+	echo "$pkg" >"$tmp/package"
+	rm -rf "$tmp/root" "$tmp"/*.deb
+	mv "$tmp" "$dir"
+fi
+echo "$dir/vmlinuz"
