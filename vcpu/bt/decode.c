@@ -1,0 +1,529 @@
+/*
+ * Guest bytes to struct insn.  Invariant: no Zydis type or number leaves this
+ * file but insn.mnemonic, which only traces use.
+ */
+#include "vcpu/bt/decode.h"
+
+#include <Zydis/Zydis.h>
+#include <stdbool.h>
+
+static ZydisDecoder decoders[3];
+static bool decoders_ready;
+
+static const ZydisDecoder *decoder(unsigned code_size)
+{
+	if (!decoders_ready) {
+		ZydisDecoderInit(&decoders[0], ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+		ZydisDecoderInit(&decoders[1], ZYDIS_MACHINE_MODE_LONG_COMPAT_32, ZYDIS_STACK_WIDTH_32);
+		ZydisDecoderInit(&decoders[2], ZYDIS_MACHINE_MODE_LONG_COMPAT_16, ZYDIS_STACK_WIDTH_16);
+		decoders_ready = true;
+	}
+	return &decoders[code_size == 8 ? 0 : code_size == 4 ? 1 : 2];
+}
+
+/* GPR number of any register naming a GPR, else R_NONE. */
+static uint8_t gpr_of(ZydisRegister r)
+{
+	if (r == ZYDIS_REGISTER_RIP || r == ZYDIS_REGISTER_EIP)
+		return R_RIP;
+	if (r >= ZYDIS_REGISTER_AH && r <= ZYDIS_REGISTER_BH)
+		return (uint8_t)(r - ZYDIS_REGISTER_AH);
+	switch (ZydisRegisterGetClass(r)) {
+	case ZYDIS_REGCLASS_GPR8:
+	case ZYDIS_REGCLASS_GPR16:
+	case ZYDIS_REGCLASS_GPR32:
+	case ZYDIS_REGCLASS_GPR64: {
+		ZydisRegister w = ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, r);
+		return (uint8_t)(w - ZYDIS_REGISTER_RAX);
+	}
+	default: return R_NONE;
+	}
+}
+
+static uint8_t seg_of(ZydisRegister r)
+{
+	return r >= ZYDIS_REGISTER_ES && r <= ZYDIS_REGISTER_GS ? (uint8_t)(r - ZYDIS_REGISTER_ES) : SEG_DS;
+}
+
+static uint8_t flags_of(ZydisAccessedFlagsMask m)
+{
+	uint8_t f = 0;
+
+	f |= m & ZYDIS_CPUFLAG_CF ? FL_CF : 0;
+	f |= m & ZYDIS_CPUFLAG_PF ? FL_PF : 0;
+	f |= m & ZYDIS_CPUFLAG_AF ? FL_AF : 0;
+	f |= m & ZYDIS_CPUFLAG_ZF ? FL_ZF : 0;
+	f |= m & ZYDIS_CPUFLAG_SF ? FL_SF : 0;
+	f |= m & ZYDIS_CPUFLAG_OF ? FL_OF : 0;
+	f |= m & ZYDIS_CPUFLAG_DF ? FL_DF : 0;
+	return f;
+}
+
+/* A shift or rotate whose count may be zero leaves the flags alone then. */
+static bool flags_conditional(const ZydisDecodedInstruction *z, const ZydisDecodedOperand *op)
+{
+	switch (z->meta.category) {
+	case ZYDIS_CATEGORY_SHIFT:
+	case ZYDIS_CATEGORY_ROTATE:
+		for (int i = 1; i < z->operand_count_visible; i++)
+			if (op[i].type == ZYDIS_OPERAND_TYPE_REGISTER && op[i].reg.value == ZYDIS_REGISTER_CL)
+				return true;
+			else if (op[i].type == ZYDIS_OPERAND_TYPE_IMMEDIATE &&
+				 (op[i].imm.value.u & (z->operand_width == 64 ? 63 : 31)) == 0)
+				return true;
+		return false;
+	case ZYDIS_CATEGORY_STRINGOP: return true;
+	default: return z->mnemonic == ZYDIS_MNEMONIC_RCL || z->mnemonic == ZYDIS_MNEMONIC_RCR;
+	}
+}
+
+static void fill_flags(struct insn *in, const ZydisDecodedInstruction *z, const ZydisDecodedOperand *op)
+{
+	const ZydisAccessedFlags *f = z->cpu_flags;
+
+	if (!f)
+		return;
+	in->fl_read = flags_of(f->tested);
+	in->fl_write = flags_of(f->modified | f->set_0 | f->set_1 | f->undefined);
+	in->fl_kill = flags_conditional(z, op) ? 0 : in->fl_write;
+}
+
+static void fill_reg_use(struct insn *in, const ZydisDecodedOperand *o)
+{
+	uint8_t r = gpr_of(o->reg.value);
+	uint16_t bit;
+
+	if (r > 15)
+		return;
+	bit = (uint16_t)(1u << r);
+	if (o->actions & ZYDIS_OPERAND_ACTION_MASK_READ)
+		in->gpr_read |= bit;
+	if (o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) {
+		in->gpr_write |= bit;
+		if (o->size < 32 || (o->actions & ZYDIS_OPERAND_ACTION_CONDWRITE))
+			in->gpr_read |= bit; /* the rest of it survives */
+	}
+}
+
+static void fill_mem_regs(struct insn *in, const ZydisDecodedOperand *o)
+{
+	uint8_t b = gpr_of(o->mem.base), x = gpr_of(o->mem.index);
+
+	if (o->mem.base != ZYDIS_REGISTER_NONE && b < 16)
+		in->gpr_read |= (uint16_t)(1u << b);
+	if (o->mem.index != ZYDIS_REGISTER_NONE && x < 16)
+		in->gpr_read |= (uint16_t)(1u << x);
+}
+
+static void fill_explicit_mem(struct insn *in, const ZydisDecodedOperand *o)
+{
+	in->has_mem = 1;
+	in->mem.base = o->mem.base == ZYDIS_REGISTER_NONE ? R_NONE : gpr_of(o->mem.base);
+	in->mem.index = o->mem.index == ZYDIS_REGISTER_NONE ? R_NONE : gpr_of(o->mem.index);
+	in->mem.scale = o->mem.scale ? o->mem.scale : 1;
+	in->mem.seg = seg_of(o->mem.segment);
+	in->mem.size = (uint16_t)(o->size / 8);
+	in->mem.disp = (int32_t)o->mem.disp.value;
+	in->mem_read = !!(o->actions & ZYDIS_OPERAND_ACTION_MASK_READ);
+	in->mem_write = !!(o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE);
+	if (o->actions & ZYDIS_OPERAND_ACTION_CONDWRITE)
+		in->mem_read = 1;
+}
+
+static void fill_operands(struct insn *in, const ZydisDecodedInstruction *z, const ZydisDecodedOperand *op)
+{
+	for (int i = 0; i < z->operand_count; i++) {
+		const ZydisDecodedOperand *o = &op[i];
+
+		if (o->type == ZYDIS_OPERAND_TYPE_REGISTER) {
+			fill_reg_use(in, o);
+		} else if (o->type == ZYDIS_OPERAND_TYPE_MEMORY) {
+			fill_mem_regs(in, o);
+			if (o->visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT && !in->has_mem)
+				fill_explicit_mem(in, o);
+			if (o->encoding == ZYDIS_OPERAND_ENCODING_DISP16_32_64)
+				in->imm = o->mem.disp.value; /* moffs */
+		} else if (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE && i < z->operand_count_visible) {
+			if (in->imm_size && in->off_imm == z->raw.imm[0].offset && !in->imm2 && i > 0 &&
+			    op[i - 1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
+				in->imm2 = (int32_t)o->imm.value.s;
+			else
+				in->imm = o->imm.value.s;
+		} else if (o->type == ZYDIS_OPERAND_TYPE_POINTER) {
+			in->imm = o->ptr.offset;
+			in->imm2 = o->ptr.segment;
+		}
+	}
+	in->gpr_kill = in->gpr_write & (uint16_t)~in->gpr_read;
+}
+
+static bool is_legacy_prefix(uint8_t b)
+{
+	switch (b) {
+	case 0x66: case 0x67: case 0xf2: case 0xf3: case 0xf0:
+	case 0x2e: case 0x36: case 0x3e: case 0x26: case 0x64: case 0x65: return true;
+	default: return false;
+	}
+}
+
+static void fill_layout(struct insn *in, const ZydisDecodedInstruction *z, unsigned code_size)
+{
+	unsigned i = 0;
+
+	while (i < in->len && is_legacy_prefix(in->raw[i])) {
+		if (in->raw[i] == 0xf2 || in->raw[i] == 0xf3)
+			in->rep = in->raw[i];
+		if (in->raw[i] == 0xf0)
+			in->lock = 1;
+		i++;
+	}
+	in->off_prefix_end = (uint8_t)i;
+	switch (z->encoding) {
+	case ZYDIS_INSTRUCTION_ENCODING_VEX:
+		in->enc = in->raw[i] == 0xc5 ? ENC_VEX2 : ENC_VEX3;
+		in->rex_w = z->raw.vex.W;
+		in->off_opcode = (uint8_t)(i + (in->enc == ENC_VEX2 ? 2 : 3));
+		break;
+	case ZYDIS_INSTRUCTION_ENCODING_EVEX: in->enc = ENC_EVEX; break;
+	case ZYDIS_INSTRUCTION_ENCODING_XOP: in->enc = ENC_XOP; break;
+	default:
+		in->enc = ENC_LEGACY;
+		in->rex_w = code_size == 8 && (z->attributes & ZYDIS_ATTRIB_HAS_REX) && z->raw.rex.W;
+		if (code_size == 8 && (in->raw[i] & 0xf0) == 0x40)
+			i++;
+		in->off_opcode = (uint8_t)i;
+	}
+	in->opcode_map = (uint8_t)z->opcode_map;
+	in->opcode = z->opcode;
+	if (z->attributes & ZYDIS_ATTRIB_HAS_MODRM) {
+		in->has_modrm = 1;
+		in->off_modrm = z->raw.modrm.offset;
+		in->reg = z->raw.modrm.reg;
+		if (in->enc == ENC_LEGACY && (z->attributes & ZYDIS_ATTRIB_HAS_REX))
+			in->reg |= (uint8_t)(z->raw.rex.R << 3);
+	}
+	if (z->raw.disp.size) {
+		in->off_disp = z->raw.disp.offset;
+		in->disp_size = z->raw.disp.size / 8;
+	}
+	if (z->raw.imm[0].size) {
+		in->off_imm = z->raw.imm[0].offset;
+		in->imm_size = z->raw.imm[0].size / 8;
+	}
+}
+
+#define M(x) ZYDIS_MNEMONIC_##x
+
+/* Mnemonics with semantics in C, whatever their operands. */
+static enum sysop sysop_of(ZydisMnemonic m)
+{
+	switch (m) {
+	case M(CLI): return SYS_CLI;
+	case M(STI): return SYS_STI;
+	case M(PUSHF): case M(PUSHFD): case M(PUSHFQ): return SYS_PUSHF;
+	case M(POPF): case M(POPFD): case M(POPFQ): return SYS_POPF;
+	case M(HLT): return SYS_HLT;
+	case M(INT): return SYS_INT;
+	case M(INT1): return SYS_INT1;
+	case M(INT3): return SYS_INT3;
+	case M(INTO): return SYS_INTO;
+	case M(IRET): case M(IRETD): case M(IRETQ): return SYS_IRET;
+	case M(SYSCALL): return SYS_SYSCALL;
+	case M(SYSRET): return SYS_SYSRET;
+	case M(SYSENTER): return SYS_SYSENTER;
+	case M(SYSEXIT): return SYS_SYSEXIT;
+	case M(CLTS): return SYS_CLTS;
+	case M(LMSW): return SYS_LMSW;
+	case M(SMSW): return SYS_SMSW;
+	case M(INVLPG): return SYS_INVLPG;
+	case M(INVPCID): return SYS_INVPCID;
+	case M(INVD): return SYS_INVD;
+	case M(WBINVD): return SYS_WBINVD;
+	case M(LGDT): return SYS_LGDT;
+	case M(LIDT): return SYS_LIDT;
+	case M(SGDT): return SYS_SGDT;
+	case M(SIDT): return SYS_SIDT;
+	case M(LLDT): return SYS_LLDT;
+	case M(LTR): return SYS_LTR;
+	case M(SLDT): return SYS_SLDT;
+	case M(STR): return SYS_STR;
+	case M(LAR): return SYS_LAR;
+	case M(LSL): return SYS_LSL;
+	case M(VERR): return SYS_VERR;
+	case M(VERW): return SYS_VERW;
+	case M(ARPL): return SYS_ARPL;
+	case M(LES): case M(LDS): case M(LSS): case M(LFS): case M(LGS): return SYS_LOAD_FAR_PTR;
+	case M(SWAPGS): return SYS_SWAPGS;
+	case M(RDFSBASE): return SYS_RDFSBASE;
+	case M(RDGSBASE): return SYS_RDGSBASE;
+	case M(WRFSBASE): return SYS_WRFSBASE;
+	case M(WRGSBASE): return SYS_WRGSBASE;
+	case M(CLAC): return SYS_CLAC;
+	case M(STAC): return SYS_STAC;
+	case M(RDMSR): return SYS_RDMSR;
+	case M(WRMSR): return SYS_WRMSR;
+	case M(CPUID): return SYS_CPUID;
+	case M(RDTSC): return SYS_RDTSC;
+	case M(RDTSCP): return SYS_RDTSCP;
+	case M(RDPMC): return SYS_RDPMC;
+	case M(RDPID): return SYS_RDPID;
+	case M(XGETBV): return SYS_XGETBV;
+	case M(XSETBV): return SYS_XSETBV;
+	case M(XSAVE): case M(XSAVE64): return SYS_XSAVE;
+	case M(XSAVEOPT): case M(XSAVEOPT64): return SYS_XSAVEOPT;
+	case M(XSAVEC): case M(XSAVEC64): return SYS_XSAVEC;
+	case M(XRSTOR): case M(XRSTOR64): return SYS_XRSTOR;
+	case M(FXSAVE): case M(FXSAVE64): return SYS_FXSAVE;
+	case M(FXRSTOR): case M(FXRSTOR64): return SYS_FXRSTOR;
+	case M(FNSAVE): return SYS_FNSAVE;
+	case M(FRSTOR): return SYS_FRSTOR;
+	case M(FNSTENV): return SYS_FNSTENV;
+	case M(FLDENV): return SYS_FLDENV;
+	case M(IN): return SYS_IN;
+	case M(OUT): return SYS_OUT;
+	case M(INSB): case M(INSW): case M(INSD): return SYS_INS;
+	case M(OUTSB): case M(OUTSW): case M(OUTSD): return SYS_OUTS;
+	case M(AAA): return SYS_AAA;
+	case M(AAS): return SYS_AAS;
+	case M(AAD): return SYS_AAD;
+	case M(AAM): return SYS_AAM;
+	case M(DAA): return SYS_DAA;
+	case M(DAS): return SYS_DAS;
+	case M(PUSHA): case M(PUSHAD): return SYS_PUSHA;
+	case M(POPA): case M(POPAD): return SYS_POPA;
+	case M(BOUND): return SYS_BOUND;
+	case M(SALC): return SYS_SALC;
+	case M(ENTER): return SYS_ENTER;
+	case M(UD0): case M(UD1): case M(UD2): return SYS_UD;
+	default: return SYS_NONE;
+	}
+}
+
+/* Instructions the guest's CPUID does not offer but the host may have. */
+static bool not_offered(const ZydisDecodedInstruction *z)
+{
+	if (z->encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX || z->encoding == ZYDIS_INSTRUCTION_ENCODING_MVEX ||
+	    z->encoding == ZYDIS_INSTRUCTION_ENCODING_XOP || z->encoding == ZYDIS_INSTRUCTION_ENCODING_3DNOW)
+		return true;
+	switch (z->meta.isa_ext) {
+	case ZYDIS_ISA_EXT_CLZERO: case ZYDIS_ISA_EXT_RDPRU: case ZYDIS_ISA_EXT_MONITOR: case ZYDIS_ISA_EXT_MONITORX:
+	case ZYDIS_ISA_EXT_SVM: case ZYDIS_ISA_EXT_VTX: case ZYDIS_ISA_EXT_SMX: case ZYDIS_ISA_EXT_SGX: case ZYDIS_ISA_EXT_SGX_ENCLV:
+	case ZYDIS_ISA_EXT_PKU: case ZYDIS_ISA_EXT_RTM: case ZYDIS_ISA_EXT_XSAVES: case ZYDIS_ISA_EXT_FMA4: case ZYDIS_ISA_EXT_TBM:
+	case ZYDIS_ISA_EXT_XOP: case ZYDIS_ISA_EXT_SSE4A: case ZYDIS_ISA_EXT_AMD3DNOW: case ZYDIS_ISA_EXT_AMD_INVLPGB:
+	case ZYDIS_ISA_EXT_SNP: case ZYDIS_ISA_EXT_MCOMMIT: case ZYDIS_ISA_EXT_PCONFIG: case ZYDIS_ISA_EXT_ENQCMD: case ZYDIS_ISA_EXT_UINTR:
+	case ZYDIS_ISA_EXT_WAITPKG: case ZYDIS_ISA_EXT_KEYLOCKER: case ZYDIS_ISA_EXT_KEYLOCKER_WIDE: case ZYDIS_ISA_EXT_HRESET:
+	case ZYDIS_ISA_EXT_MOVDIR: case ZYDIS_ISA_EXT_GFNI: case ZYDIS_ISA_EXT_SERIALIZE: return true;
+	default: return z->mnemonic == M(GETSEC) || z->mnemonic == M(RSM) || z->mnemonic == M(VMMCALL) || z->mnemonic == M(VMCALL);
+	}
+}
+
+static void set_sys(struct insn *in, enum sysop op)
+{
+	in->cls = CLS_SYS;
+	in->sysop = op;
+}
+
+/* A second set of operand facts that only some sysops carry. */
+static void sys_details(struct insn *in, const ZydisDecodedInstruction *z, const ZydisDecodedOperand *op)
+{
+	switch (in->sysop) {
+	case SYS_LOAD_FAR_PTR:
+		in->seg2 = z->mnemonic == M(LES)   ? SEG_ES
+			   : z->mnemonic == M(LDS) ? SEG_DS
+			   : z->mnemonic == M(LSS) ? SEG_SS
+			   : z->mnemonic == M(LFS) ? SEG_FS
+						   : SEG_GS;
+		break;
+	case SYS_IN:
+	case SYS_OUT:
+		in->opsize = in->opcode & 1 ? (z->operand_width == 16 ? 2 : 4) : 1;
+		in->imm_port = in->opcode < 0xe8;
+		break;
+	case SYS_INS:
+	case SYS_OUTS: in->opsize = in->opcode & 1 ? (z->operand_width == 16 ? 2 : 4) : 1; break;
+	case SYS_PUSH_SEG:
+	case SYS_POP_SEG: in->reg = seg_of(op[0].reg.value); break;
+	default: break;
+	}
+}
+
+static bool is_seg(const ZydisDecodedOperand *o)
+{
+	return o->type == ZYDIS_OPERAND_TYPE_REGISTER && o->reg.value >= ZYDIS_REGISTER_ES &&
+	       o->reg.value <= ZYDIS_REGISTER_GS;
+}
+
+static bool reg_class(const ZydisDecodedOperand *o, ZydisRegisterClass c)
+{
+	return o->type == ZYDIS_OPERAND_TYPE_REGISTER && ZydisRegisterGetClass(o->reg.value) == c;
+}
+
+static bool classify_moves(struct insn *in, const ZydisDecodedInstruction *z, const ZydisDecodedOperand *op)
+{
+	if (z->mnemonic == M(MOV)) {
+		if (is_seg(&op[0]))
+			set_sys(in, SYS_MOV_TO_SEG);
+		else if (is_seg(&op[1]))
+			set_sys(in, SYS_MOV_FROM_SEG);
+		else if (reg_class(&op[0], ZYDIS_REGCLASS_CONTROL))
+			set_sys(in, SYS_MOV_TO_CR);
+		else if (reg_class(&op[1], ZYDIS_REGCLASS_CONTROL))
+			set_sys(in, SYS_MOV_FROM_CR);
+		else if (reg_class(&op[0], ZYDIS_REGCLASS_DEBUG))
+			set_sys(in, SYS_MOV_TO_DR);
+		else if (reg_class(&op[1], ZYDIS_REGCLASS_DEBUG))
+			set_sys(in, SYS_MOV_FROM_DR);
+		return in->cls == CLS_SYS;
+	}
+	if (z->mnemonic == M(PUSH) && is_seg(&op[0]))
+		set_sys(in, SYS_PUSH_SEG);
+	else if (z->mnemonic == M(POP) && is_seg(&op[0]))
+		set_sys(in, SYS_POP_SEG);
+	return in->cls == CLS_SYS;
+}
+
+static bool classify_branch(struct insn *in, const ZydisDecodedInstruction *z, const ZydisDecodedOperand *op)
+{
+	bool far = z->meta.branch_type == ZYDIS_BRANCH_TYPE_FAR;
+	bool imm = op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
+
+	switch (z->mnemonic) {
+	case M(JMP):
+		if (far)
+			set_sys(in, SYS_FAR_JMP);
+		else
+			in->cls = imm ? CLS_JMP : CLS_JMP_IND;
+		return true;
+	case M(CALL):
+		if (far)
+			set_sys(in, SYS_FAR_CALL);
+		else
+			in->cls = imm ? CLS_CALL : CLS_CALL_IND;
+		return true;
+	case M(RET):
+		if (far)
+			set_sys(in, SYS_FAR_RET);
+		else
+			in->cls = CLS_RET;
+		in->imm = z->operand_count_visible ? (int64_t)(uint16_t)op[0].imm.value.u : 0;
+		return true;
+	case M(LOOP): case M(LOOPE): case M(LOOPNE): case M(JCXZ): case M(JECXZ): case M(JRCXZ): in->cls = CLS_LOOP; return true;
+	default:
+		if (z->meta.category == ZYDIS_CATEGORY_COND_BR) {
+			in->cls = CLS_JCC;
+			return true;
+		}
+		return false;
+	}
+}
+
+static bool classify_special(struct insn *in, const ZydisDecodedInstruction *z, const ZydisDecodedOperand *op)
+{
+	switch (z->mnemonic) {
+	case M(PUSH): in->cls = CLS_PUSH; return true;
+	case M(POP): in->cls = CLS_POP; return true;
+	case M(LEAVE): in->cls = CLS_LEAVE; return true;
+	case M(LEA): in->cls = CLS_LEA; return true;
+	case M(XLAT): in->cls = CLS_XLAT; return true;
+	case M(MASKMOVDQU): case M(MASKMOVQ): case M(VMASKMOVDQU): in->cls = CLS_MASKMOV; return true;
+	case M(BT): case M(BTS): case M(BTR): case M(BTC):
+		if (in->has_mem && op[1].type == ZYDIS_OPERAND_TYPE_REGISTER) {
+			in->cls = CLS_BT;
+			return true;
+		}
+		return false;
+	case M(MOVSB): case M(MOVSW): case M(MOVSQ): case M(STOSB): case M(STOSW): case M(STOSD): case M(STOSQ):
+	case M(LODSB): case M(LODSW): case M(LODSD): case M(LODSQ): case M(SCASB): case M(SCASW): case M(SCASD): case M(SCASQ):
+	case M(CMPSB): case M(CMPSW): case M(CMPSQ): in->cls = CLS_STRING; return true;
+	case M(MOVSD): case M(CMPSD):
+		if (z->meta.category != ZYDIS_CATEGORY_STRINGOP)
+			return false;
+		in->cls = CLS_STRING;
+		return true;
+	default: break;
+	}
+	if (z->meta.category == ZYDIS_CATEGORY_PREFETCH || z->meta.category == ZYDIS_CATEGORY_NOP ||
+	    z->meta.category == ZYDIS_CATEGORY_WIDENOP || z->meta.category == ZYDIS_CATEGORY_CLDEMOTE ||
+	    z->meta.category == ZYDIS_CATEGORY_PREFETCHWT1) {
+		in->cls = z->mnemonic == M(PAUSE) ? CLS_REG : CLS_NOP;
+		return true;
+	}
+	return false;
+}
+
+static uint8_t isa_of(const ZydisDecodedInstruction *z)
+{
+	switch (z->meta.isa_ext) {
+	case ZYDIS_ISA_EXT_X87: return ISA_X87;
+	case ZYDIS_ISA_EXT_MMX: return ISA_MMX;
+	case ZYDIS_ISA_EXT_SSE: case ZYDIS_ISA_EXT_SSE2: case ZYDIS_ISA_EXT_SSE3: case ZYDIS_ISA_EXT_SSSE3: case ZYDIS_ISA_EXT_SSE4:
+	case ZYDIS_ISA_EXT_AES: case ZYDIS_ISA_EXT_PCLMULQDQ: case ZYDIS_ISA_EXT_SHA:
+		switch (z->mnemonic) { /* no vector state involved */
+		case M(PREFETCHT0): case M(PREFETCHT1): case M(PREFETCHT2): case M(PREFETCHNTA): case M(SFENCE): case M(LFENCE):
+		case M(MFENCE): case M(MOVNTI): case M(CLFLUSH): case M(CRC32): case M(POPCNT): case M(PAUSE): return ISA_GPR;
+		default: return ISA_SSE;
+		}
+	case ZYDIS_ISA_EXT_AVX: case ZYDIS_ISA_EXT_AVX2: case ZYDIS_ISA_EXT_AVX2GATHER: case ZYDIS_ISA_EXT_FMA: case ZYDIS_ISA_EXT_F16C:
+	case ZYDIS_ISA_EXT_VAES: case ZYDIS_ISA_EXT_VPCLMULQDQ: return ISA_AVX;
+	default: return ISA_GPR;
+	}
+}
+
+static void classify(struct insn *in, const ZydisDecodedInstruction *z, const ZydisDecodedOperand *op)
+{
+	enum sysop s = sysop_of(z->mnemonic);
+
+	in->isa = isa_of(z);
+	if (s != SYS_NONE) {
+		set_sys(in, s);
+	} else if (!classify_moves(in, z, op) && !classify_branch(in, z, op) && !classify_special(in, z, op)) {
+		in->cls = in->has_mem ? CLS_MEM : CLS_REG;
+		if (in->has_mem && z->meta.category == ZYDIS_CATEGORY_AVX2GATHER)
+			in->cls = CLS_GATHER;
+	}
+	if (in->cls == CLS_SYS)
+		sys_details(in, z, op);
+}
+
+static void ud(struct insn *in, uint8_t len)
+{
+	in->len = len ? len : 1;
+	set_sys(in, SYS_UD);
+}
+
+int decode_insn(struct insn *in, const uint8_t *bytes, size_t len, unsigned code_size)
+{
+	ZydisDecodedInstruction z;
+	ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
+	ZyanStatus st = ZydisDecoderDecodeFull(decoder(code_size), bytes, len < 15 ? len : 15, &z, op);
+
+	*in = (struct insn){.mem = {.base = R_NONE, .index = R_NONE}, .code_size = (uint8_t)code_size, .rm = R_NONE};
+	if (ZYAN_FAILED(st)) {
+		if (st == ZYDIS_STATUS_NO_MORE_DATA && len < 15)
+			return DECODE_SHORT;
+		in->mnemonic = 0;
+		for (unsigned i = 0; i < len && i < 15; i++)
+			in->raw[i] = bytes[i];
+		ud(in, 1);
+		return DECODE_OK;
+	}
+	in->len = z.length;
+	for (unsigned i = 0; i < z.length; i++)
+		in->raw[i] = bytes[i];
+	in->mnemonic = (uint16_t)z.mnemonic;
+	in->opsize = z.operand_width / 8;
+	in->addrsize = z.address_width / 8;
+	fill_layout(in, &z, code_size);
+	fill_operands(in, &z, op);
+	fill_flags(in, &z, op);
+	if (in->has_modrm && !in->has_mem) {
+		in->rm = z.raw.modrm.rm;
+		if (in->enc == ENC_LEGACY && (z.attributes & ZYDIS_ATTRIB_HAS_REX))
+			in->rm |= (uint8_t)(z.raw.rex.B << 3);
+	}
+	if (not_offered(&z))
+		ud(in, z.length);
+	else
+		classify(in, &z, op);
+	return DECODE_OK;
+}

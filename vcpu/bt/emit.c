@@ -1,0 +1,272 @@
+/*
+ * Host code, one instruction form a function.
+ * Invariant: nothing here looks at guest state; the caller chose the registers.
+ */
+#include "vcpu/bt/emit.h"
+
+void emit32(struct emit *c, uint32_t v)
+{
+	for (int i = 0; i < 4; i++)
+		emit8(c, (uint8_t)(v >> (8 * i)));
+}
+
+void emit64(struct emit *c, uint64_t v)
+{
+	emit32(c, (uint32_t)v);
+	emit32(c, (uint32_t)(v >> 32));
+}
+
+uint8_t emit_rex_xb(struct hmem m)
+{
+	return (uint8_t)((m.index != R_NONE && m.index > 7 ? 2 : 0) | (m.base != R_NONE && m.base > 7 ? 1 : 0));
+}
+
+static uint8_t scale_bits(uint8_t scale)
+{
+	return scale == 8 ? 0xc0 : scale == 4 ? 0x80 : scale == 2 ? 0x40 : 0;
+}
+
+/* mod/displacement for a base register: 0 none, 1 disp8, 2 disp32. */
+static uint8_t disp_mod(struct hmem m)
+{
+	if (m.disp == 0 && (m.base & 7) != R_BP)
+		return 0;
+	return m.disp >= -128 && m.disp <= 127 ? 0x40 : 0x80;
+}
+
+void emit_modrm_mem(struct emit *c, uint8_t reg, struct hmem m)
+{
+	uint8_t r = (uint8_t)((reg & 7) << 3), mod;
+
+	if (m.base == R_NONE) {
+		/* SIB without base: [index*scale + disp32] or [disp32] */
+		emit8(c, r | 4);
+		emit8(c, (uint8_t)(scale_bits(m.scale) | (m.index == R_NONE ? 4 << 3 : (m.index & 7) << 3) | 5));
+		emit32(c, (uint32_t)m.disp);
+		return;
+	}
+	mod = disp_mod(m);
+	if (m.index == R_NONE && (m.base & 7) != R_SP) {
+		emit8(c, (uint8_t)(mod | r | (m.base & 7)));
+	} else {
+		emit8(c, mod | r | 4);
+		emit8(c, (uint8_t)(scale_bits(m.scale) | (m.index == R_NONE ? 4 << 3 : (m.index & 7) << 3) | (m.base & 7)));
+	}
+	if (mod == 0x40)
+		emit8(c, (uint8_t)m.disp);
+	else if (mod == 0x80)
+		emit32(c, (uint32_t)m.disp);
+}
+
+/* Prefix, REX and opcode bytes. */
+static void emit_head(struct emit *c, uint8_t rex, uint32_t op)
+{
+	int n = op > 0xffffff ? 4 : op > 0xffff ? 3 : op > 0xff ? 2 : 1;
+	uint8_t first = (uint8_t)(op >> (8 * (n - 1)));
+
+	if (n > 1 && (first == 0x66 || first == 0xf2 || first == 0xf3)) {
+		emit8(c, first);
+		n--;
+	}
+	if (rex)
+		emit8(c, 0x40 | rex);
+	while (n--)
+		emit8(c, (uint8_t)(op >> (8 * n)));
+}
+
+void emit_rm_mem(struct emit *c, int w, uint32_t op, uint8_t reg, struct hmem m)
+{
+	if (m.gs)
+		emit8(c, 0x65);
+	emit_head(c, (uint8_t)((w ? 8 : 0) | (reg > 7 ? 4 : 0) | emit_rex_xb(m)), op);
+	emit_modrm_mem(c, reg, m);
+}
+
+void emit_rm_reg(struct emit *c, int w, uint32_t op, uint8_t reg, uint8_t rm)
+{
+	emit_head(c, (uint8_t)((w ? 8 : 0) | (reg > 7 ? 4 : 0) | (rm > 7 ? 1 : 0)), op);
+	emit8(c, (uint8_t)(0xc0 | (reg & 7) << 3 | (rm & 7)));
+}
+
+void emit_mov_rr(struct emit *c, uint8_t dst, uint8_t src)
+{
+	emit_rm_reg(c, 1, 0x8b, dst, src);
+}
+
+void emit_mov_imm(struct emit *c, uint8_t dst, uint64_t imm)
+{
+	if (imm <= 0xffffffffu) {
+		emit_head(c, dst > 7 ? 1 : 0, 0xb8 | (dst & 7));
+		emit32(c, (uint32_t)imm);
+	} else if ((int64_t)imm == (int32_t)imm) {
+		emit_rm_reg(c, 1, 0xc7, 0, dst);
+		emit32(c, (uint32_t)imm);
+	} else {
+		emit_head(c, dst > 7 ? 9 : 8, 0xb8 | (dst & 7));
+		emit64(c, imm);
+	}
+}
+
+void emit_load(struct emit *c, uint8_t dst, struct hmem m)
+{
+	emit_rm_mem(c, 1, 0x8b, dst, m);
+}
+
+void emit_store(struct emit *c, struct hmem m, uint8_t src)
+{
+	emit_rm_mem(c, 1, 0x89, src, m);
+}
+
+void emit_lea(struct emit *c, int w, uint8_t dst, struct hmem m)
+{
+	if (w && m.index == R_NONE && m.base != R_NONE && m.disp == 0)
+		emit_mov_rr(c, dst, m.base);
+	else
+		emit_rm_mem(c, w, 0x8d, dst, m);
+}
+
+void emit_store_imm32(struct emit *c, int w, struct hmem m, int32_t imm)
+{
+	emit_rm_mem(c, w, 0xc7, 0, m);
+	emit32(c, (uint32_t)imm);
+}
+
+void emit_store_imm8(struct emit *c, struct hmem m, uint8_t imm)
+{
+	emit_rm_mem(c, 0, 0xc6, 0, m);
+	emit8(c, imm);
+}
+
+void emit_alu_imm(struct emit *c, int w, uint8_t ext, uint8_t rm, int32_t imm)
+{
+	bool small = imm >= -128 && imm <= 127;
+
+	emit_rm_reg(c, w, small ? 0x83 : 0x81, ext, rm);
+	if (small)
+		emit8(c, (uint8_t)imm);
+	else
+		emit32(c, (uint32_t)imm);
+}
+
+void emit_shift_imm(struct emit *c, int w, uint8_t ext, uint8_t rm, uint8_t n)
+{
+	emit_rm_reg(c, w, 0xc1, ext, rm);
+	emit8(c, n);
+}
+
+/* pext dst, src, gs:[mask]: VEX.LZ.F2.0F38.W1 F5 /r */
+void emit_pext(struct emit *c, uint8_t dst, uint8_t src, struct hmem mask)
+{
+	uint8_t xb = emit_rex_xb(mask);
+
+	if (mask.gs)
+		emit8(c, 0x65);
+	emit8(c, 0xc4);
+	emit8(c, (uint8_t)((dst > 7 ? 0 : 0x80) | (xb & 2 ? 0 : 0x40) | (xb & 1 ? 0 : 0x20) | 2));
+	emit8(c, (uint8_t)(0x80 | (~src & 15) << 3 | 3));
+	emit8(c, 0xf5);
+	emit_modrm_mem(c, dst, mask);
+}
+
+void emit_patch(uint8_t *rel32, const uint8_t *target)
+{
+	int32_t d = (int32_t)(target - (rel32 + 4));
+
+	__builtin_memcpy(rel32, &d, 4);
+}
+
+void emit_jmp_to(struct emit *c, const uint8_t *target)
+{
+	uint8_t *rel = emit_jmp(c);
+
+	if (!c->overflow)
+		emit_patch(rel, target);
+}
+
+uint8_t *emit_jcc(struct emit *c, uint8_t cc)
+{
+	uint8_t *rel;
+
+	emit8(c, 0x0f);
+	emit8(c, 0x80 | cc);
+	rel = c->p;
+	emit32(c, 0);
+	return rel;
+}
+
+uint8_t *emit_jmp(struct emit *c)
+{
+	uint8_t *rel;
+
+	emit8(c, 0xe9);
+	rel = c->p;
+	emit32(c, 0);
+	return rel;
+}
+
+void emit_jmp_mem(struct emit *c, struct hmem m)
+{
+	emit_rm_mem(c, 0, 0xff, 4, m);
+}
+
+bool emit_guest_low_only(const struct insn *in)
+{
+	if (in->enc == ENC_VEX2)
+		return true;
+	if (in->enc != ENC_LEGACY || in->off_opcode > in->off_prefix_end)
+		return false;
+	/* byte registers 4-7 without REX are ah..bh: any REX would rename them */
+	return true;
+}
+
+static bool prefix_dropped(uint8_t b)
+{
+	switch (b) {
+	case 0x26: case 0x2e: case 0x36: case 0x3e: case 0x64: case 0x65: case 0x67: return true;
+	default: return false;
+	}
+}
+
+static void emit_guest_vex(struct emit *c, const struct insn *in, uint8_t xb)
+{
+	const uint8_t *v = in->raw + in->off_prefix_end;
+
+	emit8(c, 0xc4);
+	if (in->enc == ENC_VEX2) {
+		emit8(c, (uint8_t)((v[1] & 0x80) | (xb & 2 ? 0 : 0x40) | (xb & 1 ? 0 : 0x20) | 1));
+		emit8(c, v[1] & 0x7f);
+	} else {
+		emit8(c, (uint8_t)((v[1] & 0x9f) | (xb & 2 ? 0 : 0x40) | (xb & 1 ? 0 : 0x20)));
+		emit8(c, v[2]);
+	}
+}
+
+void emit_guest_mem(struct emit *c, const struct insn *in, struct hmem m, uint8_t newreg)
+{
+	uint8_t xb = emit_rex_xb(m), reg = newreg == R_NONE ? in->reg : newreg, rex;
+
+	for (unsigned i = 0; i < in->off_prefix_end; i++)
+		if (!prefix_dropped(in->raw[i]))
+			emit8(c, in->raw[i]);
+	if (m.gs)
+		emit8(c, 0x65);
+	if (in->enc == ENC_LEGACY) {
+		rex = (uint8_t)((in->rex_w ? 8 : 0) | (reg > 7 ? 4 : 0) | xb);
+		if (rex || in->off_opcode > in->off_prefix_end)
+			emit8(c, 0x40 | rex);
+	} else {
+		emit_guest_vex(c, in, xb);
+	}
+	for (unsigned i = in->off_opcode; i < in->off_modrm; i++)
+		emit8(c, in->raw[i]);
+	emit_modrm_mem(c, reg, m);
+	if (in->off_imm)
+		for (unsigned i = in->off_imm; i < in->len; i++)
+			emit8(c, in->raw[i]);
+}
+
+void emit_guest_copy(struct emit *c, const struct insn *in)
+{
+	for (unsigned i = 0; i < in->len; i++)
+		emit8(c, in->raw[i]);
+}
