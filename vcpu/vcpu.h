@@ -153,6 +153,11 @@ struct vcpu_stats { /* all counted by the vcpu's thread; names as in `hvx-monito
 #undef X
 };
 
+struct cpuid_entry { /* what CPUID answers; built once by cpu/cpuid.c */
+	uint32_t leaf, subleaf, eax, ebx, ecx, edx;
+};
+#define CPUID_MAX 96
+
 struct vcpu {
 	/* -- reached by translated code through gs:[offset]; offsets asserted in bt/offsets.c -- */
 	uint64_t regs[16];      /* guest GPRs when in C; in translated code the spill slot of each */
@@ -174,6 +179,9 @@ struct vcpu {
 	_Atomic uint32_t pending; /* PEND_* */
 	uint32_t kick;          /* leave translated code at the next block boundary */
 	uint32_t in_code;       /* translated code is running or being entered */
+	uint16_t host_flags;    /* host's flags as a slow path left the translated code, in the format of flags */
+	uint8_t pad0[6];
+	uint64_t bounce_stack;  /* as bounce, for the implicit stack operand */
 	uint8_t bounce[64] __attribute__((aligned(64))); /* stands in for an operand in MMIO or across pages */
 
 	/* -- architectural state, C only -- */
@@ -217,7 +225,22 @@ struct vcpu {
 
 	struct soft_tlb tlb[TLB_COUNT] __attribute__((aligned(4096)));
 	struct jump_cache jc[TLB_COUNT] __attribute__((aligned(4096)));
-	void *cells;            /* bt/link.c: branch cells, reached as gs:[offset] too */
+
+/* Branch cells (bt/link.c): host targets of direct branches across pages. */
+#define CELL_COUNT (1u << 16)
+	uint64_t cells[CELL_COUNT];
+
+	/* -- cpu/: fixed by cpu_reset() -- */
+	uint64_t phys_rsvd;     /* physical address bits 51 and below that the guest's CPU lacks */
+	uint64_t xcr0_mask;     /* XCR0 bits offered */
+	uint64_t cr4_mask;      /* CR4 bits offered */
+	uint32_t mxcsr_mask;
+	uint8_t amd;            /* AMD (or Hygon) rules where the vendors differ, else Intel's */
+	uint64_t tsc_adjust;
+	uint64_t pv_time_msr, pv_wall_msr; /* cpu/pvclock.c */
+	uint64_t msr_logged[4]; /* hash filter: unknown MSRs that were logged already */
+	struct cpuid_entry cpuid[CPUID_MAX];
+	uint32_t n_cpuid;
 };
 
 struct vm {
@@ -227,6 +250,7 @@ struct vm {
 	int ncpus;
 	struct vcpu *vcpu[64];
 	const char *name;
+	uint64_t tsc_hz; /* set before cpu_reset(); 0: guests must calibrate */
 };
 
 /* ---- flags ---- */
