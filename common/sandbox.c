@@ -1,0 +1,369 @@
+/*
+ * The layers that confine a process.  Order matters: namespaces are made by
+ * the parent's clone, the root is emptied while there are capabilities, then the
+ * identity is given up, and each later step needs less than the one before.
+ * Invariant: nothing here gives anything back once taken.
+ */
+#include "common/sandbox.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <linux/landlock.h>
+#include <sched.h>
+#include <seccomp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define UNPRIVILEGED_ID 65534 /* nobody: what root's children become */
+
+const char *sandbox_names(uint32_t mask, char *buf, size_t len)
+{
+	static const char *const names[] = {
+#define X(id, name) name,
+		SANDBOX_LAYERS(X)
+#undef X
+	};
+	size_t n = 0;
+
+	buf[0] = '\0';
+	for (int i = 0; i < SANDBOX_NO_COUNT; i++) {
+		if (!(mask & (1u << i)))
+			continue;
+		int m = snprintf(buf + n, len - n, "%s%s", n ? "," : "", names[i]);
+		if (m < 0 || (size_t)m >= len - n)
+			break;
+		n += (size_t)m;
+	}
+	return buf;
+}
+
+/* ---- parent side ---- */
+
+static int clone_flags(uint32_t layers)
+{
+	return (layers & SANDBOX_BIT(USERNS) ? CLONE_NEWUSER : 0) | (layers & SANDBOX_BIT(MOUNTNS) ? CLONE_NEWNS : 0) |
+	       (layers & SANDBOX_BIT(PIDNS) ? CLONE_NEWPID : 0) | (layers & SANDBOX_BIT(NETNS) ? CLONE_NEWNET : 0) |
+	       (layers & SANDBOX_BIT(IPCNS) ? CLONE_NEWIPC : 0) | (layers & SANDBOX_BIT(UTSNS) ? CLONE_NEWUTS : 0);
+}
+
+static int write_proc(pid_t pid, const char *file, const char *text)
+{
+	char path[64];
+	int rc = 0;
+
+	snprintf(path, sizeof path, "/proc/%d/%s", (int)pid, file);
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	if (write(fd, text, strlen(text)) < 0)
+		rc = -errno;
+	close(fd);
+	return rc;
+}
+
+/* Inside, 0 is the caller.  With privilege, 1 is nobody: what the child becomes in the end. */
+static int map_ids(pid_t pid)
+{
+	char one[64], two[96];
+
+	snprintf(two, sizeof two, "0 %d 1\n1 %d 1\n", (int)geteuid(), UNPRIVILEGED_ID);
+	if (geteuid() == 0 && write_proc(pid, "uid_map", two) == 0) {
+		snprintf(two, sizeof two, "0 %d 1\n1 %d 1\n", (int)getegid(), UNPRIVILEGED_ID);
+		return write_proc(pid, "gid_map", two);
+	}
+	snprintf(one, sizeof one, "0 %d 1\n", (int)geteuid());
+	int rc = write_proc(pid, "uid_map", one);
+	if (rc)
+		return rc;
+	write_proc(pid, "setgroups", "deny"); /* absent on old kernels: gid_map tells */
+	snprintf(one, sizeof one, "0 %d 1\n", (int)getegid());
+	return write_proc(pid, "gid_map", one);
+}
+
+static pid_t try_fork(uint32_t layers)
+{
+	int go[2];
+	char c = 0;
+
+	if (pipe2(go, O_CLOEXEC) < 0)
+		return -errno;
+	pid_t pid = (pid_t)syscall(SYS_clone, clone_flags(layers) | SIGCHLD, 0, 0, 0, 0);
+	if (pid < 0) {
+		pid = -errno;
+		goto out;
+	}
+	if (pid == 0) {
+		close(go[1]);
+		if (read(go[0], &c, 1) != 1)
+			_exit(1); /* the parent could not map us, or died */
+		close(go[0]);
+		return 0;
+	}
+	int rc = layers & SANDBOX_BIT(USERNS) ? map_ids(pid) : 0;
+	if (rc == 0 && write(go[1], &c, 1) == 1)
+		goto out;
+	close(go[1]);
+	go[1] = -1;
+	waitpid(pid, NULL, 0);
+	pid = rc ? rc : -EPIPE;
+out:
+	close(go[0]);
+	if (go[1] >= 0)
+		close(go[1]);
+	return pid;
+}
+
+pid_t sandbox_fork(uint32_t want, uint32_t *got)
+{
+	want &= SANDBOX_NAMESPACES;
+	*got = want;
+	pid_t pid = try_fork(want);
+	if (pid >= 0 || !want)
+		return pid;
+	/* Not all at once: see which of them can be had one by one. */
+	uint32_t base = want & SANDBOX_BIT(USERNS), ok = 0;
+	for (int i = 0; i < SANDBOX_NO_COUNT; i++) {
+		uint32_t bit = 1u << i;
+		if (!(want & bit))
+			continue;
+		pid = try_fork(bit | (ok & base));
+		if (pid == 0)
+			_exit(0);
+		if (pid > 0) {
+			waitpid(pid, NULL, 0);
+			ok |= bit;
+		}
+	}
+	*got = ok;
+	return try_fork(ok);
+}
+
+/* ---- child side ---- */
+
+void sandbox_close_fds(const int *keep, int n)
+{
+	unsigned from = 3;
+
+	for (int i = 0; i < n; i++) {
+		if (keep[i] < (int)from)
+			continue;
+		if (keep[i] > (int)from)
+			syscall(SYS_close_range, from, keep[i] - 1, 0);
+		from = (unsigned)keep[i] + 1;
+	}
+	syscall(SYS_close_range, from, ~0u, 0);
+}
+
+/* An empty read-only tmpfs becomes the root; the old tree is gone. */
+static int empty_root(void)
+{
+	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+		return -errno;
+	if (mount("none", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=4k,nr_inodes=1,mode=555") < 0 &&
+	    mount("none", "/proc", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=4k,nr_inodes=1,mode=555") < 0)
+		return -errno;
+	if (chdir("/tmp") < 0)
+		return -errno;
+	if (syscall(SYS_pivot_root, ".", ".") == 0) {
+		if (umount2(".", MNT_DETACH) < 0)
+			return -errno;
+	} else {
+		/* The root is the initial ramfs, or no mount point: move over it instead. */
+		if (mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0)
+			return -errno;
+	}
+	if (chdir("/") < 0)
+		return -errno;
+	if (mount(NULL, "/", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0)
+		return -errno;
+	return 0;
+}
+
+/* Only root has a second id to become; an ordinary user's 0 inside is the user outside. */
+static int leave_identity(void)
+{
+	if (geteuid() != 0)
+		return 0;
+	if (syscall(SYS_setgroups, 0, NULL) < 0 && errno != EPERM)
+		return -errno;
+	if (setresgid(1, 1, 1) == 0 && setresuid(1, 1, 1) == 0)
+		return 0;
+	return errno == EINVAL ? 0 : -errno;
+}
+
+int sandbox_drop_caps(void)
+{
+	struct __user_cap_header_struct h = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct d[2];
+
+	for (int cap = 0; cap <= 63; cap++)
+		if (prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0 && errno == EINVAL)
+			break;
+	if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0 && errno != EINVAL)
+		return -errno;
+	memset(d, 0, sizeof d);
+	return syscall(SYS_capset, &h, d) < 0 ? -errno : 0;
+}
+
+static int limit(int what, rlim_t n)
+{
+	struct rlimit r = {n, n};
+
+	return setrlimit(what, &r) < 0 ? -errno : 0;
+}
+
+static int set_limits(const struct sandbox_table *t)
+{
+	int rc = limit(RLIMIT_CORE, 0);
+
+	if (!rc)
+		rc = limit(RLIMIT_NOFILE, t->max_fds);
+	if (!rc)
+		rc = limit(RLIMIT_MEMLOCK, 0);
+	if (!rc)
+		rc = limit(RLIMIT_MSGQUEUE, 0);
+	return rc;
+}
+
+static int landlock_abi(void)
+{
+	return (int)syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
+}
+
+/* A ruleset that handles every right this kernel knows and grants none. */
+static int landlock_none(int abi)
+{
+	struct {
+		uint64_t fs, net, scoped;
+	} attr = {0};
+	static const uint8_t fs_bits[] = {13, 13, 14, 15, 15, 16}; /* by ABI - 0: refer 2, truncate 3, ioctl 5 */
+	size_t size = sizeof attr.fs;
+
+	attr.fs = (1ull << fs_bits[abi > 5 ? 5 : abi]) - 1;
+	if (abi >= 4) {
+		attr.net = 3; /* bind, connect */
+		size += sizeof attr.net;
+	}
+	if (abi >= 6) {
+		attr.scoped = 3; /* abstract sockets, signals */
+		size += sizeof attr.scoped;
+	}
+	int fd = (int)syscall(SYS_landlock_create_ruleset, &attr, size, 0);
+	if (fd < 0)
+		return -errno;
+	int rc = syscall(SYS_landlock_restrict_self, fd, 0) < 0 ? -errno : 0;
+	close(fd);
+	return rc;
+}
+
+static void note(const char *what, int rc, char *why, size_t len)
+{
+	if (rc < 0 && !why[0])
+		snprintf(why, len, "%s: %s", what, strerror(-rc));
+}
+
+uint32_t sandbox_enter(const struct sandbox_table *t, uint32_t ns, char *why, size_t len)
+{
+	uint32_t got = ns & SANDBOX_NAMESPACES;
+	int abi = landlock_abi(), rc;
+
+	why[0] = '\0';
+#define LAYER(id, name, call)                   \
+	do {                                    \
+		rc = (call);                    \
+		note(name, rc, why, len);       \
+		if (rc == 0)                    \
+			got |= SANDBOX_BIT(id); \
+	} while (0)
+	LAYER(ROOT, "empty root", ns & SANDBOX_BIT(MOUNTNS) ? empty_root() : -EPERM);
+	rc = ns & SANDBOX_BIT(USERNS) ? leave_identity() : 0;
+	note("unprivileged identity", rc, why, len);
+	LAYER(CAPS, "dropping capabilities", rc ? rc : sandbox_drop_caps());
+	LAYER(NNP, "no_new_privs", prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ? -errno : 0);
+	LAYER(RLIMITS, "rlimits", set_limits(t));
+	if (abi > 0)
+		LAYER(LANDLOCK, "landlock", landlock_none(abi));
+	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0); /* after the last change of identity, which clears it */
+	LAYER(SECCOMP, "seccomp", sandbox_filter(t, STAGE_SETUP));
+#undef LAYER
+	return got;
+}
+
+uint32_t sandbox_missing(uint32_t reached)
+{
+	uint32_t can = SANDBOX_ALL;
+
+	if (landlock_abi() <= 0)
+		can &= ~SANDBOX_BIT(LANDLOCK);
+	return can & ~reached;
+}
+
+/* ---- filters ---- */
+
+static int add_call(scmp_filter_ctx ctx, const struct sandbox_call *c)
+{
+	struct scmp_arg_cmp cmp = {.arg = c->arg};
+
+	switch (c->rule) {
+	case RULE_ANY: return seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, c->nr, 0, NULL);
+	case RULE_ENOSYS: return seccomp_rule_add_array(ctx, SCMP_ACT_ERRNO(ENOSYS), c->nr, 0, NULL);
+	case RULE_EQ:
+		cmp.op = SCMP_CMP_EQ;
+		cmp.datum_a = c->val;
+		break;
+	case RULE_MASKED:
+		cmp.op = SCMP_CMP_MASKED_EQ;
+		cmp.datum_a = c->mask;
+		cmp.datum_b = c->val;
+		break;
+	}
+	return seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, c->nr, 1, &cmp);
+}
+
+/* Is there an unconditional entry for this call at this stage?  Then the conditional ones are moot. */
+static bool has_any(const struct sandbox_table *t, enum sandbox_stage stage, int nr)
+{
+	for (size_t i = 0; i < t->n; i++)
+		if (t->calls[i].nr == nr && t->calls[i].rule == RULE_ANY && t->calls[i].stage >= stage)
+			return true;
+	return false;
+}
+
+int sandbox_filter(const struct sandbox_table *t, enum sandbox_stage stage)
+{
+	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_KILL_PROCESS);
+	int rc = -ENOMEM;
+
+	if (!ctx)
+		return rc;
+	rc = seccomp_attr_set(ctx, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
+	if (!rc)
+		rc = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_TSYNC, 1);
+	if (!rc)
+		rc = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2); /* binary tree */
+	for (size_t i = 0; i < t->n && !rc; i++) {
+		const struct sandbox_call *c = &t->calls[i];
+		if (c->stage < stage || (c->rule != RULE_ANY && has_any(t, stage, c->nr)))
+			continue;
+		rc = add_call(ctx, c);
+	}
+	if (!rc)
+		rc = seccomp_load(ctx);
+	seccomp_release(ctx);
+	return rc;
+}
+
+int sandbox_seal(const struct sandbox_table *t)
+{
+	int rc = limit(RLIMIT_NPROC, t->max_threads);
+
+	return rc ? rc : sandbox_filter(t, STAGE_FINAL);
+}

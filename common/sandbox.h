@@ -1,0 +1,131 @@
+/*
+ * The seal of a process: layers taken one after the other, read back as a
+ * bit mask.  The only user of libseccomp.  See sandbox.c.
+ */
+#ifndef HVX_SANDBOX_H
+#define HVX_SANDBOX_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/* The layers, in the order of `hvx-monitor status`. */
+#define SANDBOX_LAYERS(X)       \
+	X(USERNS, "user-ns")    \
+	X(MOUNTNS, "mount-ns")  \
+	X(PIDNS, "pid-ns")      \
+	X(NETNS, "net-ns")      \
+	X(IPCNS, "ipc-ns")      \
+	X(UTSNS, "uts-ns")      \
+	X(ROOT, "empty-root")   \
+	X(CAPS, "no-caps")      \
+	X(NNP, "no-new-privs")  \
+	X(RLIMITS, "rlimits")   \
+	X(LANDLOCK, "landlock") \
+	X(SECCOMP, "seccomp")
+
+enum sandbox_layer_no {
+#define X(id, name) SANDBOX_NO_##id,
+	SANDBOX_LAYERS(X)
+#undef X
+		SANDBOX_NO_COUNT
+};
+#define SANDBOX_BIT(id) (1u << SANDBOX_NO_##id)
+#define SANDBOX_NAMESPACES                                                                                           \
+	(SANDBOX_BIT(USERNS) | SANDBOX_BIT(MOUNTNS) | SANDBOX_BIT(PIDNS) | SANDBOX_BIT(NETNS) | SANDBOX_BIT(IPCNS) | \
+	 SANDBOX_BIT(UTSNS))
+#define SANDBOX_ALL ((1u << SANDBOX_NO_COUNT) - 1)
+
+/* Comma-separated names of the layers in @mask. */
+const char *sandbox_names(uint32_t mask, char *buf, size_t len);
+
+/* Argument rules of a table entry.  Several entries for one call are alternatives. */
+enum sandbox_rule {
+	RULE_ANY,
+	RULE_EQ,     /* argument @arg == @val */
+	RULE_MASKED, /* (argument @arg & @mask) == @val */
+	RULE_ENOSYS, /* not allowed: fails with ENOSYS so that libc falls back */
+};
+enum sandbox_stage {
+	STAGE_SETUP = 1, /* only until the final filter */
+	STAGE_FINAL = 2, /* from the start to the end */
+};
+
+struct sandbox_call {
+	int nr;
+	enum sandbox_stage stage;
+	enum sandbox_rule rule;
+	unsigned arg;
+	uint64_t mask, val;
+	const char *reason;
+};
+#define ALLOW(call, why)                                        \
+	{                                                       \
+		SYS_##call, STAGE_FINAL, RULE_ANY, 0, 0, 0, why \
+	}
+#define ALLOW_EQ(call, a, v, why)                              \
+	{                                                      \
+		SYS_##call, STAGE_FINAL, RULE_EQ, a, 0, v, why \
+	}
+#define ALLOW_MASK(call, a, m, v, why)                             \
+	{                                                          \
+		SYS_##call, STAGE_FINAL, RULE_MASKED, a, m, v, why \
+	}
+#define SETUP(call, why)                                        \
+	{                                                       \
+		SYS_##call, STAGE_SETUP, RULE_ANY, 0, 0, 0, why \
+	}
+#define SETUP_EQ(call, a, v, why)                              \
+	{                                                      \
+		SYS_##call, STAGE_SETUP, RULE_EQ, a, 0, v, why \
+	}
+#define SETUP_MASK(call, a, m, v, why)                             \
+	{                                                          \
+		SYS_##call, STAGE_SETUP, RULE_MASKED, a, m, v, why \
+	}
+#define SETUP_ENOSYS(call, why)                                    \
+	{                                                          \
+		SYS_##call, STAGE_SETUP, RULE_ENOSYS, 0, 0, 0, why \
+	}
+
+struct sandbox_table {
+	const char *name;
+	const struct sandbox_call *calls;
+	size_t n;
+	unsigned max_fds;     /* RLIMIT_NOFILE */
+	unsigned max_threads; /* RLIMIT_NPROC once sealed; 0: no more of them */
+};
+
+/*
+ * Parent side: fork into new namespaces, as many of @want (SANDBOX_NAMESPACES bits)
+ * as the host gives.  The child returns 0 once its identity is mapped: inside
+ * it is id 0, and, when the caller is root, id 1 stands for an unprivileged one.
+ * @got receives the namespaces made (in both).  Returns the pid, or a negative error.
+ */
+pid_t sandbox_fork(uint32_t want, uint32_t *got);
+
+/*
+ * Child side, after exec: every layer except the filters; then the set-up
+ * filter.  @ns says which namespaces sandbox_fork() made.  Returns the layers
+ * reached; the missing ones are those of SANDBOX_ALL not in it, Landlock aside when
+ * the kernel has none.  @why gets the reason of the first failure.
+ */
+uint32_t sandbox_enter(const struct sandbox_table *t, uint32_t ns, char *why, size_t len);
+
+/* Replaces nothing, adds the final filter to all threads.  0 or a negative error. */
+int sandbox_seal(const struct sandbox_table *t);
+
+/* Layers that @reached lacks and that this kernel could give to somebody. */
+uint32_t sandbox_missing(uint32_t reached);
+
+/* Closes every descriptor above 2 that is not in @keep (sorted ascending). */
+void sandbox_close_fds(const int *keep, int n);
+
+/* Drops every capability from all sets of the calling thread; 0 or a negative error. */
+int sandbox_drop_caps(void);
+
+/* Loads the filter of @t for @stage into all threads; 0 or a negative error. */
+int sandbox_filter(const struct sandbox_table *t, enum sandbox_stage stage);
+
+#endif

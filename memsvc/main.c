@@ -1,0 +1,103 @@
+/*
+ * hvx-memsvc: keeps the memory of a VM, hands it out on request and says how much
+ * of it is there.  Invariant: it never looks into guest RAM.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/child.h"
+#include "common/err.h"
+#include "common/log.h"
+#include "memsvc/ram.h"
+#include "memsvc/seal.h"
+
+struct memsvc {
+	struct child child;
+	struct ram ram;
+	struct ipc_loop *loop;
+	struct ipc_conn *conn;
+};
+
+static int reply_region(struct memsvc *s)
+{
+	struct msg_mem_region m = {s->ram.size, s->ram.control_size};
+	int fds[] = {s->ram.ram_fd, s->ram.control_fd};
+	int n = pack_mem_region(&m, s->child.buf, sizeof s->child.buf);
+
+	return n < 0 ? n : ipc_send(s->conn, MSG_MEM_REGION, s->child.buf, (size_t)n, fds, 2);
+}
+
+static int reply_stats(struct memsvc *s)
+{
+	struct ram_usage u;
+	int rc = ram_usage(&s->ram, &u);
+
+	if (rc)
+		return rc;
+	struct msg_mem_stats m = {u.pages_total, u.pages_present, u.host_bytes};
+	int n = pack_mem_stats(&m, s->child.buf, sizeof s->child.buf);
+	return n < 0 ? n : ipc_send(s->conn, MSG_MEM_STATS, s->child.buf, (size_t)n, NULL, 0);
+}
+
+static void on_frame(void *ctx, struct ipc_conn *c, struct ipc_frame *f)
+{
+	struct memsvc *s = ctx;
+	int rc = -EPROTO;
+
+	(void)c;
+	if (f->nfds == 0 && unpack_empty(f->len) == 0) {
+		if (f->type == MSG_MEM_GET)
+			rc = reply_region(s);
+		else if (f->type == MSG_MEM_STATS_GET)
+			rc = reply_stats(s);
+	}
+	if (rc)
+		fatal(HVX_EXIT_FAIL, "message %u from the monitor: %s", f->type, strerror(-rc));
+}
+
+static void on_closed(void *ctx, struct ipc_conn *c, int error)
+{
+	struct memsvc *s = ctx;
+
+	(void)c;
+	if (error)
+		log_error("control socket: %s", strerror(-error));
+	ipc_loop_stop(s->loop);
+}
+
+static const struct ipc_handlers handlers = {on_frame, on_closed, pack_type_name};
+
+static void configure(struct memsvc *s)
+{
+	struct ipc_frame f;
+	struct msg_mem_config cfg;
+
+	child_expect(&s->child, MSG_MEM_CONFIG, &f);
+	if (f.nfds || unpack_mem_config(f.data, f.len, &cfg))
+		child_fail(&s->child, HVX_EXIT_FAIL, "malformed configuration from the monitor");
+	int rc = ram_create(&s->ram, cfg.ram_size);
+	if (rc)
+		child_fail(&s->child, HVX_EXIT_HOST, "cannot make %llu MiB of guest RAM: %s",
+			   (unsigned long long)(cfg.ram_size >> 20), strerror(-rc));
+	s->loop = ipc_loop_new();
+	if (!s->loop)
+		child_fail(&s->child, HVX_EXIT_HOST, "no memory for the loop");
+}
+
+int main(int argc, char **argv)
+{
+	static struct memsvc s = {.child = {.program = "hvx-memsvc", .role = ROLE_MEMSVC, .table = &memsvc_seal}};
+
+	child_start(&s.child, argc, argv);
+	configure(&s);
+	child_seal(&s.child);
+	s.conn = ipc_conn_new(s.loop, CHILD_CONTROL_FD, "memsvc", "monitor", &handlers, &s);
+	if (!s.conn)
+		fatal(HVX_EXIT_FAIL, "no memory for the connection");
+	int rc = ipc_loop_run(s.loop);
+	ipc_conn_free(s.conn);
+	ipc_loop_free(s.loop);
+	ram_free(&s.ram);
+	return rc ? HVX_EXIT_FAIL : 0;
+}

@@ -1,0 +1,93 @@
+/*
+ * RAM and control region of one VM.  Invariant: both memfds have their final
+ * size before anybody else holds them, and seals keep it so: no holder can make
+ * another one's mapping fault by cutting the file.
+ */
+#include "memsvc/ram.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "proto/shm.h"
+
+static int sealed_memfd(const char *name, uint64_t size, int *out)
+{
+	int rc = 0, fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+	if (fd < 0)
+		return -errno;
+	if (ftruncate(fd, (off_t)size) < 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0) {
+		rc = -errno;
+		close(fd);
+		return rc;
+	}
+	*out = fd;
+	return 0;
+}
+
+/* Header and p2m: every page of RAM is at its own offset; both bitmaps start clear. */
+static int fill_control(const struct ram *r)
+{
+	struct shm_layout l = shm_layout(r->size);
+	uint8_t *p = mmap(NULL, l.total, PROT_READ | PROT_WRITE, MAP_SHARED, r->control_fd, 0);
+
+	if (p == MAP_FAILED)
+		return -errno;
+	struct shm_header h = {
+		.magic = SHM_MAGIC,
+		.version = SHM_VERSION,
+		.header_size = sizeof h,
+		.ram_size = r->size,
+		.total_size = l.total,
+		.p2m_offset = l.p2m,
+		.code_offset = l.code,
+		.dirty_offset = l.dirty,
+	};
+	memcpy(p, &h, sizeof h);
+	uint64_t *p2m = (uint64_t *)(void *)(p + l.p2m);
+	for (uint64_t i = 0; i < l.pages; i++)
+		p2m[i] = i * SHM_PAGE;
+	munmap(p, l.total);
+	return 0;
+}
+
+int ram_create(struct ram *r, uint64_t size)
+{
+	memset(r, 0, sizeof *r);
+	r->ram_fd = r->control_fd = -1;
+	if (!size || size % SHM_PAGE || size > SHM_MAX_RAM)
+		return -EINVAL;
+	r->size = size;
+	r->control_size = shm_layout(size).total;
+	int rc = sealed_memfd("hvx-ram", size, &r->ram_fd);
+	if (!rc)
+		rc = sealed_memfd("hvx-control", r->control_size, &r->control_fd);
+	return rc ? rc : fill_control(r);
+}
+
+void ram_free(struct ram *r)
+{
+	if (r->ram_fd >= 0)
+		close(r->ram_fd);
+	if (r->control_fd >= 0)
+		close(r->control_fd);
+	r->ram_fd = r->control_fd = -1;
+}
+
+int ram_usage(const struct ram *r, struct ram_usage *u)
+{
+	struct stat a, b;
+
+	if (fstat(r->ram_fd, &a) < 0 || fstat(r->control_fd, &b) < 0)
+		return -errno;
+	u->pages_total = r->size / SHM_PAGE;
+	u->pages_present = (uint64_t)a.st_blocks * 512 / SHM_PAGE;
+	if (u->pages_present > u->pages_total) /* huge pages round up */
+		u->pages_present = u->pages_total;
+	u->host_bytes = ((uint64_t)a.st_blocks + (uint64_t)b.st_blocks) * 512;
+	return 0;
+}

@@ -1,0 +1,510 @@
+/*
+ * Wire to validated plain struct, and back.  Invariant: what unpack_x() lets
+ * through is in range in every field, terminated in every string, and re-packs to a
+ * message this file would accept; unknown fields are an error, since both ends
+ * speak the same version.
+ */
+#include "proto/pack.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "common/ipc.h"
+#include "common/sandbox.h"
+#include "proto/shm.h"
+
+#include "control.pb-c.h"
+#include "hello.pb-c.h"
+#include "memsvc.pb-c.h"
+#include "vcpu.pb-c.h"
+
+const char *pack_type_name(uint16_t type)
+{
+	switch (type) {
+#define X(n, v) \
+	case v: return #n;
+		MSG_TYPES(X)
+#undef X
+	default: return NULL;
+	}
+}
+
+static int put(const ProtobufCMessage *m, uint8_t *buf, size_t len)
+{
+	size_t n = protobuf_c_message_get_packed_size(m);
+
+	if (n > len || n > IPC_MAX_DATA)
+		return -EMSGSIZE;
+	return (int)protobuf_c_message_pack(m, buf);
+}
+
+static bool known_only(const ProtobufCMessage *m)
+{
+	return m->n_unknown_fields == 0;
+}
+
+/* The parsed message, or NULL when it is malformed or has unknown fields at the top level. */
+static ProtobufCMessage *get(const ProtobufCMessageDescriptor *d, const uint8_t *buf, size_t len)
+{
+	if (len > IPC_MAX_DATA)
+		return NULL;
+	ProtobufCMessage *m = protobuf_c_message_unpack(d, NULL, len, buf);
+	if (m && !known_only(m)) {
+		protobuf_c_message_free_unpacked(m, NULL);
+		return NULL;
+	}
+	return m;
+}
+
+static void drop(ProtobufCMessage *m)
+{
+	if (m)
+		protobuf_c_message_free_unpacked(m, NULL);
+}
+
+/* A string for people: no control characters, fits. */
+static bool text_ok(const char *s, size_t room)
+{
+	size_t n = strlen(s);
+
+	if (n >= room)
+		return false;
+	for (size_t i = 0; i < n; i++)
+		if ((unsigned char)s[i] < ' ' || s[i] == 0x7f)
+			return false;
+	return true;
+}
+
+static bool copy_text(char *dst, size_t room, const char *src)
+{
+	if (!text_ok(src, room))
+		return false;
+	memcpy(dst, src, strlen(src) + 1);
+	return true;
+}
+
+/* protobuf-c's structs are not const-correct: it only reads strings when packing. */
+static char *str(const char *s)
+{
+	return (char *)(uintptr_t)s;
+}
+
+#define UNPACK_BEGIN(Type, desc)                                                   \
+	Hvx__##Type *w = (Hvx__##Type *)get(&hvx__##desc##__descriptor, buf, len); \
+	int rc = -EPROTO;                                                          \
+	if (!w)                                                                    \
+		return rc;                                                         \
+	memset(m, 0, sizeof *m)
+#define UNPACK_NEED(cond)         \
+	do {                      \
+		if (!(cond))      \
+			goto out; \
+	} while (0)
+#define UNPACK_END()             \
+	rc = 0;                  \
+	out:                     \
+	__attribute__((unused)); \
+	drop(&w->base);          \
+	return rc
+
+/* ---- hello.proto ---- */
+
+int pack_hello(const struct msg_hello *m, uint8_t *buf, size_t len)
+{
+	Hvx__Hello w = HVX__HELLO__INIT;
+
+	w.version = m->version;
+	w.role = m->role;
+	w.release = str(m->release);
+	return put(&w.base, buf, len);
+}
+
+int unpack_hello(const uint8_t *buf, size_t len, struct msg_hello *m)
+{
+	UNPACK_BEGIN(Hello, hello);
+	UNPACK_NEED(w->role >= ROLE_MEMSVC && w->role <= ROLE_VCPU);
+	UNPACK_NEED(copy_text(m->release, sizeof m->release, w->release));
+	m->version = w->version;
+	m->role = w->role;
+	UNPACK_END();
+}
+
+int pack_sealed(const struct msg_sealed *m, uint8_t *buf, size_t len)
+{
+	Hvx__Sealed w = HVX__SEALED__INIT;
+
+	w.layers = m->layers;
+	w.missing = str(m->missing);
+	return put(&w.base, buf, len);
+}
+
+int unpack_sealed(const uint8_t *buf, size_t len, struct msg_sealed *m)
+{
+	UNPACK_BEGIN(Sealed, sealed);
+	UNPACK_NEED(!(w->layers & ~SANDBOX_ALL));
+	UNPACK_NEED(copy_text(m->missing, sizeof m->missing, w->missing));
+	m->layers = w->layers;
+	UNPACK_END();
+}
+
+int pack_failed(const struct msg_failed *m, uint8_t *buf, size_t len)
+{
+	Hvx__Failed w = HVX__FAILED__INIT;
+
+	w.status = m->status;
+	w.text = str(m->text);
+	return put(&w.base, buf, len);
+}
+
+int unpack_failed(const uint8_t *buf, size_t len, struct msg_failed *m)
+{
+	UNPACK_BEGIN(Failed, failed);
+	UNPACK_NEED(w->status > 0 && w->status < 256);
+	UNPACK_NEED(copy_text(m->text, sizeof m->text, w->text));
+	m->status = w->status;
+	UNPACK_END();
+}
+
+/* ---- memsvc.proto ---- */
+
+static bool ram_size_ok(uint64_t n)
+{
+	return n && n <= SHM_MAX_RAM && n % SHM_PAGE == 0;
+}
+
+int pack_mem_config(const struct msg_mem_config *m, uint8_t *buf, size_t len)
+{
+	Hvx__MemConfig w = HVX__MEM_CONFIG__INIT;
+
+	w.ram_size = m->ram_size;
+	return put(&w.base, buf, len);
+}
+
+int unpack_mem_config(const uint8_t *buf, size_t len, struct msg_mem_config *m)
+{
+	UNPACK_BEGIN(MemConfig, mem_config);
+	UNPACK_NEED(ram_size_ok(w->ram_size));
+	m->ram_size = w->ram_size;
+	UNPACK_END();
+}
+
+int pack_mem_region(const struct msg_mem_region *m, uint8_t *buf, size_t len)
+{
+	Hvx__MemRegion w = HVX__MEM_REGION__INIT;
+
+	w.ram_size = m->ram_size;
+	w.control_size = m->control_size;
+	return put(&w.base, buf, len);
+}
+
+int unpack_mem_region(const uint8_t *buf, size_t len, struct msg_mem_region *m)
+{
+	UNPACK_BEGIN(MemRegion, mem_region);
+	UNPACK_NEED(ram_size_ok(w->ram_size));
+	UNPACK_NEED(w->control_size == shm_layout(w->ram_size).total);
+	m->ram_size = w->ram_size;
+	m->control_size = w->control_size;
+	UNPACK_END();
+}
+
+int pack_mem_stats(const struct msg_mem_stats *m, uint8_t *buf, size_t len)
+{
+	Hvx__MemStats w = HVX__MEM_STATS__INIT;
+
+	w.pages_total = m->pages_total;
+	w.pages_present = m->pages_present;
+	w.host_bytes = m->host_bytes;
+	return put(&w.base, buf, len);
+}
+
+int unpack_mem_stats(const uint8_t *buf, size_t len, struct msg_mem_stats *m)
+{
+	UNPACK_BEGIN(MemStats, mem_stats);
+	UNPACK_NEED(w->pages_present <= w->pages_total);
+	m->pages_total = w->pages_total;
+	m->pages_present = w->pages_present;
+	m->host_bytes = w->host_bytes;
+	UNPACK_END();
+}
+
+/* ---- vcpu.proto ---- */
+
+int pack_vcpu_config(const struct msg_vcpu_config *m, uint8_t *buf, size_t len)
+{
+	Hvx__VcpuConfig w = HVX__VCPU_CONFIG__INIT;
+	uint32_t fds[MSG_FDS_MAX];
+
+	for (uint32_t i = 0; i < m->nfds; i++)
+		fds[i] = m->fds[i];
+	w.name = str(m->name);
+	w.ram_size = m->ram_size;
+	w.cpus = m->cpus;
+	w.cmdline.data = (uint8_t *)str(m->cmdline);
+	w.cmdline.len = strlen(m->cmdline);
+	w.debug_exit = m->debug_exit;
+	w.reboot = m->reboot;
+	w.trace = m->trace;
+	w.n_fds = m->nfds;
+	w.fds = fds;
+	return put(&w.base, buf, len);
+}
+
+static bool fds_ok(const Hvx__VcpuConfig *w, struct msg_vcpu_config *m)
+{
+	uint32_t seen = 0;
+
+	if (w->n_fds > MSG_FDS_MAX)
+		return false;
+	for (size_t i = 0; i < w->n_fds; i++) {
+		uint32_t k = w->fds[i];
+		if (k == 0 || k >= FD_COUNT || (seen & (1u << k)))
+			return false;
+		seen |= 1u << k;
+		m->fds[i] = k;
+	}
+	m->nfds = (uint32_t)w->n_fds;
+	const uint32_t need = 1u << FD_RAM | 1u << FD_CONTROL | 1u << FD_KERNEL;
+	return (seen & need) == need;
+}
+
+int unpack_vcpu_config(const uint8_t *buf, size_t len, struct msg_vcpu_config *m)
+{
+	UNPACK_BEGIN(VcpuConfig, vcpu_config);
+	UNPACK_NEED(ram_size_ok(w->ram_size));
+	UNPACK_NEED(w->cpus >= 1 && w->cpus <= 64);
+	UNPACK_NEED(copy_text(m->name, sizeof m->name, w->name));
+	UNPACK_NEED(w->cmdline.len < sizeof m->cmdline && !memchr(w->cmdline.data, 0, w->cmdline.len));
+	UNPACK_NEED(fds_ok(w, m));
+	memcpy(m->cmdline, w->cmdline.data, w->cmdline.len);
+	m->ram_size = w->ram_size;
+	m->cpus = w->cpus;
+	m->debug_exit = w->debug_exit;
+	m->reboot = w->reboot;
+	m->trace = w->trace;
+	UNPACK_END();
+}
+
+int pack_vcpu_running(const struct msg_vcpu_running *m, uint8_t *buf, size_t len)
+{
+	Hvx__VcpuRunning w = HVX__VCPU_RUNNING__INIT;
+
+	w.boots = m->boots;
+	return put(&w.base, buf, len);
+}
+
+int unpack_vcpu_running(const uint8_t *buf, size_t len, struct msg_vcpu_running *m)
+{
+	UNPACK_BEGIN(VcpuRunning, vcpu_running);
+	UNPACK_NEED(w->boots > 0);
+	m->boots = w->boots;
+	UNPACK_END();
+}
+
+int pack_vcpu_exit(const struct msg_vcpu_exit *m, uint8_t *buf, size_t len)
+{
+	Hvx__VcpuExit w = HVX__VCPU_EXIT__INIT;
+
+	w.kind = m->kind;
+	w.code = m->code;
+	return put(&w.base, buf, len);
+}
+
+int unpack_vcpu_exit(const uint8_t *buf, size_t len, struct msg_vcpu_exit *m)
+{
+	UNPACK_BEGIN(VcpuExit, vcpu_exit);
+	UNPACK_NEED(w->kind >= EXIT_POWEROFF && w->kind < EXIT_COUNT);
+	UNPACK_NEED(w->code < 256);
+	m->kind = w->kind;
+	m->code = w->code;
+	UNPACK_END();
+}
+
+int pack_vcpu_command(const struct msg_vcpu_command *m, uint8_t *buf, size_t len)
+{
+	Hvx__VcpuCommand w = HVX__VCPU_COMMAND__INIT;
+
+	w.op = m->op;
+	return put(&w.base, buf, len);
+}
+
+int unpack_vcpu_command(const uint8_t *buf, size_t len, struct msg_vcpu_command *m)
+{
+	UNPACK_BEGIN(VcpuCommand, vcpu_command);
+	UNPACK_NEED(w->op >= OP_PAUSE && w->op < OP_COUNT);
+	m->op = w->op;
+	UNPACK_END();
+}
+
+int pack_vcpu_state(const struct msg_vcpu_state *m, uint8_t *buf, size_t len)
+{
+	Hvx__VcpuState w = HVX__VCPU_STATE__INIT;
+
+	w.paused = m->paused;
+	return put(&w.base, buf, len);
+}
+
+int unpack_vcpu_state(const uint8_t *buf, size_t len, struct msg_vcpu_state *m)
+{
+	UNPACK_BEGIN(VcpuState, vcpu_state);
+	m->paused = w->paused;
+	UNPACK_END();
+}
+
+static void counters_out(const struct msg_counters *m, Hvx__Counter *c, Hvx__Counter **p)
+{
+	for (uint32_t i = 0; i < m->n; i++) {
+		hvx__counter__init(&c[i]);
+		c[i].name = str(m->c[i].name);
+		c[i].value = m->c[i].value;
+		p[i] = &c[i];
+	}
+}
+
+static bool counters_in(size_t n, Hvx__Counter **p, struct msg_counters *m)
+{
+	if (n > MSG_COUNTERS_MAX)
+		return false;
+	for (size_t i = 0; i < n; i++) {
+		if (!known_only(&p[i]->base) || !p[i]->name[0] ||
+		    !copy_text(m->c[i].name, sizeof m->c[i].name, p[i]->name))
+			return false;
+		m->c[i].value = p[i]->value;
+	}
+	m->n = (uint32_t)n;
+	return true;
+}
+
+int pack_vcpu_stats(const struct msg_counters *m, uint8_t *buf, size_t len)
+{
+	Hvx__VcpuStats w = HVX__VCPU_STATS__INIT;
+	Hvx__Counter c[MSG_COUNTERS_MAX], *p[MSG_COUNTERS_MAX];
+
+	counters_out(m, c, p);
+	w.n_counters = m->n;
+	w.counters = p;
+	return put(&w.base, buf, len);
+}
+
+int unpack_vcpu_stats(const uint8_t *buf, size_t len, struct msg_counters *m)
+{
+	UNPACK_BEGIN(VcpuStats, vcpu_stats);
+	UNPACK_NEED(counters_in(w->n_counters, w->counters, m));
+	UNPACK_END();
+}
+
+/* ---- control.proto ---- */
+
+int pack_request(const struct msg_request_head *m, uint8_t *buf, size_t len)
+{
+	Hvx__Request w = HVX__REQUEST__INIT;
+
+	w.version = m->version;
+	w.op = m->op;
+	return put(&w.base, buf, len);
+}
+
+int unpack_request(const uint8_t *buf, size_t len, struct msg_request_head *m)
+{
+	UNPACK_BEGIN(Request, request);
+	UNPACK_NEED(w->op >= REQ_STATUS && w->op < REQ_COUNT);
+	m->version = w->version;
+	m->op = w->op;
+	UNPACK_END();
+}
+
+int pack_reply(const struct msg_reply *m, uint8_t *buf, size_t len)
+{
+	Hvx__Reply w = HVX__REPLY__INIT;
+
+	w.status = m->status;
+	w.text = str(m->text);
+	return put(&w.base, buf, len);
+}
+
+int unpack_reply(const uint8_t *buf, size_t len, struct msg_reply *m)
+{
+	UNPACK_BEGIN(Reply, reply);
+	UNPACK_NEED(w->status < 256);
+	UNPACK_NEED(copy_text(m->text, sizeof m->text, w->text));
+	m->status = w->status;
+	UNPACK_END();
+}
+
+int pack_status_reply(const struct msg_status *m, uint8_t *buf, size_t len)
+{
+	Hvx__StatusReply w = HVX__STATUS_REPLY__INIT;
+	Hvx__ProcessInfo info[MSG_PROCS_MAX], *p[MSG_PROCS_MAX];
+
+	for (uint32_t i = 0; i < m->nprocs; i++) {
+		hvx__process_info__init(&info[i]);
+		info[i].name = str(m->proc[i].name);
+		info[i].pid = m->proc[i].pid;
+		info[i].layers = m->proc[i].layers;
+		p[i] = &info[i];
+	}
+	w.name = str(m->name);
+	w.state = str(m->state);
+	w.console = str(m->console);
+	w.ram_size = m->ram_size;
+	w.uptime_ms = m->uptime_ms;
+	w.cpus = m->cpus;
+	w.boots = m->boots;
+	w.strict = m->strict;
+	w.n_processes = m->nprocs;
+	w.processes = p;
+	return put(&w.base, buf, len);
+}
+
+static bool procs_in(const Hvx__StatusReply *w, struct msg_status *m)
+{
+	if (w->n_processes > MSG_PROCS_MAX)
+		return false;
+	for (size_t i = 0; i < w->n_processes; i++) {
+		const Hvx__ProcessInfo *p = w->processes[i];
+		if (!known_only(&p->base) || (p->layers & ~SANDBOX_ALL) ||
+		    !copy_text(m->proc[i].name, sizeof m->proc[i].name, p->name))
+			return false;
+		m->proc[i].pid = p->pid;
+		m->proc[i].layers = p->layers;
+	}
+	m->nprocs = (uint32_t)w->n_processes;
+	return true;
+}
+
+int unpack_status_reply(const uint8_t *buf, size_t len, struct msg_status *m)
+{
+	UNPACK_BEGIN(StatusReply, status_reply);
+	UNPACK_NEED(copy_text(m->name, sizeof m->name, w->name));
+	UNPACK_NEED(copy_text(m->state, sizeof m->state, w->state));
+	UNPACK_NEED(copy_text(m->console, sizeof m->console, w->console));
+	UNPACK_NEED(procs_in(w, m));
+	m->ram_size = w->ram_size;
+	m->uptime_ms = w->uptime_ms;
+	m->cpus = w->cpus;
+	m->boots = w->boots;
+	m->strict = w->strict;
+	UNPACK_END();
+}
+
+int pack_stats_reply(const struct msg_counters *m, uint8_t *buf, size_t len)
+{
+	Hvx__StatsReply w = HVX__STATS_REPLY__INIT;
+	Hvx__Counter c[MSG_COUNTERS_MAX], *p[MSG_COUNTERS_MAX];
+
+	counters_out(m, c, p);
+	w.n_counters = m->n;
+	w.counters = p;
+	return put(&w.base, buf, len);
+}
+
+int unpack_stats_reply(const uint8_t *buf, size_t len, struct msg_counters *m)
+{
+	UNPACK_BEGIN(StatsReply, stats_reply);
+	UNPACK_NEED(counters_in(w->n_counters, w->counters, m));
+	UNPACK_END();
+}
+
+int unpack_empty(size_t len)
+{
+	return len == 0 ? 0 : -EPROTO;
+}

@@ -1,0 +1,59 @@
+/*
+ * Layout of the control region, the memory that memsvc, the vcpu and the devices of
+ * one VM share beside guest RAM (design: p2m, code bitmap, dirty bitmap).
+ * Invariant: every offset follows from the number of RAM pages alone, so that no
+ * reader trusts an offset another process wrote.
+ */
+#ifndef HVX_SHM_H
+#define HVX_SHM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define SHM_MAGIC      0x314d454d58564821ull /* "!HVXMEM1" */
+#define SHM_VERSION    1
+#define SHM_PAGE       4096u
+#define SHM_MAX_RAM    (1ull << 40)
+#define SHM_P2M_FLAGS  0xfffull    /* low bits of a p2m entry; the rest is the RAM offset */
+#define SHM_P2M_ABSENT (1ull << 0) /* no memory behind it: ballooned or not yet there */
+#define SHM_P2M_SHARED (1ull << 1) /* offset is into the merged pool, read-only */
+
+struct shm_header {
+	uint64_t magic;
+	uint32_t version;
+	uint32_t header_size; /* bytes of this structure */
+	uint64_t ram_size;    /* bytes */
+	uint64_t total_size;  /* of the region */
+	uint64_t p2m_offset;  /* for people with a hex dump: readers compute these */
+	uint64_t code_offset;
+	uint64_t dirty_offset;
+	uint64_t reserved[9];
+};
+_Static_assert(sizeof(struct shm_header) == 128, "shared layout");
+_Static_assert(offsetof(struct shm_header, ram_size) == 16, "shared layout");
+_Static_assert(offsetof(struct shm_header, dirty_offset) == 48, "shared layout");
+
+struct shm_layout {
+	uint64_t pages, p2m, code, dirty, total; /* count, then byte offsets */
+};
+
+static inline uint64_t shm_round(uint64_t n)
+{
+	return (n + SHM_PAGE - 1) & ~(uint64_t)(SHM_PAGE - 1);
+}
+
+/* Header page, p2m (u64 a page), code bitmap, dirty bitmap (one bit a page, whole u64s), each
+ * page-aligned. */
+static inline struct shm_layout shm_layout(uint64_t ram_size)
+{
+	struct shm_layout l = {.pages = ram_size / SHM_PAGE};
+	uint64_t bitmap = shm_round((l.pages + 63) / 64 * 8);
+
+	l.p2m = shm_round(sizeof(struct shm_header));
+	l.code = l.p2m + shm_round(l.pages * 8);
+	l.dirty = l.code + bitmap;
+	l.total = l.dirty + bitmap;
+	return l;
+}
+
+#endif
