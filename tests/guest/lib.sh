@@ -39,3 +39,41 @@ pack() {
 	(cd "$1" && find . | LC_ALL=C sort | cpio --quiet -o -H newc -R 0:0) >"$2.tmp" || die "cpio failed"
 	mv "$2.tmp" "$2"
 }
+
+# add_file ROOT PATH: copy one file of the unpacked packages, where it has its name.
+add_file() {
+	[ -e "$1/$2" ] && return 0
+	[ -e "$HVX_CACHE/debroot/$2" ] || die "the guest's packages have no $2"
+	mkdir -p "$1/$(dirname "$2")"
+	cp -L "$HVX_CACHE/debroot/$2" "$1/$2"
+}
+
+# add_program ROOT PATH: copy a program and the shared libraries it names, and theirs.
+add_program() {
+	[ -e "$1/$2" ] && return 0
+	add_file "$1" "$2"
+	chmod 755 "$1/$2"
+	_needed=$(LC_ALL=C readelf -d "$1/$2" 2>/dev/null | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p')
+	[ -z "$_needed" ] || add_program "$1" lib64/ld-linux-x86-64.so.2
+	for _lib in $_needed; do
+		add_library "$1" "$_lib"
+	done
+}
+
+# add_library ROOT SONAME: as add_program, for a library by its name.
+add_library() {
+	case $1:$2 in *:ld-linux*) return 0 ;; esac
+	for _dir in lib/x86_64-linux-gnu usr/lib/x86_64-linux-gnu; do
+		if [ -e "$HVX_CACHE/debroot/$_dir/$2" ]; then
+			# One place for all: the loader's default path, whatever the package used.
+			[ -e "$1/lib/x86_64-linux-gnu/$2" ] && return 0
+			mkdir -p "$1/lib/x86_64-linux-gnu"
+			cp -L "$HVX_CACHE/debroot/$_dir/$2" "$1/lib/x86_64-linux-gnu/$2"
+			for _dep in $(LC_ALL=C readelf -d "$1/lib/x86_64-linux-gnu/$2" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p'); do
+				add_library "$1" "$_dep"
+			done
+			return 0
+		fi
+	done
+	die "the guest's packages have no library $2"
+}
