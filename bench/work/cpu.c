@@ -17,7 +17,8 @@ static uint64_t run_sieve(uint64_t n)
 	static uint8_t composite[8192];
 	uint64_t count = 0;
 
-	EACH(n) {
+	EACH(n)
+	{
 		count = 0;
 		memset(composite, 0, sizeof(composite));
 		for (unsigned i = 2; i < sizeof(composite); i++) {
@@ -35,7 +36,8 @@ static uint64_t run_collatz(uint64_t n)
 {
 	uint64_t steps = 0;
 
-	EACH(n) {
+	EACH(n)
+	{
 		steps = 0;
 		for (uint64_t start = 1; start < 200; start++)
 			for (uint64_t v = start; v != 1; steps++)
@@ -49,7 +51,8 @@ static uint64_t run_matrix(uint64_t n)
 	static int a[24][24], b[24][24], c[24][24];
 	uint64_t sum = 0;
 
-	EACH(n) {
+	EACH(n)
+	{
 		for (int i = 0; i < 24; i++)
 			for (int j = 0; j < 24; j++) {
 				a[i][j] = i * 7 + j;
@@ -82,7 +85,8 @@ static uint64_t run_hash(uint64_t n)
 {
 	uint64_t h = 0;
 
-	EACH(n) {
+	EACH(n)
+	{
 		h = 0xcbf29ce484222325ull;
 		for (unsigned i = 0; i < sizeof(text); i++)
 			h = (h ^ text[i]) * 0x100000001b3ull;
@@ -108,7 +112,8 @@ static uint64_t run_crc(uint64_t n)
 {
 	uint32_t c = 0;
 
-	EACH(n) {
+	EACH(n)
+	{
 		c = ~0u;
 		for (unsigned i = 0; i < sizeof(text); i++)
 			c = crc_table[(c ^ text[i]) & 255] ^ (c >> 8);
@@ -127,7 +132,8 @@ static uint64_t run_sort(uint64_t n)
 {
 	static uint32_t v[512];
 
-	EACH(n) {
+	EACH(n)
+	{
 		uint64_t seed = 7;
 
 		for (int i = 0; i < 512; i++)
@@ -141,7 +147,8 @@ static uint64_t run_branch(uint64_t n)
 {
 	uint64_t sum = 0;
 
-	EACH(n) {
+	EACH(n)
+	{
 		uint64_t seed = 99;
 
 		sum = 0;
@@ -164,7 +171,8 @@ static uint64_t run_divide(uint64_t n)
 {
 	uint64_t sum = 0;
 
-	EACH(n) {
+	EACH(n)
+	{
 		uint64_t seed = 5;
 
 		sum = 0;
@@ -182,7 +190,8 @@ static uint64_t run_bignum(uint64_t n)
 {
 	uint64_t a[32], r[64];
 
-	EACH(n) {
+	EACH(n)
+	{
 		uint64_t seed = 11;
 
 		for (int i = 0; i < 32; i++)
@@ -206,7 +215,8 @@ static uint64_t run_bits(uint64_t n)
 {
 	uint64_t sum = 0;
 
-	EACH(n) {
+	EACH(n)
+	{
 		uint64_t seed = 3;
 
 		sum = 0;
@@ -231,9 +241,10 @@ static inline uint32_t ror32(uint32_t v, int by)
 /* Rounds in the shape of SHA-256's, with constants from the generator. */
 static uint64_t run_rounds(uint64_t n)
 {
-	uint32_t s[8] = { 0 };
+	uint32_t s[8] = {0};
 
-	EACH(n) {
+	EACH(n)
+	{
 		uint64_t seed = 77;
 
 		for (int i = 0; i < 8; i++)
@@ -242,8 +253,8 @@ static uint64_t run_rounds(uint64_t n)
 			uint32_t e = s[4], a = s[0];
 			uint32_t t1 = s[7] + (ror32(e, 6) ^ ror32(e, 11) ^ ror32(e, 25)) + ((e & s[5]) ^ (~e & s[6])) +
 				      text[i];
-			uint32_t t2 = (ror32(a, 2) ^ ror32(a, 13) ^ ror32(a, 22)) +
-				      ((a & s[1]) ^ (a & s[2]) ^ (s[1] & s[2]));
+			uint32_t t2 =
+				(ror32(a, 2) ^ ror32(a, 13) ^ ror32(a, 22)) + ((a & s[1]) ^ (a & s[2]) ^ (s[1] & s[2]));
 
 			memmove(s + 1, s, 7 * sizeof(s[0]));
 			s[4] += t1;
@@ -262,7 +273,8 @@ static uint64_t run_fib(uint64_t n)
 {
 	uint64_t v = 0;
 
-	EACH(n) {
+	EACH(n)
+	{
 		uint64_t arg = 16;
 
 		OPAQUE(arg);
@@ -280,7 +292,8 @@ static uint64_t run_tak(uint64_t n)
 {
 	uint64_t v = 0;
 
-	EACH(n) {
+	EACH(n)
+	{
 		int x = 12;
 
 		OPAQUE(x);
@@ -289,17 +302,30 @@ static uint64_t run_tak(uint64_t n)
 	return v;
 }
 
-static __attribute__((noinline)) uint64_t op_add(uint64_t a) { return a + 3; }
-static __attribute__((noinline)) uint64_t op_xor(uint64_t a) { return a ^ 0x55; }
-static __attribute__((noinline)) uint64_t op_rol(uint64_t a) { return a << 1 | a >> 63; }
-static __attribute__((noinline)) uint64_t op_mul(uint64_t a) { return a * 7; }
-static uint64_t (*volatile ops[4])(uint64_t) = { op_add, op_xor, op_rol, op_mul };
+static __attribute__((noinline)) uint64_t op_add(uint64_t a)
+{
+	return a + 3;
+}
+static __attribute__((noinline)) uint64_t op_xor(uint64_t a)
+{
+	return a ^ 0x55;
+}
+static __attribute__((noinline)) uint64_t op_rol(uint64_t a)
+{
+	return a << 1 | a >> 63;
+}
+static __attribute__((noinline)) uint64_t op_mul(uint64_t a)
+{
+	return a * 7;
+}
+static uint64_t (*volatile ops[4])(uint64_t) = {op_add, op_xor, op_rol, op_mul};
 
 static uint64_t run_indirect(uint64_t n)
 {
 	uint64_t v = 0;
 
-	EACH(n) {
+	EACH(n)
+	{
 		uint64_t seed = 21;
 
 		v = 1;
@@ -319,7 +345,8 @@ static uint64_t run_call(uint64_t n)
 {
 	uint64_t v = 0;
 
-	EACH(n) {
+	EACH(n)
+	{
 		v = 0;
 		for (int i = 0; i < 2000; i++)
 			v = leaf(v, i);
@@ -329,13 +356,14 @@ static uint64_t run_call(uint64_t n)
 
 /* A small stack machine's program: sum of i * i mod 7 for i counting down from 300. */
 enum { OP_PUSHI, OP_SQR, OP_MOD7, OP_ACC, OP_DEC, OP_JNZ, OP_END };
-static const uint8_t program[] = { OP_PUSHI, OP_SQR, OP_MOD7, OP_ACC, OP_DEC, OP_JNZ, OP_END };
+static const uint8_t program[] = {OP_PUSHI, OP_SQR, OP_MOD7, OP_ACC, OP_DEC, OP_JNZ, OP_END};
 
 static uint64_t run_switch(uint64_t n)
 {
 	uint64_t acc = 0;
 
-	EACH(n) {
+	EACH(n)
+	{
 		uint64_t i = 300, top = 0;
 		const volatile uint8_t *pc = program;
 
@@ -357,22 +385,35 @@ static uint64_t run_switch(uint64_t n)
 
 static uint64_t run_goto(uint64_t n)
 {
-	static void *const labels[] = { &&pushi, &&sqr, &&mod7, &&accu, &&dec, &&jnz, &&end };
+	static void *const labels[] = {&&pushi, &&sqr, &&mod7, &&accu, &&dec, &&jnz, &&end};
 	uint64_t acc = 0;
 
-	EACH(n) {
+	EACH(n)
+	{
 		uint64_t i = 300, top = 0;
 		const volatile uint8_t *pc = program;
 
 		acc = 0;
 		goto *labels[*pc++];
-pushi:		top = i; goto *labels[*pc++];
-sqr:		top *= top; goto *labels[*pc++];
-mod7:		top %= 7; goto *labels[*pc++];
-accu:		acc += top; goto *labels[*pc++];
-dec:		i--; goto *labels[*pc++];
-jnz:		pc = i ? program : pc; goto *labels[*pc++];
-end:		;
+	pushi:
+		top = i;
+		goto *labels[*pc++];
+	sqr:
+		top *= top;
+		goto *labels[*pc++];
+	mod7:
+		top %= 7;
+		goto *labels[*pc++];
+	accu:
+		acc += top;
+		goto *labels[*pc++];
+	dec:
+		i--;
+		goto *labels[*pc++];
+	jnz:
+		pc = i ? program : pc;
+		goto *labels[*pc++];
+	end:;
 	}
 	return acc;
 }
@@ -395,7 +436,8 @@ static uint64_t run_queens(uint64_t n)
 {
 	uint64_t v = 0;
 
-	EACH(n) {
+	EACH(n)
+	{
 		unsigned row = 0;
 
 		OPAQUE(row);
@@ -409,7 +451,8 @@ static uint64_t run_lz(uint64_t n)
 	static uint16_t last[4096];
 	uint64_t matched = 0;
 
-	EACH(n) {
+	EACH(n)
+	{
 		matched = 0;
 		memset(last, 0, sizeof(last));
 		for (unsigned i = 0; i + 4 < 2048; i++) {
@@ -443,7 +486,8 @@ static uint64_t run_longjmp(uint64_t n)
 {
 	uint64_t sum = 0;
 
-	EACH(n) {
+	EACH(n)
+	{
 		sum = 0;
 		for (int i = 0; i < 200; i++)
 			sum += catch_throw(i);
@@ -452,25 +496,25 @@ static uint64_t run_longjmp(uint64_t n)
 }
 
 const struct row cpu_rows[] = {
-	{ "cpu", "sieve", NULL, run_sieve, NULL },
-	{ "cpu", "collatz", NULL, run_collatz, NULL },
-	{ "cpu", "matrix", NULL, run_matrix, NULL },
-	{ "cpu", "hash", setup_text, run_hash, NULL },
-	{ "cpu", "crc", setup_crc, run_crc, NULL },
-	{ "cpu", "sort", NULL, run_sort, NULL },
-	{ "cpu", "branch", NULL, run_branch, NULL },
-	{ "cpu", "divide", NULL, run_divide, NULL },
-	{ "cpu", "bignum", NULL, run_bignum, NULL },
-	{ "cpu", "bits", NULL, run_bits, NULL },
-	{ "cpu", "rounds", setup_text, run_rounds, NULL },
-	{ "cpu", "lz", setup_text, run_lz, NULL },
-	{ "cpu", "queens", NULL, run_queens, NULL },
-	{ "cpu", "call", NULL, run_call, NULL },
-	{ "cpu", "fib", NULL, run_fib, NULL },
-	{ "cpu", "tak", NULL, run_tak, NULL },
-	{ "cpu", "indirect", NULL, run_indirect, NULL },
-	{ "cpu", "longjmp", NULL, run_longjmp, NULL },
-	{ "cpu", "interp-switch", NULL, run_switch, NULL },
-	{ "cpu", "interp-goto", NULL, run_goto, NULL },
-	{ NULL, NULL, NULL, NULL, NULL },
+	{"cpu", "sieve", NULL, run_sieve, NULL},
+	{"cpu", "collatz", NULL, run_collatz, NULL},
+	{"cpu", "matrix", NULL, run_matrix, NULL},
+	{"cpu", "hash", setup_text, run_hash, NULL},
+	{"cpu", "crc", setup_crc, run_crc, NULL},
+	{"cpu", "sort", NULL, run_sort, NULL},
+	{"cpu", "branch", NULL, run_branch, NULL},
+	{"cpu", "divide", NULL, run_divide, NULL},
+	{"cpu", "bignum", NULL, run_bignum, NULL},
+	{"cpu", "bits", NULL, run_bits, NULL},
+	{"cpu", "rounds", setup_text, run_rounds, NULL},
+	{"cpu", "lz", setup_text, run_lz, NULL},
+	{"cpu", "queens", NULL, run_queens, NULL},
+	{"cpu", "call", NULL, run_call, NULL},
+	{"cpu", "fib", NULL, run_fib, NULL},
+	{"cpu", "tak", NULL, run_tak, NULL},
+	{"cpu", "indirect", NULL, run_indirect, NULL},
+	{"cpu", "longjmp", NULL, run_longjmp, NULL},
+	{"cpu", "interp-switch", NULL, run_switch, NULL},
+	{"cpu", "interp-goto", NULL, run_goto, NULL},
+	{NULL, NULL, NULL, NULL, NULL},
 };

@@ -11,7 +11,7 @@
 #include "work.h"
 
 #define EACH(n) for (uint64_t each_ = 0; each_ < (n); each_++)
-#define AVX2 __attribute__((target("avx2,fma")))
+#define AVX2    __attribute__((target("avx2,fma")))
 
 static uint64_t bits_of(double d)
 {
@@ -25,7 +25,8 @@ static uint64_t run_matmul(uint64_t n)
 {
 	static double a[20][20], b[20][20], c[20][20];
 
-	EACH(n) {
+	EACH(n)
+	{
 		for (int i = 0; i < 20; i++)
 			for (int j = 0; j < 20; j++) {
 				a[i][j] = i * 0.5 + j;
@@ -47,7 +48,8 @@ static uint64_t run_mandel(uint64_t n)
 {
 	uint64_t count = 0;
 
-	EACH(n) {
+	EACH(n)
+	{
 		count = 0;
 		for (int py = 0; py < 12; py++)
 			for (int px = 0; px < 16; px++) {
@@ -70,7 +72,8 @@ static uint64_t run_nbody(uint64_t n)
 {
 	double p[5][3], v[5][3];
 
-	EACH(n) {
+	EACH(n)
+	{
 		for (int i = 0; i < 5; i++)
 			for (int k = 0; k < 3; k++) {
 				p[i][k] = i * 1.5 + k * 0.7;
@@ -102,7 +105,8 @@ static uint64_t run_divsqrt(uint64_t n)
 {
 	double s = 0;
 
-	EACH(n) {
+	EACH(n)
+	{
 		s = 0;
 		for (int i = 1; i < 500; i++)
 			s += __builtin_sqrt(i * 1.25) / (i + 0.5);
@@ -114,7 +118,8 @@ static uint64_t run_float32(uint64_t n)
 {
 	float s = 0;
 
-	EACH(n) {
+	EACH(n)
+	{
 		s = 0;
 		for (int i = 1; i < 2000; i++) {
 			s = s * 0.75f + (float)i * 1.125f;
@@ -128,7 +133,8 @@ static uint64_t run_convert(uint64_t n)
 {
 	uint64_t sum = 0;
 
-	EACH(n) {
+	EACH(n)
+	{
 		uint64_t seed = 17;
 
 		sum = 0;
@@ -148,7 +154,8 @@ static uint64_t run_x87(uint64_t n)
 {
 	long double s = 0;
 
-	EACH(n) {
+	EACH(n)
+	{
 		s = 1;
 		for (int i = 1; i < 1000; i++)
 			s = s * 0.999L + 1.0L / (long double)i;
@@ -160,7 +167,8 @@ static uint64_t run_poly(uint64_t n)
 {
 	double s = 0;
 
-	EACH(n) {
+	EACH(n)
+	{
 		s = 0;
 		for (int i = 0; i < 400; i++) {
 			double x = i * 0.0078125;
@@ -195,7 +203,8 @@ static uint64_t fold(const void *p)
 
 static uint64_t run_sse_int(uint64_t n)
 {
-	EACH(n) {
+	EACH(n)
+	{
 		for (int i = 0; i < 1024; i += 4) {
 			__m128i a = _mm_loadu_si128((__m128i *)(va + i)), b = _mm_loadu_si128((__m128i *)(vb + i));
 			__m128i m = _mm_cmpgt_epi32(a, b);
@@ -211,7 +220,8 @@ static uint64_t run_sse_int(uint64_t n)
 
 static uint64_t run_sse_float(uint64_t n)
 {
-	EACH(n) {
+	EACH(n)
+	{
 		for (int i = 0; i < 1024; i += 4) {
 			__m128 a = _mm_loadu_ps(fa + i), b = _mm_loadu_ps(fb + i);
 
@@ -227,7 +237,8 @@ static uint64_t run_sse_double(uint64_t n)
 {
 	__m128d s = _mm_setzero_pd();
 
-	EACH(n) {
+	EACH(n)
+	{
 		s = _mm_setzero_pd();
 		for (int i = 0; i < 1024; i += 4) {
 			__m128d a = _mm_cvtps_pd(_mm_loadu_ps(fa + i)), b = _mm_cvtps_pd(_mm_loadu_ps(fb + i));
@@ -238,16 +249,29 @@ static uint64_t run_sse_double(uint64_t n)
 	return bits_of(_mm_cvtsd_f64(_mm_add_sd(s, _mm_unpackhi_pd(s, s))));
 }
 
-static int has_ssse3(void) { return __builtin_cpu_supports("ssse3"); }
-static int has_sse42(void) { return __builtin_cpu_supports("sse4.2"); }
-static int has_avx2(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
-static int has_aes(void) { return __builtin_cpu_supports("aes") && __builtin_cpu_supports("pclmul"); }
+static int has_ssse3(void)
+{
+	return __builtin_cpu_supports("ssse3");
+}
+static int has_sse42(void)
+{
+	return __builtin_cpu_supports("sse4.2");
+}
+static int has_avx2(void)
+{
+	return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
+static int has_aes(void)
+{
+	return __builtin_cpu_supports("aes") && __builtin_cpu_supports("pclmul");
+}
 
 __attribute__((target("ssse3"))) static uint64_t run_shuffle(uint64_t n)
 {
 	const __m128i order = _mm_setr_epi8(3, 2, 1, 0, 7, 6, 5, 4, 11, 10, 9, 8, 15, 14, 13, 12);
 
-	EACH(n) {
+	EACH(n)
+	{
 		for (int i = 0; i < 1024; i += 4) {
 			__m128i a = _mm_shuffle_epi8(_mm_loadu_si128((__m128i *)(va + i)), order);
 
@@ -261,9 +285,11 @@ __attribute__((target("ssse3"))) static uint64_t run_shuffle(uint64_t n)
 
 AVX2 static uint64_t run_avx2_int(uint64_t n)
 {
-	EACH(n) {
+	EACH(n)
+	{
 		for (int i = 0; i < 1024; i += 8) {
-			__m256i a = _mm256_loadu_si256((__m256i *)(va + i)), b = _mm256_loadu_si256((__m256i *)(vb + i));
+			__m256i a = _mm256_loadu_si256((__m256i *)(va + i)),
+				b = _mm256_loadu_si256((__m256i *)(vb + i));
 
 			a = _mm256_add_epi32(_mm256_mullo_epi32(a, b), _mm256_srlv_epi32(a, _mm256_srli_epi32(b, 28)));
 			_mm256_storeu_si256((__m256i *)(vc + i), _mm256_permute4x64_epi64(a, 0x4e));
@@ -275,12 +301,14 @@ AVX2 static uint64_t run_avx2_int(uint64_t n)
 
 AVX2 static uint64_t run_avx2_float(uint64_t n)
 {
-	EACH(n) {
+	EACH(n)
+	{
 		for (int i = 0; i < 1024; i += 8) {
 			__m256 a = _mm256_loadu_ps(fa + i), b = _mm256_loadu_ps(fb + i);
 
 			a = _mm256_fmadd_ps(a, b, _mm256_max_ps(a, b));
-			_mm256_storeu_ps((float *)vc + i, _mm256_blend_ps(a, _mm256_div_ps(a, _mm256_add_ps(b, b)), 0x55));
+			_mm256_storeu_ps((float *)vc + i,
+					 _mm256_blend_ps(a, _mm256_div_ps(a, _mm256_add_ps(b, b)), 0x55));
 		}
 		TOUCH();
 	}
@@ -291,7 +319,8 @@ AVX2 static uint64_t run_avx2_bytes(uint64_t n)
 {
 	uint64_t hits = 0;
 
-	EACH(n) {
+	EACH(n)
+	{
 		const __m256i what = _mm256_set1_epi8(0x41);
 
 		hits = 0;
@@ -309,7 +338,8 @@ AVX2 static uint64_t run_gather(uint64_t n)
 	__m256i s = _mm256_setzero_si256();
 	uint64_t out[4];
 
-	EACH(n) {
+	EACH(n)
+	{
 		s = _mm256_setzero_si256();
 		for (int i = 0; i < 1024; i += 8) {
 			__m256i at = _mm256_and_si256(_mm256_loadu_si256((__m256i *)(va + i)), _mm256_set1_epi32(1023));
@@ -325,7 +355,8 @@ __attribute__((target("aes,pclmul,sse4.1"))) static uint64_t run_aes(uint64_t n)
 {
 	__m128i s = _mm_setzero_si128();
 
-	EACH(n) {
+	EACH(n)
+	{
 		__m128i key = _mm_loadu_si128((__m128i *)vb);
 
 		s = _mm_loadu_si128((__m128i *)va);
@@ -342,7 +373,8 @@ __attribute__((target("sse4.2"))) static uint64_t run_crc32(uint64_t n)
 {
 	uint64_t c = 0;
 
-	EACH(n) {
+	EACH(n)
+	{
 		c = ~0u;
 		for (int i = 0; i < 1024; i += 2)
 			c = _mm_crc32_u64(c, *(const uint64_t *)(va + i));
@@ -351,23 +383,23 @@ __attribute__((target("sse4.2"))) static uint64_t run_crc32(uint64_t n)
 }
 
 const struct row fp_rows[] = {
-	{ "fp", "matmul", NULL, run_matmul, NULL },
-	{ "fp", "mandel", NULL, run_mandel, NULL },
-	{ "fp", "nbody", NULL, run_nbody, NULL },
-	{ "fp", "divsqrt", NULL, run_divsqrt, NULL },
-	{ "fp", "float32", NULL, run_float32, NULL },
-	{ "fp", "convert", NULL, run_convert, NULL },
-	{ "fp", "poly", NULL, run_poly, NULL },
-	{ "fp", "x87", NULL, run_x87, NULL },
-	{ "fp", "sse-int", setup_vectors, run_sse_int, NULL },
-	{ "fp", "sse-float", setup_vectors, run_sse_float, NULL },
-	{ "fp", "sse-double", setup_vectors, run_sse_double, NULL },
-	{ "fp", "ssse3-shuffle", setup_vectors, run_shuffle, has_ssse3 },
-	{ "fp", "avx2-int", setup_vectors, run_avx2_int, has_avx2 },
-	{ "fp", "avx2-float", setup_vectors, run_avx2_float, has_avx2 },
-	{ "fp", "avx2-bytes", setup_vectors, run_avx2_bytes, has_avx2 },
-	{ "fp", "avx2-gather", setup_vectors, run_gather, has_avx2 },
-	{ "fp", "aes", setup_vectors, run_aes, has_aes },
-	{ "fp", "crc32", setup_vectors, run_crc32, has_sse42 },
-	{ NULL, NULL, NULL, NULL, NULL },
+	{"fp", "matmul", NULL, run_matmul, NULL},
+	{"fp", "mandel", NULL, run_mandel, NULL},
+	{"fp", "nbody", NULL, run_nbody, NULL},
+	{"fp", "divsqrt", NULL, run_divsqrt, NULL},
+	{"fp", "float32", NULL, run_float32, NULL},
+	{"fp", "convert", NULL, run_convert, NULL},
+	{"fp", "poly", NULL, run_poly, NULL},
+	{"fp", "x87", NULL, run_x87, NULL},
+	{"fp", "sse-int", setup_vectors, run_sse_int, NULL},
+	{"fp", "sse-float", setup_vectors, run_sse_float, NULL},
+	{"fp", "sse-double", setup_vectors, run_sse_double, NULL},
+	{"fp", "ssse3-shuffle", setup_vectors, run_shuffle, has_ssse3},
+	{"fp", "avx2-int", setup_vectors, run_avx2_int, has_avx2},
+	{"fp", "avx2-float", setup_vectors, run_avx2_float, has_avx2},
+	{"fp", "avx2-bytes", setup_vectors, run_avx2_bytes, has_avx2},
+	{"fp", "avx2-gather", setup_vectors, run_gather, has_avx2},
+	{"fp", "aes", setup_vectors, run_aes, has_aes},
+	{"fp", "crc32", setup_vectors, run_crc32, has_sse42},
+	{NULL, NULL, NULL, NULL, NULL},
 };

@@ -12,8 +12,8 @@
 #include "work.h"
 
 #define EACH(n) for (uint64_t each_ = 0; each_ < (n); each_++)
-#define PAGE 4096
-#define RWX (PROT_READ | PROT_WRITE | PROT_EXEC)
+#define PAGE    4096
+#define RWX     (PROT_READ | PROT_WRITE | PROT_EXEC)
 
 typedef uint64_t (*code_fn)(uint64_t);
 
@@ -80,7 +80,8 @@ static uint64_t run_rewrite(uint64_t n)
 {
 	uint64_t v = 0;
 
-	EACH(n) {
+	EACH(n)
+	{
 		v = 0;
 		for (int i = 0; i < 8; i++) {
 			put_add(writable, i * 3);
@@ -95,7 +96,8 @@ static uint64_t run_rewrite_loop(uint64_t n)
 {
 	uint64_t v = 0;
 
-	EACH(n) {
+	EACH(n)
+	{
 		v = 1;
 		for (int i = 0; i < 4; i++) {
 			put_loop(writable, 500, i + 3);
@@ -113,7 +115,8 @@ static uint64_t run_patch(uint64_t n)
 
 	for (int k = 0; k < 16; k++)
 		put_add(writable + k * 16, k);
-	EACH(n) {
+	EACH(n)
+	{
 		v = 0;
 		for (uint32_t i = 0; i < 8; i++) {
 			imm = i * 5;
@@ -131,7 +134,8 @@ static uint64_t run_same_page(uint64_t n)
 	uint64_t v = 0;
 
 	put(writable, "\x48\xff\x05\xf9\x07\x00\x00\x48\x8b\x05\xf2\x07\x00\x00\xc3", 15);
-	EACH(n) {
+	EACH(n)
+	{
 		memset(writable + 2048, 0, 8);
 		for (int i = 0; i < 100; i++)
 			v = run(arena, 0);
@@ -146,7 +150,8 @@ static uint64_t run_near_data(uint64_t n)
 	uint64_t v = 0;
 
 	put_add(writable, 1);
-	EACH(n) {
+	EACH(n)
+	{
 		v = 0;
 		for (int i = 0; i < 100; i++) {
 			data[i & 7] = v;
@@ -161,7 +166,8 @@ static uint64_t run_fresh(uint64_t n)
 {
 	uint64_t v = 0;
 
-	EACH(n) {
+	EACH(n)
+	{
 		uint8_t *p = map(4 * PAGE, RWX);
 
 		v = 0;
@@ -179,7 +185,8 @@ static uint64_t run_refill(uint64_t n)
 {
 	uint64_t v = 0;
 
-	EACH(n) {
+	EACH(n)
+	{
 		v = 0;
 		for (int round = 0; round < 2; round++) {
 			uint8_t *p = writable;
@@ -198,7 +205,8 @@ static uint64_t run_flip(uint64_t n)
 {
 	uint64_t v = 0;
 
-	EACH(n) {
+	EACH(n)
+	{
 		v = 0;
 		for (int i = 0; i < 4; i++) {
 			mprotect(arena, PAGE, PROT_READ | PROT_WRITE);
@@ -215,7 +223,8 @@ static uint64_t run_compile(uint64_t n)
 {
 	uint64_t v = 0;
 
-	EACH(n) {
+	EACH(n)
+	{
 		uint64_t seed = 3;
 
 		v = 0;
@@ -237,15 +246,15 @@ static uint64_t run_compile(uint64_t n)
 }
 
 const struct row jit_rows[] = {
-	{ "jit", "rewrite", setup_rwx, run_rewrite, NULL },
-	{ "jit", "rewrite-loop", setup_rwx, run_rewrite_loop, NULL },
-	{ "jit", "patch", setup_rwx, run_patch, NULL },
-	{ "jit", "alias", setup_alias, run_rewrite, NULL },
-	{ "jit", "same-page", setup_rwx, run_same_page, NULL },
-	{ "jit", "near-data", setup_rwx, run_near_data, NULL },
-	{ "jit", "fresh", setup_rwx, run_fresh, NULL },
-	{ "jit", "refill", setup_rwx, run_refill, NULL },
-	{ "jit", "flip", setup_rwx, run_flip, NULL },
-	{ "jit", "compile", setup_rwx, run_compile, NULL },
-	{ NULL, NULL, NULL, NULL, NULL },
+	{"jit", "rewrite", setup_rwx, run_rewrite, NULL},
+	{"jit", "rewrite-loop", setup_rwx, run_rewrite_loop, NULL},
+	{"jit", "patch", setup_rwx, run_patch, NULL},
+	{"jit", "alias", setup_alias, run_rewrite, NULL},
+	{"jit", "same-page", setup_rwx, run_same_page, NULL},
+	{"jit", "near-data", setup_rwx, run_near_data, NULL},
+	{"jit", "fresh", setup_rwx, run_fresh, NULL},
+	{"jit", "refill", setup_rwx, run_refill, NULL},
+	{"jit", "flip", setup_rwx, run_flip, NULL},
+	{"jit", "compile", setup_rwx, run_compile, NULL},
+	{NULL, NULL, NULL, NULL, NULL},
 };

@@ -24,7 +24,7 @@
 #include "work.h"
 
 #define EACH(n) for (uint64_t each_ = 0; each_ < (n); each_++)
-#define PAGE 4096
+#define PAGE    4096
 
 static int fds[2], back[2];
 static char buf[65536];
@@ -32,8 +32,8 @@ static char buf[65536];
 static uint64_t run_getppid(uint64_t n)
 {
 	EACH(n)
-		for (int i = 0; i < 10; i++)
-			syscall(SYS_getppid);
+	for (int i = 0; i < 10; i++)
+		syscall(SYS_getppid);
 	return 1;
 }
 
@@ -42,8 +42,8 @@ static uint64_t run_clock(uint64_t n)
 	struct timespec ts;
 
 	EACH(n)
-		for (int i = 0; i < 20; i++)
-			clock_gettime(CLOCK_MONOTONIC, &ts);
+	for (int i = 0; i < 20; i++)
+		clock_gettime(CLOCK_MONOTONIC, &ts);
 	return ts.tv_nsec < 1000000000;
 }
 
@@ -57,7 +57,8 @@ static uint64_t run_read_zero(uint64_t n)
 {
 	uint64_t sum = 0;
 
-	EACH(n) {
+	EACH(n)
+	{
 		sum = 0;
 		for (int i = 0; i < 10; i++)
 			sum += read(fds[0], buf, 4096);
@@ -70,7 +71,8 @@ static uint64_t run_stat(uint64_t n)
 	struct stat st;
 	uint64_t ok = 0;
 
-	EACH(n) {
+	EACH(n)
+	{
 		ok = 0;
 		for (int i = 0; i < 10; i++)
 			ok += stat("/proc", &st) == 0;
@@ -87,7 +89,8 @@ static uint64_t run_pipe(uint64_t n)
 {
 	uint64_t sum = 0;
 
-	EACH(n) {
+	EACH(n)
+	{
 		work_check(write(fds[1], buf, 512) == 512, "write");
 		sum = read(fds[0], buf, 512);
 	}
@@ -151,7 +154,7 @@ static uint64_t run_switch(uint64_t n)
 	char c = 7;
 
 	EACH(n)
-		work_check(write(fds[1], &c, 1) == 1 && read(fds[0], &c, 1) == 1, "ping");
+	work_check(write(fds[1], &c, 1) == 1 && read(fds[0], &c, 1) == 1, "ping");
 	return c;
 }
 
@@ -190,7 +193,8 @@ static void setup_futex(void)
 
 static uint64_t run_futex(uint64_t n)
 {
-	EACH(n) {
+	EACH(n)
+	{
 		turn_give(1);
 		turn_wait(0);
 	}
@@ -201,7 +205,8 @@ static uint64_t run_fork(uint64_t n)
 {
 	int status = 0;
 
-	EACH(n) {
+	EACH(n)
+	{
 		pid_t pid = fork();
 
 		if (pid == 0)
@@ -229,7 +234,7 @@ static uint64_t run_exec(uint64_t n)
 	uint64_t status = 0;
 
 	EACH(n)
-		status = exec_nothing();
+	status = exec_nothing();
 	return status;
 }
 
@@ -242,7 +247,8 @@ static uint64_t run_thread(uint64_t n)
 {
 	void *v = NULL;
 
-	EACH(n) {
+	EACH(n)
+	{
 		pthread_t t;
 
 		work_check(pthread_create(&t, NULL, thread_nothing, (void *)5) == 0, "thread");
@@ -255,7 +261,8 @@ static uint64_t run_fault(uint64_t n)
 {
 	uint64_t sum = 0;
 
-	EACH(n) {
+	EACH(n)
+	{
 		volatile char *p = mmap(NULL, 64 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 		sum = 0;
@@ -272,7 +279,8 @@ static uint64_t run_mmap(uint64_t n)
 {
 	uint64_t ok = 0;
 
-	EACH(n) {
+	EACH(n)
+	{
 		void *p = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 		ok = munmap(p, PAGE) == 0;
@@ -289,7 +297,8 @@ static void setup_page(void)
 
 static uint64_t run_mprotect(uint64_t n)
 {
-	EACH(n) {
+	EACH(n)
+	{
 		mprotect(page, PAGE, PROT_READ);
 		mprotect(page, PAGE, PROT_READ | PROT_WRITE);
 		page[0] = 3;
@@ -315,7 +324,7 @@ static uint64_t run_signal(uint64_t n)
 
 	signals = 0;
 	EACH(n)
-		kill(self, SIGUSR1);
+	kill(self, SIGUSR1);
 	return signals == n;
 }
 
@@ -334,7 +343,8 @@ static void setup_segv(void)
 static uint64_t run_segv(uint64_t n)
 {
 	signals = 0;
-	EACH(n) {
+	EACH(n)
+	{
 		mprotect(page, PAGE, PROT_READ);
 		*(volatile char *)page = 1;
 	}
@@ -345,7 +355,8 @@ static uint64_t run_tmpfs(uint64_t n)
 {
 	uint64_t sum = 0;
 
-	EACH(n) {
+	EACH(n)
+	{
 		int fd = open("/tmp/work-file", O_RDWR | O_CREAT | O_TRUNC, 0600);
 
 		sum = write(fd, buf, 16384);
@@ -361,7 +372,8 @@ static uint64_t run_names(uint64_t n)
 	uint64_t ok = 0;
 	char name[64];
 
-	EACH(n) {
+	EACH(n)
+	{
 		ok = 0;
 		for (int i = 0; i < 10; i++) {
 			snprintf(name, sizeof(name), "/tmp/work-dir-%d", i);
@@ -385,40 +397,40 @@ static uint64_t run_pread(uint64_t n)
 	uint64_t sum = 0;
 
 	EACH(n)
-		sum = pread(fds[0], buf, sizeof(buf), 0);
+	sum = pread(fds[0], buf, sizeof(buf), 0);
 	return sum;
 }
 
 static uint64_t run_poll(uint64_t n)
 {
-	struct pollfd p[2] = { { fds[0], POLLIN, 0 }, { fds[1], POLLOUT, 0 } };
+	struct pollfd p[2] = {{fds[0], POLLIN, 0}, {fds[1], POLLOUT, 0}};
 	uint64_t ready = 0;
 
 	EACH(n)
-		ready = poll(p, 2, 0);
+	ready = poll(p, 2, 0);
 	return ready;
 }
 
 const struct row kernel_rows[] = {
-	{ "kernel", "getppid", NULL, run_getppid, NULL },
-	{ "kernel", "clock", NULL, run_clock, NULL },
-	{ "kernel", "read-zero", setup_zero, run_read_zero, NULL },
-	{ "kernel", "stat", NULL, run_stat, NULL },
-	{ "kernel", "poll", setup_pipe, run_poll, NULL },
-	{ "kernel", "pipe", setup_pipe, run_pipe, NULL },
-	{ "kernel", "pipe-switch", setup_switch, run_switch, NULL },
-	{ "kernel", "socket-switch", setup_socket, run_switch, NULL },
-	{ "kernel", "futex-switch", setup_futex, run_futex, NULL },
-	{ "kernel", "fork", NULL, run_fork, NULL },
-	{ "kernel", "exec", NULL, run_exec, NULL },
-	{ "kernel", "thread", NULL, run_thread, NULL },
-	{ "kernel", "page-fault", NULL, run_fault, NULL },
-	{ "kernel", "mmap", NULL, run_mmap, NULL },
-	{ "kernel", "mprotect", setup_page, run_mprotect, NULL },
-	{ "kernel", "signal", setup_signal, run_signal, NULL },
-	{ "kernel", "segv", setup_segv, run_segv, NULL },
-	{ "kernel", "tmpfs-file", NULL, run_tmpfs, NULL },
-	{ "kernel", "tmpfs-names", NULL, run_names, NULL },
-	{ "kernel", "tmpfs-read", setup_file, run_pread, NULL },
-	{ NULL, NULL, NULL, NULL, NULL },
+	{"kernel", "getppid", NULL, run_getppid, NULL},
+	{"kernel", "clock", NULL, run_clock, NULL},
+	{"kernel", "read-zero", setup_zero, run_read_zero, NULL},
+	{"kernel", "stat", NULL, run_stat, NULL},
+	{"kernel", "poll", setup_pipe, run_poll, NULL},
+	{"kernel", "pipe", setup_pipe, run_pipe, NULL},
+	{"kernel", "pipe-switch", setup_switch, run_switch, NULL},
+	{"kernel", "socket-switch", setup_socket, run_switch, NULL},
+	{"kernel", "futex-switch", setup_futex, run_futex, NULL},
+	{"kernel", "fork", NULL, run_fork, NULL},
+	{"kernel", "exec", NULL, run_exec, NULL},
+	{"kernel", "thread", NULL, run_thread, NULL},
+	{"kernel", "page-fault", NULL, run_fault, NULL},
+	{"kernel", "mmap", NULL, run_mmap, NULL},
+	{"kernel", "mprotect", setup_page, run_mprotect, NULL},
+	{"kernel", "signal", setup_signal, run_signal, NULL},
+	{"kernel", "segv", setup_segv, run_segv, NULL},
+	{"kernel", "tmpfs-file", NULL, run_tmpfs, NULL},
+	{"kernel", "tmpfs-names", NULL, run_names, NULL},
+	{"kernel", "tmpfs-read", setup_file, run_pread, NULL},
+	{NULL, NULL, NULL, NULL, NULL},
 };

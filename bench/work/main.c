@@ -5,7 +5,8 @@
  * crashes or hangs costs its own line only.
  *
  * usage: work [--rows=GLOB,...] [--target-ms=N] [--limit-ms=N] [--list]
- * A line is "ROW group/name ns-per-iteration iterations result" or "BAD group/name reason".
+ * A line is "RUN group/name", then "ROW group/name ns-per-iteration iterations result ns-since-RUN" or
+ * "BAD group/name reason".
  */
 #include <fnmatch.h>
 #include <signal.h>
@@ -65,9 +66,9 @@ static uint64_t grow(uint64_t n, uint64_t t)
  * Warm up with one iteration, grow n until a run takes the target time, then
  * take the best of three such runs.  Stops at the time limit with what it has.
  */
-static void measure(const struct row *r)
+static void measure(const struct row *r, uint64_t begin)
 {
-	uint64_t begin = now_ns(), n = 1, result, again, t, best;
+	uint64_t n = 1, result, again, t, best;
 	int i;
 
 	if (r->setup)
@@ -85,15 +86,15 @@ static void measure(const struct row *r)
 		work_check(again == result, "two runs gave two results");
 		best = t < best ? t : best;
 	}
-	printf("ROW %s/%s %.3f %llu %016llx\n", r->group, r->name, (double)best / n, (unsigned long long)n,
-	       (unsigned long long)result);
+	printf("ROW %s/%s %.3f %llu %016llx %llu\n", r->group, r->name, (double)best / n, (unsigned long long)n,
+	       (unsigned long long)result, (unsigned long long)(now_ns() - begin));
 }
 
 /* Waits for pid until the hard limit, then kills it.  Returns its wait status. */
 static int wait_limited(pid_t pid)
 {
 	uint64_t end = now_ns() + 4 * limit_ns;
-	struct timespec nap = { 0, 2000000 };
+	struct timespec nap = {0, 2000000};
 	int status;
 
 	while (waitpid(pid, &status, WNOHANG) == 0) {
@@ -109,6 +110,7 @@ static int wait_limited(pid_t pid)
 
 static void run_row(const struct row *r)
 {
+	uint64_t begin = now_ns();
 	pid_t pid;
 	int status;
 
@@ -122,7 +124,7 @@ static void run_row(const struct row *r)
 	work_check(pid >= 0, "cannot fork");
 	if (pid == 0) {
 		setpgid(0, 0);
-		measure(r);
+		measure(r, begin);
 		fflush(stdout);
 		_exit(0);
 	}
@@ -151,7 +153,7 @@ static int wanted(const struct row *r, const char *globs)
 
 int main(int argc, char **argv)
 {
-	static const struct row *const tables[] = { cpu_rows, fp_rows, memory_rows, kernel_rows, jit_rows, real_rows };
+	static const struct row *const tables[] = {cpu_rows, fp_rows, memory_rows, kernel_rows, jit_rows, real_rows};
 	const struct row *r;
 	const char *globs = "";
 	int i, list = 0;

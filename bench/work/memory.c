@@ -8,7 +8,7 @@
 #include "work.h"
 
 #define EACH(n) for (uint64_t each_ = 0; each_ < (n); each_++)
-#define BIG (32u << 20)
+#define BIG     (32u << 20)
 
 static uint64_t *big, *other;
 
@@ -25,7 +25,8 @@ static void setup_big(void)
 /* 256 KiB of a large array copied by plain 8-byte loads and stores; another part each time round. */
 static uint64_t run_copy(uint64_t n)
 {
-	EACH(n) {
+	EACH(n)
+	{
 		size_t at = (each_ & 63) * 32768;
 
 		for (size_t i = 0; i < 32768; i++) {
@@ -40,7 +41,8 @@ static uint64_t run_sum(uint64_t n)
 {
 	uint64_t s = 0;
 
-	EACH(n) {
+	EACH(n)
+	{
 		s = 0;
 		for (size_t i = 0; i < 32768; i++)
 			s += big[i];
@@ -50,7 +52,8 @@ static uint64_t run_sum(uint64_t n)
 
 static uint64_t run_triad(uint64_t n)
 {
-	EACH(n) {
+	EACH(n)
+	{
 		for (size_t i = 0; i < 16384; i++)
 			other[i] = big[i] * 3 + big[i + 16384];
 		TOUCH();
@@ -62,7 +65,8 @@ static uint64_t run_random_read(uint64_t n)
 {
 	uint64_t s = 0;
 
-	EACH(n) {
+	EACH(n)
+	{
 		uint64_t at = 12345;
 
 		s = 0;
@@ -78,7 +82,8 @@ static uint64_t run_random_write(uint64_t n)
 {
 	uint64_t at = 0;
 
-	EACH(n) {
+	EACH(n)
+	{
 		at = 54321;
 		for (int i = 0; i < 2000; i++) {
 			at = at * 6364136223846793005ull + 1442695040888963407ull;
@@ -92,7 +97,8 @@ static uint64_t stride(uint64_t n, size_t step, int count)
 {
 	uint64_t s = 0;
 
-	EACH(n) {
+	EACH(n)
+	{
 		s = 0;
 		for (int i = 0; i < count; i++)
 			s += big[i * step];
@@ -100,8 +106,14 @@ static uint64_t stride(uint64_t n, size_t step, int count)
 	return s;
 }
 
-static uint64_t run_stride_line(uint64_t n) { return stride(n, 8, 4096); }
-static uint64_t run_stride_page(uint64_t n) { return stride(n, 512 + 8, 4000); }
+static uint64_t run_stride_line(uint64_t n)
+{
+	return stride(n, 8, 4096);
+}
+static uint64_t run_stride_page(uint64_t n)
+{
+	return stride(n, 512 + 8, 4000);
+}
 
 /* A cycle through `count` lines of big in random order (Sattolo), one pointer a line. */
 static void make_chain(size_t count)
@@ -123,15 +135,25 @@ static void make_chain(size_t count)
 		big[order[i] * 8] = order[(i + 1) % count] * 8;
 }
 
-static void setup_chain_l1(void) { make_chain(256); }
-static void setup_chain_l2(void) { make_chain(4096); }
-static void setup_chain_ram(void) { make_chain(BIG / 64); }
+static void setup_chain_l1(void)
+{
+	make_chain(256);
+}
+static void setup_chain_l2(void)
+{
+	make_chain(4096);
+}
+static void setup_chain_ram(void)
+{
+	make_chain(BIG / 64);
+}
 
 static uint64_t run_chase(uint64_t n)
 {
 	uint64_t at = 0;
 
-	EACH(n) {
+	EACH(n)
+	{
 		at = 0;
 		for (int i = 0; i < 1000; i++)
 			at = big[at];
@@ -144,7 +166,8 @@ static uint64_t run_chase_on(uint64_t n)
 {
 	uint64_t at = 0, first = 0;
 
-	EACH(n) {
+	EACH(n)
+	{
 		for (int i = 0; i < 1000; i++)
 			at = big[at];
 		first = each_ ? first : at;
@@ -155,7 +178,8 @@ static uint64_t run_chase_on(uint64_t n)
 
 static uint64_t copies(uint64_t n, size_t bytes, int times)
 {
-	EACH(n) {
+	EACH(n)
+	{
 		for (int i = 0; i < times; i++) {
 			memcpy((char *)other + i * 64, (char *)big + i * 128, bytes);
 			TOUCH();
@@ -164,13 +188,23 @@ static uint64_t copies(uint64_t n, size_t bytes, int times)
 	return mix(other[0], other[bytes / 8 - 1]);
 }
 
-static uint64_t run_memcpy_64(uint64_t n) { return copies(n, 64, 500); }
-static uint64_t run_memcpy_4k(uint64_t n) { return copies(n, 4096, 50); }
-static uint64_t run_memcpy_1m(uint64_t n) { return copies(n, 1 << 20, 1); }
+static uint64_t run_memcpy_64(uint64_t n)
+{
+	return copies(n, 64, 500);
+}
+static uint64_t run_memcpy_4k(uint64_t n)
+{
+	return copies(n, 4096, 50);
+}
+static uint64_t run_memcpy_1m(uint64_t n)
+{
+	return copies(n, 1 << 20, 1);
+}
 
 static uint64_t fills(uint64_t n, size_t bytes, int times)
 {
-	EACH(n) {
+	EACH(n)
+	{
 		for (int i = 0; i < times; i++) {
 			memset((char *)other + i * 64, 0x5a, bytes);
 			TOUCH();
@@ -179,12 +213,19 @@ static uint64_t fills(uint64_t n, size_t bytes, int times)
 	return mix(other[0], other[bytes / 8 - 1]);
 }
 
-static uint64_t run_memset_256(uint64_t n) { return fills(n, 256, 500); }
-static uint64_t run_memset_1m(uint64_t n) { return fills(n, 1 << 20, 1); }
+static uint64_t run_memset_256(uint64_t n)
+{
+	return fills(n, 256, 500);
+}
+static uint64_t run_memset_1m(uint64_t n)
+{
+	return fills(n, 1 << 20, 1);
+}
 
 static uint64_t run_rep_movs(uint64_t n)
 {
-	EACH(n) {
+	EACH(n)
+	{
 		for (int i = 0; i < 50; i++) {
 			void *d = other, *s = big + i;
 			size_t c = 4096;
@@ -197,7 +238,8 @@ static uint64_t run_rep_movs(uint64_t n)
 
 static uint64_t run_rep_stos(uint64_t n)
 {
-	EACH(n) {
+	EACH(n)
+	{
 		for (int i = 0; i < 50; i++) {
 			void *d = other + i;
 			size_t c = 512;
@@ -219,7 +261,8 @@ static uint64_t run_strlen(uint64_t n)
 {
 	uint64_t s = 0;
 
-	EACH(n) {
+	EACH(n)
+	{
 		s = 0;
 		for (int i = 0; i < 8; i++) {
 			const char *p = (char *)other + i * 1000;
@@ -235,7 +278,8 @@ static uint64_t run_histogram(uint64_t n)
 {
 	static uint32_t count[256];
 
-	EACH(n) {
+	EACH(n)
+	{
 		memset(count, 0, sizeof(count));
 		for (int i = 0; i < 32768; i++)
 			count[((uint8_t *)big)[i]]++;
@@ -247,7 +291,8 @@ static uint64_t run_hashtable(uint64_t n)
 {
 	uint64_t found = 0;
 
-	EACH(n) {
+	EACH(n)
+	{
 		memset(other, 0, 65536);
 		found = 0;
 		for (int i = 0; i < 2000; i++) {
@@ -267,7 +312,8 @@ static uint64_t run_unaligned(uint64_t n)
 {
 	uint64_t s = 0, v;
 
-	EACH(n) {
+	EACH(n)
+	{
 		s = 0;
 		for (int i = 1; i < 1000; i++) {
 			char *p = (char *)big + i * 64 - 3;
@@ -282,26 +328,26 @@ static uint64_t run_unaligned(uint64_t n)
 }
 
 const struct row memory_rows[] = {
-	{ "memory", "copy", setup_big, run_copy, NULL },
-	{ "memory", "sum", setup_big, run_sum, NULL },
-	{ "memory", "triad", setup_big, run_triad, NULL },
-	{ "memory", "random-read", setup_big, run_random_read, NULL },
-	{ "memory", "random-write", setup_big, run_random_write, NULL },
-	{ "memory", "stride-line", setup_big, run_stride_line, NULL },
-	{ "memory", "stride-page", setup_big, run_stride_page, NULL },
-	{ "memory", "chase-l1", setup_chain_l1, run_chase, NULL },
-	{ "memory", "chase-l2", setup_chain_l2, run_chase_on, NULL },
-	{ "memory", "chase-ram", setup_chain_ram, run_chase_on, NULL },
-	{ "memory", "memcpy-64", setup_big, run_memcpy_64, NULL },
-	{ "memory", "memcpy-4k", setup_big, run_memcpy_4k, NULL },
-	{ "memory", "memcpy-1m", setup_big, run_memcpy_1m, NULL },
-	{ "memory", "memset-256", setup_big, run_memset_256, NULL },
-	{ "memory", "memset-1m", setup_big, run_memset_1m, NULL },
-	{ "memory", "rep-movs", setup_big, run_rep_movs, NULL },
-	{ "memory", "rep-stos", setup_big, run_rep_stos, NULL },
-	{ "memory", "strlen", setup_string, run_strlen, NULL },
-	{ "memory", "histogram", setup_big, run_histogram, NULL },
-	{ "memory", "hashtable", setup_big, run_hashtable, NULL },
-	{ "memory", "unaligned", setup_big, run_unaligned, NULL },
-	{ NULL, NULL, NULL, NULL, NULL },
+	{"memory", "copy", setup_big, run_copy, NULL},
+	{"memory", "sum", setup_big, run_sum, NULL},
+	{"memory", "triad", setup_big, run_triad, NULL},
+	{"memory", "random-read", setup_big, run_random_read, NULL},
+	{"memory", "random-write", setup_big, run_random_write, NULL},
+	{"memory", "stride-line", setup_big, run_stride_line, NULL},
+	{"memory", "stride-page", setup_big, run_stride_page, NULL},
+	{"memory", "chase-l1", setup_chain_l1, run_chase, NULL},
+	{"memory", "chase-l2", setup_chain_l2, run_chase_on, NULL},
+	{"memory", "chase-ram", setup_chain_ram, run_chase_on, NULL},
+	{"memory", "memcpy-64", setup_big, run_memcpy_64, NULL},
+	{"memory", "memcpy-4k", setup_big, run_memcpy_4k, NULL},
+	{"memory", "memcpy-1m", setup_big, run_memcpy_1m, NULL},
+	{"memory", "memset-256", setup_big, run_memset_256, NULL},
+	{"memory", "memset-1m", setup_big, run_memset_1m, NULL},
+	{"memory", "rep-movs", setup_big, run_rep_movs, NULL},
+	{"memory", "rep-stos", setup_big, run_rep_stos, NULL},
+	{"memory", "strlen", setup_string, run_strlen, NULL},
+	{"memory", "histogram", setup_big, run_histogram, NULL},
+	{"memory", "hashtable", setup_big, run_hashtable, NULL},
+	{"memory", "unaligned", setup_big, run_unaligned, NULL},
+	{NULL, NULL, NULL, NULL, NULL},
 };

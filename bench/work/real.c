@@ -98,12 +98,12 @@ static uint64_t repeat(uint64_t n, const char *in, char *const argv[])
 	return hash_file(OUT, status);
 }
 
-#define PROGRAM(name, in, ...)                                                                                          \
-	static uint64_t run_##name(uint64_t n)                                                                          \
-	{                                                                                                               \
-		char *argv[] = { __VA_ARGS__, NULL };                                                                   \
-                                                                                                                        \
-		return repeat(n, in, argv);                                                                             \
+#define PROGRAM(name, in, ...)                      \
+	static uint64_t run_##name(uint64_t n)      \
+	{                                           \
+		char *argv[] = {__VA_ARGS__, NULL}; \
+                                                    \
+		return repeat(n, in, argv);         \
 	}
 
 static void setup_text(void)
@@ -118,7 +118,7 @@ static void setup_long_text(void)
 
 static void setup_packed(const char *program)
 {
-	char *argv[] = { (char *)program, "-c", NULL };
+	char *argv[] = {(char *)program, "-c", NULL};
 
 	make_text("/tmp/text", 2000000);
 	work_check(spawn("/tmp/text", argv) == 0, program);
@@ -133,7 +133,7 @@ static void setup_gz(void)
 static void setup_xz(void)
 {
 	make_text("/tmp/text", 1000000);
-	char *argv[] = { "/usr/bin/xz", "-0", "-c", NULL };
+	char *argv[] = {"/usr/bin/xz", "-0", "-c", NULL};
 
 	work_check(spawn("/tmp/text", argv) == 0, "xz");
 	work_check(rename(OUT, "/tmp/packed") == 0, "rename");
@@ -164,38 +164,40 @@ PROGRAM(chacha, "/tmp/text", "/usr/bin/openssl", "enc", "-chacha20", "-K",
 PROGRAM(prime, "/dev/null", "/bin/busybox", "sh", "-c",
 	"/usr/bin/openssl prime -hex 7$(printf 'F%.0s' $(/bin/busybox seq 319)) | /bin/busybox tail -c 9")
 PROGRAM(tcc, "/dev/null", "/usr/bin/tcc", "-c", "-o", OUT, "/tmp/source.c")
-PROGRAM(cc1, "/dev/null", "/usr/lib/gcc/x86_64-linux-gnu/12/cc1", "-quiet", "-fpreprocessed", "-O2", "-o", "-", "/tmp/source.c")
+PROGRAM(cc1, "/dev/null", "/usr/lib/gcc/x86_64-linux-gnu/12/cc1", "-quiet", "-fpreprocessed", "-O2", "-o", "-",
+	"/tmp/source.c")
 PROGRAM(python, "/dev/null", "/usr/bin/python3.11", "-S", "-E", SCRIPT("py"))
 PROGRAM(lua, "/dev/null", "/usr/bin/lua5.4", SCRIPT("lua"))
 PROGRAM(luajit, "/dev/null", "/usr/bin/luajit", SCRIPT("lua"))
 PROGRAM(sqlite, SCRIPT("sql"), "/usr/bin/sqlite3", "-batch", ":memory:")
 PROGRAM(shell_loop, "/dev/null", "/bin/busybox", "sh", SCRIPT("sh"))
 PROGRAM(bash_fork, "/dev/null", "/bin/bash", SCRIPT("bash"))
-PROGRAM(awk, "/tmp/text", "/bin/busybox", "awk", "{ for (i = 1; i <= NF; i++) c[$i]++ } END { n = 0; for (w in c) n += c[w] * length(w); print n }")
+PROGRAM(awk, "/tmp/text", "/bin/busybox", "awk",
+	"{ for (i = 1; i <= NF; i++) c[$i]++ } END { n = 0; for (w in c) n += c[w] * length(w); print n }")
 PROGRAM(sort, "/tmp/text", "/bin/busybox", "sort", "-u")
 PROGRAM(grep, "/tmp/text", "/bin/busybox", "grep", "-c", "[aeiou]en.*ation.*[^a-m]en")
 PROGRAM(sed, "/tmp/text", "/bin/busybox", "sed", "s/\\([a-z]*\\)ation/<\\1>/g")
 
 const struct row real_rows[] = {
-	{ "real", "gzip", setup_text, run_gzip, NULL },
-	{ "real", "gunzip", setup_gz, run_gunzip, NULL },
-	{ "real", "xz", setup_text, run_xz, NULL },
-	{ "real", "unxz", setup_xz, run_unxz, NULL },
-	{ "real", "openssl-sha256", setup_long_text, run_sha256, NULL },
-	{ "real", "openssl-aes", setup_long_text, run_aes, NULL },
-	{ "real", "openssl-chacha", setup_long_text, run_chacha, NULL },
-	{ "real", "openssl-prime", NULL, run_prime, NULL },
-	{ "real", "compile-tcc", setup_tcc, run_tcc, NULL },
-	{ "real", "compile-gcc", setup_cc1, run_cc1, NULL },
-	{ "real", "python", NULL, run_python, NULL },
-	{ "real", "lua", NULL, run_lua, NULL },
-	{ "real", "luajit", NULL, run_luajit, NULL },
-	{ "real", "sqlite", NULL, run_sqlite, NULL },
-	{ "real", "shell-loop", NULL, run_shell_loop, NULL },
-	{ "real", "bash-fork", NULL, run_bash_fork, NULL },
-	{ "real", "awk", setup_text, run_awk, NULL },
-	{ "real", "sort", setup_text, run_sort, NULL },
-	{ "real", "grep", setup_text, run_grep, NULL },
-	{ "real", "sed", setup_text, run_sed, NULL },
-	{ NULL, NULL, NULL, NULL, NULL },
+	{"real", "gzip", setup_text, run_gzip, NULL},
+	{"real", "gunzip", setup_gz, run_gunzip, NULL},
+	{"real", "xz", setup_text, run_xz, NULL},
+	{"real", "unxz", setup_xz, run_unxz, NULL},
+	{"real", "openssl-sha256", setup_long_text, run_sha256, NULL},
+	{"real", "openssl-aes", setup_long_text, run_aes, NULL},
+	{"real", "openssl-chacha", setup_long_text, run_chacha, NULL},
+	{"real", "openssl-prime", NULL, run_prime, NULL},
+	{"real", "compile-tcc", setup_tcc, run_tcc, NULL},
+	{"real", "compile-gcc", setup_cc1, run_cc1, NULL},
+	{"real", "python", NULL, run_python, NULL},
+	{"real", "lua", NULL, run_lua, NULL},
+	{"real", "luajit", NULL, run_luajit, NULL},
+	{"real", "sqlite", NULL, run_sqlite, NULL},
+	{"real", "shell-loop", NULL, run_shell_loop, NULL},
+	{"real", "bash-fork", NULL, run_bash_fork, NULL},
+	{"real", "awk", setup_text, run_awk, NULL},
+	{"real", "sort", setup_text, run_sort, NULL},
+	{"real", "grep", setup_text, run_grep, NULL},
+	{"real", "sed", setup_text, run_sed, NULL},
+	{NULL, NULL, NULL, NULL, NULL},
 };
