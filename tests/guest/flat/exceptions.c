@@ -5,7 +5,7 @@
  */
 #include "pt.h"
 
-#define HOLE 0x400000000000ull /* never mapped */
+#define HOLE     0x400000000000ull /* never mapped */
 #define NONCANON 0x8000000000000000ull
 
 static uint8_t code[4096] __attribute__((aligned(4096)));
@@ -33,6 +33,12 @@ static int run_bytes(const void *bytes, size_t n, bool user)
 }
 #define RUN(bytes, user) run_bytes(bytes, sizeof(bytes) - 1, user)
 
+/* The error code naming a gate (SDM 3A 6.13); TCG counts in 16 bytes in long mode. */
+static word idt_err(unsigned n, unsigned ext)
+{
+	return n * (cpu.tcg ? 16 : 8) + 2 + ext;
+}
+
 /* ---- software interrupts ---- */
 static void all_vectors(void)
 {
@@ -45,13 +51,13 @@ static void all_vectors(void)
 		int vec;
 		if (!has_err) { /* the stub would take the frame for one with an error code */
 			vec = run_bytes(bytes, 2, false);
-			batch_case(&b, vec == (int)n && rt_last.r.ip == (word)code + 2, "int %u: vector %d ip+%d", n, vec,
-				   (int)(rt_last.r.ip - (word)code));
+			batch_case(&b, vec == (int)n && rt_last.r.ip == (word)code + 2, "int %u: vector %d ip+%d", n,
+				   vec, (int)(rt_last.r.ip - (word)code));
 		}
 		if (n == VEC_END)
 			continue;
 		vec = run_bytes(bytes, 2, true);
-		batch_case(&u, vec == VEC_GP && rt_last.err == n * 8 + 2 && rt_last.r.ip == (word)code,
+		batch_case(&u, vec == VEC_GP && rt_last.err == idt_err(n, 0) && rt_last.r.ip == (word)code,
 			   "int %u: vector %d error %#lx", n, vec, rt_last.err);
 	}
 	batch_end(&b);
@@ -81,9 +87,12 @@ static void int3_and_friends(void)
 	check_trap("int 3 (two bytes) from ring 3", RUN("\xcd\x03", true), VEC_BP, 0);
 	check_eq("int 3: ip is the next instruction's", rt_last.r.ip, (word)code + 2);
 	gate_set(VEC_BP, rt_stubs + 16 * VEC_BP, 0x8e, 0);
-	check_trap("int3 from ring 3, gate DPL 0", RUN("\xcc", true), VEC_GP, 3 * 8 + 2);
-	check_trap("int1 from ring 3 ignores the gate's DPL", RUN("\xf1", true), VEC_DB, 0);
-	check_eq("int1: ip is the next instruction's", rt_last.r.ip, (word)code + 1);
+	check_trap("int3 from ring 3, gate DPL 0", RUN("\xcc", true), VEC_GP, idt_err(3, 0));
+	SKIP_TCG("int1", "does not know it")
+	{
+		check_trap("int1 from ring 3 ignores the gate's DPL", RUN("\xf1", true), VEC_DB, 0);
+		check_eq("int1: ip is the next instruction's", rt_last.r.ip, (word)code + 1);
+	}
 	check_trap("into is no instruction here", RUN("\xce", false), VEC_UD, 0);
 }
 
@@ -94,8 +103,11 @@ static void divide(void)
 	static const struct {
 		const char *bytes;
 		unsigned n;
-	} t[] = {{"\x31\xc9\xf6\xf1", 4}, {"\x31\xc9\x66\xf7\xf1", 5}, {"\x31\xc9\xf7\xf1", 4},
-		 {"\x31\xc9\x48\xf7\xf1", 5}, {"\x31\xc9\x48\xf7\xf9", 5},
+	} t[] = {{"\x31\xc9\xf6\xf1", 4},
+		 {"\x31\xc9\x66\xf7\xf1", 5},
+		 {"\x31\xc9\xf7\xf1", 4},
+		 {"\x31\xc9\x48\xf7\xf1", 5},
+		 {"\x31\xc9\x48\xf7\xf9", 5},
 		 {"\xb9\x01\x00\x00\x00\xba\x01\x00\x00\x00\xf7\xf1", 12},
 		 {"\x48\xb8\x00\x00\x00\x00\x00\x00\x00\x80\x48\x99\x48\xc7\xc1\xff\xff\xff\xff\x48\xf7\xf9", 22},
 		 {"\xb8\x00\x00\x00\x80\x99\xb9\xff\xff\xff\xff\xf7\xf9", 13},
@@ -107,50 +119,96 @@ static void divide(void)
 			int vec = run_bytes(t[i].bytes, t[i].n, ring);
 			/* the divide is the last instruction: 2 bytes, or 3 with a prefix */
 			unsigned len = t[i].bytes[t[i].n - 3] == 0x48 || t[i].bytes[t[i].n - 3] == 0x66 ? 3 : 2;
-			batch_case(&b, vec == VEC_DE && rt_last.r.ip == (word)code + t[i].n - len, "case %u: vector %d ip+%d",
-				   i, vec, (int)(rt_last.r.ip - (word)code));
+			batch_case(&b, vec == VEC_DE && rt_last.r.ip == (word)code + t[i].n - len,
+				   "case %u: vector %d ip+%d", i, vec, (int)(rt_last.r.ip - (word)code));
+		}
+	batch_end(&b);
+}
+
+struct bytes {
+	const char *bytes;
+	unsigned n;
+};
+
+static const struct bytes undef[] = {
+	{"\x0f\x0b", 2},
+	{"\x0f\xb9\xc0", 3},
+	{"\x06", 1},
+	{"\x07", 1},
+	{"\x0e", 1},
+	{"\x16", 1},
+	{"\x17", 1},
+	{"\x1e", 1},
+	{"\x1f", 1},
+	{"\x27", 1},
+	{"\x2f", 1},
+	{"\x37", 1},
+	{"\x3f", 1},
+	{"\x60", 1},
+	{"\x61", 1},
+	{"\x82\xc0\x01", 3},
+	{"\x9a", 1},
+	{"\xd4\x0a", 2},
+	{"\xd5\x0a", 2},
+	{"\xd6", 1},
+	{"\xea", 1},
+	{"\xce", 1},
+	{"\xf0\x90", 2},
+	{"\xf0\x01\xc0", 3},
+	{"\xf0\x39\x00", 3},
+	{"\x8d\xc0", 2},
+	{"\x8e\xc8", 2},
+	{"\x8e\xf0", 2},
+	{"\x8c\xf0", 2},
+	{"\x0f\x24\xc0", 3},
+	{"\x0f\x26\xc0", 3},
+	{"\x0f\xc7\xc8", 3},
+	{"\xfe\xd0", 2},
+	{"\x0f\x0a", 2},
+	{"\x0f\x04", 2},
+	{"\x0f\x0c", 2},
+	{"\x0f\x36", 2},
+	{"\x0f\xba\xc0\x01", 4},
+	{"\x0f\x01\xd0", 3} /* xgetbv, OSXSAVE off */,
+	{"\xc5\xf8\x77", 3} /* vzeroupper, OSXSAVE off */,
+	{"\xff\xf8", 2},
+};
+/* TCG takes these for something, some of them for a jump */
+static const struct bytes undef_strict[] = {
+	{"\xf0\x8b\x00", 3},     {"\xf0\x89\x00", 3},     {"\xf0\x0f\xa3\x00", 4},
+	{"\xf0\xc3", 2},         {"\xc6\xc8\x00", 3},     {"\xc7\xc8\x00\x00\x00\x00", 6},
+	{"\x8f\xc8", 2},         {"\x66\xc5\xf8\x77", 4}, {"\xf0\xc5\xf8\x77", 4},
+	{"\x48\xc5\xf8\x77", 4}, {"\xff\xd8", 2},         {"\xff\xe8", 2},
+	{"\x0f\xff\xc0", 3},     {"\xf0\xeb\x00", 3},     {"\xf0\x50", 2},
+	{"\xf0\x0f\x05", 3},     {"\xf0\xcd\x80", 3},     {"\xf0\xa4", 2},
+	{"\xf0\xfa", 2},
+};
+static const struct bytes undef_cr[] = {
+	{"\x0f\x20\xc8", 3}, {"\x0f\x20\xe8", 3}, {"\x0f\x22\xc8", 3}, {"\x0f\x22\xf0", 3}};
+
+static void undefined_set(const char *name, const struct bytes *t, unsigned n, unsigned rings)
+{
+	struct batch b = {name, 0, 0};
+	unsigned i, ring;
+
+	for (i = 0; i < n; i++)
+		for (ring = 0; ring < rings; ring++) {
+			int vec = run_bytes(t[i].bytes, t[i].n, ring);
+			batch_case(&b, vec == VEC_UD && rt_last.r.ip == (word)code,
+				   "%x %x %x ring %u: vector %d error %#lx ip+%d", (uint8_t)t[i].bytes[0],
+				   (uint8_t)t[i].bytes[1], t[i].n > 2 ? (uint8_t)t[i].bytes[2] : 0, ring * 3, vec,
+				   rt_last.err, (int)(rt_last.r.ip - (word)code));
 		}
 	batch_end(&b);
 }
 
 static void undefined(void)
 {
-	struct batch b = {"undefined opcodes", 0, 0};
-	static const struct {
-		const char *bytes;
-		unsigned n;
-	} t[] = {{"\x0f\x0b", 2}, {"\x0f\xb9\xc0", 3}, {"\x06", 1}, {"\x07", 1}, {"\x0e", 1}, {"\x16", 1}, {"\x17", 1},
-		 {"\x1e", 1}, {"\x1f", 1}, {"\x27", 1}, {"\x2f", 1}, {"\x37", 1}, {"\x3f", 1}, {"\x60", 1}, {"\x61", 1},
-		 {"\x82\xc0\x01", 3}, {"\x9a", 1}, {"\xd4\x0a", 2}, {"\xd5\x0a", 2}, {"\xd6", 1}, {"\xea", 1}, {"\xce", 1},
-		 {"\xf0\x90", 2}, {"\xf0\x01\xc0", 3}, {"\xf0\x8b\x00", 3}, {"\xf0\x89\x00", 3}, {"\xf0\x39\x00", 3},
-		 {"\xf0\x0f\xa3\x00", 4}, {"\xf0\xc3", 2}, {"\x8d\xc0", 2}, {"\x8e\xc8", 2}, {"\x8e\xf0", 2}, {"\x8c\xf0", 2},
-		 {"\x0f\x20\xc8", 3}, {"\x0f\x20\xe8", 3}, {"\x0f\x22\xc8", 3}, {"\x0f\x24\xc0", 3}, {"\x0f\x26\xc0", 3},
-		 {"\x0f\x01\xd0", 3} /* xgetbv, OSXSAVE off */, {"\x0f\xc7\xc8", 3}, {"\xff\xf8", 2}, {"\xfe\xd0", 2},
-		 {"\xc6\xc8\x00", 3}, {"\xc7\xc8", 2}, {"\x8f\xc8", 2}, {"\x0f\x01\xc8\xf0\x90", 5},
-		 {"\xc5\xf8\x77", 3} /* vzeroupper, OSXSAVE off */, {"\x66\xc5\xf8\x77", 4}, {"\xff\xd8", 2}, {"\xff\xe8", 2},
-		 {"\x0f\xff\xc0", 3}, {"\x0f\x0a", 2}, {"\x0f\x04", 2}, {"\x0f\x0c", 2}, {"\x0f\x36", 2},
-		 {"\x0f\xba\xc0\x01", 4}};
-	unsigned i, ring;
-
-	for (i = 0; i < sizeof(t) / sizeof(t[0]); i++)
-		for (ring = 0; ring < 2; ring++) {
-			int vec;
-			if (t[i].bytes[0] == 0x0f && (uint8_t)t[i].bytes[1] == 0x01 && (uint8_t)t[i].bytes[2] == 0xc8)
-				continue; /* monitor: depends on CPUID */
-			if (t[i].bytes[0] == 0x0f && (t[i].bytes[1] & 0xfc) == 0x20 && ring && cpu.tcg)
-				continue; /* TCG looks at CPL first */
-			if (cpu.tcg && (!memcmp(t[i].bytes, "\xff\xd8", 2) || !memcmp(t[i].bytes, "\xff\xe8", 2)))
-				continue; /* TCG takes the register form of a far call for memory */
-			if (cpu.tcg && (t[i].bytes[0] == (char)0xc7 || t[i].bytes[0] == (char)0xc6 || t[i].bytes[0] == (char)0x8f))
-				continue; /* TCG ignores the reg field */
-			if (cpu.tcg && !memcmp(t[i].bytes, "\x0f\xff", 2))
-				continue;
-			vec = run_bytes(t[i].bytes, t[i].n, ring);
-			batch_case(&b, vec == VEC_UD && rt_last.r.ip == (word)code, "%x %x %x ring %u: vector %d error %#lx ip+%d",
-				   (uint8_t)t[i].bytes[0], (uint8_t)t[i].bytes[1], t[i].n > 2 ? (uint8_t)t[i].bytes[2] : 0,
-				   ring * 3, vec, rt_last.err, (int)(rt_last.r.ip - (word)code));
-		}
-	batch_end(&b);
+	undefined_set("undefined opcodes", undef, sizeof(undef) / sizeof(undef[0]), 2);
+	undefined_set("control registers that are not there", undef_cr, sizeof(undef_cr) / sizeof(undef_cr[0]), 1);
+	SKIP_TCG("undefined forms of known opcodes", "takes them")
+	undefined_set("undefined forms of known opcodes", undef_strict, sizeof(undef_strict) / sizeof(undef_strict[0]),
+		      2);
 }
 
 static void privileged(void)
@@ -159,12 +217,22 @@ static void privileged(void)
 	static const struct {
 		const char *bytes;
 		unsigned n;
-	} t[] = {{"\xf4", 1}, {"\xfa", 1}, {"\xfb", 1}, {"\xe4\x80", 2}, {"\xe6\x80", 2}, {"\xec", 1}, {"\xee", 1},
-		 {"\x6c", 1}, {"\x6e", 1}, {"\xf3\x6e", 2}, {"\x0f\x20\xc1", 3}, {"\x0f\x22\xc1", 3}, {"\x0f\x20\xd1", 3},
-		 {"\x44\x0f\x20\xc1", 4}, {"\x0f\x21\xf9", 3}, {"\x0f\x23\xf9", 3}, {"\x0f\x01\x10", 3}, {"\x0f\x01\x18", 3},
-		 {"\x0f\x01\x30", 3}, {"\x0f\x01\xf0", 3}, {"\x0f\x06", 2}, {"\x0f\x01\x38", 3}, {"\x0f\x30", 2},
-		 {"\x0f\x32", 2}, {"\x0f\x09", 2}, {"\x0f\x08", 2}, {"\x0f\x01\xf8", 3}, {"\x0f\x00\xd8", 3},
-		 {"\x0f\x00\xd0", 3}, {"\x48\x0f\x07", 3}, {"\x0f\x35", 2}};
+	} t[] = {{"\xf4", 1},         {"\xfa", 1},
+		 {"\xfb", 1},         {"\xe4\x80", 2},
+		 {"\xe6\x80", 2},     {"\xec", 1},
+		 {"\xee", 1},         {"\x6c", 1},
+		 {"\x6e", 1},         {"\xf3\x6e", 2},
+		 {"\x0f\x20\xc1", 3}, {"\x0f\x22\xc1", 3},
+		 {"\x0f\x20\xd1", 3}, {"\x44\x0f\x20\xc1", 4},
+		 {"\x0f\x21\xf9", 3}, {"\x0f\x23\xf9", 3},
+		 {"\x0f\x01\x10", 3}, {"\x0f\x01\x18", 3},
+		 {"\x0f\x01\x30", 3}, {"\x0f\x01\xf0", 3},
+		 {"\x0f\x06", 2},     {"\x0f\x01\x38", 3},
+		 {"\x0f\x30", 2},     {"\x0f\x32", 2},
+		 {"\x0f\x09", 2},     {"\x0f\x08", 2},
+		 {"\x0f\x01\xf8", 3}, {"\x0f\x00\xd8", 3},
+		 {"\x0f\x00\xd0", 3}, {"\x48\x0f\x07", 3},
+		 {"\x0f\x35", 2}};
 	unsigned i;
 	uint64_t efer = rdmsr(MSR_EFER);
 
@@ -172,7 +240,9 @@ static void privileged(void)
 	for (i = 0; i < sizeof(t) / sizeof(t[0]); i++) {
 		int vec = run_bytes(t[i].bytes, t[i].n, true);
 		bool amd_ud = cpu.amd && !memcmp(t[i].bytes, "\x0f\x35", 2); /* sysexit is #UD in AMD's long mode */
-		batch_case(&b, (vec == VEC_GP || (amd_ud && vec == VEC_UD)) && rt_last.err == 0 && rt_last.r.ip == (word)code,
+		batch_case(&b,
+			   (vec == VEC_GP || (amd_ud && vec == VEC_UD)) && rt_last.err == 0 &&
+				   rt_last.r.ip == (word)code,
 			   "%x %x: vector %d error %#lx ip+%d", (uint8_t)t[i].bytes[0], (uint8_t)t[i].bytes[1], vec,
 			   rt_last.err, (int)(rt_last.r.ip - (word)code));
 	}
@@ -242,10 +312,12 @@ static void selectors(void)
 	check_trap("ss: DPL 3 in ring 0", load_ss(S1, false), VEC_GP, S1);
 	check_trap("ss: RPL 0 in ring 3", load_ss(S1, true), VEC_GP, S1);
 	check_trap("ss: null in ring 3", load_ss(0, true), VEC_GP, 0);
+	SKIP_TCG("ss: null with RPL 3 in ring 0", "takes it")
 	check_trap("ss: null with RPL 3 in ring 0", load_ss(3, false), VEC_GP, 0);
 	check_trap("ss: null in ring 0 is allowed", load_ss(0, false), VEC_END, 0);
 	check_trap("ltr: of a data segment", TRY(__asm__ volatile("ltr %w0" ::"r"(SEL_DATA))), VEC_GP, SEL_DATA);
 	check_trap("ltr: busy", TRY(__asm__ volatile("ltr %w0" ::"r"(SEL_TSS))), VEC_GP, SEL_TSS);
+	SKIP_TCG("ltr: null", "takes it")
 	check_trap("ltr: null", TRY(__asm__ volatile("ltr %w0" ::"r"(0))), VEC_GP, 0);
 	check_trap("lldt: of a data segment", TRY(__asm__ volatile("lldt %w0" ::"r"(SEL_DATA))), VEC_GP, SEL_DATA);
 	rt_gdt[S1 / 8] = seg_desc(0, 0x67, 0x09, 0);
@@ -262,12 +334,12 @@ static void stack_faults(void)
 	memcpy(code, "\x50\xcd\x80", 3); /* push %rax */
 	rt_user_regs(&r, code);
 	r.sp = NONCANON;
-	check_trap("push to a non-canonical address", rt_run(&r), VEC_SS, 0);
+	check_trap("push to a non-canonical address", rt_run(&r), cpu.tcg ? VEC_GP : VEC_SS, 0); /* TCG: always #GP */
 	check_eq("push: rsp unchanged", rt_last.r.sp, NONCANON);
 	memcpy(code, "\x48\x8b\x45\x00\xcd\x80", 6); /* mov (%rbp), %rax */
 	rt_user_regs(&r, code);
 	r.bp = NONCANON;
-	check_trap("rbp-based non-canonical read", rt_run(&r), VEC_SS, 0);
+	check_trap("rbp-based non-canonical read", rt_run(&r), cpu.tcg ? VEC_GP : VEC_SS, 0);
 	memcpy(code, "\x48\x8b\x01\xcd\x80", 5); /* mov (%rcx), %rax */
 	r.cx = NONCANON;
 	check_trap("rcx-based non-canonical read", rt_run(&r), VEC_GP, 0);
@@ -284,8 +356,9 @@ static void stack_faults(void)
 	r.sp = HOLE + 8;
 	r.cx = (word)code + 16;
 	check_trap("call with an unmapped stack", rt_run(&r), VEC_PF, 6);
-	check("call: ip and rsp as before it", rt_last.r.ip == (word)code && rt_last.r.sp == HOLE + 8 && rt_last.cr2 == HOLE,
-	      "ip %#lx sp %#lx cr2 %#lx", rt_last.r.ip, rt_last.r.sp, rt_last.cr2);
+	check("call: ip and rsp as before it",
+	      rt_last.r.ip == (word)code && rt_last.r.sp == HOLE + 8 && rt_last.cr2 == HOLE, "ip %#lx sp %#lx cr2 %#lx",
+	      rt_last.r.ip, rt_last.r.sp, rt_last.cr2);
 	memcpy(code, "\x8f\x01", 2); /* pop (%rcx) to an unmapped page */
 	rt_user_regs(&r, code);
 	r.cx = HOLE;
@@ -322,8 +395,9 @@ static void stacks(void)
 	gate_set(0x40, rt_stubs + 16 * 0x40, 0xee, 0);
 	check_trap("ring 3: rsp0", rt_run(&r), 0x40, 0);
 	check_eq("ring 3: frame on rsp0", rt_last.handler_sp, top(rt_stack0, sizeof(rt_stack0)) - sizeof(struct regs));
-	check("ring 3: frame's contents", rt_last.r.sp == r.sp && rt_last.r.ss == SEL_UDATA && rt_last.r.cs == SEL_UCODE,
-	      "sp %#lx ss %#lx cs %#lx", rt_last.r.sp, rt_last.r.ss, rt_last.r.cs);
+	check("ring 3: frame's contents",
+	      rt_last.r.sp == r.sp && rt_last.r.ss == SEL_UDATA && rt_last.r.cs == SEL_UCODE, "sp %#lx ss %#lx cs %#lx",
+	      rt_last.r.sp, rt_last.r.ss, rt_last.r.cs);
 	rt_idt[0x40].ist = 3;
 	rt_run(&r);
 	check_eq("ring 3: IST", rt_last.handler_sp, top(rt_ist_stack[2], 4096) - sizeof(struct regs));
@@ -356,7 +430,8 @@ static void frame_flags(void)
 		 FL_AC | FL_ID);
 	gate_set(0x40, rt_stubs + 16 * 0x40, 0x8f, 0);
 	rt_run(&r);
-	check_eq("trap gate: flags in the handler", seen_flags & (FL_IF | FL_NT | FL_TF | FL_RF | FL_AC), FL_IF | FL_AC);
+	check_eq("trap gate: flags in the handler", seen_flags & (FL_IF | FL_NT | FL_TF | FL_RF | FL_AC),
+		 FL_IF | FL_AC);
 	gate_set(0x40, rt_stubs + 16 * 0x40, 0x8e, 0);
 	rt_hook = NULL;
 	cli();
@@ -403,10 +478,10 @@ static void bad_gates(void)
 		unsigned type, sel;
 		int vec;
 		word err;
-	} t[] = {{"gate not present", 0x0e, SEL_CODE, VEC_NP, 0x60 * 8 + 2},
-		 {"gate is a 16-bit gate", 0x86, SEL_CODE, VEC_GP, 0x60 * 8 + 2},
-		 {"gate is a task gate", 0x85, SEL_CODE, VEC_GP, 0x60 * 8 + 2},
-		 {"gate is a call gate", 0x8c, SEL_CODE, VEC_GP, 0x60 * 8 + 2},
+	} t[] = {{"gate not present", 0x0e, SEL_CODE, VEC_NP, ~0ul},
+		 {"gate is a 16-bit gate", 0x86, SEL_CODE, VEC_GP, ~0ul},
+		 {"gate is a task gate", 0x85, SEL_CODE, VEC_GP, ~0ul},
+		 {"gate is a call gate", 0x8c, SEL_CODE, VEC_GP, ~0ul},
 		 {"gate's selector is null", 0x8e, 0, VEC_GP, 0},
 		 {"gate's selector is beyond the GDT", 0x8e, 0x2000, VEC_GP, 0x2000},
 		 {"gate's selector is data", 0x8e, SEL_DATA, VEC_GP, SEL_DATA},
@@ -418,7 +493,7 @@ static void bad_gates(void)
 	for (i = 0; i < sizeof(t) / sizeof(t[0]); i++) {
 		rt_idt[0x60].type = (uint8_t)t[i].type;
 		rt_idt[0x60].sel = (uint16_t)t[i].sel;
-		check_trap(t[i].name, RUN("\xcd\x60", false), t[i].vec, t[i].err);
+		check_trap(t[i].name, RUN("\xcd\x60", false), t[i].vec, t[i].err == ~0ul ? idt_err(0x60, 0) : t[i].err);
 		rt_idt[0x60] = save;
 	}
 	rt_gdt[S1 / 8] = seg_desc(0, 0xfffff, 0x1b, 0xa);
@@ -440,11 +515,11 @@ static void idt_limit(void)
 
 	rt_gdt[SEL_TSS / 8] &= ~0ull;
 	__asm__ volatile("lidt %0" ::"m"(d));
-	check_trap("vector beyond the IDT", RUN("\xcd\x60", false), VEC_GP, 0x60 * 8 + 2);
+	check_trap("vector beyond the IDT", RUN("\xcd\x60", false), VEC_GP, idt_err(0x60, 0));
 	check_trap("vector inside the IDT", RUN("\xcd\x5f", false), 0x5f, 0);
 	d.limit = 0x60 * 16 + 14;
 	__asm__ volatile("lidt %0" ::"m"(d));
-	check_trap("vector partly beyond the IDT", RUN("\xcd\x60", false), VEC_GP, 0x60 * 8 + 2);
+	check_trap("vector partly beyond the IDT", RUN("\xcd\x60", false), VEC_GP, idt_err(0x60, 0));
 	rt_load_idt();
 }
 
@@ -458,7 +533,8 @@ static void double_faults(void)
 	r.cx = HOLE;
 	rt_idt[VEC_PF].type = 0x0e;
 	check_trap("#PF with an absent gate is a double fault", rt_run(&r), VEC_DF, 0);
-	check_eq("double fault: on its IST stack", rt_last.handler_sp, top(rt_ist_stack[0], 4096) - sizeof(struct regs));
+	check_eq("double fault: on its IST stack", rt_last.handler_sp,
+		 top(rt_ist_stack[0], 4096) - sizeof(struct regs));
 	check("double fault: ip and CR2", rt_last.r.ip == (word)code && rt_last.cr2 == HOLE, "ip %#lx cr2 %#lx",
 	      rt_last.r.ip, rt_last.cr2);
 	rt_idt[VEC_PF].type = 0x8e;
@@ -469,8 +545,9 @@ static void double_faults(void)
 	r.cx = HOLE;
 	r.sp = HOLE + 0x8000;
 	check_trap("#PF with an unmapped stack is a double fault", rt_run(&r), VEC_DF, 0);
-	check("double fault from the stack: CR2 is the stack", rt_last.cr2 < r.sp && rt_last.cr2 >= r.sp - 64 &&
-	      rt_last.r.sp == r.sp, "cr2 %#lx sp %#lx", rt_last.cr2, (word)rt_last.r.sp);
+	check("double fault from the stack: CR2 is the stack",
+	      rt_last.cr2 < r.sp && rt_last.cr2 >= r.sp - 64 && rt_last.r.sp == r.sp, "cr2 %#lx sp %#lx", rt_last.cr2,
+	      (word)rt_last.r.sp);
 	rt_idt[VEC_PF].ist = 2;
 	check_trap("#PF with IST on an unmapped stack", rt_run(&r), VEC_PF, 0);
 	memcpy(code, "\x0f\x0b", 2);
@@ -482,7 +559,7 @@ static void double_faults(void)
 	check("ring 3 #UD with an unmapped rsp0: frame is ring 3's", rt_last.r.cs == SEL_UCODE && rt_last.r.sp == r.sp,
 	      "cs %#lx sp %#lx", (word)rt_last.r.cs, (word)rt_last.r.sp);
 	rt_tss.rsp[0] = NONCANON;
-	check_trap("ring 3 #UD with a non-canonical rsp0", rt_run(&r), cpu.tcg ? rt_last.vec : VEC_SS, ~0ul);
+	check_trap("ring 3 #UD with a non-canonical rsp0: #SS twice", rt_run(&r), VEC_DF, 0);
 	rt_tss.rsp[0] = top(rt_stack0, sizeof(rt_stack0));
 	rt_idt[VEC_PF].ist = 0;
 	rt_tss.ist[4] = HOLE + 64;
@@ -520,22 +597,24 @@ static void fpu(void)
 	check_trap("fninit takes a pending #MF away", RUN("\xdb\xe3\x9b", true), VEC_END, 0);
 	/* the same, then fnstsw, fnclex */
 	check_trap("non-waiting instructions do not raise #MF",
-		   RUN("\xdb\xe3\x68\x3b\x03\x00\x00\xd9\x2c\x24\xd9\xe8\xd9\xee\xde\xf9\xdf\xe0\xdb\xe2\x9b", true), VEC_END, 0);
-	check("fnstsw: zero divide and summary", (rt_last.r.ax & 0x84) == 0x84, "status %#lx", (word)rt_last.r.ax & 0xffff);
+		   RUN("\xdb\xe3\x68\x3b\x03\x00\x00\xd9\x2c\x24\xd9\xe8\xd9\xee\xde\xf9\xdf\xe0\xdb\xe2\x9b", true),
+		   VEC_END, 0);
+	check("fnstsw: zero divide and summary", (rt_last.r.ax & 0x84) == 0x84, "status %#lx",
+	      (word)rt_last.r.ax & 0xffff);
 	__asm__ volatile("fninit");
 	SKIP_TCG("#XM", "has no unmasked SSE exceptions")
 	{
 		/* push $0x1d80 [zero divide unmasked]; ldmxcsr; xorps; mov $1; cvtsi2ss; divss */
-		static const char div[] = "\x68\x80\x1d\x00\x00\x0f\xae\x14\x24\x0f\x57\xc0\xb8\x01\x00\x00\x00\xf3\x0f\x2a\xc8"
-					  "\xf3\x0f\x5e\xc8";
+		static const char div[] =
+			"\x68\x80\x1d\x00\x00\x0f\xae\x14\x24\x0f\x57\xc0\xb8\x01\x00\x00\x00\xf3\x0f\x2a\xc8"
+			"\xf3\x0f\x5e\xc8";
 		check_trap("#XM: unmasked zero divide", run_bytes(div, sizeof(div) - 1, true), VEC_XM, 0);
 		check_eq("#XM: ip is the divide's", rt_last.r.ip, (word)code + 21);
 		wr_cr4(cr4 & ~(word)CR4_OSXMM);
 		check_trap("#UD: without OSXMMEXCPT", run_bytes(div, sizeof(div) - 1, true), VEC_UD, 0);
 		wr_cr4(cr4);
 		__asm__ volatile("push $0x1f80; ldmxcsr (%%rsp); pop %%rax" ::: "rax");
-		check_trap("#GP: ldmxcsr reserved bits",
-			   RUN("\x68\x00\x00\x01\x00\x0f\xae\x14\x24", true), VEC_GP, 0);
+		check_trap("#GP: ldmxcsr reserved bits", RUN("\x68\x00\x00\x01\x00\x0f\xae\x14\x24", true), VEC_GP, 0);
 	}
 }
 
@@ -602,8 +681,9 @@ static void fetch(void)
 	*pt_entry(root, va + 4096, 1) = 0;
 	rt_user_regs(&r, (void *)(va + 4090));
 	check_trap("instruction running into an unmapped page", rt_run(&r), VEC_PF, PF_U | nxe);
-	check("running into: ip is the instruction's, CR2 the page's", rt_last.r.ip == va + 4094 && rt_last.cr2 == va + 4096,
-	      "ip %#lx cr2 %#lx", (word)rt_last.r.ip, rt_last.cr2);
+	check("running into: ip is the instruction's, CR2 the page's",
+	      rt_last.r.ip == va + 4094 && rt_last.cr2 == va + 4096, "ip %#lx cr2 %#lx", (word)rt_last.r.ip,
+	      rt_last.cr2);
 	p[4094] = 0x90;
 	check_trap("falling into an unmapped page", rt_run(&r), VEC_PF, PF_U | nxe);
 	check("falling into: ip and CR2", rt_last.r.ip == va + 4096 && rt_last.cr2 == va + 4096, "ip %#lx cr2 %#lx",

@@ -8,27 +8,38 @@
 
 #include "rt.h"
 
-#define P_P 1ull
-#define P_W 2ull
-#define P_U 4ull
-#define P_A 0x20ull
-#define P_D 0x40ull
-#define P_PS 0x80ull
-#define P_G 0x100ull
-#define P_NX 0x8000000000000000ull
+#define P_P    1ull
+#define P_W    2ull
+#define P_U    4ull
+#define P_A    0x20ull
+#define P_D    0x40ull
+#define P_PS   0x80ull
+#define P_G    0x100ull
+#define P_NX   0x8000000000000000ull
 #define P_ADDR 0x000ffffffffff000ull
 
-#define PF_P 1u
-#define PF_W 2u
-#define PF_U 4u
+#define PF_P    1u
+#define PF_W    2u
+#define PF_U    4u
 #define PF_RSVD 8u
-#define PF_I 16u
+#define PF_I    16u
 
-#define PT_POOL 0x1000000u /* frames for tests: 16 MiB up */
+#define PT_POOL     0x1000000u /* frames for tests: 16 MiB up */
 #define PT_POOL_END 0x2000000u
 
-enum access { ACC_KREAD, ACC_KWRITE, ACC_KRMW, ACC_KEXEC, ACC_UREAD, ACC_UWRITE, ACC_URMW, ACC_UEXEC, ACC_KIMPL,
-	      ACC_UIMPL, ACC_COUNT };
+enum access {
+	ACC_KREAD,
+	ACC_KWRITE,
+	ACC_KRMW,
+	ACC_KEXEC,
+	ACC_UREAD,
+	ACC_UWRITE,
+	ACC_URMW,
+	ACC_UEXEC,
+	ACC_KIMPL,
+	ACC_UIMPL,
+	ACC_COUNT
+};
 
 struct pt_case {
 	bool p, u, w, nx; /* of the whole path */
@@ -37,12 +48,18 @@ struct pt_case {
 	enum access acc;
 };
 
-static inline bool acc_user(enum access a) { return a >= ACC_UREAD && a <= ACC_UEXEC; }
+static inline bool acc_user(enum access a)
+{
+	return a >= ACC_UREAD && a <= ACC_UEXEC;
+}
 static inline bool acc_write(enum access a)
 {
 	return a == ACC_KWRITE || a == ACC_KRMW || a == ACC_UWRITE || a == ACC_URMW;
 }
-static inline bool acc_fetch(enum access a) { return a == ACC_KEXEC || a == ACC_UEXEC; }
+static inline bool acc_fetch(enum access a)
+{
+	return a == ACC_KEXEC || a == ACC_UEXEC;
+}
 
 /* The #PF error code of @c, or -1 when the access goes through. */
 static inline int pt_expect(const struct pt_case *c)

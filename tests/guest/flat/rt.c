@@ -19,8 +19,14 @@ static unsigned n_ok, n_bad, n_skip;
 
 #ifdef __x86_64__
 uint64_t rt_gdt[32] __attribute__((aligned(16))) = {
-	0, 0x00af9b000000ffff, 0x00cf93000000ffff, 0x00cffb000000ffff, 0x00cff3000000ffff,
-	0x00affb000000ffff, 0x00cff3000000ffff, 0x00cf9b000000ffff,
+	0,
+	0x00af9b000000ffff,
+	0x00cf93000000ffff,
+	0x00cffb000000ffff,
+	0x00cff3000000ffff,
+	0x00affb000000ffff,
+	0x00cff3000000ffff,
+	0x00cf9b000000ffff,
 };
 #else
 uint64_t rt_gdt[32] __attribute__((aligned(16))) = {
@@ -125,7 +131,9 @@ static void vprint(const char *f, va_list ap)
 		}
 		case 'u': put_dec(l ? va_arg(ap, unsigned long) : va_arg(ap, unsigned)); break;
 		case 'x':
-			v = l > 1 ? va_arg(ap, unsigned long long) : l ? va_arg(ap, unsigned long) : va_arg(ap, unsigned);
+			v = l > 1 ? va_arg(ap, unsigned long long)
+			    : l   ? va_arg(ap, unsigned long)
+				  : va_arg(ap, unsigned);
 			put_hex(v, width);
 			break;
 		default: put(*f);
@@ -370,8 +378,11 @@ void rt_main(void)
 	outb(0x3fa, 0x07);
 	cpu_detect();
 	tables_init();
-	print("# %s %s%s\n", cpu.amd ? "amd" : cpu.intel ? "intel" : "other", cpu.tcg ? "tcg" : "",
-	      rt_boot_magic == 0x2badb002 ? "" : " no multiboot magic");
+	print("# %s %s%s\n",
+	      cpu.amd     ? "amd"
+	      : cpu.intel ? "intel"
+			  : "other",
+	      cpu.tcg ? "tcg" : "", rt_boot_magic == 0x2badb002 ? "" : " no multiboot magic");
 	flat_main();
 	print("# %u ok, %u not ok, %u skipped\n", n_ok, n_bad, n_skip);
 	rt_exit(n_bad ? 1 : 0);

@@ -16,28 +16,63 @@ typedef unsigned long word; /* a general register */
 
 /* ---- selectors ---- */
 #ifdef __x86_64__
-enum { SEL_CODE = 0x08, SEL_DATA = 0x10, SEL_UCODE32 = 0x1b, SEL_UDATA = 0x23, SEL_UCODE = 0x2b, SEL_UDATA2 = 0x33,
-       SEL_CODE32 = 0x38, SEL_TSS = 0x40, SEL_FREE = 0x50 };
+enum {
+	SEL_CODE = 0x08,
+	SEL_DATA = 0x10,
+	SEL_UCODE32 = 0x1b,
+	SEL_UDATA = 0x23,
+	SEL_UCODE = 0x2b,
+	SEL_UDATA2 = 0x33,
+	SEL_CODE32 = 0x38,
+	SEL_TSS = 0x40,
+	SEL_FREE = 0x50
+};
 #else
-enum { SEL_CODE = 0x08, SEL_DATA = 0x10, SEL_UCODE = 0x1b, SEL_UDATA = 0x23, SEL_TSS = 0x28, SEL_TSS2 = 0x30,
-       SEL_FREE = 0x50 };
+enum {
+	SEL_CODE = 0x08,
+	SEL_DATA = 0x10,
+	SEL_UCODE = 0x1b,
+	SEL_UDATA = 0x23,
+	SEL_TSS = 0x28,
+	SEL_TSS2 = 0x30,
+	SEL_FREE = 0x50
+};
 #endif
-enum { VEC_DE, VEC_DB, VEC_NMI, VEC_BP, VEC_OF, VEC_BR, VEC_UD, VEC_NM, VEC_DF, VEC_TS = 10, VEC_NP, VEC_SS, VEC_GP,
-       VEC_PF, VEC_MF = 16, VEC_AC, VEC_MC, VEC_XM, VEC_END = 0x80 };
+enum {
+	VEC_DE,
+	VEC_DB,
+	VEC_NMI,
+	VEC_BP,
+	VEC_OF,
+	VEC_BR,
+	VEC_UD,
+	VEC_NM,
+	VEC_DF,
+	VEC_TS = 10,
+	VEC_NP,
+	VEC_SS,
+	VEC_GP,
+	VEC_PF,
+	VEC_MF = 16,
+	VEC_AC,
+	VEC_MC,
+	VEC_XM,
+	VEC_END = 0x80
+};
 
-#define FL_CF  0x001u
-#define FL_FIX 0x002u
-#define FL_ZF  0x040u
-#define FL_TF  0x100u
-#define FL_IF  0x200u
-#define FL_DF  0x400u
-#define FL_OF  0x800u
+#define FL_CF   0x001u
+#define FL_FIX  0x002u
+#define FL_ZF   0x040u
+#define FL_TF   0x100u
+#define FL_IF   0x200u
+#define FL_DF   0x400u
+#define FL_OF   0x800u
 #define FL_IOPL 0x3000u
-#define FL_NT  0x4000u
-#define FL_RF  0x10000u
-#define FL_VM  0x20000u
-#define FL_AC  0x40000u
-#define FL_ID  0x200000u
+#define FL_NT   0x4000u
+#define FL_RF   0x10000u
+#define FL_VM   0x20000u
+#define FL_AC   0x40000u
+#define FL_ID   0x200000u
 
 /* ---- register state at a trap, in the order start*.S saves it ---- */
 #ifdef __x86_64__
@@ -74,24 +109,24 @@ int rt_setjmp(struct jmp *j) __attribute__((returns_twice));
 void rt_longjmp(struct jmp *j) __attribute__((noreturn));
 void rt_enter(struct regs *r) __attribute__((noreturn)); /* load everything and iret */
 void rt_trap(struct regs *r);
-int rt_run(const struct regs *r); /* enters @r; the vector of the trap that ends it, the state in rt_last */
+int rt_run(const struct regs *r);             /* enters @r; the vector of the trap that ends it, the state in rt_last */
 void rt_regs(struct regs *r, const void *ip); /* ring 0, own stack */
 void rt_user_regs(struct regs *r, const void *ip); /* ring 3, own stack */
 extern uint8_t rt_user_stack[8192], rt_run_stack[8192], rt_stack0[8192], rt_ist_stack[7][4096];
 
 /* Runs @stmt; the vector that ended it, or -1. */
-#define TRY(stmt)                                                                                                      \
-	({                                                                                                             \
-		struct jmp jmp_, *volatile old_ = rt_jmp;                                                              \
-		volatile int vec_ = -1;                                                                                        \
-		rt_jmp = &jmp_;                                                                                        \
-		if (!rt_setjmp(&jmp_)) {                                                                               \
-			stmt;                                                                                          \
-		} else {                                                                                               \
-			vec_ = rt_last.vec;                                                                            \
-		}                                                                                                      \
-		rt_jmp = old_;                                                                                         \
-		vec_;                                                                                                  \
+#define TRY(stmt)                                         \
+	({                                                \
+		struct jmp jmp_, *volatile old_ = rt_jmp; \
+		volatile int vec_ = -1;                   \
+		rt_jmp = &jmp_;                           \
+		if (!rt_setjmp(&jmp_)) {                  \
+			stmt;                             \
+		} else {                                  \
+			vec_ = rt_last.vec;               \
+		}                                         \
+		rt_jmp = old_;                            \
+		vec_;                                     \
 	})
 
 /* ---- checks ---- */
@@ -131,8 +166,8 @@ struct gate {
 };
 #else
 struct tss {
-	uint32_t link, esp0, ss0, esp1, ss1, esp2, ss2, cr3, eip, eflags, eax, ecx, edx, ebx, esp, ebp, esi, edi, es, cs,
-		ss, ds, fs, gs, ldt;
+	uint32_t link, esp0, ss0, esp1, ss1, esp2, ss2, cr3, eip, eflags, eax, ecx, edx, ebx, esp, ebp, esi, edi, es,
+		cs, ss, ds, fs, gs, ldt;
 	uint16_t trap, iomap;
 	uint8_t iobits[8192 + 1];
 } __attribute__((packed));
@@ -144,7 +179,7 @@ struct gate {
 #endif
 extern struct tss rt_tss;
 extern struct gate rt_idt[256];
-extern char rt_stubs[]; /* 16 bytes per vector */
+extern char rt_stubs[];                                                   /* 16 bytes per vector */
 void gate_set(unsigned vec, const void *fn, unsigned type, unsigned ist); /* type: P, DPL, gate type */
 struct dtr {
 	uint16_t limit;
@@ -161,18 +196,27 @@ struct cpu {
 	unsigned maxphys;
 };
 extern struct cpu cpu;
-#define SKIP_TCG(name, why)                                                                                            \
-	if (cpu.tcg) {                                                                                                 \
-		skip(name, "TCG: " why);                                                                               \
+#define SKIP_TCG(name, why)              \
+	if (cpu.tcg) {                   \
+		skip(name, "TCG: " why); \
 	} else
 
 static inline void cpuid(uint32_t leaf, uint32_t sub, uint32_t *a, uint32_t *b, uint32_t *c, uint32_t *d)
 {
 	__asm__ volatile("cpuid" : "=a"(*a), "=b"(*b), "=c"(*c), "=d"(*d) : "a"(leaf), "c"(sub));
 }
-static inline void outb(uint16_t p, uint8_t v) { __asm__ volatile("outb %0, %1" ::"a"(v), "Nd"(p)); }
-static inline void outw(uint16_t p, uint16_t v) { __asm__ volatile("outw %0, %1" ::"a"(v), "Nd"(p)); }
-static inline void outl(uint16_t p, uint32_t v) { __asm__ volatile("outl %0, %1" ::"a"(v), "Nd"(p)); }
+static inline void outb(uint16_t p, uint8_t v)
+{
+	__asm__ volatile("outb %0, %1" ::"a"(v), "Nd"(p));
+}
+static inline void outw(uint16_t p, uint16_t v)
+{
+	__asm__ volatile("outw %0, %1" ::"a"(v), "Nd"(p));
+}
+static inline void outl(uint16_t p, uint32_t v)
+{
+	__asm__ volatile("outl %0, %1" ::"a"(v), "Nd"(p));
+}
 static inline uint8_t inb(uint16_t p)
 {
 	uint8_t v;
@@ -207,14 +251,17 @@ static inline uint64_t rdtsc(void)
 	__asm__ volatile("rdtsc" : "=a"(lo), "=d"(hi));
 	return lo | (uint64_t)hi << 32;
 }
-#define CR_ACCESS(n)                                                                                                   \
-	static inline word rd_cr##n(void)                                                                              \
-	{                                                                                                              \
-		word v;                                                                                                \
-		__asm__ volatile("mov %%cr" #n ", %0" : "=r"(v)::"memory");                                            \
-		return v;                                                                                              \
-	}                                                                                                              \
-	static inline void wr_cr##n(word v) { __asm__ volatile("mov %0, %%cr" #n ::"r"(v) : "memory"); }
+#define CR_ACCESS(n)                                                        \
+	static inline word rd_cr##n(void)                                   \
+	{                                                                   \
+		word v;                                                     \
+		__asm__ volatile("mov %%cr" #n ", %0" : "=r"(v)::"memory"); \
+		return v;                                                   \
+	}                                                                   \
+	static inline void wr_cr##n(word v)                                 \
+	{                                                                   \
+		__asm__ volatile("mov %0, %%cr" #n ::"r"(v) : "memory");    \
+	}
 CR_ACCESS(0)
 CR_ACCESS(2)
 CR_ACCESS(3)
@@ -222,51 +269,63 @@ CR_ACCESS(4)
 #ifdef __x86_64__
 CR_ACCESS(8)
 #endif
-#define DR_ACCESS(n)                                                                                                   \
-	static inline word rd_dr##n(void)                                                                              \
-	{                                                                                                              \
-		word v;                                                                                                \
-		__asm__ volatile("mov %%dr" #n ", %0" : "=r"(v));                                                      \
-		return v;                                                                                              \
-	}                                                                                                              \
-	static inline void wr_dr##n(word v) { __asm__ volatile("mov %0, %%dr" #n ::"r"(v)); }
+#define DR_ACCESS(n)                                              \
+	static inline word rd_dr##n(void)                         \
+	{                                                         \
+		word v;                                           \
+		__asm__ volatile("mov %%dr" #n ", %0" : "=r"(v)); \
+		return v;                                         \
+	}                                                         \
+	static inline void wr_dr##n(word v)                       \
+	{                                                         \
+		__asm__ volatile("mov %0, %%dr" #n ::"r"(v));     \
+	}
 DR_ACCESS(0)
 DR_ACCESS(1)
 DR_ACCESS(2)
 DR_ACCESS(3)
 DR_ACCESS(6)
 DR_ACCESS(7)
-static inline void invlpg(const void *p) { __asm__ volatile("invlpg (%0)" ::"r"(p) : "memory"); }
+static inline void invlpg(const void *p)
+{
+	__asm__ volatile("invlpg (%0)" ::"r"(p) : "memory");
+}
 static inline word rd_flags(void)
 {
 	word f;
 	__asm__ volatile("pushf; pop %0" : "=r"(f));
 	return f;
 }
-static inline void cli(void) { __asm__ volatile("cli" ::: "memory"); }
-static inline void sti(void) { __asm__ volatile("sti" ::: "memory"); }
+static inline void cli(void)
+{
+	__asm__ volatile("cli" ::: "memory");
+}
+static inline void sti(void)
+{
+	__asm__ volatile("sti" ::: "memory");
+}
 
-#define CR0_MP 0x2u
-#define CR0_EM 0x4u
-#define CR0_TS 0x8u
-#define CR0_NE 0x20u
-#define CR0_WP 0x10000u
-#define CR0_AM 0x40000u
-#define CR0_PG 0x80000000u
-#define CR4_TSD 0x4u
-#define CR4_DE 0x8u
-#define CR4_PSE 0x10u
-#define CR4_PAE 0x20u
-#define CR4_PGE 0x80u
-#define CR4_OSXMM 0x400u
-#define CR4_UMIP 0x800u
+#define CR0_MP       0x2u
+#define CR0_EM       0x4u
+#define CR0_TS       0x8u
+#define CR0_NE       0x20u
+#define CR0_WP       0x10000u
+#define CR0_AM       0x40000u
+#define CR0_PG       0x80000000u
+#define CR4_TSD      0x4u
+#define CR4_DE       0x8u
+#define CR4_PSE      0x10u
+#define CR4_PAE      0x20u
+#define CR4_PGE      0x80u
+#define CR4_OSXMM    0x400u
+#define CR4_UMIP     0x800u
 #define CR4_FSGSBASE 0x10000u
-#define CR4_PCIDE 0x20000u
-#define CR4_OSXSAVE 0x40000u
-#define CR4_SMEP 0x100000u
-#define CR4_SMAP 0x200000u
-#define MSR_EFER 0xc0000080u
-#define EFER_SCE 1u
-#define EFER_NXE 0x800u
+#define CR4_PCIDE    0x20000u
+#define CR4_OSXSAVE  0x40000u
+#define CR4_SMEP     0x100000u
+#define CR4_SMAP     0x200000u
+#define MSR_EFER     0xc0000080u
+#define EFER_SCE     1u
+#define EFER_NXE     0x800u
 
 #endif

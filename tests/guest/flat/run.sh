@@ -1,0 +1,63 @@
+#!/bin/sh
+# Runs flat guests, one after the other, on HVX or on QEMU, and reports in TAP.
+# A guest passes when it leaves through the exit port with value 0 (status 1).
+#
+#   run.sh [--qemu] [--timeout=SECONDS] [--verbose] [IMAGE...]
+#
+# Without images: those of the build tree it is called from.
+#
+# HVX_MONITOR names the monitor (default: hvx-monitor of the build tree the
+# script was called from).
+set -u
+qemu=no verbose=no limit=120
+while [ $# -gt 0 ]; do
+	case $1 in
+	--qemu) qemu=yes ;;
+	--verbose) verbose=yes ;;
+	--timeout=*) limit=${1#*=} ;;
+	-*) echo "run.sh: unknown option $1" >&2; exit 2 ;;
+	*) break ;;
+	esac
+	shift
+done
+[ $# -gt 0 ] || set -- tests/guest/flat/*.flat
+monitor=${HVX_MONITOR:-./hvx-monitor}
+dir=$(mktemp -d) || exit 2
+trap 'rm -rf "$dir"' EXIT
+trap 'exit 130' INT TERM
+
+# One guest; console lines in $dir/out, everything else in $dir/err; the status.
+run_one() {
+	if [ $qemu = yes ]; then
+		timeout "$limit" qemu-system-x86_64 -accel tcg -cpu max -m 64 -display none -monitor none \
+			-serial "file:$dir/out" -no-shutdown -device isa-debug-exit,iobase=0xf4,iosize=4 \
+			-debugcon null -kernel "$1" >"$dir/err" 2>&1 </dev/null
+	else
+		timeout "$limit" "$monitor" run --kernel="$1" --memory=64M --debug-exit \
+			--console="file:$dir/out" ${HVX_FLAGS-} >"$dir/err" 2>&1 </dev/null
+	fi
+}
+
+echo "1..$#"
+n=0 failed=0
+for image; do
+	n=$((n + 1))
+	name=$(basename "$image" .flat)
+	: >"$dir/out"
+	run_one "$image"
+	status=$?
+	if [ $status -eq 1 ] && tail -n 1 "$dir/out" | grep -q '^# .* 0 not ok'; then
+		echo "ok $n $name $(tail -n 1 "$dir/out")"
+		[ $verbose = no ] || sed 's/^/    /' "$dir/out"
+		continue
+	fi
+	failed=$((failed + 1))
+	echo "not ok $n $name: status $status$([ $status -eq 124 ] && echo ' (timeout)')"
+	if [ $verbose = yes ]; then
+		sed 's/^/    /' "$dir/out"
+	else
+		grep -a -e '^not ok' -e '^# ' "$dir/out" | tail -n 60 | sed 's/^/    /'
+	fi
+	tail -n 20 "$dir/err" | sed 's/^/    ! /'
+done
+exit $((failed > 0))
