@@ -16,21 +16,26 @@ struct vcpu;
 struct platform_config {
 	uint64_t ram_size;
 	int ncpus;
-	bool debug_exit;    /* ports 0xf4 and 0xe9 */
+	bool debug_exit;           /* ports 0xf4 and 0xe9 */
 	int com_in[4], com_out[4]; /* console fds (non-blocking) per UART, -1 = not wired */
 	uint64_t tsc_hz;
 	/* events upward; called with the lock held, from any thread */
-	void (*power_off)(void *ctx);           /* ACPI S5 */
-	void (*reset)(void *ctx);               /* keyboard controller, 0xcf9, ACPI reset */
+	void (*power_off)(void *ctx); /* ACPI S5 */
+	void (*reset)(void *ctx);     /* keyboard controller, 0xcf9, ACPI reset */
 	void (*debug_exit_cb)(void *ctx, int status);
 	void (*debugcon)(void *ctx, uint8_t byte); /* port 0xe9 */
-	void (*arm)(void *ctx, uint64_t deadline_ns); /* earliest timer changed; CLOCK_MONOTONIC ns, UINT64_MAX = none */
+	void (*arm)(void *ctx,
+		    uint64_t deadline_ns); /* earliest timer changed; CLOCK_MONOTONIC ns, UINT64_MAX = none */
 	void *ctx;
 };
 
+/* vm->vcpu[0..ncpus) must exist.  NULL on bad configuration or lack of memory. */
 struct platform *platform_create(struct vm *vm, const struct platform_config *cfg);
 void platform_destroy(struct platform *p);
 void platform_reset(struct platform *p); /* power-on state of every chip, in the order they were wired */
+
+struct pci;
+struct pci *platform_pci(struct platform *p); /* for adding functions before the machine starts: chipset/pci.h */
 
 /* Buses.  size 1, 2, 4 (mmio also 8); values little-endian in @val.  Nothing there reads as ones. */
 uint64_t platform_pio_read(struct platform *p, struct vcpu *v, uint16_t port, unsigned size);
@@ -55,6 +60,8 @@ void platform_set_irq(struct platform *p, unsigned gsi, bool level);
 /* A message-signalled interrupt. */
 void platform_msi(struct platform *p, uint64_t addr, uint32_t data);
 
+/* cfg.arm is told at once when the earliest deadline becomes earlier; when it becomes later the old alarm stands (one
+ * early wake-up) until the next of these two calls.  Call platform_next_deadline() before sleeping. */
 /* Runs the callbacks of all timers whose deadline is not after @now_ns and re-arms.  Returns the next deadline. */
 uint64_t platform_run_timers(struct platform *p, uint64_t now_ns);
 uint64_t platform_next_deadline(struct platform *p);

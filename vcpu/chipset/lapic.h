@@ -1,0 +1,95 @@
+/*
+ * Local APIC, xAPIC and x2APIC (SDM 3A chapter 11).  One per vcpu; all in one
+ * struct lapics, which is also the interrupt bus between them.
+ * Every function is called under the platform's lock.
+ */
+#ifndef HVX_LAPIC_H
+#define HVX_LAPIC_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "vcpu/chipset/clock.h"
+#include "vcpu/chipset/timer.h"
+
+struct vcpu;
+
+#define LAPIC_MAX  64
+#define LAPIC_BASE 0xfee00000u
+#define LAPIC_HZ   1000000000u /* the timer's input clock */
+
+#define APIC_BASE_BSP    (1u << 8)
+#define APIC_BASE_X2     (1u << 10)
+#define APIC_BASE_ENABLE (1u << 11)
+
+enum lapic_mode { /* delivery modes of ICR, LVT, IOAPIC and MSI */
+		  APIC_FIXED,
+		  APIC_LOWEST,
+		  APIC_SMI,
+		  APIC_NMI = 4,
+		  APIC_INIT,
+		  APIC_SIPI,
+		  APIC_EXTINT
+};
+
+enum { LVT_TIMER, LVT_THERMAL, LVT_PERF, LVT_LINT0, LVT_LINT1, LVT_ERROR, LVT_COUNT };
+
+struct lapic {
+	struct vcpu *v;
+	struct lapics *all;
+	uint64_t base; /* IA32_APIC_BASE */
+	uint32_t id;   /* x2APIC id; the xAPIC's is its low byte */
+	uint64_t irr[4], isr[4], tmr[4];
+	uint32_t lvt[LVT_COUNT];
+	uint32_t svr, tpr, ldr, dfr, esr, esr_latched;
+	uint64_t icr;
+	uint32_t divide, initial; /* timer: divide configuration, initial count */
+	uint8_t shift;            /* log2 of the divisor */
+	uint64_t start;           /* ns at which the running count began */
+	uint64_t tsc_deadline;    /* guest TSC value, 0: off */
+	struct timer timer;
+	bool wait_sipi; /* INIT received, waiting for a start-up IPI */
+};
+
+struct lapics {
+	struct lapic apic[LAPIC_MAX];
+	int n;
+	struct hclock *clock;
+	/* the 8259's INTR pin as wired to every LINT0, and its acknowledge cycle */
+	bool extint;
+	int (*extint_ack)(void *ctx);
+	void (*eoi)(void *ctx, uint8_t vector); /* broadcast of the EOI of a level-triggered vector */
+	/* INIT (vector -1) or start-up IPI for a vcpu; may be NULL */
+	void (*init_sipi)(void *ctx, struct vcpu *v, int vector);
+	void *ctx;
+};
+
+void lapics_init(struct lapics *s, struct hclock *clock, struct timerq *q, struct vcpu *const *v, int n);
+void lapics_reset(struct lapics *s);
+void lapic_reset(struct lapic *l, bool init); /* init: INIT keeps the APIC's base and id */
+
+/* Registers by xAPIC page offset. */
+uint32_t lapic_mmio_read(struct lapic *l, unsigned off);
+void lapic_mmio_write(struct lapic *l, unsigned off, uint32_t val);
+/* IA32_APIC_BASE, x2APIC registers, IA32_TSC_DEADLINE; -1: #GP(0). */
+int lapic_rdmsr(struct lapic *l, uint32_t msr, uint64_t *val);
+int lapic_wrmsr(struct lapic *l, uint32_t msr, uint64_t val);
+void lapic_set_tpr(struct lapic *l, uint8_t tpr);
+
+/* The vector to deliver, moved to in service, or -1. */
+int lapic_ack(struct lapic *l);
+/* Brings PEND_INTR in step with what is deliverable. */
+void lapic_update(struct lapic *l);
+/* The 8259's INTR output changed. */
+void lapics_extint(struct lapics *s, bool level);
+
+struct apic_msg {
+	uint32_t dest;
+	uint8_t vector, mode;
+	bool logical, level;
+	bool x2; /* 32-bit destination (an IPI sent in x2APIC mode) */
+};
+/* Delivers to all APICs addressed; false when none took it. */
+bool lapics_deliver(struct lapics *s, const struct apic_msg *m);
+
+#endif

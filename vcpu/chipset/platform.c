@@ -1,0 +1,624 @@
+/*
+ * The machine: chips wired once, in one table, and the lock over all of them.
+ *
+ * Invariant: every public function leaves PEND_INTR of every vcpu and the armed
+ * timer in step with the chips' state before it drops the lock.
+ *
+ * Lock order: the platform's lock is innermost but for what vcpu_kick() and the
+ * cfg callbacks take; those never call back in here.  It is not taken in
+ * signal handlers.
+ */
+#include "vcpu/chipset/platform.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+
+#include "common/gmem.h"
+#include "vcpu/chipset/bus.h"
+#include "vcpu/chipset/clock.h"
+#include "vcpu/chipset/debugexit.h"
+#include "vcpu/chipset/i8042.h"
+#include "vcpu/chipset/i8254.h"
+#include "vcpu/chipset/i8259.h"
+#include "vcpu/chipset/ioapic.h"
+#include "vcpu/chipset/lapic.h"
+#include "vcpu/chipset/mc146818.h"
+#include "vcpu/chipset/ns16550.h"
+#include "vcpu/chipset/pci.h"
+#include "vcpu/chipset/pm.h"
+#include "vcpu/chipset/sysports.h"
+#include "vcpu/chipset/timer.h"
+#include "vcpu/vcpu.h"
+
+#define ISA_IRQS 16
+#define COMS     4
+
+/* Who drives an ISA interrupt line: a line is high while any of its sources is. */
+enum source { SRC_CHIP, SRC_COM, SRC_PCI = SRC_COM + COMS, SRC_EXTERNAL };
+
+struct platform {
+	pthread_mutex_t lock;
+	struct vm *vm;
+	struct platform_config cfg;
+	struct hclock clock;
+	struct timerq timers;
+	struct bus pio, mmio;
+	uint8_t isa[ISA_IRQS];          /* one bit per source */
+	uint32_t gsi_external, gsi_pci; /* lines above the ISA ones, by source */
+	struct lapics lapics;
+	struct ioapic ioapic;
+	struct i8259_pair pic;
+	struct i8254 pit;
+	struct mc146818 rtc;
+	struct ns16550 com[COMS];
+	struct i8042 kbc;
+	struct pm pm;
+	struct sysports ports;
+	struct debugexit debugexit;
+	struct pci pci;
+};
+
+static void lock(struct platform *p)
+{
+	pthread_mutex_lock(&p->lock);
+}
+
+static void unlock(struct platform *p)
+{
+	pthread_mutex_unlock(&p->lock);
+}
+
+/* ---- interrupt wires ---- */
+static void isa_drive(struct platform *p, unsigned irq, unsigned source, bool level)
+{
+	uint8_t old = p->isa[irq], new = (uint8_t)(level ? old | 1u << source : old & ~(1u << source));
+
+	p->isa[irq] = new;
+	if (!old == !new)
+		return;
+	i8259_set(&p->pic, irq, new);
+	if (irq != 2)
+		ioapic_set(&p->ioapic, irq ? irq : 2, new); /* the MADT tells that IRQ 0 is on pin 2 */
+}
+
+/* irq_out of the chips: line = IRQ | source << 8 */
+static void chip_irq(void *ctx, unsigned line, bool level)
+{
+	isa_drive(ctx, line & 0xff, line >> 8, level);
+}
+
+static struct irq_out isa_wire(struct platform *p, unsigned irq, unsigned source)
+{
+	return (struct irq_out){chip_irq, p, irq | source << 8};
+}
+
+static void pic_intr(void *ctx, unsigned line, bool level)
+{
+	struct platform *p = ctx;
+
+	lapics_extint(&p->lapics, level);
+}
+
+static int pic_ack(void *ctx)
+{
+	struct platform *p = ctx;
+
+	return i8259_ack(&p->pic);
+}
+
+static void apic_eoi(void *ctx, uint8_t vector)
+{
+	struct platform *p = ctx;
+
+	ioapic_eoi(&p->ioapic, vector);
+}
+
+static void gsi_drive(struct platform *p, unsigned gsi)
+{
+	ioapic_set(&p->ioapic, gsi, (p->gsi_external | p->gsi_pci) >> gsi & 1);
+}
+
+/* INTx goes to GSI 16-19, and through the LPC bridge's routing to the 8259s. */
+static void pci_wires(struct platform *p)
+{
+	uint16_t routed = 0;
+
+	for (unsigned i = 0; i < 4; i++) {
+		int irq = pci_route(&p->pci, i);
+
+		if (p->pci.asserted[i] && irq > 2)
+			routed |= (uint16_t)(1u << irq);
+	}
+	for (unsigned irq = 3; irq < ISA_IRQS; irq++) {
+		uint8_t bit = 1u << SRC_PCI, old = p->isa[irq];
+
+		p->isa[irq] = routed >> irq & 1 ? old | bit : old & (uint8_t)~bit;
+		if (!old != !p->isa[irq])
+			i8259_set(&p->pic, irq, p->isa[irq]); /* not to the IOAPIC: the function is on 16-19 there */
+	}
+}
+
+static void pci_intx(void *ctx, unsigned line, bool level)
+{
+	struct platform *p = ctx;
+	uint32_t bit = 1u << (PCI_GSI_BASE + line);
+
+	p->gsi_pci = level ? p->gsi_pci | bit : p->gsi_pci & ~bit;
+	gsi_drive(p, PCI_GSI_BASE + line);
+	pci_wires(p);
+}
+
+static void lpc_written(struct pci_func *f, unsigned off, unsigned size)
+{
+	pci_wires(f->dev);
+}
+
+/* ---- events upward; console output comes first ---- */
+static void flush_consoles(struct platform *p)
+{
+	for (unsigned i = 0; i < COMS; i++)
+		if (p->com[i].tx_n)
+			ns16550_flush(&p->com[i]);
+}
+
+static void on_power_off(void *ctx)
+{
+	struct platform *p = ctx;
+
+	flush_consoles(p);
+	if (p->cfg.power_off)
+		p->cfg.power_off(p->cfg.ctx);
+}
+
+static void on_reset(void *ctx)
+{
+	struct platform *p = ctx;
+
+	flush_consoles(p);
+	if (p->cfg.reset)
+		p->cfg.reset(p->cfg.ctx);
+}
+
+static void on_debug_exit(void *ctx, int status)
+{
+	struct platform *p = ctx;
+
+	flush_consoles(p);
+	if (p->cfg.debug_exit_cb)
+		p->cfg.debug_exit_cb(p->cfg.ctx, status);
+}
+
+static void on_debugcon(void *ctx, uint8_t byte)
+{
+	struct platform *p = ctx;
+
+	if (p->cfg.debugcon)
+		p->cfg.debugcon(p->cfg.ctx, byte);
+}
+
+static void on_arm(void *ctx, uint64_t deadline)
+{
+	struct platform *p = ctx;
+
+	if (p->cfg.arm)
+		p->cfg.arm(p->cfg.ctx, deadline);
+}
+
+static uint8_t cf9_read(void *ctx)
+{
+	struct platform *p = ctx;
+
+	return pm_rst_cnt_read(&p->pm);
+}
+
+static void cf9_write(void *ctx, uint8_t val)
+{
+	struct platform *p = ctx;
+
+	pm_rst_cnt_write(&p->pm, val);
+}
+
+/* ---- the machine, chip by chip ---- */
+static int lapic_create(struct platform *p)
+{
+	struct lapics *s = &p->lapics;
+
+	s->extint_ack = pic_ack;
+	s->eoi = apic_eoi;
+	s->ctx = p;
+	for (int i = 0; i < p->cfg.ncpus; i++)
+		if (!p->vm->vcpu[i])
+			return -EINVAL;
+	lapics_init(s, &p->clock, &p->timers, p->vm->vcpu, p->cfg.ncpus);
+	return 0; /* its page is decoded ahead of the bus */
+}
+
+static void lapic_power(struct platform *p)
+{
+	lapics_reset(&p->lapics);
+}
+
+static int ioapic_create(struct platform *p)
+{
+	ioapic_init(&p->ioapic, &p->lapics);
+	return bus_add(&p->mmio, IOAPIC_BASE, IOAPIC_LEN, &ioapic_ops, &p->ioapic);
+}
+
+static void ioapic_power(struct platform *p)
+{
+	ioapic_reset(&p->ioapic);
+}
+
+static int pic_create(struct platform *p)
+{
+	i8259_init(&p->pic, (struct irq_out){pic_intr, p, 0});
+	return bus_add(&p->pio, 0x20, 2, &i8259_master_ops, &p->pic) |
+	       bus_add(&p->pio, 0xa0, 2, &i8259_slave_ops, &p->pic) |
+	       bus_add(&p->pio, 0x4d0, 2, &i8259_elcr_ops, &p->pic);
+}
+
+static void pic_power(struct platform *p)
+{
+	i8259_reset(&p->pic);
+}
+
+static int pit_create(struct platform *p)
+{
+	i8254_init(&p->pit, &p->clock, &p->timers, isa_wire(p, 0, SRC_CHIP));
+	return bus_add(&p->pio, 0x40, 4, &i8254_ops, &p->pit) | bus_add(&p->pio, 0x61, 1, &i8254_port61_ops, &p->pit);
+}
+
+static void pit_power(struct platform *p)
+{
+	i8254_reset(&p->pit);
+}
+
+static int rtc_create(struct platform *p)
+{
+	uint64_t low = p->cfg.ram_size < GMEM_LOW_MAX ? p->cfg.ram_size : GMEM_LOW_MAX;
+
+	mc146818_init(&p->rtc, &p->clock, &p->timers, isa_wire(p, 8, SRC_CHIP), low, p->cfg.ram_size - low);
+	return bus_add(&p->pio, 0x70, 2, &mc146818_ops, &p->rtc);
+}
+
+static void rtc_power(struct platform *p)
+{
+	mc146818_reset(&p->rtc);
+}
+
+static int com_create(struct platform *p)
+{
+	static const struct {
+		uint16_t port;
+		uint8_t irq;
+	} at[COMS] = {{0x3f8, 4}, {0x2f8, 3}, {0x3e8, 4}, {0x2e8, 3}};
+	int err = 0;
+
+	for (unsigned i = 0; i < COMS; i++) {
+		ns16550_init(&p->com[i], &p->clock, &p->timers, isa_wire(p, at[i].irq, SRC_COM + i), p->cfg.com_out[i],
+			     p->cfg.com_out[i] >= 0 || p->cfg.com_in[i] >= 0);
+		err |= bus_add(&p->pio, at[i].port, 8, &ns16550_ops, &p->com[i]);
+	}
+	return err;
+}
+
+static void com_power(struct platform *p)
+{
+	for (unsigned i = 0; i < COMS; i++)
+		ns16550_reset(&p->com[i]);
+}
+
+static int kbc_create(struct platform *p)
+{
+	i8042_init(&p->kbc, isa_wire(p, 1, SRC_CHIP), on_reset, p);
+	return bus_add(&p->pio, 0x60, 1, &i8042_ops, &p->kbc) | bus_add(&p->pio, 0x64, 1, &i8042_command_ops, &p->kbc);
+}
+
+static void kbc_power(struct platform *p)
+{
+	i8042_reset(&p->kbc);
+}
+
+static int pm_create(struct platform *p)
+{
+	p->pm.power_off = on_power_off;
+	p->pm.reset = on_reset;
+	p->pm.ctx = p;
+	pm_init(&p->pm, &p->clock, &p->timers, isa_wire(p, PM_SCI_GSI, SRC_CHIP));
+	return bus_add(&p->pio, PM_BASE, PM_LEN, &pm_ops, &p->pm);
+}
+
+static void pm_power(struct platform *p)
+{
+	pm_reset(&p->pm);
+}
+
+static int ports_create(struct platform *p)
+{
+	p->ports.reset = on_reset;
+	p->ports.ctx = p;
+	sysports_reset(&p->ports);
+	return bus_add(&p->pio, 0x80, 1, &sysports_post_ops, &p->ports) |
+	       bus_add(&p->pio, 0x92, 1, &sysports_92_ops, &p->ports);
+}
+
+static void ports_power(struct platform *p)
+{
+	sysports_reset(&p->ports);
+}
+
+static int debugexit_create(struct platform *p)
+{
+	if (!p->cfg.debug_exit)
+		return 0;
+	p->debugexit = (struct debugexit){on_debug_exit, on_debugcon, p};
+	return bus_add(&p->pio, DEBUGEXIT_PORT, 4, &debugexit_ops, &p->debugexit) |
+	       bus_add(&p->pio, DEBUGCON_PORT, 1, &debugcon_ops, &p->debugexit);
+}
+
+static int pci_create(struct platform *p)
+{
+	p->pci.intx = pci_intx;
+	p->pci.cf9_read = cf9_read;
+	p->pci.cf9_write = cf9_write;
+	p->pci.ctx = p;
+	pci_init(&p->pci, &p->pio, &p->mmio);
+	p->pci.lpc.written = lpc_written;
+	p->pci.lpc.dev = p;
+	return bus_add(&p->pio, 0xcf8, 8, &pci_mech1_ops, &p->pci) |
+	       bus_add(&p->mmio, PCI_ECAM_BASE, PCI_ECAM_LEN, &pci_ecam_ops, &p->pci);
+}
+
+static void pci_power(struct platform *p)
+{
+	pci_reset(&p->pci);
+}
+
+/* In wiring order: what delivers interrupts before what raises them. */
+static const struct chip {
+	int (*create)(struct platform *p);
+	void (*power)(struct platform *p); /* power-on state; NULL: has none */
+} chips[] = {
+	{lapic_create, lapic_power}, {ioapic_create, ioapic_power}, {pic_create, pic_power}, {pit_create, pit_power},
+	{rtc_create, rtc_power},     {com_create, com_power},       {kbc_create, kbc_power}, {pm_create, pm_power},
+	{ports_create, ports_power}, {debugexit_create, NULL},      {pci_create, pci_power},
+};
+
+#define CHIPS (sizeof(chips) / sizeof(chips[0]))
+
+struct platform *platform_create(struct vm *vm, const struct platform_config *cfg)
+{
+	struct platform *p;
+
+	if (cfg->ncpus < 1 || cfg->ncpus > LAPIC_MAX)
+		return NULL;
+	p = calloc(1, sizeof(*p));
+	if (!p)
+		return NULL;
+	p->vm = vm;
+	p->cfg = *cfg;
+	pthread_mutex_init(&p->lock, NULL);
+	hclock_init(&p->clock, cfg->tsc_hz);
+	timerq_init(&p->timers, on_arm, p);
+	for (unsigned i = 0; i < CHIPS; i++) {
+		if (chips[i].create(p)) {
+			platform_destroy(p);
+			return NULL;
+		}
+	}
+	return p;
+}
+
+void platform_destroy(struct platform *p)
+{
+	if (!p)
+		return;
+	flush_consoles(p);
+	pthread_mutex_destroy(&p->lock);
+	free(p);
+}
+
+void platform_reset(struct platform *p)
+{
+	lock(p);
+	for (unsigned i = 0; i < CHIPS; i++)
+		if (chips[i].power)
+			chips[i].power(p);
+	unlock(p);
+}
+
+struct pci *platform_pci(struct platform *p)
+{
+	return &p->pci;
+}
+
+/* ---- buses ---- */
+static struct lapic *lapic_of(struct platform *p, const struct vcpu *v)
+{
+	return &p->lapics.apic[v->id];
+}
+
+/* The vcpu's own APIC page, where it put it. */
+static bool is_lapic(const struct lapic *l, uint64_t gpa)
+{
+	return !((gpa ^ l->base) >> 12) && (l->base & (APIC_BASE_ENABLE | APIC_BASE_X2)) == APIC_BASE_ENABLE;
+}
+
+uint64_t platform_pio_read(struct platform *p, struct vcpu *v, uint16_t port, unsigned size)
+{
+	uint64_t val;
+
+	lock(p);
+	val = bus_read(&p->pio, port, size);
+	unlock(p);
+	return val;
+}
+
+void platform_pio_write(struct platform *p, struct vcpu *v, uint16_t port, uint64_t val, unsigned size)
+{
+	lock(p);
+	bus_write(&p->pio, port, val, size);
+	unlock(p);
+}
+
+/* Registers are 32 bits at 16-byte steps; narrower and wider reads get what lies there. */
+static uint64_t lapic_page_read(struct lapic *l, uint64_t gpa, unsigned size)
+{
+	unsigned off = gpa & 0xfff;
+	uint64_t val = off & 12 ? 0 : (uint64_t)lapic_mmio_read(l, off & ~3u) >> (off & 3) * 8;
+
+	return size >= 4 ? val : val & ((1u << size * 8) - 1);
+}
+
+uint64_t platform_mmio_read(struct platform *p, struct vcpu *v, uint64_t gpa, unsigned size)
+{
+	struct lapic *l = lapic_of(p, v);
+	uint64_t val;
+
+	lock(p);
+	if (is_lapic(l, gpa))
+		val = lapic_page_read(l, gpa, size);
+	else
+		val = bus_read(&p->mmio, gpa, size);
+	unlock(p);
+	return val;
+}
+
+void platform_mmio_write(struct platform *p, struct vcpu *v, uint64_t gpa, uint64_t val, unsigned size)
+{
+	struct lapic *l = lapic_of(p, v);
+
+	lock(p);
+	if (is_lapic(l, gpa))
+		lapic_mmio_write(l, gpa & 0xfff, (uint32_t)val);
+	else
+		bus_write(&p->mmio, gpa, val, size);
+	unlock(p);
+}
+
+/* ---- local APIC ---- */
+int platform_apic_rdmsr(struct platform *p, struct vcpu *v, uint32_t msr, uint64_t *val)
+{
+	int ret;
+
+	lock(p);
+	ret = lapic_rdmsr(lapic_of(p, v), msr, val);
+	unlock(p);
+	return ret;
+}
+
+int platform_apic_wrmsr(struct platform *p, struct vcpu *v, uint32_t msr, uint64_t val)
+{
+	int ret;
+
+	lock(p);
+	ret = lapic_wrmsr(lapic_of(p, v), msr, val);
+	unlock(p);
+	return ret;
+}
+
+uint8_t platform_get_tpr(struct platform *p, struct vcpu *v)
+{
+	return (uint8_t)lapic_of(p, v)->tpr; /* only its own vcpu writes it */
+}
+
+void platform_set_tpr(struct platform *p, struct vcpu *v, uint8_t tpr)
+{
+	lock(p);
+	lapic_set_tpr(lapic_of(p, v), tpr);
+	unlock(p);
+}
+
+int platform_ack_intr(struct platform *p, struct vcpu *v)
+{
+	int vec;
+
+	lock(p);
+	vec = lapic_ack(lapic_of(p, v));
+	unlock(p);
+	return vec;
+}
+
+/* ---- interrupts from devices ---- */
+void platform_set_irq(struct platform *p, unsigned gsi, bool level)
+{
+	lock(p);
+	if (gsi < ISA_IRQS) {
+		isa_drive(p, gsi, SRC_EXTERNAL, level);
+	} else if (gsi < IOAPIC_PINS) {
+		p->gsi_external = level ? p->gsi_external | 1u << gsi : p->gsi_external & ~(1u << gsi);
+		gsi_drive(p, gsi);
+	}
+	unlock(p);
+}
+
+void platform_msi(struct platform *p, uint64_t addr, uint32_t data)
+{
+	struct apic_msg m = {
+		.dest = addr >> 12 & 0xff,
+		.logical = addr >> 2 & 1,
+		.vector = (uint8_t)data,
+		.mode = data >> 8 & 7,
+		.level = data >> 15 & 1,
+	};
+
+	if (addr >> 20 != LAPIC_BASE >> 20)
+		return;
+	lock(p);
+	lapics_deliver(&p->lapics, &m);
+	unlock(p);
+}
+
+/* ---- timers ---- */
+uint64_t platform_run_timers(struct platform *p, uint64_t now_ns)
+{
+	uint64_t next;
+
+	lock(p);
+	next = timerq_run(&p->timers, now_ns);
+	unlock(p);
+	return next;
+}
+
+uint64_t platform_next_deadline(struct platform *p)
+{
+	uint64_t next;
+
+	lock(p);
+	next = timerq_next(&p->timers);
+	unlock(p);
+	return next;
+}
+
+/* ---- console, power button ---- */
+size_t platform_com_input(struct platform *p, int com, const uint8_t *buf, size_t len)
+{
+	size_t n;
+
+	if (com < 0 || com >= COMS)
+		return 0;
+	lock(p);
+	n = ns16550_input(&p->com[com], buf, len);
+	unlock(p);
+	return n;
+}
+
+size_t platform_com_room(struct platform *p, int com)
+{
+	size_t n;
+
+	if (com < 0 || com >= COMS)
+		return 0;
+	lock(p);
+	n = ns16550_room(&p->com[com]);
+	unlock(p);
+	return n;
+}
+
+void platform_power_button(struct platform *p)
+{
+	lock(p);
+	pm_power_button(&p->pm);
+	unlock(p);
+}

@@ -1,0 +1,45 @@
+/*
+ * Ports 0x80 and 0x92.
+ *
+ * Invariant: A20 is always on; its bit only stores what was written.
+ */
+#include "vcpu/chipset/sysports.h"
+
+static uint64_t post_read(void *dev, uint64_t off, unsigned size)
+{
+	const struct sysports *s = dev;
+
+	return s->post;
+}
+
+static void post_write(void *dev, uint64_t off, uint64_t val, unsigned size)
+{
+	struct sysports *s = dev;
+
+	s->post = (uint8_t)val;
+}
+
+static uint64_t port92_read(void *dev, uint64_t off, unsigned size)
+{
+	const struct sysports *s = dev;
+
+	return s->port92;
+}
+
+static void port92_write(void *dev, uint64_t off, uint64_t val, unsigned size)
+{
+	struct sysports *s = dev;
+
+	s->port92 = val & 2;
+	if (val & 1)
+		s->reset(s->ctx);
+}
+
+const struct bus_ops sysports_post_ops = {post_read, post_write, 1};
+const struct bus_ops sysports_92_ops = {port92_read, port92_write, 1};
+
+void sysports_reset(struct sysports *s)
+{
+	s->post = 0;
+	s->port92 = 2;
+}
