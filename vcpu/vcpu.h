@@ -109,6 +109,7 @@ struct dtable { /* GDTR, IDTR */
 };
 
 /* ---- soft TLB (mmu/tlb.c): three of them, chosen by privilege ---- */
+#define GUEST_PAGE_SHIFT 12
 #define TLB_BITS 10
 #define TLB_SIZE (1u << TLB_BITS)
 enum { TLB_USER, TLB_KERN, TLB_KERN_AC, TLB_COUNT }; /* KERN: supervisor pages only (SMAP on and
@@ -165,6 +166,7 @@ struct vcpu {
 	uint64_t rip;           /* guest rip when in C */
 	uint64_t ip_page;       /* user code: gva of the page the running block starts on */
 	uint64_t engine_sp;     /* host stack of the run loop */
+	struct vcpu *self;
 	uint64_t scratch[4];
 	uint64_t seg_base[SEG_COUNT]; /* copies of seg[].base for address formation */
 	uint64_t mem_gva;       /* slow path: linear address, then the addend */
@@ -223,6 +225,25 @@ struct vcpu {
 	uint16_t nonglobal[TLB_SIZE]; /* indices of TLB_KERN entries from non-global pages */
 	uint32_t n_nonglobal;
 
+	/* instruction fetch: page translations by user and supervisor (bt/lookup.c) */
+	struct fetch_entry {
+		uint64_t tag, gpa;
+		uint8_t global;
+	} fetch[2][64];
+	uint8_t fetch_global;  /* of the last page fetched from */
+	uint8_t jc_nonglobal;  /* supervisor jump caches hold targets in non-global pages */
+	uint8_t step_once;     /* run the next instruction alone */
+	uint8_t last_sysop;    /* enum sysop of the last helper */
+	uint8_t db_hits;       /* data breakpoints the running instruction met */
+	uint8_t sleeping;
+	uint8_t has_timer;
+	timer_t timer;         /* posts the platform's next deadline to this thread */
+	/* an access that has to go through the bounce buffer */
+	uint8_t bounce_req;    /* 1 explicit operand, 2 stack operand */
+	uint8_t bounce_acc;
+	uint16_t bounce_size;
+	uint64_t bounce_gva;
+
 	struct soft_tlb tlb[TLB_COUNT] __attribute__((aligned(4096)));
 	struct jump_cache jc[TLB_COUNT] __attribute__((aligned(4096)));
 
@@ -235,6 +256,7 @@ struct vcpu {
 	uint64_t xcr0_mask;     /* XCR0 bits offered */
 	uint64_t cr4_mask;      /* CR4 bits offered */
 	uint32_t mxcsr_mask;
+	uint32_t xsave_caps;    /* CPUID 0xd.1 EAX as offered: xsaveopt 1, xsavec 2, xgetbv(1) 4 */
 	uint8_t amd;            /* AMD (or Hygon) rules where the vendors differ, else Intel's */
 	uint64_t tsc_adjust;
 	uint64_t pv_time_msr, pv_wall_msr; /* cpu/pvclock.c */
@@ -278,6 +300,13 @@ struct vcpu *vcpu_create(struct vm *vm, int id);
 void vcpu_destroy(struct vcpu *v);
 /* Runs the guest on the calling thread until an exit; returns enum vm_exit. */
 int vcpu_run(struct vcpu *v);
+/* The vcpu's deadline timer: created before the process is sealed, on the thread that will call vcpu_run();
+ * 0 or -errno.  vcpu_arm: next deadline in CLOCK_MONOTONIC ns, UINT64_MAX for none; from any thread. */
+int vcpu_thread_init(struct vcpu *v);
+void vcpu_arm(struct vcpu *v, uint64_t deadline_ns);
+/* For tests: runs until v->rip == @stop_rip at an instruction boundary (0), an exception is pending (1), or @max_blocks
+ * dispatches (2).  No block is translated past @stop_rip. */
+int vcpu_run_until(struct vcpu *v, uint64_t stop_rip, uint64_t max_blocks);
 /* Sets PEND_* bits and makes the vcpu notice: from any thread, async-signal-safe. */
 void vcpu_kick(struct vcpu *v, uint32_t pend);
 

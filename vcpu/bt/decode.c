@@ -95,6 +95,8 @@ static void fill_reg_use(struct insn *in, const ZydisDecodedOperand *o)
 
 	if (r > 15)
 		return;
+	if (o->reg.value >= ZYDIS_REGISTER_AH && o->reg.value <= ZYDIS_REGISTER_BH)
+		in->high8 = 1;
 	bit = (uint16_t)(1u << r);
 	if (o->actions & ZYDIS_OPERAND_ACTION_MASK_READ)
 		in->gpr_read |= bit;

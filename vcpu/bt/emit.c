@@ -211,12 +211,7 @@ void emit_jmp_mem(struct emit *c, struct hmem m)
 
 bool emit_guest_low_only(const struct insn *in)
 {
-	if (in->enc == ENC_VEX2)
-		return true;
-	if (in->enc != ENC_LEGACY || in->off_opcode > in->off_prefix_end)
-		return false;
-	/* byte registers 4-7 without REX are ah..bh: any REX would rename them */
-	return true;
+	return in->high8;
 }
 
 static bool prefix_dropped(uint8_t b)

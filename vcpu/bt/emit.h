@@ -99,7 +99,7 @@ enum { CC_NE = 5, CC_E = 4 };
 void emit_guest_mem(struct emit *c, const struct insn *in, struct hmem m, uint8_t newreg);
 /* The guest instruction's own bytes. */
 void emit_guest_copy(struct emit *c, const struct insn *in);
-/* Can @in take base and index registers above 7?  Not with ah..bh operands or a two-byte VEX. */
+/* Can @in take base and index registers above 7?  Not with ah..bh operands. */
 bool emit_guest_low_only(const struct insn *in);
 
 #endif

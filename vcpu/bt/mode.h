@@ -30,6 +30,17 @@ static inline unsigned mode_tlb(uint32_t mode)
 	return mode >> MODE_TLB_SHIFT & 3;
 }
 
+/* Is code of this mode position-independent (through vcpu.ip_page)?  Flat user code; everything else carries its gva. */
+static inline bool mode_pic(uint32_t mode)
+{
+	return (mode & MODE_USER) && !(mode & MODE_SLOWMEM);
+}
+
+static inline bool mode_long(uint32_t mode)
+{
+	return !(mode & (MODE_CS32 | MODE_CS16));
+}
+
 /* Bytes of the code size: 2, 4 or 8. */
 static inline unsigned mode_code_size(uint32_t mode)
 {

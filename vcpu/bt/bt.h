@@ -1,0 +1,190 @@
+/*
+ * The translator's data: blocks, their side tables, exits and links, and the
+ * code memory they live in.
+ *
+ * Code memory is one memfd mapped twice: bt->rw for writing, bt->rx for
+ * running.  Host code positions are kept as offsets from both.
+ */
+#ifndef HVX_BT_H
+#define HVX_BT_H
+
+#include "vcpu/bt/insn.h"
+#include "vcpu/bt/mode.h"
+#include "vcpu/vcpu.h"
+
+#define BT_CODE_SIZE  (32u << 20)
+#define BT_MAX_BLOCKS (1u << 17)
+#define BT_MAX_SITES  (1u << 20)
+#define BT_MAX_EXITS  (1u << 18)
+#define BT_MAX_SYS    (1u << 15)
+#define BT_HASH       (1u << 16)
+#define BT_MAX_INSNS  64 /* guest instructions in a block */
+#define BT_MAX_PAGES  (1u << 16)
+#define BT_NONE       0xffffffffu
+
+/* Where the guest's arithmetic flags are at a site. */
+enum fl_state { FLS_HOST, FLS_SLOT, FLS_DEAD };
+
+enum site_kind {
+	SITE_INSN,     /* start of a guest instruction's host code */
+	SITE_MEM,      /* soft TLB slow path */
+	SITE_SYS,      /* helper: aux = index into bt->sys */
+	SITE_STRING,   /* string helper: aux likewise */
+	SITE_EXIT,     /* direct exit: aux = exit index */
+	SITE_INDIRECT, /* jump cache miss: target in vcpu.rip */
+	SITE_RAISE,    /* aux = vector */
+	SITE_STEP_END, /* end of a one-instruction block */
+};
+
+/*
+ * One entry of the side table: from host_off to the next entry's, guest registers in @spill are in vcpu.regs[] (the host register is
+ * scratch), the rest in the host's, the flags as @fl says; the guest instruction is at block start + goff.
+ */
+struct site {
+	uint32_t host_off;
+	uint32_t resume_off;
+	uint32_t block;
+	uint32_t aux;
+	uint16_t goff;
+	uint16_t spill;
+	uint8_t fl;
+	uint8_t kind;
+	uint8_t size;  /* SITE_MEM: bytes */
+	uint8_t acc;   /* SITE_MEM: ACC_R | ACC_W, plus the bits below */
+	uint8_t seg;   /* SITE_MEM through segments: SEG_* */
+	uint8_t len;   /* of the guest instruction */
+	uint8_t align; /* SITE_MEM: alignment the instruction insists on, or 0 */
+};
+#define SITE_ACC_SS    0x20 /* through SS: #SS instead of #GP */
+#define SITE_ACC_STACK 0x40 /* the implicit stack operand */
+#define SITE_ACC_RANGE 0x80 /* checks a range for several accesses */
+
+/* A direct exit: `jmp/jcc rel32` to patch, or a branch cell. */
+struct bexit {
+	uint32_t block;     /* that it belongs to */
+	uint32_t target;    /* linked block or BT_NONE */
+	uint32_t next_in;   /* next exit linked to the same target */
+	uint32_t rel_off;   /* rel32 in code memory; BT_NONE: through cell */
+	uint32_t stub_off;
+	uint32_t cell;
+	int32_t gdelta;     /* target gva - block start gva */
+	uint8_t fl;         /* enum fl_state at the exit */
+	uint8_t active;     /* cell is in the active list */
+};
+
+struct block {
+	uint64_t gpa;       /* of the first byte */
+	uint64_t gva;       /* page of it when the mode is not MODE_USER, else 0 */
+	uint32_t mode;
+	uint32_t host, host_b, host_ind, host_end; /* entries: flags in host; flags in slot; indirect (rcx, rdx in slots too) */
+	uint32_t ind_jmp, ind_cold;                /* indirect exit: its final jmp and the slow path */
+	uint64_t gpa2;      /* page of the bytes beyond the first page, or ~0 */
+	uint32_t hash_next, page_next[2];
+	uint32_t in_links;  /* exits linked to this block */
+	uint32_t site, n_sites, exit, n_exits;
+	uint16_t len;       /* guest bytes */
+	uint16_t n_insns;
+	uint64_t parts, parts2; /* 64-byte parts of the page(s) it was made from, looked-ahead bytes included */
+	uint8_t fl_livein;
+	uint8_t dead;
+	uint8_t combine_fails;
+};
+
+/* A page that holds translated code. */
+struct codepage {
+	uint64_t frame;     /* RAM frame */
+	uint64_t parts;     /* 64-byte parts that blocks cover */
+	uint32_t blocks;    /* list through page_next[] */
+	uint32_t next;
+	uint32_t writes;    /* stores into it that hit no block */
+};
+
+struct bt {
+	struct vm *vm;
+	int fd;
+	uint8_t *rw;
+	const uint8_t *rx;
+	uint32_t used;
+	struct block *blocks;
+	uint32_t n_blocks;
+	struct site *sites;
+	uint32_t n_sites;
+	struct bexit *exits;
+	uint32_t n_exits;
+	struct insn *sys;
+	uint32_t n_sys;
+	uint32_t n_cells;
+	uint32_t *hash;
+	struct codepage *pages;
+	uint32_t n_pages, *page_hash;
+	uint32_t *active_user, n_active_user, *active_kern, n_active_kern;
+	uint32_t *cell_exit; /* exit of each cell */
+	uint64_t stop_rip;  /* blocks do not run past it (tests) */
+	bool have_bmi2;
+};
+
+/* bt/cache.c: makes the code memory and tables; before the final seal.  0 or -errno. */
+int bt_create(struct vm *vm);
+void bt_destroy(struct vm *vm);
+/* Forgets every translation; only from the run loop. */
+void bt_flush(struct vcpu *v);
+
+static inline const uint8_t *bt_rx(const struct bt *bt, uint32_t off)
+{
+	return bt->rx + off;
+}
+
+/* bt/cache.c: finding blocks. */
+uint32_t block_lookup(const struct bt *bt, uint64_t gpa, uint64_t gva, uint32_t mode);
+uint32_t block_by_host(const struct bt *bt, uint32_t host_off);
+void block_insert(struct bt *bt, uint32_t b);
+void block_invalidate(struct vcpu *v, uint32_t b);
+struct site *site_by_host(const struct bt *bt, const struct block *b, uint32_t host_off);
+
+/* bt/translate.c: translates the block at v->rip in @mode, whose first byte is at @gpa; block index, BT_NONE when memory ran out
+ * (flush and retry) or when fetching raised a fault (v->exc_pending). */
+uint32_t bt_translate(struct vcpu *v, uint64_t gpa, uint32_t mode);
+
+/* bt/link.c */
+void link_exit(struct vcpu *v, uint32_t exit, uint32_t target, bool global);
+void unlink_exit(struct vcpu *v, uint32_t exit);
+void unlink_incoming(struct vcpu *v, uint32_t block);
+void link_kick(struct vcpu *v, uint32_t block); /* makes the running chain stop after @block; async-signal-safe */
+void cells_reset_user(struct vcpu *v);
+void cells_reset_all(struct vcpu *v);
+
+/* bt/lookup.c: block for v->rip in v->mode, translating if need be; BT_NONE after raising. */
+uint32_t bt_find(struct vcpu *v, uint32_t extra_mode);
+/* Host entry for continuing at v->rip without leaving translated code; NULL: go to the run loop. */
+const void *bt_chain(struct vcpu *v);
+void fetch_cache_flush(struct vcpu *v);
+int fetch_gpa(struct vcpu *v, uint64_t gva, uint64_t *gpa); /* walks for execution; -1 after raising */
+
+/* bt/state.c: brings v->regs[], flags and rip to the guest's state at @s from host_regs[]/host_flags. */
+void state_sync(struct vcpu *v, const struct site *s);
+uint64_t site_rip(const struct vcpu *v, const struct site *s);
+
+/* bt/fault.c: signal handlers of the vcpu's thread.  Call once per thread. */
+int fault_init_thread(struct vcpu *v);
+int fault_install(void);
+
+/* bt/glue.S */
+enum { BT_LEFT = 0, BT_KICKED = 1 };
+int bt_enter(struct vcpu *v, const void *host);
+
+/* bt/string.c */
+const void *bt_string(struct vcpu *v, const struct site *s);
+
+/* mmu/tlb.c */
+int tlb_fill(struct vcpu *v, uint64_t gva, unsigned size, unsigned acc, uint32_t site_acc);
+void tlb_drop_writes(struct vcpu *v, uint64_t frame); /* a page got code: its write tags must miss */
+void tlb_init(struct vcpu *v);
+
+/* mmu/codepage.c */
+struct codepage *codepage_get(struct bt *bt, uint64_t frame, bool create);
+void codepage_add(struct vcpu *v, uint32_t block);
+void codepage_del(struct bt *bt, uint32_t block);
+/* A store of @len bytes to RAM @frame at @off: 0 = hits no translation, 1 = translations were dropped. */
+int codepage_store(struct vcpu *v, uint64_t frame, unsigned off, unsigned len);
+
+#endif

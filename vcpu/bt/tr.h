@@ -1,0 +1,115 @@
+/*
+ * The state of one translation, shared by the translate_*.c files.
+ *
+ * Registers: a guest register is in its host register, or "spilled": its value is in vcpu.regs[] and
+ * the host register is scratch.  Flags: in the host's (FLS_HOST), in vcpu.flags (FLS_SLOT), or nowhere because nothing will
+ * read them (FLS_DEAD).  Both are lazy: they return to the host when an instruction needs them or the block ends.
+ */
+#ifndef HVX_TR_H
+#define HVX_TR_H
+
+#include "vcpu/bt/bt.h"
+#include "vcpu/bt/decode.h"
+#include "vcpu/bt/emit.h"
+
+#define VOFF(f) offsetof(struct vcpu, f)
+#define VREG(r) hm_gs(VOFF(regs) + 8u * (r))
+
+enum ea_kind { EA_REG, EA_CONST, EA_PIC };
+
+/* An effective address. */
+struct ea {
+	uint8_t kind;
+	uint8_t base, index, scale;
+	uint8_t seg;      /* SEG_FS, SEG_GS: add its base; else R_NONE */
+	uint8_t seg_check; /* segment for the checked path */
+	uint8_t addrsize; /* 2, 4, 8 */
+	int32_t disp;     /* EA_REG; EA_PIC: offset from ip_page */
+	uint64_t value;   /* EA_CONST */
+};
+
+enum cold_kind { COLD_MEM, COLD_EXIT, COLD_TRAMPOLINE, COLD_INDIRECT };
+
+struct cold {
+	uint8_t kind, t1, t2, size, acc, fl, checked;
+	uint16_t spill, insn;
+	uint8_t *from;        /* rel32 that jumps here, or NULL */
+	uint8_t *hot, *hot2;  /* COLD_MEM: after the check; after the addend is loaded */
+	struct ea ea;
+	uint32_t exit;
+};
+#define TR_MAX_COLD 384
+
+struct tr {
+	struct vcpu *v;
+	struct bt *bt;
+	struct emit c;
+	uint32_t mode, block;
+	bool pic, long_mode;
+	uint64_t gva;         /* of the block; its page offset only when pic */
+	uint64_t gpa;
+	unsigned n, i;        /* instructions; the current one */
+	bool ends;            /* the last instruction ends the block by itself */
+	bool falls_across;    /* what follows is on the next page or crosses into it */
+	uint16_t spill;
+	uint8_t fl;
+	bool slot_valid;      /* vcpu.flags equals the host's flags */
+	unsigned n_cold;
+	uint64_t peek_parts;
+	/* the rest is not cleared between blocks */
+	uint16_t goff[BT_MAX_INSNS + 1];
+	uint8_t live_in[BT_MAX_INSNS + 1]; /* flags live before instruction i */
+	struct insn in[BT_MAX_INSNS];
+	struct cold cold[TR_MAX_COLD];
+};
+
+/* registers (translate_reg.c) */
+void tr_need(struct tr *t, uint16_t regs);        /* bring back spilled registers */
+uint8_t tr_scratch(struct tr *t, uint16_t avoid, bool low); /* a scratch register outside @avoid */
+void tr_take(struct tr *t, uint8_t reg);          /* make @reg scratch */
+void tr_wrote(struct tr *t, uint16_t regs);       /* the guest instruction wrote them */
+/* flags */
+void tr_flags_clobber(struct tr *t, uint16_t busy); /* host flags are about to be lost */
+void tr_flags_restore(struct tr *t, uint16_t busy); /* back in the host's */
+void tr_flags_for(struct tr *t, const struct insn *in, uint16_t busy); /* what @in needs before it runs */
+void tr_flags_after(struct tr *t, const struct insn *in);
+
+/* sites (translate.c) */
+uint32_t tr_site(struct tr *t, enum site_kind kind);
+uint32_t tr_sys(struct tr *t, const struct insn *in);
+
+/* memory (translate_mem.c) */
+struct ea tr_ea(struct tr *t, const struct insn *in);
+struct ea tr_ea_stack(struct tr *t, uint8_t base, int32_t disp);
+void tr_form_ea(struct tr *t, const struct ea *e, uint8_t dst, int32_t extra);
+/* Emits the check of an access and returns the host operand; @t1, @t2 are scratch (t2 stays in use until the access). */
+struct hmem tr_access(struct tr *t, const struct ea *e, unsigned size, unsigned acc, uint8_t t1, uint8_t t2);
+void tr_mem_insn(struct tr *t, const struct insn *in);
+void tr_bt_insn(struct tr *t, const struct insn *in);
+void tr_xlat(struct tr *t, const struct insn *in);
+void tr_maskmov(struct tr *t, const struct insn *in);
+void tr_lea(struct tr *t, const struct insn *in);
+void tr_cold_mem(struct tr *t, const struct cold *k);
+
+/* control flow and stack (translate_flow.c) */
+void tr_push(struct tr *t, const struct insn *in);
+void tr_pop(struct tr *t, const struct insn *in);
+void tr_leave(struct tr *t, const struct insn *in);
+void tr_jcc(struct tr *t, const struct insn *in);
+void tr_loop(struct tr *t, const struct insn *in);
+void tr_jmp(struct tr *t, const struct insn *in);
+void tr_call(struct tr *t, const struct insn *in);
+void tr_indirect(struct tr *t, const struct insn *in);
+void tr_ret(struct tr *t, const struct insn *in);
+void tr_fallthrough(struct tr *t);
+void tr_helper(struct tr *t, const struct insn *in, enum site_kind kind);
+void tr_cold_exit(struct tr *t, const struct cold *k);
+void tr_cold_trampoline(struct tr *t, const struct cold *k);
+void tr_cold_indirect(struct tr *t, const struct cold *k);
+
+struct cold *tr_cold(struct tr *t, enum cold_kind kind);
+
+/* glue.S: where stubs jump to */
+extern const uint8_t glue_mem[], glue_mem_checked[], glue_exit[], glue_sys[];
+
+#endif

@@ -1,0 +1,414 @@
+/*
+ * Builds one block: decode, liveness of flags, emission, cold parts.
+ * Invariant: a block is inserted only when it is whole; until then the tables'
+ * counters have not moved for good.
+ */
+#include <string.h>
+
+#include "common/gmem.h"
+#include "vcpu/bt/tr.h"
+#include "vcpu/mmu/mmu.h"
+#include "vcpu/trace.h"
+
+#define PEEK_INSNS 6
+
+uint32_t tr_site(struct tr *t, enum site_kind kind)
+{
+	struct bt *bt = t->bt;
+	uint32_t s = bt->n_sites;
+
+	if (s + 2 >= BT_MAX_SITES) {
+		t->c.overflow = true;
+		return s;
+	}
+	bt->n_sites++;
+	bt->sites[s] = (struct site){.host_off = (uint32_t)(t->c.p - bt->rw), .block = t->block,
+				     .goff = t->goff[t->i], .spill = t->spill, .fl = t->fl, .kind = (uint8_t)kind,
+				     .len = t->i < t->n ? t->in[t->i].len : 0, .seg = R_NONE};
+	return s;
+}
+
+uint32_t tr_sys(struct tr *t, const struct insn *in)
+{
+	struct bt *bt = t->bt;
+
+	if (bt->n_sys + 1 >= BT_MAX_SYS) {
+		t->c.overflow = true;
+		return 0;
+	}
+	bt->sys[bt->n_sys] = *in;
+	return bt->n_sys++;
+}
+
+/* Marks guest bytes [off, off+len) of the first page as a source of the block. */
+static uint64_t parts_of(unsigned off, unsigned len)
+{
+	unsigned a = off / 64, b = (off + len - 1) / 64;
+	uint64_t m = b >= 63 ? ~0ull : (2ull << b) - 1;
+
+	return m & ~((1ull << a) - 1);
+}
+
+static bool ends_block(const struct insn *in)
+{
+	switch (in->cls) {
+	case CLS_JCC: case CLS_LOOP: case CLS_JMP: case CLS_CALL: case CLS_JMP_IND: case CLS_CALL_IND: case CLS_RET:
+	case CLS_SYS: case CLS_STRING: case CLS_GATHER: return true;
+	default: return false;
+	}
+}
+
+/* What this state of CR0, CR4 and XCR0 forbids, and forms that only exist elsewhere, become helpers. */
+static void apply_mode(const struct tr *t, struct insn *in)
+{
+	bool fpu = in->isa == ISA_X87 || in->isa == ISA_MMX || in->isa == ISA_SSE || in->isa == ISA_AVX;
+	bool keep = in->cls == CLS_SYS && in->sysop == SYS_UD;
+
+	if (in->cls == CLS_LOOP && in->addrsize == 2) {
+		in->cls = CLS_SYS;
+		in->sysop = SYS_UD;
+		return;
+	}
+	if (!fpu || keep || in->cls == CLS_SYS)
+		return;
+	if ((in->isa == ISA_SSE && (t->mode & MODE_NOSSE)) || (in->isa == ISA_AVX && (t->mode & MODE_NOAVX))) {
+		in->cls = CLS_SYS;
+		in->sysop = SYS_UD;
+	} else if (t->mode & MODE_NOFPU) {
+		in->cls = CLS_SYS;
+		in->sysop = SYS_NM;
+	}
+}
+
+/* The page must be marked before its bytes are read (design: vcpu sets the bit, full fence, then reads). */
+static void mark_page(struct vcpu *v, uint64_t gpa)
+{
+	int64_t frame = gmem_frame(v->vm->mem, gpa);
+
+	if (frame >= 0 && codepage_get(v->bt, (uint64_t)frame, false) == NULL) {
+		codepage_get(v->bt, (uint64_t)frame, true);
+		__atomic_fetch_or(&v->vm->mem->code_bm[frame / 64], 1ull << (frame % 64), __ATOMIC_SEQ_CST);
+		tlb_drop_writes(v, (uint64_t)frame);
+	}
+}
+
+static const uint8_t *page_bytes(struct tr *t, uint64_t gpa)
+{
+	return gmem_ptr(t->v->vm->mem, gpa & ~0xfffull, GMEM_PAGE_SIZE);
+}
+
+/* An instruction that runs into the next page is a block of its own. */
+static int decode_crossing(struct tr *t, const uint8_t *page, unsigned off)
+{
+	struct vcpu *v = t->v;
+	struct block *b = &t->bt->blocks[t->block];
+	unsigned have = GMEM_PAGE_SIZE - off;
+	uint8_t buf[15];
+	uint64_t gpa2;
+	const uint8_t *page2;
+
+	if (fetch_gpa(v, v->rip + have, &gpa2) < 0)
+		return -1;
+	mark_page(v, gpa2);
+	page2 = page_bytes(t, gpa2);
+	if (!page2) {
+		raise_gp(v, 0); /* code outside RAM is not supported */
+		return -1;
+	}
+	memcpy(buf, page + off, have);
+	memcpy(buf + have, page2, sizeof buf - have);
+	decode_insn(&t->in[0], buf, sizeof buf, mode_code_size(t->mode));
+	apply_mode(t, &t->in[0]);
+	b->gpa2 = gpa2 & ~0xfffull;
+	b->parts2 = parts_of(0, t->in[0].len > have ? t->in[0].len - have : 1);
+	t->n = 1;
+	t->goff[1] = t->in[0].len;
+	t->ends = ends_block(&t->in[0]);
+	t->falls_across = true;
+	return 0;
+}
+
+static bool must_stop(const struct tr *t, uint16_t goff)
+{
+	return t->bt->stop_rip && t->v->rip + goff == t->bt->stop_rip;
+}
+
+static int decode_block(struct tr *t)
+{
+	unsigned off = (unsigned)(t->gpa & 0xfff), max = t->mode & MODE_STEP ? 1 : BT_MAX_INSNS;
+	const uint8_t *page = page_bytes(t, t->gpa);
+	uint16_t g = 0;
+
+	if (!page) {
+		raise_gp(t->v, 0);
+		return -1;
+	}
+	for (t->n = 0; t->n < max && !t->ends; t->n++) {
+		struct insn *in = &t->in[t->n];
+
+		if (off + g >= GMEM_PAGE_SIZE || (t->n && must_stop(t, g))) {
+			t->falls_across = off + g >= GMEM_PAGE_SIZE;
+			break;
+		}
+		if (decode_insn(in, page + off + g, GMEM_PAGE_SIZE - off - g, mode_code_size(t->mode)) == DECODE_SHORT) {
+			if (t->n == 0)
+				return decode_crossing(t, page, off);
+			t->falls_across = true;
+			break;
+		}
+		apply_mode(t, in);
+		t->goff[t->n] = g;
+		g = (uint16_t)(g + in->len);
+		t->ends = ends_block(in);
+	}
+	t->goff[t->n] = g;
+	if (off + g >= GMEM_PAGE_SIZE)
+		t->falls_across = true;
+	return 0;
+}
+
+/* Flags that code at page offset @off may read before it overwrites them. */
+static uint8_t peek_flags(struct tr *t, int64_t off)
+{
+	const uint8_t *page = page_bytes(t, t->gpa);
+	uint8_t live = FL_ARITH, needed = 0;
+	struct insn in;
+
+	for (int i = 0; i < PEEK_INSNS && live; i++) {
+		if (off < 0 || off >= GMEM_PAGE_SIZE ||
+		    decode_insn(&in, page + off, (size_t)(GMEM_PAGE_SIZE - off), mode_code_size(t->mode)) == DECODE_SHORT)
+			return needed | live;
+		apply_mode(t, &in);
+		t->peek_parts |= parts_of((unsigned)off, in.len);
+		needed |= in.fl_read & live;
+		live &= (uint8_t)~(in.fl_read | in.fl_kill);
+		if (ends_block(&in))
+			return needed | live;
+		off += in.len;
+	}
+	return needed | live;
+}
+
+static uint8_t live_at_end(struct tr *t)
+{
+	const struct insn *last = &t->in[t->n - 1];
+	int64_t base = (int64_t)(t->gpa & 0xfff), fall = base + t->goff[t->n], taken;
+
+	if ((t->mode & MODE_TRANSIENT) || t->bt->stop_rip || t->bt->blocks[t->block].gpa2 != ~0ull)
+		return FL_ARITH;
+	taken = base + t->goff[t->n - 1] + last->len + last->imm;
+	switch (last->cls) {
+	case CLS_JCC:
+	case CLS_LOOP: return peek_flags(t, fall) | peek_flags(t, taken);
+	case CLS_JMP:
+	case CLS_CALL: return peek_flags(t, taken);
+	default: return t->ends ? FL_ARITH : peek_flags(t, fall);
+	}
+}
+
+static void flag_liveness(struct tr *t)
+{
+	uint8_t live = live_at_end(t);
+
+	t->live_in[t->n] = live;
+	for (unsigned i = t->n; i-- > 0;) {
+		const struct insn *in = &t->in[i];
+
+		if (in->cls == CLS_SYS || in->cls == CLS_STRING || in->cls == CLS_GATHER)
+			live = FL_ARITH;
+		live = (uint8_t)((live & ~in->fl_kill) | in->fl_read) & FL_ARITH;
+		t->live_in[i] = live;
+	}
+}
+
+/* 32-bit code's one-byte inc and dec are REX prefixes in 64-bit mode; 82 is another 80. */
+static void emit_reg_insn(struct tr *t, const struct insn *in)
+{
+	uint8_t op = in->raw[in->off_opcode];
+	struct insn fixed;
+
+	if (!t->long_mode && in->enc == ENC_LEGACY && in->opcode_map == 0 && op >= 0x40 && op <= 0x4f) {
+		if (in->opsize == 2)
+			emit8(&t->c, 0x66);
+		emit_rm_reg(&t->c, 0, 0xff, op >= 0x48, op & 7);
+		return;
+	}
+	fixed = *in;
+	if (op == 0x82 && in->opcode_map == 0 && !t->long_mode)
+		fixed.raw[in->off_opcode] = 0x80;
+	emit_guest_copy(&t->c, &fixed);
+}
+
+static void tr_reg_insn(struct tr *t, const struct insn *in)
+{
+	uint16_t regs = in->gpr_read | (in->gpr_write & (uint16_t)~in->gpr_kill);
+
+	tr_need(t, regs);
+	tr_flags_for(t, in, regs);
+	tr_site(t, SITE_INSN);
+	emit_reg_insn(t, in);
+	if (in->fl_write & FL_DF)
+		emit_store_imm8(&t->c, hm_gs(VOFF(df)), in->opcode == 0xfd);
+	tr_wrote(t, in->gpr_write);
+	tr_flags_after(t, in);
+}
+
+static void translate_insn(struct tr *t, struct insn *in)
+{
+	switch (in->cls) {
+	case CLS_REG: tr_reg_insn(t, in); break;
+	case CLS_MEM:
+		if (!t->long_mode && in->opcode_map == 0 && in->raw[in->off_opcode] == 0x82)
+			in->raw[in->off_opcode] = 0x80;
+		tr_mem_insn(t, in);
+		break;
+	case CLS_LEA: tr_lea(t, in); break;
+	case CLS_NOP: break;
+	case CLS_PUSH: tr_push(t, in); break;
+	case CLS_POP: tr_pop(t, in); break;
+	case CLS_LEAVE: tr_leave(t, in); break;
+	case CLS_BT: tr_bt_insn(t, in); break;
+	case CLS_XLAT: tr_xlat(t, in); break;
+	case CLS_MASKMOV: tr_maskmov(t, in); break;
+	case CLS_JCC: tr_jcc(t, in); break;
+	case CLS_LOOP: tr_loop(t, in); break;
+	case CLS_JMP: tr_jmp(t, in); break;
+	case CLS_CALL: tr_call(t, in); break;
+	case CLS_JMP_IND:
+	case CLS_CALL_IND: tr_indirect(t, in); break;
+	case CLS_RET: tr_ret(t, in); break;
+	case CLS_STRING: tr_helper(t, in, SITE_STRING); break;
+	default: tr_helper(t, in, SITE_SYS); break;
+	}
+}
+
+/*
+ * host_ind: mov rcx, gs:[rcx slot]; mov rdx, gs:[rdx slot]
+ * host_b:   restore the flags, when the block wants them
+ * host:     the block
+ */
+static void emit_entries(struct tr *t)
+{
+	struct block *b = &t->bt->blocks[t->block];
+
+	b->host_ind = (uint32_t)(t->c.p - t->bt->rw);
+	emit_load(&t->c, R_CX, VREG(R_CX));
+	emit_load(&t->c, R_DX, VREG(R_DX));
+	b->host_b = (uint32_t)(t->c.p - t->bt->rw);
+	b->fl_livein = t->live_in[0];
+	if (b->fl_livein) {
+		t->fl = FLS_SLOT;
+		tr_site(t, SITE_INSN);
+		tr_flags_restore(t, 0xffff);
+	}
+	b->host = (uint32_t)(t->c.p - t->bt->rw);
+	t->fl = FLS_HOST;
+	t->slot_valid = false;
+	tr_site(t, SITE_INSN);
+}
+
+static void emit_cold_parts(struct tr *t)
+{
+	for (unsigned j = 0; j < t->n_cold && !t->c.overflow; j++) {
+		struct cold *k = &t->cold[j];
+
+		t->i = k->insn;
+		t->spill = k->spill;
+		t->fl = k->fl;
+		if (k->from)
+			emit_patch(k->from, t->c.p);
+		switch (k->kind) {
+		case COLD_MEM: tr_cold_mem(t, k); break;
+		case COLD_EXIT: tr_cold_exit(t, k); break;
+		case COLD_TRAMPOLINE: tr_cold_trampoline(t, k); break;
+		case COLD_INDIRECT: tr_cold_indirect(t, k); break;
+		}
+	}
+}
+
+static void emit_block(struct tr *t)
+{
+	emit_entries(t);
+	for (t->i = 0; t->i < t->n; t->i++)
+		translate_insn(t, &t->in[t->i]);
+	if (!t->ends) {
+		t->i = t->n - 1;
+		t->live_in[t->i] = t->live_in[t->n];
+		tr_fallthrough(t);
+	}
+	emit_cold_parts(t);
+}
+
+static void finish_block(struct tr *t)
+{
+	struct bt *bt = t->bt;
+	struct block *b = &bt->blocks[t->block];
+	unsigned off = (unsigned)(t->gpa & 0xfff), len = t->goff[t->n];
+
+	b->len = (uint16_t)len;
+	b->n_insns = (uint16_t)t->n;
+	b->host_end = (uint32_t)(t->c.p - bt->rw);
+	b->n_sites = bt->n_sites - b->site;
+	b->n_exits = bt->n_exits - b->exit;
+	if (off + len > GMEM_PAGE_SIZE)
+		len = GMEM_PAGE_SIZE - off;
+	b->parts = parts_of(off, len) | t->peek_parts;
+	bt->used = (b->host_end + 15) & ~15u;
+	for (uint32_t x = b->exit; x < bt->n_exits; x++)
+		if (bt->exits[x].cell != BT_NONE)
+			t->v->cells[bt->exits[x].cell] = (uint64_t)(uintptr_t)bt_rx(bt, bt->exits[x].stub_off);
+}
+
+static void start_block(struct tr *t, struct vcpu *v, uint64_t gpa, uint32_t mode)
+{
+	struct bt *bt = v->bt;
+
+	memset(t, 0, offsetof(struct tr, goff));
+	t->v = v;
+	t->bt = bt;
+	t->mode = mode;
+	t->gpa = gpa;
+	t->block = bt->n_blocks;
+	t->pic = mode_pic(mode);
+	t->long_mode = !(mode & (MODE_CS32 | MODE_CS16));
+	t->gva = t->pic ? v->rip & 0xfff : v->rip;
+	t->goff[0] = 0;
+	t->c = (struct emit){bt->rw + bt->used, bt->rw, bt->rw + BT_CODE_SIZE - 64, false};
+	bt->blocks[t->block] = (struct block){.gpa = gpa, .gva = t->pic ? 0 : v->rip, .mode = mode, .gpa2 = ~0ull,
+					      .hash_next = BT_NONE, .page_next = {BT_NONE, BT_NONE}, .in_links = BT_NONE,
+					      .site = bt->n_sites, .exit = bt->n_exits, .ind_jmp = BT_NONE};
+}
+
+uint32_t bt_translate(struct vcpu *v, uint64_t gpa, uint32_t mode)
+{
+	static __thread struct tr tr_state;
+	struct tr *t = &tr_state;
+	struct bt *bt = v->bt;
+	uint32_t n_exits = bt->n_exits, n_sites = bt->n_sites, n_cells = bt->n_cells, n_sys = bt->n_sys;
+
+	if (bt->n_blocks + 1 >= BT_MAX_BLOCKS || bt->used + 65536 > BT_CODE_SIZE || bt->n_pages + 2 >= BT_MAX_PAGES)
+		return BT_NONE;
+	vcpu_fpu_out(v);
+	mark_page(v, gpa);
+	start_block(t, v, gpa, mode);
+	if (decode_block(t) < 0)
+		return BT_NONE;
+	flag_liveness(t);
+	emit_block(t);
+	if (t->c.overflow) {
+		bt->n_exits = n_exits;
+		bt->n_sites = n_sites;
+		bt->n_cells = n_cells;
+		bt->n_sys = n_sys;
+		return BT_NONE;
+	}
+	finish_block(t);
+	bt->n_blocks++;
+	block_insert(bt, t->block);
+	codepage_add(v, t->block);
+	v->stats.blocks++;
+	v->stats.guest_bytes += bt->blocks[t->block].len;
+	v->stats.guest_insns += t->n;
+	v->stats.host_bytes += bt->blocks[t->block].host_end - bt->blocks[t->block].host_ind;
+	return t->block;
+}

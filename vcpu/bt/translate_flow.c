@@ -1,0 +1,502 @@
+/*
+ * Stack instructions, branches, block exits and helpers.
+ * Invariant: at every exit all guest registers are in the host's, but rcx and
+ * rdx at an indirect one.
+ */
+#include "vcpu/bt/tr.h"
+#include "vcpu/mmu/mmu.h"
+
+#define BIT(r) ((uint16_t)(1u << (r)))
+#define ALL_REGS 0xffffu
+
+/* The register operand of an instruction with ModRM or with the register in its opcode. */
+static uint8_t op_reg(const struct insn *in)
+{
+	uint8_t r;
+
+	if (in->has_modrm)
+		return in->rm;
+	r = in->raw[in->off_opcode] & 7;
+	if (in->off_opcode > in->off_prefix_end)
+		r |= (uint8_t)((in->raw[in->off_prefix_end] & 1) << 3);
+	return r;
+}
+
+static void emit_load_size(struct tr *t, unsigned size, uint8_t dst, struct hmem m)
+{
+	emit_rm_mem(&t->c, size == 8, size == 2 ? 0x668b : 0x8b, dst, m);
+}
+
+static void emit_store_size(struct tr *t, unsigned size, struct hmem m, uint8_t src)
+{
+	emit_rm_mem(&t->c, size == 8, size == 2 ? 0x6689 : 0x89, src, m);
+}
+
+static void adjust_sp(struct tr *t, int32_t delta, uint8_t t1)
+{
+	if (t->long_mode) {
+		emit_lea(&t->c, 1, R_SP, hm_base(R_SP, delta));
+	} else if (!(t->mode & MODE_SS16)) {
+		emit_lea(&t->c, 0, R_SP, hm_base(R_SP, delta));
+	} else {
+		emit_lea(&t->c, 0, t1, hm_base(R_SP, delta));
+		emit_rm_reg(&t->c, 0, 0x6689, t1, R_SP);
+	}
+}
+
+/* Checks the slot that a push of @size bytes will fill. */
+static struct hmem push_slot(struct tr *t, unsigned size, uint8_t t1, uint8_t t2)
+{
+	struct ea e = tr_ea_stack(t, R_SP, -(int32_t)size);
+
+	return tr_access(t, &e, size, ACC_W | SITE_ACC_STACK, t1, t2);
+}
+
+static unsigned push_size(const struct tr *t, const struct insn *in)
+{
+	if (t->long_mode)
+		return in->opsize == 2 ? 2 : 8;
+	return in->opsize == 2 ? 2 : 4;
+}
+
+static void push_mem(struct tr *t, const struct insn *in, unsigned size)
+{
+	struct ea e = tr_ea(t, in);
+	uint8_t t1, t2, t3;
+	struct hmem m;
+
+	t3 = tr_scratch(t, in->gpr_read, false);
+	t1 = tr_scratch(t, in->gpr_read | BIT(t3), false);
+	t2 = tr_scratch(t, in->gpr_read | BIT(t3) | BIT(t1), false);
+	tr_flags_clobber(t, in->gpr_read);
+	m = tr_access(t, &e, size, ACC_R, t1, t2);
+	emit_load_size(t, size, t3, m);
+	m = push_slot(t, size, t1, t2);
+	emit_store_size(t, size, m, t3);
+	adjust_sp(t, -(int32_t)size, t1);
+}
+
+/*
+ *   <check [rsp-8] for writing> ;  mov [rsp-8 + t2], reg ;  lea rsp, [rsp-8]
+ */
+void tr_push(struct tr *t, const struct insn *in)
+{
+	unsigned size = push_size(t, in);
+	uint8_t op = in->raw[in->off_opcode], t1, t2;
+	bool imm = op == 0x68 || op == 0x6a;
+	uint8_t src = imm ? R_SP : op_reg(in);
+	uint16_t avoid = in->gpr_read | BIT(R_SP);
+	struct hmem m;
+
+	tr_need(t, avoid);
+	if (in->has_mem) {
+		push_mem(t, in, size);
+		return;
+	}
+	t1 = tr_scratch(t, avoid, false);
+	t2 = tr_scratch(t, avoid | BIT(t1), false);
+	tr_flags_clobber(t, avoid);
+	m = push_slot(t, size, t1, t2);
+	if (!imm) {
+		emit_store_size(t, size, m, src);
+	} else {
+		emit_rm_mem(&t->c, size == 8, size == 2 ? 0x66c7 : 0xc7, 0, m);
+		if (size == 2) {
+			emit8(&t->c, (uint8_t)in->imm);
+			emit8(&t->c, (uint8_t)(in->imm >> 8));
+		} else {
+			emit32(&t->c, (uint32_t)in->imm);
+		}
+	}
+	adjust_sp(t, -(int32_t)size, t1);
+}
+
+/* pop m: the address is formed with the stack pointer already moved (SDM 2B, POP). */
+static void pop_mem(struct tr *t, const struct insn *in, unsigned size)
+{
+	struct ea e = tr_ea(t, in), s = tr_ea_stack(t, R_SP, 0);
+	uint16_t avoid = in->gpr_read | BIT(R_SP);
+	uint8_t t1, t2, t3;
+	struct hmem m;
+
+	t3 = tr_scratch(t, avoid, false);
+	t1 = tr_scratch(t, avoid | BIT(t3), false);
+	t2 = tr_scratch(t, avoid | BIT(t3) | BIT(t1), false);
+	tr_flags_clobber(t, avoid);
+	m = tr_access(t, &s, size, ACC_R | SITE_ACC_STACK, t1, t2);
+	emit_load_size(t, size, t3, m);
+	if (e.kind == EA_REG && e.base == R_SP)
+		e.disp += (int32_t)size;
+	m = tr_access(t, &e, size, ACC_W, t1, t2);
+	emit_store_size(t, size, m, t3);
+	adjust_sp(t, (int32_t)size, t1);
+}
+
+void tr_pop(struct tr *t, const struct insn *in)
+{
+	unsigned size = push_size(t, in);
+	struct ea e = tr_ea_stack(t, R_SP, 0);
+	uint16_t avoid;
+	uint8_t t1, t2, dst;
+	struct hmem m;
+
+	if (in->has_mem) {
+		tr_need(t, in->gpr_read | BIT(R_SP));
+		pop_mem(t, in, size);
+		return;
+	}
+	dst = op_reg(in);
+	avoid = BIT(R_SP) | (size == 2 ? BIT(dst) : 0);
+	tr_need(t, avoid);
+	if (size > 2 && dst != R_SP) {
+		tr_take(t, dst);
+		t2 = dst;
+	} else {
+		t2 = tr_scratch(t, avoid, false);
+	}
+	t1 = tr_scratch(t, avoid | BIT(t2), false);
+	tr_flags_clobber(t, avoid);
+	m = tr_access(t, &e, size, ACC_R | SITE_ACC_STACK, t1, t2);
+	if (dst == R_SP && size > 2) {
+		emit_load_size(t, size, R_SP, m);
+		return;
+	}
+	if (dst == R_SP) { /* pop sp: the increment happens first */
+		emit_rm_mem(&t->c, 0, 0x0fb7, t2, m);
+		emit_rm_reg(&t->c, 0, 0x6689, t2, R_SP);
+		return;
+	}
+	emit_load_size(t, size, dst, m);
+	tr_wrote(t, BIT(dst));
+	adjust_sp(t, (int32_t)size, t1);
+}
+
+/* leave: rsp = rbp; pop rbp */
+void tr_leave(struct tr *t, const struct insn *in)
+{
+	unsigned size = push_size(t, in);
+	struct ea e = tr_ea_stack(t, R_BP, 0);
+	uint16_t avoid = BIT(R_SP) | BIT(R_BP);
+	uint8_t t1, t2;
+	struct hmem m;
+
+	tr_need(t, avoid);
+	t1 = tr_scratch(t, avoid, false);
+	t2 = tr_scratch(t, avoid | BIT(t1), false);
+	tr_flags_clobber(t, avoid);
+	m = tr_access(t, &e, size, ACC_R | SITE_ACC_STACK, t1, t2);
+	emit_load_size(t, size, t2, m);
+	if (t->long_mode || !(t->mode & MODE_SS16)) {
+		emit_lea(&t->c, t->long_mode, R_SP, hm_base(R_BP, (int32_t)size));
+	} else {
+		emit_lea(&t->c, 0, t1, hm_base(R_BP, (int32_t)size));
+		emit_rm_reg(&t->c, 0, 0x6689, t1, R_SP);
+	}
+	emit_rm_reg(&t->c, size == 8, size == 2 ? 0x668b : 0x8b, R_BP, t2);
+}
+
+/* ---- exits ---- */
+
+static uint32_t new_exit(struct tr *t, int32_t gdelta)
+{
+	struct bt *bt = t->bt;
+	uint32_t x = bt->n_exits;
+
+	if (x + 4 >= BT_MAX_EXITS) {
+		t->c.overflow = true;
+		return x;
+	}
+	bt->n_exits++;
+	bt->exits[x] = (struct bexit){.block = t->block, .target = BT_NONE, .next_in = BT_NONE, .rel_off = BT_NONE,
+				      .cell = BT_NONE, .gdelta = gdelta, .fl = t->fl};
+	return x;
+}
+
+static int32_t page_delta(const struct tr *t, int32_t gdelta)
+{
+	int64_t off = (int64_t)(t->gpa & 0xfff) + gdelta;
+
+	return (int32_t)(off >> GUEST_PAGE_SHIFT);
+}
+
+static bool exit_needs_cell(const struct tr *t, int32_t gdelta, bool across)
+{
+	return across || page_delta(t, gdelta) != 0 || t->bt->blocks[t->block].gpa2 != ~0ull;
+}
+
+static void new_cell(struct tr *t, uint32_t x)
+{
+	if (t->bt->n_cells >= CELL_COUNT) {
+		t->c.overflow = true;
+		return;
+	}
+	t->bt->exits[x].cell = t->bt->n_cells++;
+	t->bt->cell_exit[t->bt->exits[x].cell] = x;
+}
+
+/*
+ * Across pages:  mov gs:[scratch], rax; mov rax, gs:[ip_page]; lea rax, [rax + delta]; mov gs:[ip_page], rax;
+ *                mov rax, gs:[scratch]                                   ; user code only
+ *                jmp gs:[cell]
+ */
+static void emit_cell_jump(struct tr *t, uint32_t x)
+{
+	int32_t d = page_delta(t, t->bt->exits[x].gdelta);
+
+	if (t->pic && d) {
+		emit_store(&t->c, hm_gs(VOFF(scratch)), R_AX);
+		emit_load(&t->c, R_AX, hm_gs(VOFF(ip_page)));
+		emit_lea(&t->c, 1, R_AX, hm_base(R_AX, d * 4096));
+		emit_store(&t->c, hm_gs(VOFF(ip_page)), R_AX);
+		emit_load(&t->c, R_AX, hm_gs(VOFF(scratch)));
+	}
+	emit_jmp_mem(&t->c, hm_gs(VOFF(cells) + 8u * t->bt->exits[x].cell));
+}
+
+/* Leaves for the guest address at block start + @gdelta; @cc < 0 unconditionally. */
+static void tr_exit(struct tr *t, int32_t gdelta, int cc, bool across)
+{
+	uint32_t x = new_exit(t, gdelta);
+	bool cell = !(t->mode & MODE_TRANSIENT) && exit_needs_cell(t, gdelta, across);
+	struct cold *k;
+
+	if (t->c.overflow)
+		return;
+	if (cell)
+		new_cell(t, x);
+	if (cell && cc < 0) {
+		emit_cell_jump(t, x);
+		k = tr_cold(t, COLD_EXIT);
+	} else if (cell) {
+		k = tr_cold(t, COLD_TRAMPOLINE);
+		k->from = emit_jcc(&t->c, (uint8_t)cc);
+	} else {
+		k = tr_cold(t, COLD_EXIT);
+		k->from = cc < 0 ? emit_jmp(&t->c) : emit_jcc(&t->c, (uint8_t)cc);
+		if (!(t->mode & (MODE_STEP)))
+			t->bt->exits[x].rel_off = (uint32_t)(k->from - t->bt->rw);
+	}
+	k->exit = x;
+}
+
+void tr_cold_exit(struct tr *t, const struct cold *k)
+{
+	uint32_t s = tr_site(t, SITE_EXIT);
+
+	t->bt->sites[s].aux = k->exit;
+	t->bt->exits[k->exit].stub_off = (uint32_t)(t->c.p - t->bt->rw);
+	emit_store_imm32(&t->c, 0, hm_gs(VOFF(site)), (int32_t)s);
+	emit_jmp_to(&t->c, t->bt->rw + (glue_exit - t->bt->rx));
+}
+
+void tr_cold_trampoline(struct tr *t, const struct cold *k)
+{
+	emit_cell_jump(t, k->exit);
+	tr_cold_exit(t, k);
+}
+
+void tr_fallthrough(struct tr *t)
+{
+	tr_need(t, ALL_REGS);
+	tr_exit(t, t->goff[t->n], -1, t->falls_across);
+}
+
+static int32_t branch_delta(const struct tr *t, const struct insn *in)
+{
+	return (int32_t)(t->goff[t->i] + in->len + in->imm);
+}
+
+void tr_jmp(struct tr *t, const struct insn *in)
+{
+	tr_need(t, ALL_REGS);
+	tr_exit(t, branch_delta(t, in), -1, false);
+}
+
+void tr_jcc(struct tr *t, const struct insn *in)
+{
+	uint8_t op = in->raw[in->len - in->imm_size - 1];
+
+	tr_flags_restore(t, 0);
+	tr_need(t, ALL_REGS);
+	tr_exit(t, branch_delta(t, in), op & 15, false);
+	tr_exit(t, t->goff[t->n], -1, t->falls_across);
+}
+
+/*
+ *   loop/jrcxz +5;  jmp fall;  jmp taken
+ */
+void tr_loop(struct tr *t, const struct insn *in)
+{
+	bool cells;
+
+	tr_need(t, ALL_REGS);
+	if (in->fl_read & FL_ARITH)
+		tr_flags_restore(t, 0);
+	if (in->addrsize == 4)
+		emit8(&t->c, 0x67);
+	emit8(&t->c, in->raw[in->off_opcode]);
+	emit8(&t->c, 2);
+	emit8(&t->c, 0xeb); /* jmp over the taken part */
+	emit8(&t->c, 0);
+	{
+		uint8_t *skip = t->c.p - 1;
+
+		tr_exit(t, branch_delta(t, in), -1, false);
+		cells = !t->c.overflow;
+		if (cells)
+			*skip = (uint8_t)(t->c.p - (skip + 1));
+	}
+	tr_exit(t, t->goff[t->n], -1, t->falls_across);
+}
+
+/* Pushes the return address; the stack pointer moves last. */
+static void push_return(struct tr *t, const struct insn *in, uint16_t avoid)
+{
+	unsigned size = push_size(t, in);
+	int64_t off = (int64_t)(t->gpa & 0xfff) + t->goff[t->i] + in->len;
+	uint64_t ret = t->gva + t->goff[t->i] + in->len;
+	uint8_t t1 = tr_scratch(t, avoid, false), t2 = tr_scratch(t, avoid | BIT(t1), false);
+	struct hmem m;
+
+	tr_flags_clobber(t, avoid);
+	m = push_slot(t, size, t1, t2);
+	if (!t->pic && (size != 8 || (int64_t)ret == (int32_t)ret)) {
+		emit_rm_mem(&t->c, size == 8, size == 2 ? 0x66c7 : 0xc7, 0, m);
+		emit8(&t->c, (uint8_t)ret);
+		emit8(&t->c, (uint8_t)(ret >> 8));
+		if (size > 2) {
+			emit8(&t->c, (uint8_t)(ret >> 16));
+			emit8(&t->c, (uint8_t)(ret >> 24));
+		}
+	} else {
+		if (m.base == t1 || m.index == t1) { /* checked path never does this; be safe */
+			emit_lea(&t->c, 1, t2, m);
+			m = hm_base(t2, 0);
+		}
+		if (t->pic) {
+			emit_load(&t->c, t1, hm_gs(VOFF(ip_page)));
+			emit_lea(&t->c, 1, t1, hm_base(t1, (int32_t)off));
+		} else {
+			emit_mov_imm(&t->c, t1, ret);
+		}
+		emit_store_size(t, size, m, t1);
+	}
+	adjust_sp(t, -(int32_t)size, t1);
+}
+
+void tr_call(struct tr *t, const struct insn *in)
+{
+	tr_need(t, BIT(R_SP));
+	push_return(t, in, 0);
+	tr_need(t, ALL_REGS);
+	tr_exit(t, branch_delta(t, in), -1, false);
+}
+
+/*
+ * Target in rcx; the guest's rcx and rdx are in their slots.
+ *   mov rdx, rcx; and rdx, -4096; mov gs:[ip_page], rdx              ; user code only
+ *   mov edx, ecx; and edx, JC_SIZE-1
+ *   cmp rcx, gs:[jc.tag + rdx*8]; jne cold; jmp gs:[jc.host + rdx*8]
+ */
+static void indirect_tail(struct tr *t)
+{
+	size_t jc = VOFF(jc) + mode_tlb(t->mode) * sizeof(struct jump_cache);
+	struct cold *k;
+
+	tr_take(t, R_DX);
+	tr_need(t, (uint16_t)~(BIT(R_CX) | BIT(R_DX)));
+	tr_flags_clobber(t, BIT(R_CX));
+	if (t->mode & MODE_TRANSIENT) {
+		k = tr_cold(t, COLD_INDIRECT);
+		k->from = emit_jmp(&t->c);
+		return;
+	}
+	if (t->pic) {
+		emit_mov_rr(&t->c, R_DX, R_CX);
+		emit_alu_imm(&t->c, 1, ALU_AND, R_DX, -4096);
+		emit_store(&t->c, hm_gs(VOFF(ip_page)), R_DX);
+	}
+	emit_rm_reg(&t->c, 0, 0x8b, R_DX, R_CX);
+	emit_alu_imm(&t->c, 0, ALU_AND, R_DX, JC_SIZE - 1);
+	emit_rm_mem(&t->c, 1, 0x3b, R_CX, hm_gs_index(jc + offsetof(struct jump_cache, tag), R_DX, 8));
+	k = tr_cold(t, COLD_INDIRECT);
+	k->from = emit_jcc(&t->c, CC_NE);
+	t->bt->blocks[t->block].ind_jmp = (uint32_t)(t->c.p - t->bt->rw);
+	emit_jmp_mem(&t->c, hm_gs_index(jc + offsetof(struct jump_cache, host), R_DX, 8));
+}
+
+void tr_cold_indirect(struct tr *t, const struct cold *k)
+{
+	uint32_t s = tr_site(t, SITE_INDIRECT);
+
+	t->bt->blocks[t->block].ind_cold = (uint32_t)(t->c.p - t->bt->rw);
+	emit_store(&t->c, hm_gs(VOFF(rip)), R_CX);
+	emit_store_imm32(&t->c, 0, hm_gs(VOFF(site)), (int32_t)s);
+	emit_jmp_to(&t->c, t->bt->rw + (glue_exit - t->bt->rx));
+	(void)k;
+}
+
+static void load_target_mem(struct tr *t, const struct insn *in, unsigned size)
+{
+	struct ea e = tr_ea(t, in);
+	uint16_t avoid = in->gpr_read | BIT(R_CX) | BIT(R_SP);
+	uint8_t t1 = tr_scratch(t, avoid, false), t2 = tr_scratch(t, avoid | BIT(t1), false);
+	struct hmem m;
+
+	tr_flags_clobber(t, avoid);
+	m = tr_access(t, &e, size, ACC_R, t1, t2);
+	tr_take(t, R_CX);
+	if (size == 2)
+		emit_rm_mem(&t->c, 0, 0x0fb7, R_CX, m);
+	else
+		emit_load_size(t, size, R_CX, m);
+}
+
+/* jmp r/m and call r/m */
+void tr_indirect(struct tr *t, const struct insn *in)
+{
+	unsigned size = t->long_mode ? 8 : in->opsize;
+
+	tr_need(t, in->gpr_read | BIT(R_SP));
+	if (in->has_mem) {
+		load_target_mem(t, in, size);
+	} else {
+		tr_take(t, R_CX);
+		if (size == 8)
+			emit_mov_rr(&t->c, R_CX, in->rm);
+		else
+			emit_rm_reg(&t->c, 0, size == 2 ? 0x0fb7 : 0x8b, R_CX, in->rm);
+	}
+	if (in->cls == CLS_CALL_IND)
+		push_return(t, in, BIT(R_CX));
+	indirect_tail(t);
+}
+
+void tr_ret(struct tr *t, const struct insn *in)
+{
+	unsigned size = push_size(t, in);
+	struct ea e = tr_ea_stack(t, R_SP, 0);
+	struct hmem m;
+
+	tr_need(t, BIT(R_SP));
+	tr_take(t, R_CX);
+	tr_take(t, R_DX);
+	tr_flags_clobber(t, 0);
+	m = tr_access(t, &e, size, ACC_R | SITE_ACC_STACK, R_CX, R_DX);
+	if (size == 2)
+		emit_rm_mem(&t->c, 0, 0x0fb7, R_CX, m);
+	else
+		emit_load_size(t, size, R_CX, m);
+	adjust_sp(t, (int32_t)(size + (uint64_t)in->imm), R_DX);
+	indirect_tail(t);
+}
+
+/* The rest is done in C, which continues or leaves:  mov gs:[site], n;  jmp glue */
+void tr_helper(struct tr *t, const struct insn *in, enum site_kind kind)
+{
+	uint32_t s = tr_site(t, kind);
+
+	t->bt->sites[s].aux = tr_sys(t, in);
+	emit_store_imm32(&t->c, 0, hm_gs(VOFF(site)), (int32_t)s);
+	emit_jmp_to(&t->c, t->bt->rw + (glue_sys - t->bt->rx));
+}

@@ -1,0 +1,419 @@
+/*
+ * Memory operands: effective addresses, the soft TLB check, and the guest
+ * instruction rewritten onto the translated address.
+ * Invariant: nothing of the guest instruction happens before its check passed.
+ */
+#include "vcpu/bt/tr.h"
+#include "vcpu/mmu/mmu.h"
+
+#define BIT(r) ((uint16_t)(1u << (r)))
+
+struct cold *tr_cold(struct tr *t, enum cold_kind kind)
+{
+	struct cold *k;
+
+	if (t->n_cold == TR_MAX_COLD) { /* cannot happen with BT_MAX_INSNS; fail safe: translation is dropped */
+		t->c.overflow = true;
+		t->n_cold--;
+	}
+	k = &t->cold[t->n_cold++];
+	*k = (struct cold){.kind = kind, .fl = t->fl, .spill = t->spill, .insn = (uint16_t)t->i};
+	return k;
+}
+
+/* Outside 64-bit code FS and GS have limits: those accesses are checked in C. */
+static uint8_t ea_seg(const struct tr *t, uint8_t seg)
+{
+	return t->long_mode && (seg == SEG_FS || seg == SEG_GS) ? seg : R_NONE;
+}
+
+static bool is_moffs(const struct insn *in)
+{
+	return in->enc == ENC_LEGACY && !in->has_modrm && in->opcode >= 0xa0 && in->opcode <= 0xa3;
+}
+
+struct ea tr_ea(struct tr *t, const struct insn *in)
+{
+	struct ea e = {.kind = EA_REG, .base = in->mem.base, .index = in->mem.index, .scale = in->mem.scale,
+		       .disp = in->mem.disp, .seg = ea_seg(t, in->mem.seg), .seg_check = in->mem.seg,
+		       .addrsize = in->addrsize};
+
+	if (in->mem.base == R_RIP) {
+		int64_t next = (int64_t)t->goff[t->i] + in->len + in->mem.disp;
+
+		e.base = R_NONE;
+		if (t->pic) {
+			e.kind = EA_PIC;
+			e.disp = (int32_t)(next + (int64_t)(t->gpa & 0xfff));
+		} else {
+			e.kind = EA_CONST;
+			e.value = t->gva + (uint64_t)next;
+		}
+		if (in->addrsize == 4 && !t->pic)
+			e.value = (uint32_t)e.value;
+	} else if (is_moffs(in)) {
+		e.kind = EA_CONST;
+		e.base = e.index = R_NONE;
+		e.value = in->addrsize == 8 ? (uint64_t)in->imm : in->addrsize == 4 ? (uint32_t)in->imm : (uint16_t)in->imm;
+	}
+	return e;
+}
+
+struct ea tr_ea_stack(struct tr *t, uint8_t base, int32_t disp)
+{
+	return (struct ea){.kind = EA_REG, .base = base, .index = R_NONE, .scale = 1, .disp = disp, .seg = R_NONE,
+			   .seg_check = SEG_SS, .addrsize = t->long_mode ? 8 : t->mode & MODE_SS16 ? 2 : 4};
+}
+
+static void form_reg_ea(struct tr *t, const struct ea *e, uint8_t dst, int32_t extra)
+{
+	struct hmem m = {e->base, e->index, e->scale, 0, e->disp};
+	int64_t d = (int64_t)e->disp + extra;
+
+	if (d == (int32_t)d) {
+		m.disp = (int32_t)d;
+		emit_lea(&t->c, e->addrsize == 8, dst, m);
+	} else {
+		emit_lea(&t->c, e->addrsize == 8, dst, m);
+		emit_lea(&t->c, e->addrsize == 8, dst, hm_base(dst, extra));
+	}
+	if (e->addrsize == 2)
+		emit_rm_reg(&t->c, 0, 0x0fb7, dst, dst); /* movzx dst, dst16 */
+}
+
+/*
+ * dst = effective address + extra, linear (flags may be lost):
+ *   lea dst, [base + index*scale + disp] | mov dst, imm | mov dst, gs:[ip_page]; lea dst, [dst + off]
+ *   add dst, gs:[seg_base]
+ */
+void tr_form_ea(struct tr *t, const struct ea *e, uint8_t dst, int32_t extra)
+{
+	switch (e->kind) {
+	case EA_CONST: emit_mov_imm(&t->c, dst, e->value + (uint64_t)(int64_t)extra); break;
+	case EA_PIC:
+		emit_load(&t->c, dst, hm_gs(VOFF(ip_page)));
+		emit_lea(&t->c, e->addrsize == 8, dst, hm_base(dst, e->disp + extra));
+		break;
+	default: form_reg_ea(t, e, dst, extra); break;
+	}
+	if (e->seg != R_NONE)
+		emit_rm_mem(&t->c, 1, 0x03, dst, hm_gs(VOFF(seg_base) + 8u * e->seg));
+}
+
+/* The operand [address + t2], recomputing the address in t1 where it does not fit beside t2. */
+static struct hmem final_operand(struct tr *t, const struct ea *e, uint8_t t1, uint8_t t2)
+{
+	if (e->seg == R_NONE && e->addrsize == 8) {
+		if (e->kind == EA_CONST && (int64_t)e->value == (int32_t)e->value)
+			return hm_base(t2, (int32_t)e->value);
+		if (e->kind == EA_PIC) {
+			emit_load(&t->c, t1, hm_gs(VOFF(ip_page)));
+			return hm_bi(t1, t2, 1, e->disp);
+		}
+		if (e->kind == EA_REG && e->base == R_NONE)
+			return hm_bi(t2, e->index, e->scale, e->disp);
+		if (e->kind == EA_REG && e->index == R_NONE)
+			return hm_bi(e->base, t2, 1, e->disp);
+	}
+	tr_form_ea(t, e, t1, 0);
+	return hm_bi(t1, t2, 1, 0);
+}
+
+/*
+ * The checked path: everything is done in C, which answers with the host address.
+ *   <ea offset> -> t2;  mov gs:[mem_gva], t2;  mov gs:[site], n;  jmp glue;  resume: mov t2, gs:[mem_addend]
+ */
+static struct hmem access_checked(struct tr *t, const struct ea *e, unsigned size, unsigned acc, uint8_t t2)
+{
+	uint32_t s;
+
+	tr_form_ea(t, e, t2, 0);
+	emit_store(&t->c, hm_gs(VOFF(mem_gva)), t2);
+	s = tr_site(t, SITE_MEM);
+	t->bt->sites[s].size = (uint8_t)size;
+	t->bt->sites[s].acc = (uint8_t)acc;
+	t->bt->sites[s].seg = e->seg != R_NONE ? R_NONE : e->seg_check; /* 64-bit fs, gs: base already added */
+	t->bt->sites[s].align = t->in[t->i].align;
+	emit_store_imm32(&t->c, 0, hm_gs(VOFF(site)), (int32_t)s);
+	emit_jmp_to(&t->c, t->bt->rw + (glue_mem_checked - t->bt->rx));
+	t->bt->sites[s].resume_off = (uint32_t)(t->c.p - t->bt->rw);
+	emit_load(&t->c, t2, hm_gs(VOFF(mem_addend)));
+	return hm_base(t2, 0);
+}
+
+static bool needs_checked(const struct tr *t, const struct ea *e)
+{
+	if (t->mode & MODE_SLOWMEM)
+		return true;
+	return !t->long_mode && (e->addrsize == 2 || e->seg_check == SEG_FS || e->seg_check == SEG_GS);
+}
+
+static size_t tag_offset(const struct tr *t, unsigned acc)
+{
+	size_t tlb = VOFF(tlb) + mode_tlb(t->mode) * sizeof(struct soft_tlb);
+
+	return tlb + (acc & ACC_W ? offsetof(struct soft_tlb, wtag) : offsetof(struct soft_tlb, rtag));
+}
+
+/* t2 = soft TLB index of the address in t1. */
+static void emit_index(struct tr *t, uint8_t t1, uint8_t t2)
+{
+	if (t->bt->have_bmi2) {
+		emit_pext(&t->c, t2, t1, hm_gs(VOFF(pext_mask)));
+		return;
+	}
+	emit_mov_rr(&t->c, t2, t1);
+	emit_shift_imm(&t->c, 1, SH_SHR, t2, GUEST_PAGE_SHIFT);
+	emit_alu_imm(&t->c, 0, ALU_AND, t2, TLB_SIZE - 1);
+}
+
+static int32_t align_mask(unsigned size)
+{
+	unsigned m = 0;
+
+	while (m + 1 < size && m < 63)
+		m = m * 2 + 1;
+	return (int32_t)(~0xfffu | m);
+}
+
+/*
+ *   lea  t1, [ea]
+ *   pext t2, t1, gs:[mask]
+ *   and  t1, ~0xfff | (size - 1)
+ *   cmp  t1, gs:[tag + t2*8]
+ *   jne  cold                      ; misses, and unaligned accesses for a second look
+ *   mov  t2, gs:[addend + t2*8]
+ */
+struct hmem tr_access(struct tr *t, const struct ea *e, unsigned size, unsigned acc, uint8_t t1, uint8_t t2)
+{
+	size_t tlb = VOFF(tlb) + mode_tlb(t->mode) * sizeof(struct soft_tlb);
+	struct cold *k;
+
+	if ((t->mode & MODE_BOUNCE) && !(acc & SITE_ACC_STACK))
+		return hm_gs(VOFF(bounce));
+	if ((t->mode & MODE_BOUNCE_STACK) && (acc & SITE_ACC_STACK))
+		return hm_gs(VOFF(bounce_stack));
+	if (needs_checked(t, e))
+		return access_checked(t, e, size, acc, t2);
+	tr_form_ea(t, e, t1, 0);
+	emit_index(t, t1, t2);
+	emit_alu_imm(&t->c, 1, ALU_AND, t1, align_mask(size));
+	emit_rm_mem(&t->c, 1, 0x3b, t1, hm_gs_index(tag_offset(t, acc), t2, 8));
+	k = tr_cold(t, COLD_MEM);
+	k->from = emit_jcc(&t->c, CC_NE);
+	k->hot = t->c.p;
+	emit_load(&t->c, t2, hm_gs_index(tlb + offsetof(struct soft_tlb, addend), t2, 8));
+	k->hot2 = t->c.p;
+	k->ea = *e;
+	k->t1 = t1;
+	k->t2 = t2;
+	k->size = (uint8_t)size;
+	k->acc = (uint8_t)acc;
+	return final_operand(t, e, t1, t2);
+}
+
+/*
+ *   lea t1, [ea + size-1];  and t1, -4096;  cmp t1, gs:[tag + t2*8];  je hot      ; unaligned within the page
+ *   lea t1, [ea];  mov gs:[mem_gva], t1;  mov gs:[site], n;  jmp glue
+ *   resume: mov t2, gs:[mem_addend];  jmp hot2
+ * A page that matches at the index of the first byte is the first byte's page: a page's own index is the only
+ * one it is ever filled at.
+ */
+void tr_cold_mem(struct tr *t, const struct cold *k)
+{
+	uint32_t s;
+	uint8_t *rel;
+
+	if (k->size > 1) {
+		tr_form_ea(t, &k->ea, k->t1, k->size - 1);
+		emit_alu_imm(&t->c, 1, ALU_AND, k->t1, -4096);
+		emit_rm_mem(&t->c, 1, 0x3b, k->t1, hm_gs_index(tag_offset(t, k->acc), k->t2, 8));
+		rel = emit_jcc(&t->c, CC_E);
+		if (!t->c.overflow)
+			emit_patch(rel, k->hot);
+	}
+	tr_form_ea(t, &k->ea, k->t1, 0);
+	emit_store(&t->c, hm_gs(VOFF(mem_gva)), k->t1);
+	s = tr_site(t, SITE_MEM);
+	t->bt->sites[s].size = k->size;
+	t->bt->sites[s].acc = (uint8_t)(k->acc | (k->ea.seg_check == SEG_SS ? SITE_ACC_SS : 0));
+	t->bt->sites[s].align = t->in[t->i].align;
+	emit_store_imm32(&t->c, 0, hm_gs(VOFF(site)), (int32_t)s);
+	emit_jmp_to(&t->c, t->bt->rw + (glue_mem - t->bt->rx));
+	t->bt->sites[s].resume_off = (uint32_t)(t->c.p - t->bt->rw);
+	emit_load(&t->c, k->t2, hm_gs(VOFF(mem_addend)));
+	emit_jmp_to(&t->c, k->hot2);
+}
+
+/* Registers an instruction needs in place before it runs. */
+static uint16_t needed(const struct insn *in)
+{
+	return in->gpr_read | (in->gpr_write & (uint16_t)~in->gpr_kill);
+}
+
+static unsigned access_of(const struct insn *in)
+{
+	return (in->mem_read ? ACC_R : 0u) | (in->mem_write ? ACC_W : 0u);
+}
+
+/* mov al/eax/rax, moffs and back as 8a/8b/88/89 with ModRM. */
+static void emit_moffs(struct tr *t, const struct insn *in, struct hmem m)
+{
+	uint32_t op = 0x88u | (in->opcode & 1) | (in->opcode & 2 ? 0 : 2);
+
+	if (in->opsize == 2)
+		emit8(&t->c, 0x66);
+	emit_rm_mem(&t->c, in->opsize == 8, op, R_AX, m);
+}
+
+void tr_mem_insn(struct tr *t, const struct insn *in)
+{
+	uint16_t regs = needed(in), avoid = regs | in->gpr_write;
+	bool low = emit_guest_low_only(in);
+	struct ea e = tr_ea(t, in);
+	uint8_t t1, t2;
+	struct hmem m;
+
+	tr_need(t, regs);
+	/* a register that this instruction only overwrites makes the best addend register */
+	t2 = R_NONE;
+	for (uint8_t r = 0; r < (low ? 8 : 16) && t2 == R_NONE; r++)
+		if ((in->gpr_kill & BIT(r)) && r != R_SP) {
+			tr_take(t, r);
+			t2 = r;
+		}
+	if (t2 == R_NONE)
+		t2 = tr_scratch(t, avoid, low);
+	t1 = tr_scratch(t, avoid | BIT(t2), low);
+	tr_flags_clobber(t, avoid & (uint16_t)~in->gpr_kill);
+	m = tr_access(t, &e, in->mem.size, access_of(in), t1, t2);
+	tr_flags_for(t, in, avoid | BIT(t1) | BIT(t2));
+	tr_site(t, SITE_INSN);
+	if (is_moffs(in))
+		emit_moffs(t, in, m);
+	else
+		emit_guest_mem(&t->c, in, m, R_NONE);
+	tr_wrote(t, in->gpr_write);
+	tr_flags_after(t, in);
+}
+
+/*
+ * bt m, r: the register's bits above log2(width) move the address.
+ *   movsxd t3, r;  sar t3, n;  lea t1, [ea];  lea t1, [t1 + t3*bytes]   -> linear address
+ *   check;  mov t3, r;  and t3, width-1;  bt [address], t3
+ * The address is kept in gs:[scratch+8] over the check.
+ */
+void tr_bt_insn(struct tr *t, const struct insn *in)
+{
+	uint16_t avoid = needed(in);
+	unsigned bits = in->opsize * 8u;
+	struct ea e = tr_ea(t, in), lin = {.kind = EA_REG, .index = R_NONE, .scale = 1, .seg = R_NONE, .addrsize = 8};
+	uint8_t t1, t2, t3;
+	struct hmem m;
+
+	tr_need(t, avoid);
+	t1 = tr_scratch(t, avoid, false);
+	t2 = tr_scratch(t, avoid | BIT(t1), false);
+	t3 = tr_scratch(t, avoid | BIT(t1) | BIT(t2), false);
+	tr_flags_clobber(t, avoid);
+	if (in->opsize == 8)
+		emit_mov_rr(&t->c, t3, in->reg);
+	else
+		emit_rm_reg(&t->c, 1, in->opsize == 4 ? 0x63 : 0x0fbf, t3, in->reg); /* movsxd, movsx */
+	emit_shift_imm(&t->c, 1, SH_SAR, t3, in->opsize == 8 ? 6 : in->opsize == 4 ? 5 : 4);
+	tr_form_ea(t, &e, t1, 0);
+	emit_lea(&t->c, e.addrsize == 8, t1, hm_bi(t1, t3, (uint8_t)in->opsize, 0));
+	lin.base = t3;
+	lin.addrsize = e.addrsize;
+	lin.seg_check = e.seg_check;
+	emit_mov_rr(&t->c, t3, t1);
+	m = tr_access(t, &lin, in->opsize, access_of(in) | ACC_R, t1, t2);
+	if (!m.gs)
+		emit_lea(&t->c, 1, t2, m); /* host address; t1, t3 are free again */
+	emit_mov_rr(&t->c, t3, in->reg);
+	emit_alu_imm(&t->c, 0, ALU_AND, t3, (int32_t)bits - 1);
+	tr_flags_for(t, in, avoid | BIT(t2) | BIT(t3));
+	tr_site(t, SITE_INSN);
+	emit_guest_mem(&t->c, in, m.gs ? m : hm_base(t2, 0), t3);
+	tr_flags_after(t, in);
+}
+
+/* xlat: mov al, [rbx + al] */
+void tr_xlat(struct tr *t, const struct insn *in)
+{
+	uint16_t avoid = BIT(R_AX) | BIT(R_BX);
+	struct ea e = {.kind = EA_REG, .index = R_NONE, .scale = 1, .seg = ea_seg(t, in->mem.seg),
+		       .seg_check = in->mem.seg, .addrsize = in->addrsize};
+	uint8_t t1, t2, t3;
+	struct hmem m;
+
+	tr_need(t, avoid);
+	t1 = tr_scratch(t, avoid, true);
+	t2 = tr_scratch(t, avoid | BIT(t1), true);
+	t3 = tr_scratch(t, avoid | BIT(t1) | BIT(t2), true);
+	tr_flags_clobber(t, avoid);
+	emit_rm_reg(&t->c, 0, 0x0fb6, t3, R_AX); /* movzx t3, al */
+	emit_lea(&t->c, 1, t3, hm_bi(R_BX, t3, 1, 0));
+	e.base = t3;
+	m = tr_access(t, &e, 1, ACC_R, t1, t2);
+	tr_site(t, SITE_INSN);
+	emit_rm_mem(&t->c, 0, 0x8a, R_AX, m);
+}
+
+/* maskmovdqu, maskmovq: the store goes to [rdi], so rdi holds the host address while it runs. */
+void tr_maskmov(struct tr *t, const struct insn *in)
+{
+	uint16_t avoid = BIT(R_DI);
+	struct ea e = {.kind = EA_REG, .base = R_DI, .index = R_NONE, .scale = 1, .seg = ea_seg(t, in->mem.seg),
+		       .seg_check = in->mem.seg, .addrsize = in->addrsize};
+	uint8_t t1, t2;
+	struct hmem m;
+
+	tr_need(t, avoid);
+	t1 = tr_scratch(t, avoid, false);
+	t2 = tr_scratch(t, avoid | BIT(t1), false);
+	tr_flags_clobber(t, avoid);
+	m = tr_access(t, &e, in->isa == ISA_MMX || in->opcode_map == 1 ? in->mem.size : 16, ACC_W | ACC_R, t1, t2);
+	tr_take(t, R_DI);
+	if (m.gs) { /* the bounce buffer: gs base + offset as a flat address */
+		emit_load(&t->c, R_DI, hm_gs(VOFF(self)));
+		emit_lea(&t->c, 1, R_DI, hm_base(R_DI, m.disp));
+	} else {
+		emit_lea(&t->c, 1, R_DI, m);
+	}
+	tr_site(t, SITE_INSN);
+	for (unsigned i = 0; i < in->len; i++)
+		if (i >= in->off_prefix_end || (in->raw[i] != 0x67 && (in->raw[i] & 0xfe) != 0x64 && in->raw[i] != 0x26 &&
+						in->raw[i] != 0x2e && in->raw[i] != 0x36 && in->raw[i] != 0x3e))
+			emit8(&t->c, in->raw[i]);
+}
+
+/* lea touches no memory, but its operand may need other encodings: rip-relative, 32-bit code. */
+void tr_lea(struct tr *t, const struct insn *in)
+{
+	struct ea e = tr_ea(t, in);
+	uint16_t regs = needed(in);
+	uint8_t dst = in->reg;
+
+	tr_need(t, regs);
+	if (e.kind == EA_REG && in->addrsize == 8) {
+		emit_guest_mem(&t->c, in, (struct hmem){e.base, e.index, e.scale, 0, e.disp}, R_NONE);
+	} else if (e.kind == EA_REG && in->addrsize == 4 && in->opsize == 4) {
+		emit_lea(&t->c, 0, dst, (struct hmem){e.base, e.index, e.scale, 0, e.disp});
+	} else if (in->opsize >= 4 && e.kind != EA_REG) {
+		e.seg = R_NONE;
+		tr_form_ea(t, &e, dst, 0);
+		if (in->opsize == 4 || in->addrsize == 4)
+			emit_rm_reg(&t->c, 0, 0x8b, dst, dst);
+	} else { /* 16-bit destination or odd address size: by way of a scratch register */
+		uint8_t t1 = tr_scratch(t, regs | BIT(dst), false);
+
+		e.seg = R_NONE;
+		tr_form_ea(t, &e, t1, 0);
+		if (in->opsize == 2)
+			emit_rm_reg(&t->c, 0, 0x668b, dst, t1);
+		else
+			emit_rm_reg(&t->c, in->opsize == 8, 0x8b, dst, t1);
+	}
+	tr_wrote(t, in->gpr_write);
+}
