@@ -15,7 +15,7 @@
 
 #include "common/err.h"
 #include "common/log.h"
-#include "config.h"
+#include <config.h>
 
 static void usage(const struct child *c)
 {

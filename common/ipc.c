@@ -366,6 +366,11 @@ void ipc_conn_free(struct ipc_conn *c)
 	free(c);
 }
 
+void ipc_conn_drain(struct ipc_conn *c)
+{
+	conn_readable(c);
+}
+
 int ipc_conn_fd(const struct ipc_conn *c)
 {
 	return c->fd;

@@ -1,0 +1,11 @@
+/*
+ * The client's side of an attached console.  See attach.c.
+ */
+#ifndef HVX_MONITOR_ATTACH_H
+#define HVX_MONITOR_ATTACH_H
+
+/* Relays between the terminal and the stream @fd until Ctrl-A x, or the VM's end.  At end of file on a stdin that
+ * is no terminal, output goes on until the VM ends.  Returns an exit status. */
+int attach_console(int fd, const char *name);
+
+#endif

@@ -1,0 +1,217 @@
+/*
+ * Words of the command line to struct cli.  Invariant: options given on the
+ * command line win over those of --config, wherever they stand.
+ */
+#include "monitor/cli.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/err.h"
+
+static const struct command {
+	const char *name;
+	enum cli_command cmd;
+	const char *args, *what;
+} commands[] = {
+	{"run", CMD_RUN, "[options]", "run a VM in the foreground, its console on this terminal"},
+	{"start", CMD_START, "[options]", "start a VM and return when its guest runs"},
+	{"list", CMD_LIST, "", "the VMs of this user"},
+	{"status", CMD_STATUS, "[NAME]", "state, processes and the layers that confine them"},
+	{"console", CMD_CONSOLE, "[NAME]", "attach to the console; Ctrl-A x detaches"},
+	{"stats", CMD_STATS, "[NAME] [--json]", "counters"},
+	{"pause", CMD_PAUSE, "[NAME]", "stop the guest's CPUs"},
+	{"resume", CMD_RESUME, "[NAME]", "let them go on"},
+	{"stop", CMD_STOP, "[NAME] [--timeout=SECONDS]", "press the power button and wait for the end"},
+	{"kill", CMD_KILL, "[NAME]", "end it at once"},
+};
+
+static const char vm_options[] =
+	"  --name=NAME          name of the VM (default: vm and the process number)\n"
+	"  --memory=SIZE        guest RAM: a number with K, M or G (default 512M)\n"
+	"  --cpus=N             virtual CPUs (default 1)\n"
+	"  --kernel=FILE        bzImage, PVH or multiboot kernel\n"
+	"  --initrd=FILE        initial ramdisk, or multiboot module\n"
+	"  --append=TEXT        kernel command line\n"
+	"  --console=WHERE      stdio (run's default), pty (start's), file:PATH\n"
+	"  --config=FILE        settings from a file, hvx.conf(5); options win over it\n"
+	"  --sandbox=LEVEL      strict (default): every layer or no start; best: what can be had\n"
+	"  --trace=LIST         of exec,irq,mmio,mmu,exc,sys,pio or all\n"
+	"  --trace-file=FILE    where to (default: hvx-NAME.trace)\n"
+	"  --no-reboot          a restart by the guest ends the VM\n"
+	"  --debug-exit         test devices: exit port 0xf4, debug console 0xe9\n"
+	"  --debugcon=WHERE     what the debug console gets: stderr or a file\n"
+	"  --pidfile=FILE       the monitor's process number goes there\n"
+	"  --log=FILE           messages of a detached monitor (default: syslog)\n"
+	"  --debug              log every message between the processes\n";
+
+void cli_help(enum cli_command cmd)
+{
+	for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
+		const struct command *c = &commands[i];
+		if (cmd != c->cmd)
+			continue;
+		printf("usage: hvx-monitor %s %s\n  %s\n", c->name, c->args, c->what);
+		if (cmd == CMD_RUN || cmd == CMD_START)
+			printf("options:\n%s", vm_options);
+		return;
+	}
+	printf("usage: hvx-monitor COMMAND [options]\n"
+	       "Runs unmodified x86 guests on hosts without VT-x or SVM.\ncommands:\n");
+	for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
+		printf("  %-8s %-26s %s\n", commands[i].name, commands[i].args, commands[i].what);
+	printf("options of run and start:\n%s"
+	       "exit status: 0 done, 1 failed, 2 bad usage, 3 bad configuration, 4 the host lacks something,\n"
+	       "  5 the guest crashed, 6 a child process died, 8 ended from outside; see hvx-monitor(1)\n",
+	       vm_options);
+}
+
+static const struct command *find(const char *name)
+{
+	for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
+		if (!strcmp(commands[i].name, name))
+			return &commands[i];
+	return NULL;
+}
+
+static bool takes_vm_options(const struct cli *c)
+{
+	return c->cmd == CMD_RUN || c->cmd == CMD_START;
+}
+
+static int usage(char *err, size_t len, const char *what, const char *arg)
+{
+	snprintf(err, len, "%s '%.200s'; try hvx-monitor --help", what, arg);
+	return HVX_EXIT_USAGE;
+}
+
+static int set_timeout(struct cli *c, const char *v, char *err, size_t len)
+{
+	char *end;
+	unsigned long n = v ? strtoul(v, &end, 10) : 0;
+
+	if (!v || v[0] < '0' || v[0] > '9' || *end || n > 86400)
+		return usage(err, len, "bad number of seconds", v ? v : "");
+	c->timeout = (unsigned)n;
+	return 0;
+}
+
+/* Options that only some commands have, and those that set no configuration. */
+static int own_option(struct cli *c, const char *key, const char *v, bool *taken, char *err, size_t len)
+{
+	*taken = true;
+	if (!strcmp(key, "help") && !v) {
+		c->help_on = c->cmd;
+		c->cmd = CMD_HELP;
+	} else if (!strcmp(key, "version") && !v) {
+		c->cmd = CMD_VERSION;
+	} else if (!strcmp(key, "json") && !v && c->cmd == CMD_STATS) {
+		c->json = true;
+	} else if (!strcmp(key, "timeout") && c->cmd == CMD_STOP) {
+		return set_timeout(c, v, err, len);
+	} else if (!strcmp(key, "debug") && !v && takes_vm_options(c)) {
+		c->debug = true;
+	} else if (!strcmp(key, "config") && takes_vm_options(c)) {
+		return v && *v ? 0 : usage(err, len, "no file in", "--config");
+	} else {
+		*taken = false;
+	}
+	return 0;
+}
+
+static int option(struct cli *c, const char *arg, char *err, size_t len)
+{
+	char key[32], why[300];
+	const char *eq = strchr(arg, '=');
+	size_t n = eq ? (size_t)(eq - arg) : strlen(arg);
+	bool taken;
+
+	if (n >= sizeof key)
+		return usage(err, len, "unknown option", arg - 2);
+	memcpy(key, arg, n);
+	key[n] = '\0';
+	int rc = own_option(c, key, eq ? eq + 1 : NULL, &taken, err, len);
+	if (rc || taken)
+		return rc;
+	if (!takes_vm_options(c) && strcmp(key, "name"))
+		return usage(err, len, "unknown option", arg - 2);
+	if (eq && config_is_switch(key))
+		return usage(err, len, "this option takes no value:", arg - 2);
+	rc = config_set(&c->cfg, key, eq ? eq + 1 : NULL, why, sizeof why);
+	if (rc == -ENOENT)
+		return usage(err, len, "unknown option", arg - 2);
+	if (!rc)
+		return 0;
+	snprintf(err, len, "--%s: %s", key, why);
+	return HVX_EXIT_USAGE;
+}
+
+static int word(struct cli *c, const char *arg, char *err, size_t len)
+{
+	if (takes_vm_options(c) || c->cmd == CMD_LIST || c->cfg.name[0])
+		return usage(err, len, "one argument too many:", arg);
+	if (!config_name_ok(arg))
+		return usage(err, len, "not the name of a VM:", arg);
+	snprintf(c->cfg.name, sizeof c->cfg.name, "%s", arg);
+	return 0;
+}
+
+static int load_files(struct cli *c, int argc, char **argv, char *err, size_t len)
+{
+	for (int i = 2; i < argc && takes_vm_options(c); i++)
+		if (!strncmp(argv[i], "--config=", 9) && argv[i][9] && config_load(&c->cfg, argv[i] + 9, err, len))
+			return HVX_EXIT_CONFIG;
+	return 0;
+}
+
+static bool asks_for(int argc, char **argv, const char *what)
+{
+	for (int i = 1; i < argc; i++)
+		if (!strcmp(argv[i], what))
+			return true;
+	return false;
+}
+
+static int finish_vm(struct cli *c, char *err, size_t len)
+{
+	if (c->cmd == CMD_START && c->cfg.console == CONSOLE_STDIO) {
+		snprintf(err, len, "start leaves the terminal: its console cannot be stdio");
+		return HVX_EXIT_USAGE;
+	}
+	if (c->cfg.console == CONSOLE_DEFAULT)
+		c->cfg.console = c->cmd == CMD_RUN ? CONSOLE_STDIO : CONSOLE_PTY;
+	if (!c->cfg.name[0])
+		snprintf(c->cfg.name, sizeof c->cfg.name, "vm%d", (int)getpid());
+	return config_check(&c->cfg, err, len) ? HVX_EXIT_CONFIG : 0;
+}
+
+int cli_parse(struct cli *c, int argc, char **argv, char *err, size_t len)
+{
+	memset(c, 0, sizeof *c);
+	config_init(&c->cfg);
+	c->timeout = 60;
+	const struct command *cmd = argc > 1 ? find(argv[1]) : NULL;
+	if (cmd)
+		c->cmd = cmd->cmd;
+	if (asks_for(argc, argv, "--help") || (argc > 1 && !strcmp(argv[1], "help"))) {
+		c->help_on = c->cmd;
+		c->cmd = CMD_HELP;
+		return 0;
+	}
+	if (asks_for(argc, argv, "--version")) {
+		c->cmd = CMD_VERSION;
+		return 0;
+	}
+	if (!cmd)
+		return argc > 1 ? usage(err, len, "unknown command", argv[1])
+				: usage(err, len, "no command given to", "hvx-monitor");
+	int rc = load_files(c, argc, argv, err, len);
+	for (int i = 2; i < argc && !rc; i++)
+		rc = strncmp(argv[i], "--", 2) ? word(c, argv[i], err, len) : option(c, argv[i] + 2, err, len);
+	if (!rc && takes_vm_options(c))
+		rc = finish_vm(c, err, len);
+	return rc;
+}

@@ -1,0 +1,27 @@
+/*
+ * The command line.  See cli.c.
+ */
+#ifndef HVX_MONITOR_CLI_H
+#define HVX_MONITOR_CLI_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "monitor/config.h"
+
+enum cli_command { CMD_NONE, CMD_RUN, CMD_START, CMD_LIST, CMD_STATUS, CMD_CONSOLE, CMD_STATS, CMD_PAUSE, CMD_RESUME,
+		   CMD_STOP, CMD_KILL, CMD_HELP, CMD_VERSION };
+
+struct cli {
+	enum cli_command cmd, help_on;
+	struct config cfg; /* run and start; cfg.name for the others, empty: the only VM there is */
+	bool json, debug;
+	unsigned timeout; /* seconds that stop waits */
+};
+
+/* 0; or HVX_EXIT_USAGE or HVX_EXIT_CONFIG with @err filled. */
+int cli_parse(struct cli *c, int argc, char **argv, char *err, size_t len);
+
+void cli_help(enum cli_command cmd); /* to stdout */
+
+#endif

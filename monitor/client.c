@@ -1,0 +1,293 @@
+/*
+ * One command, one connection, one request.  Invariant: what a VM's monitor
+ * answers is unpacked and validated like any message.
+ */
+#include "monitor/client.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "common/err.h"
+#include "common/ipc.h"
+#include "common/log.h"
+#include "common/sandbox.h"
+#include "monitor/attach.h"
+#include "monitor/procinfo.h"
+#include "monitor/runtime.h"
+#include "proto/pack.h"
+
+struct client {
+	const struct cli *cli;
+	struct runtime rt;
+	char name[MSG_NAME_MAX];
+	int fd;
+	uint8_t buf[IPC_MAX_DATA];
+	struct ipc_frame f;
+};
+
+/* ---- which VM ---- */
+
+struct found {
+	char name[MSG_NAME_MAX];
+	int n;
+};
+
+static void count_vm(void *ctx, const char *name)
+{
+	struct found *f = ctx;
+
+	if (f->n++ == 0)
+		snprintf(f->name, sizeof f->name, "%s", name);
+}
+
+static int choose_vm(struct client *c)
+{
+	struct found f = {.n = 0};
+
+	if (c->cli->cfg.name[0]) {
+		memcpy(c->name, c->cli->cfg.name, sizeof c->name);
+		return 0;
+	}
+	runtime_each(&c->rt, count_vm, &f);
+	if (f.n == 1) {
+		memcpy(c->name, f.name, sizeof c->name);
+		return 0;
+	}
+	log_error(f.n ? "there are several VMs: name one" : "no VM is running");
+	return f.n ? HVX_EXIT_USAGE : HVX_EXIT_FAIL;
+}
+
+static int ask(struct client *c, enum msg_request op)
+{
+	struct msg_request_head r = {IPC_VERSION, op};
+
+	c->fd = runtime_connect(&c->rt, c->name);
+	if (c->fd < 0)
+		return c->fd;
+	int n = pack_request(&r, c->buf, sizeof c->buf);
+	int rc = ipc_send_frame(c->fd, MSG_REQUEST, c->buf, (size_t)n, NULL, 0);
+	if (!rc)
+		rc = ipc_recv_frame(c->fd, c->buf, &c->f);
+	return rc;
+}
+
+/* Reads a Reply; its descriptor, if @fd, becomes the caller's. */
+static int take_reply(struct client *c, int *fd)
+{
+	struct msg_reply r;
+
+	if (c->f.type != MSG_REPLY || unpack_reply(c->f.data, c->f.len, &r)) {
+		log_error("%s: an answer that makes no sense", c->name);
+		return HVX_EXIT_FAIL;
+	}
+	if (r.status)
+		log_error("%s: %s", c->name, r.text);
+	if (fd && c->f.nfds == 1) {
+		*fd = c->f.fds[0];
+		c->f.nfds = 0;
+	}
+	return (int)r.status;
+}
+
+static int ask_or_say(struct client *c, enum msg_request op)
+{
+	int rc = choose_vm(c);
+
+	if (rc)
+		return rc;
+	rc = ask(c, op);
+	if (!rc)
+		return 0;
+	if (rc == -ENOENT)
+		log_error("no VM named %s is running", c->name);
+	else if (rc == -EPIPE || rc == -ECONNRESET)
+		log_error("%s: the monitor hung up", c->name);
+	else
+		log_error("%s: %s", c->name, strerror(-rc));
+	return HVX_EXIT_FAIL;
+}
+
+/* ---- commands ---- */
+
+static void list_one(void *ctx, const char *name)
+{
+	struct client *c = ctx;
+	struct msg_status s;
+
+	snprintf(c->name, sizeof c->name, "%s", name);
+	if (ask(c, REQ_STATUS) == 0) {
+		if (c->f.type == MSG_STATUS_REPLY && !unpack_status_reply(c->f.data, c->f.len, &s))
+			printf("%-24s %-9s %6lluM  pid %u\n", s.name, s.state, (unsigned long long)(s.ram_size >> 20),
+			       s.nprocs ? s.proc[0].pid : 0);
+		ipc_close_fds(&c->f);
+	}
+	if (c->fd >= 0)
+		close(c->fd);
+	c->fd = -1;
+}
+
+static int do_list(struct client *c)
+{
+	runtime_each(&c->rt, list_one, c);
+	return 0;
+}
+
+static void print_processes(const struct msg_status *s)
+{
+	char info[512], names[256];
+
+	for (uint32_t i = 0; i < s->nprocs; i++) {
+		procinfo_describe((pid_t)s->proc[i].pid, info, sizeof info);
+		printf("process:  %s pid %u: %s\n", s->proc[i].name, s->proc[i].pid, info);
+		if (s->proc[i].layers)
+			printf("  layers: %s\n", sandbox_names(s->proc[i].layers, names, sizeof names));
+		uint32_t lack = s->proc[i].layers ? sandbox_missing(s->proc[i].layers) : 0;
+		if (lack)
+			printf("  missing: %s\n", sandbox_names(lack, names, sizeof names));
+	}
+}
+
+static int do_status(struct client *c)
+{
+	struct msg_status s;
+	int rc = ask_or_say(c, REQ_STATUS);
+
+	if (rc)
+		return rc;
+	if (c->f.type != MSG_STATUS_REPLY || unpack_status_reply(c->f.data, c->f.len, &s))
+		return take_reply(c, NULL) ?: HVX_EXIT_FAIL;
+	printf("name:     %s\nstate:    %s\nmemory:   %lluM\ncpus:     %u\nboots:    %u\nuptime:   %llu.%03llu s\n"
+	       "console:  %s\nsandbox:  %s\n",
+	       s.name, s.state, (unsigned long long)(s.ram_size >> 20), s.cpus, s.boots,
+	       (unsigned long long)(s.uptime_ms / 1000), (unsigned long long)(s.uptime_ms % 1000), s.console,
+	       s.strict ? "strict" : "best");
+	print_processes(&s);
+	return 0;
+}
+
+static int do_stats(struct client *c)
+{
+	static struct msg_counters s;
+	int rc = ask_or_say(c, REQ_STATS);
+
+	if (rc)
+		return rc;
+	if (c->f.type != MSG_STATS_REPLY || unpack_stats_reply(c->f.data, c->f.len, &s))
+		return take_reply(c, NULL) ?: HVX_EXIT_FAIL;
+	if (c->cli->json)
+		printf("{");
+	for (uint32_t i = 0; i < s.n; i++) {
+		if (c->cli->json)
+			printf("%s\"%s\": %llu", i ? ", " : "", s.c[i].name, (unsigned long long)s.c[i].value);
+		else
+			printf("%-20s %llu\n", s.c[i].name, (unsigned long long)s.c[i].value);
+	}
+	if (c->cli->json)
+		printf("}\n");
+	return 0;
+}
+
+static int do_simple(struct client *c, enum msg_request op)
+{
+	int rc = ask_or_say(c, op);
+
+	return rc ? rc : take_reply(c, NULL);
+}
+
+/* Waits until the monitor closes the connection, which it does at the very end; false at the timeout. */
+static bool wait_end(struct client *c, unsigned seconds)
+{
+	struct pollfd p = {.fd = c->fd, .events = POLLIN};
+	struct timespec now, end;
+
+	clock_gettime(CLOCK_MONOTONIC, &end);
+	end.tv_sec += seconds;
+	for (;;) {
+		clock_gettime(CLOCK_MONOTONIC, &now);
+		long ms = (end.tv_sec - now.tv_sec) * 1000 + (end.tv_nsec - now.tv_nsec) / 1000000;
+		if (ms < 0)
+			return false;
+		if (poll(&p, 1, (int)ms) <= 0)
+			continue;
+		if (ipc_recv_frame(c->fd, c->buf, &c->f))
+			return true;
+		ipc_close_fds(&c->f);
+	}
+}
+
+static int do_stop(struct client *c)
+{
+	int rc = do_simple(c, REQ_STOP);
+
+	if (rc || wait_end(c, c->cli->timeout))
+		return rc;
+	log_error("%s: the guest did not react to the power button within %u seconds; "
+		  "'hvx-monitor kill %s' ends it",
+		  c->name, c->cli->timeout, c->name);
+	return HVX_EXIT_FAIL;
+}
+
+static int do_kill(struct client *c)
+{
+	int rc = do_simple(c, REQ_KILL);
+
+	if (rc || wait_end(c, 10))
+		return rc;
+	log_error("%s: its processes are still there", c->name);
+	return HVX_EXIT_FAIL;
+}
+
+static int do_console(struct client *c)
+{
+	int fd = -1, rc = ask_or_say(c, REQ_CONSOLE);
+
+	if (!rc)
+		rc = take_reply(c, &fd);
+	if (rc)
+		return rc;
+	if (fd < 0)
+		return HVX_EXIT_FAIL;
+	rc = attach_console(fd, c->name);
+	close(fd);
+	return rc;
+}
+
+static int dispatch(struct client *c)
+{
+	switch (c->cli->cmd) {
+	case CMD_LIST: return do_list(c);
+	case CMD_STATUS: return do_status(c);
+	case CMD_STATS: return do_stats(c);
+	case CMD_CONSOLE: return do_console(c);
+	case CMD_PAUSE: return do_simple(c, REQ_PAUSE);
+	case CMD_RESUME: return do_simple(c, REQ_RESUME);
+	case CMD_STOP: return do_stop(c);
+	case CMD_KILL: return do_kill(c);
+	default: return HVX_EXIT_USAGE;
+	}
+}
+
+int client_command(const struct cli *cli)
+{
+	static struct client c;
+	char err[256];
+
+	c.cli = cli;
+	c.fd = -1;
+	if (runtime_open(&c.rt, err, sizeof err)) {
+		log_error("%s", err);
+		return HVX_EXIT_HOST;
+	}
+	int rc = dispatch(&c);
+	if (fflush(stdout) != 0)
+		rc = HVX_EXIT_FAIL;
+	ipc_close_fds(&c.f);
+	if (c.fd >= 0)
+		close(c.fd);
+	return rc;
+}

@@ -1,0 +1,327 @@
+/*
+ * Keys and values.  Invariant: what config_set() accepts needs no further
+ * check of its form; config_check() looks only at what keys mean together.
+ */
+#include "monitor/config.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "proto/shm.h"
+#include "vcpu/trace.h"
+
+#define MEMORY_MIN (1ull << 20)
+#define FILE_MAX   (64u << 10)
+
+void config_init(struct config *c)
+{
+	memset(c, 0, sizeof *c);
+	c->memory = 512ull << 20;
+	c->cpus = 1;
+	c->strict = true;
+}
+
+bool config_name_ok(const char *s)
+{
+	size_t n = strlen(s);
+
+	if (n == 0 || n >= MSG_NAME_MAX || s[0] == '.' || s[0] == '-')
+		return false;
+	for (size_t i = 0; i < n; i++)
+		if (!isalnum((unsigned char)s[i]) && !strchr("._-", s[i]))
+			return false;
+	return true;
+}
+
+typedef int setter(struct config *c, const char *v, char *err, size_t len);
+
+static int bad(char *err, size_t len, const char *what, const char *v)
+{
+	snprintf(err, len, "%s: '%.200s'", what, v);
+	return -EINVAL;
+}
+
+static int set_name(struct config *c, const char *v, char *err, size_t len)
+{
+	if (!config_name_ok(v))
+		return bad(err, len, "a name is 1 to 63 letters, digits, dots, dashes and underscores", v);
+	snprintf(c->name, sizeof c->name, "%s", v);
+	return 0;
+}
+
+static int set_memory(struct config *c, const char *v, char *err, size_t len)
+{
+	char *end;
+
+	errno = 0;
+	unsigned long long n = strtoull(v, &end, 10);
+	unsigned shift = 20;
+	if (!isdigit((unsigned char)v[0]) || errno)
+		return bad(err, len, "memory is a number with K, M or G", v);
+	switch (*end) {
+	case 'k':
+	case 'K': shift = 10; break;
+	case 'g':
+	case 'G': shift = 30; break;
+	case 'm':
+	case 'M':
+	case '\0': break;
+	default: return bad(err, len, "memory is a number with K, M or G", v);
+	}
+	if (*end && end[1])
+		return bad(err, len, "memory is a number with K, M or G", v);
+	if (n > SHM_MAX_RAM >> shift || n << shift < MEMORY_MIN || (n << shift) % SHM_PAGE)
+		return bad(err, len, "memory must be 1M to 1024G in whole pages of 4K", v);
+	c->memory = n << shift;
+	return 0;
+}
+
+static int set_cpus(struct config *c, const char *v, char *err, size_t len)
+{
+	char *end;
+	unsigned long n = strtoul(v, &end, 10);
+
+	if (!isdigit((unsigned char)v[0]) || *end || n < 1 || n > 64)
+		return bad(err, len, "cpus must be 1 to 64", v);
+	if (n > CONFIG_MAX_CPUS)
+		return bad(err, len, "this version runs guests with one CPU only", v);
+	c->cpus = (unsigned)n;
+	return 0;
+}
+
+static int set_text(char *dst, size_t room, const char *v, char *err, size_t len)
+{
+	if (strlen(v) >= room)
+		return bad(err, len, "too long", v);
+	memcpy(dst, v, strlen(v) + 1);
+	return 0;
+}
+
+static int set_kernel(struct config *c, const char *v, char *err, size_t len)
+{
+	return set_text(c->kernel, sizeof c->kernel, v, err, len);
+}
+
+static int set_initrd(struct config *c, const char *v, char *err, size_t len)
+{
+	return set_text(c->initrd, sizeof c->initrd, v, err, len);
+}
+
+static int set_append(struct config *c, const char *v, char *err, size_t len)
+{
+	return set_text(c->append, sizeof c->append, v, err, len);
+}
+
+static int set_console(struct config *c, const char *v, char *err, size_t len)
+{
+	if (!strcmp(v, "stdio"))
+		c->console = CONSOLE_STDIO;
+	else if (!strcmp(v, "pty"))
+		c->console = CONSOLE_PTY;
+	else if (!strncmp(v, "file:", 5) && v[5])
+		c->console = CONSOLE_FILE;
+	else
+		return bad(err, len, "console is stdio, pty or file:PATH", v);
+	return c->console == CONSOLE_FILE ? set_text(c->console_path, sizeof c->console_path, v + 5, err, len) : 0;
+}
+
+static int set_sandbox(struct config *c, const char *v, char *err, size_t len)
+{
+	if (strcmp(v, "strict") && strcmp(v, "best"))
+		return bad(err, len, "sandbox is strict or best", v);
+	c->strict = !strcmp(v, "strict");
+	return 0;
+}
+
+static int set_trace(struct config *c, const char *v, char *err, size_t len)
+{
+	c->trace = trace_parse(v);
+	return c->trace ? 0 : bad(err, len, "trace is a list of exec,irq,mmio,mmu,exc,sys,pio or all", v);
+}
+
+static int set_trace_file(struct config *c, const char *v, char *err, size_t len)
+{
+	return set_text(c->trace_file, sizeof c->trace_file, v, err, len);
+}
+
+static int set_bool(bool *b, const char *v, char *err, size_t len)
+{
+	if (!v || !strcmp(v, "yes"))
+		*b = true;
+	else if (!strcmp(v, "no"))
+		*b = false;
+	else
+		return bad(err, len, "must be yes or no", v);
+	return 0;
+}
+
+static int set_no_reboot(struct config *c, const char *v, char *err, size_t len)
+{
+	return set_bool(&c->no_reboot, v, err, len);
+}
+
+static int set_debug_exit(struct config *c, const char *v, char *err, size_t len)
+{
+	return set_bool(&c->debug_exit, v, err, len);
+}
+
+static int set_debugcon(struct config *c, const char *v, char *err, size_t len)
+{
+	return set_text(c->debugcon, sizeof c->debugcon, v, err, len);
+}
+
+static int set_pidfile(struct config *c, const char *v, char *err, size_t len)
+{
+	return set_text(c->pidfile, sizeof c->pidfile, v, err, len);
+}
+
+static int set_log(struct config *c, const char *v, char *err, size_t len)
+{
+	return set_text(c->log, sizeof c->log, v, err, len);
+}
+
+static const struct key {
+	const char *name;
+	setter *set;
+	bool is_switch, may_be_empty;
+} keys[] = {
+	{"name", set_name, false, false},
+	{"memory", set_memory, false, false},
+	{"cpus", set_cpus, false, false},
+	{"kernel", set_kernel, false, false},
+	{"initrd", set_initrd, false, true},
+	{"append", set_append, false, true},
+	{"console", set_console, false, false},
+	{"sandbox", set_sandbox, false, false},
+	{"trace", set_trace, false, false},
+	{"trace-file", set_trace_file, false, false},
+	{"no-reboot", set_no_reboot, true, false},
+	{"debug-exit", set_debug_exit, true, false},
+	{"debugcon", set_debugcon, false, false},
+	{"pidfile", set_pidfile, false, false},
+	{"log", set_log, false, false},
+};
+
+static const struct key *find(const char *name)
+{
+	for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
+		if (!strcmp(keys[i].name, name))
+			return &keys[i];
+	return NULL;
+}
+
+bool config_is_switch(const char *key)
+{
+	const struct key *k = find(key);
+
+	return k && k->is_switch;
+}
+
+int config_set(struct config *c, const char *key, const char *value, char *err, size_t len)
+{
+	const struct key *k = find(key);
+
+	if (!k) {
+		snprintf(err, len, "unknown setting '%.100s'", key);
+		return -ENOENT;
+	}
+	if (!value && !k->is_switch) {
+		snprintf(err, len, "%s needs a value", key);
+		return -EINVAL;
+	}
+	if (value && !value[0] && !k->may_be_empty) {
+		snprintf(err, len, "%s needs a value", key);
+		return -EINVAL;
+	}
+	return k->set(c, value, err, len);
+}
+
+static char *trim(char *s)
+{
+	while (*s == ' ' || *s == '\t')
+		s++;
+	size_t n = strlen(s);
+	while (n && strchr(" \t\r", s[n - 1]))
+		s[--n] = '\0';
+	return s;
+}
+
+static int parse_line(struct config *c, char *line, char *err, size_t len)
+{
+	char *s = trim(line);
+
+	if (!*s || *s == '#')
+		return 0;
+	char *eq = strchr(s, '=');
+	if (!eq) {
+		snprintf(err, len, "no '=' in the line");
+		return -EINVAL;
+	}
+	*eq = '\0';
+	return config_set(c, trim(s), trim(eq + 1), err, len) ? -EINVAL : 0;
+}
+
+int config_parse(struct config *c, const char *text, size_t n, const char *where, char *err, size_t len)
+{
+	unsigned no = 1;
+	char line[FILE_MAX + 1], why[400];
+
+	if (n > FILE_MAX || memchr(text, 0, n)) {
+		snprintf(err, len, "%.500s: %s", where, n > FILE_MAX ? "longer than 64 KiB" : "not a text file");
+		return -EINVAL;
+	}
+	for (size_t at = 0; at < n; no++) {
+		const char *nl = memchr(text + at, '\n', n - at);
+		size_t m = nl ? (size_t)(nl - text) - at : n - at;
+		memcpy(line, text + at, m);
+		line[m] = '\0';
+		if (parse_line(c, line, why, sizeof why)) {
+			snprintf(err, len, "%.500s:%u: %s", where, no, why);
+			return -EINVAL;
+		}
+		at += m + 1;
+	}
+	return 0;
+}
+
+int config_load(struct config *c, const char *path, char *err, size_t len)
+{
+	char text[FILE_MAX + 1];
+	size_t n = 0;
+	ssize_t m;
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+
+	if (fd < 0) {
+		m = -errno;
+		snprintf(err, len, "%.500s: %s", path, strerror(errno));
+		return (int)m;
+	}
+	while (n < sizeof text && (m = read(fd, text + n, sizeof text - n)) > 0)
+		n += (size_t)m;
+	close(fd);
+	return config_parse(c, text, n, path, err, len);
+}
+
+int config_check(const struct config *c, char *err, size_t len)
+{
+	if (!c->kernel[0]) {
+		snprintf(err, len, "no kernel: name one with --kernel");
+		return -EINVAL;
+	}
+	if (c->trace_file[0] && !c->trace) {
+		snprintf(err, len, "trace-file without trace");
+		return -EINVAL;
+	}
+	if (c->debugcon[0] && !c->debug_exit) {
+		snprintf(err, len, "debugcon without debug-exit");
+		return -EINVAL;
+	}
+	return 0;
+}

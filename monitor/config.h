@@ -1,0 +1,56 @@
+/*
+ * Configuration of a VM: the same keys from the command line and from hvx.conf.
+ * See config.c.
+ */
+#ifndef HVX_MONITOR_CONFIG_H
+#define HVX_MONITOR_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "proto/pack.h"
+
+#define CONFIG_MAX_CPUS 1 /* what the engine runs today */
+#define CONFIG_PATH_MAX 4096
+
+enum config_console { CONSOLE_DEFAULT, CONSOLE_STDIO, CONSOLE_PTY, CONSOLE_FILE };
+
+struct config {
+	char name[MSG_NAME_MAX];
+	uint64_t memory; /* bytes */
+	unsigned cpus;
+	char kernel[CONFIG_PATH_MAX], initrd[CONFIG_PATH_MAX];
+	char append[MSG_CMDLINE_MAX];
+	enum config_console console;
+	char console_path[CONFIG_PATH_MAX];
+	bool strict;	    /* --sandbox */
+	uint32_t trace;	    /* TRACE_* bits */
+	char trace_file[CONFIG_PATH_MAX];
+	bool no_reboot, debug_exit;
+	char debugcon[CONFIG_PATH_MAX]; /* "stderr", a file, or empty */
+	char pidfile[CONFIG_PATH_MAX];
+	char log[CONFIG_PATH_MAX]; /* of a detached monitor; empty: syslog */
+};
+
+void config_init(struct config *c);
+
+/* Sets @key (an option's name without the dashes) to @value; NULL stands for a switch without one.
+ * 0, -ENOENT when there is no such key, -EINVAL when the value is wrong; @err tells. */
+int config_set(struct config *c, const char *key, const char *value, char *err, size_t len);
+
+/* Does @key take no value on the command line? */
+bool config_is_switch(const char *key);
+
+/* Reads a file of `key = value` lines, hvx.conf(5); 0, -EINVAL or another negative error. */
+int config_load(struct config *c, const char *path, char *err, size_t len);
+/* The same from memory; @where is for messages. */
+int config_parse(struct config *c, const char *text, size_t n, const char *where, char *err, size_t len);
+
+/* Is it complete and consistent?  0 or -EINVAL. */
+int config_check(const struct config *c, char *err, size_t len);
+
+/* A VM's name: 1 to 63 of [A-Za-z0-9._-], not starting with a dot or a dash. */
+bool config_name_ok(const char *s);
+
+#endif

@@ -1,0 +1,241 @@
+/*
+ * The control socket: who may speak, what can be asked.  Invariant: a connection
+ * of anybody but the VM's owner and root is closed before a byte of it is read.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "common/err.h"
+#include "common/log.h"
+#include "monitor/machine.h"
+
+static void drop_client(struct peer *p)
+{
+	ipc_conn_free(p->conn);
+	p->conn = NULL;
+	p->waits = 0;
+}
+
+static void reply(struct machine *m, struct peer *p, uint32_t status, const char *text, int fd)
+{
+	struct msg_reply r = {.status = status};
+
+	snprintf(r.text, sizeof r.text, "%s", text);
+	p->waits = 0;
+	machine_send(m, p, MSG_REPLY, pack_reply(&r, m->buf, sizeof m->buf), &fd, fd >= 0 ? 1 : 0);
+}
+
+void control_answer(struct machine *m, enum msg_request op, uint32_t status, const char *text)
+{
+	for (int i = 0; i < MACHINE_MAX_CLIENTS; i++)
+		if (m->client[i].conn && m->client[i].waits == op)
+			reply(m, &m->client[i], status, text, -1);
+}
+
+/* ---- requests ---- */
+
+static uint64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000ull + (uint64_t)ts.tv_nsec;
+}
+
+static void add_process(struct msg_status *s, const char *name, pid_t pid, uint32_t layers)
+{
+	snprintf(s->proc[s->nprocs].name, sizeof s->proc[0].name, "%s", name);
+	s->proc[s->nprocs].pid = (uint32_t)pid;
+	s->proc[s->nprocs++].layers = layers;
+}
+
+static int do_status(struct machine *m, struct peer *p)
+{
+	struct msg_status s = {
+		.ram_size = m->cfg.memory,
+		.cpus = m->cfg.cpus,
+		.boots = m->boots,
+		.strict = m->cfg.strict,
+		.uptime_ms = m->start_ns ? (now_ns() - m->start_ns) / 1000000 : 0,
+	};
+
+	snprintf(s.name, sizeof s.name, "%s", m->cfg.name);
+	snprintf(s.state, sizeof s.state, "%s", vm_state_name(m->state));
+	snprintf(s.console, sizeof s.console, "%.*s", (int)sizeof s.console - 1, console_describe(m->console));
+	add_process(&s, "monitor", getpid(), 0);
+	for (int i = 0; i < PROC_COUNT; i++)
+		if (m->proc[i].pid > 0)
+			add_process(&s, m->proc[i].name, m->proc[i].pid, m->proc[i].layers);
+	p->waits = 0;
+	return machine_send(m, p, MSG_STATUS_REPLY, pack_status_reply(&s, m->buf, sizeof m->buf), NULL, 0);
+}
+
+static int do_stats(struct machine *m)
+{
+	if (m->stats_due)
+		return 0; /* under way: the answer is for all who wait */
+	m->stats.n = 0;
+	m->stats_due = 1u << PROC_MEMSVC | 1u << PROC_VCPU;
+	int rc = machine_send(m, &m->child[PROC_VCPU], MSG_VCPU_STATS_GET, 0, NULL, 0);
+	if (!rc)
+		rc = machine_send(m, &m->child[PROC_MEMSVC], MSG_MEM_STATS_GET, 0, NULL, 0);
+	return rc;
+}
+
+void control_stats_part(struct machine *m, int proc)
+{
+	m->stats_due &= ~(1u << proc);
+	if (m->stats_due)
+		return;
+	int n = pack_stats_reply(&m->stats, m->buf, sizeof m->buf);
+	for (int i = 0; i < MACHINE_MAX_CLIENTS; i++) {
+		struct peer *p = &m->client[i];
+		if (!p->conn || p->waits != REQ_STATS)
+			continue;
+		p->waits = 0;
+		machine_send(m, p, MSG_STATS_REPLY, n, NULL, 0);
+	}
+}
+
+static int do_stop(struct machine *m, struct peer *p)
+{
+	if (m->state == VM_PAUSED) {
+		reply(m, p, HVX_EXIT_FAIL, "the VM is paused: resume it first", -1);
+		return 0;
+	}
+	int rc = machine_command(m, OP_POWER_BUTTON);
+	if (!rc)
+		reply(m, p, 0, "power button pressed", -1);
+	return rc;
+}
+
+static int do_console(struct machine *m, struct peer *p)
+{
+	int fd = console_attach(m->console);
+
+	if (fd == -EBUSY) {
+		reply(m, p, HVX_EXIT_FAIL, "somebody else is attached to the console", -1);
+		return 0;
+	}
+	if (fd < 0)
+		return fd;
+	reply(m, p, 0, "", fd);
+	close(fd);
+	return 0;
+}
+
+static int do_request(struct machine *m, struct peer *p, enum msg_request op)
+{
+	switch (op) {
+	case REQ_STATUS: return do_status(m, p);
+	case REQ_STATS: return do_stats(m);
+	case REQ_PAUSE: return machine_command(m, OP_PAUSE);
+	case REQ_RESUME: return machine_command(m, OP_RESUME);
+	case REQ_STOP: return do_stop(m, p);
+	case REQ_KILL:
+		reply(m, p, 0, "killed", -1);
+		log_info("killed by request");
+		machine_end(m, HVX_EXIT_KILLED);
+		return 0;
+	case REQ_CONSOLE: return do_console(m, p);
+	default: return -EPROTO;
+	}
+}
+
+int control_request(struct machine *m, struct peer *p, struct ipc_frame *f)
+{
+	struct msg_request_head r;
+	const uint32_t live = VM_BIT(VM_RUNNING) | VM_BIT(VM_PAUSED);
+
+	if (unpack_request(f->data, f->len, &r) || p->waits)
+		return -EPROTO;
+	if (r.version != IPC_VERSION) {
+		reply(m, p, HVX_EXIT_HOST, "this VM's monitor is of another version", -1);
+		return 0;
+	}
+	if (r.op != REQ_STATUS && r.op != REQ_KILL && !(VM_BIT(m->state) & live)) {
+		reply(m, p, HVX_EXIT_FAIL, m->state == VM_ENDING ? "the VM is ending" : "the VM is still starting", -1);
+		return 0;
+	}
+	p->waits = r.op;
+	int rc = do_request(m, p, r.op);
+	if (rc && p->conn)
+		reply(m, p, HVX_EXIT_FAIL, strerror(-rc), -1);
+	return 0;
+}
+
+/* ---- connections ---- */
+
+static void on_client_frame(void *ctx, struct ipc_conn *c, struct ipc_frame *f)
+{
+	struct peer *p = ctx;
+	const struct permit *ok = permit_find(f->type, ROLE_CLIENT, p->m->state, f->nfds);
+
+	(void)c;
+	if (!ok || ok->handler(p->m, p, f) == -EPROTO)
+		drop_client(p);
+}
+
+static void on_client_closed(void *ctx, struct ipc_conn *c, int error)
+{
+	(void)c;
+	(void)error;
+	drop_client(ctx);
+}
+
+static const struct ipc_handlers client_handlers = {on_client_frame, on_client_closed, pack_type_name};
+
+static bool may_control(int fd)
+{
+	struct ucred u;
+	socklen_t len = sizeof u;
+
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &u, &len) < 0)
+		return false;
+	return u.uid == 0 || u.uid == geteuid();
+}
+
+static void on_connect(void *ctx)
+{
+	struct machine *m = ctx;
+	int fd = accept4(m->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+	if (fd < 0)
+		return;
+	for (int i = 0; i < MACHINE_MAX_CLIENTS && may_control(fd); i++) {
+		struct peer *p = &m->client[i];
+		if (p->conn)
+			continue;
+		*p = (struct peer){.m = m, .role = ROLE_CLIENT};
+		p->conn = ipc_conn_new(m->loop, fd, "monitor", "client", &client_handlers, p);
+		if (p->conn)
+			return;
+		break;
+	}
+	close(fd);
+}
+
+int control_open(struct machine *m)
+{
+	m->listen_fd = runtime_listen(&m->rt, m->cfg.name);
+	if (m->listen_fd < 0)
+		return m->listen_fd;
+	m->listen_watch = ipc_watch_fd(m->loop, m->listen_fd, IPC_READ, on_connect, m);
+	return m->listen_watch ? 0 : -ENOMEM;
+}
+
+void control_close(struct machine *m)
+{
+	ipc_watch_free(m->listen_watch);
+	m->listen_watch = NULL;
+	if (m->listen_fd >= 0)
+		close(m->listen_fd);
+	m->listen_fd = -1;
+	for (int i = 0; i < MACHINE_MAX_CLIENTS; i++)
+		if (m->client[i].conn)
+			drop_client(&m->client[i]);
+}

@@ -1,0 +1,169 @@
+/*
+ * What children may say and what it means.  Invariant: a handler trusts nothing but
+ * what unpack_x() and the permit table checked; -EPROTO ends the sender.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/err.h"
+#include "common/log.h"
+#include "monitor/machine.h"
+
+int handle_hello(struct machine *m, struct peer *p, struct ipc_frame *f)
+{
+	struct msg_hello h;
+
+	if (unpack_hello(f->data, f->len, &h) || h.role != p->role || p->proc->hello)
+		return -EPROTO;
+	if (h.version != IPC_VERSION) {
+		log_error("%s %s speaks protocol %u, this monitor %u: a mixed installation", p->proc->program, h.release,
+			  h.version, IPC_VERSION);
+		machine_end(m, HVX_EXIT_HOST);
+		return 0;
+	}
+	p->proc->hello = true;
+	if (p->role == ROLE_VCPU)
+		return machine_configure_vcpu(m);
+	struct msg_mem_config cfg = {m->cfg.memory};
+	return machine_send(m, p, MSG_MEM_CONFIG, pack_mem_config(&cfg, m->buf, sizeof m->buf), NULL, 0);
+}
+
+int handle_failed(struct machine *m, struct peer *p, struct ipc_frame *f)
+{
+	struct msg_failed x;
+
+	if (unpack_failed(f->data, f->len, &x))
+		return -EPROTO;
+	log_error("%s: %s", p->proc->name, x.text);
+	machine_end(m, (int)x.status);
+	return 0;
+}
+
+int handle_sealed(struct machine *m, struct peer *p, struct ipc_frame *f)
+{
+	struct msg_sealed s;
+
+	if (unpack_sealed(f->data, f->len, &s) || !p->proc->hello || p->proc->sealed)
+		return -EPROTO;
+	p->proc->sealed = true;
+	p->proc->layers = s.layers;
+	if (p->role == ROLE_MEMSVC && m->state == VM_STARTING)
+		return machine_send(m, p, MSG_MEM_GET, 0, NULL, 0);
+	return 0;
+}
+
+/* What we were given must be what we asked for: memfds of that size that cannot change it. */
+static bool memfd_ok(int fd, uint64_t size)
+{
+	const int need = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
+	struct stat st;
+
+	return (fcntl(fd, F_GET_SEALS) & need) == need && fstat(fd, &st) == 0 && (uint64_t)st.st_size == size;
+}
+
+int handle_region(struct machine *m, struct peer *p, struct ipc_frame *f)
+{
+	struct msg_mem_region r;
+
+	if (unpack_mem_region(f->data, f->len, &r) || !p->proc->sealed || m->region || r.ram_size != m->cfg.memory)
+		return -EPROTO;
+	if (!memfd_ok(f->fds[0], r.ram_size) || !memfd_ok(f->fds[1], r.control_size))
+		return -EPROTO;
+	m->ram_fd = f->fds[0];
+	m->control_fd = f->fds[1];
+	f->fds[0] = f->fds[1] = -1;
+	m->region = true;
+	return machine_configure_vcpu(m);
+}
+
+int handle_running(struct machine *m, struct peer *p, struct ipc_frame *f)
+{
+	struct msg_vcpu_running r;
+
+	if (unpack_vcpu_running(f->data, f->len, &r) || !p->proc->sealed || r.boots != m->boots + 1)
+		return -EPROTO;
+	m->boots = r.boots;
+	if (m->state == VM_LOADING)
+		machine_started(m);
+	else if (m->state != VM_ENDING)
+		log_debug("the guest restarted");
+	return 0;
+}
+
+int handle_exit(struct machine *m, struct peer *p, struct ipc_frame *f)
+{
+	struct msg_vcpu_exit x;
+
+	(void)p;
+	if (unpack_vcpu_exit(f->data, f->len, &x))
+		return -EPROTO;
+	if (m->state == VM_ENDING)
+		return 0;
+	switch (x.kind) {
+	case EXIT_POWEROFF: machine_end(m, HVX_EXIT_OK); break;
+	case EXIT_RESET: machine_end(m, HVX_EXIT_OK); break;
+	case EXIT_TRIPLE_FAULT:
+		log_error("the guest crashed: triple fault");
+		machine_end(m, HVX_EXIT_CRASHED);
+		break;
+	case EXIT_DEBUG: machine_end(m, (int)x.code); break;
+	default: return -EPROTO;
+	}
+	return 0;
+}
+
+int handle_vcpu_state(struct machine *m, struct peer *p, struct ipc_frame *f)
+{
+	struct msg_vcpu_state s;
+
+	(void)p;
+	if (unpack_vcpu_state(f->data, f->len, &s))
+		return -EPROTO;
+	if (m->state == VM_ENDING)
+		return 0;
+	m->state = s.paused ? VM_PAUSED : VM_RUNNING;
+	control_answer(m, s.paused ? REQ_PAUSE : REQ_RESUME, 0, "");
+	return 0;
+}
+
+static void add_counter(struct msg_counters *c, const char *name, uint64_t v)
+{
+	if (c->n >= MSG_COUNTERS_MAX)
+		return;
+	strncpy(c->c[c->n].name, name, sizeof c->c[0].name - 1);
+	c->c[c->n++].value = v;
+}
+
+int handle_mem_stats(struct machine *m, struct peer *p, struct ipc_frame *f)
+{
+	struct msg_mem_stats s;
+
+	(void)p;
+	if (unpack_mem_stats(f->data, f->len, &s))
+		return -EPROTO;
+	if (!(m->stats_due & (1u << PROC_MEMSVC)))
+		return 0;
+	add_counter(&m->stats, "ram_pages", s.pages_total);
+	add_counter(&m->stats, "ram_pages_present", s.pages_present);
+	add_counter(&m->stats, "ram_host_bytes", s.host_bytes);
+	control_stats_part(m, PROC_MEMSVC);
+	return 0;
+}
+
+int handle_vcpu_stats(struct machine *m, struct peer *p, struct ipc_frame *f)
+{
+	static struct msg_counters c; /* large; there is one loop */
+
+	(void)p;
+	if (unpack_vcpu_stats(f->data, f->len, &c))
+		return -EPROTO;
+	if (!(m->stats_due & (1u << PROC_VCPU)))
+		return 0;
+	for (uint32_t i = 0; i < c.n; i++)
+		add_counter(&m->stats, c.c[i].name, c.c[i].value);
+	control_stats_part(m, PROC_VCPU);
+	return 0;
+}

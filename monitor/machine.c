@@ -1,0 +1,500 @@
+/*
+ * The life of a VM: children are started, given what they need, watched, and
+ * ended together.  Invariant: machine_run() returns only when no child is
+ * left and socket, lock and pidfile are gone.
+ */
+#include "monitor/machine.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "common/err.h"
+#include "common/log.h"
+#include "monitor/tty.h"
+
+#define END_GRACE_MS 2000 /* children get this long to go by themselves */
+#define DRAIN_MS     3000 /* a terminal that does not take the last output gets this long */
+
+/* ---- sending ---- */
+
+int machine_send(struct machine *m, struct peer *p, uint16_t type, int len, const int *fds, int nfds)
+{
+	if (len < 0)
+		return len;
+	if (!p->conn)
+		return -EPIPE;
+	return ipc_send(p->conn, type, m->buf, (size_t)len, fds, nfds);
+}
+
+int machine_command(struct machine *m, enum msg_op op)
+{
+	struct msg_vcpu_command c = {op};
+
+	return machine_send(m, &m->child[PROC_VCPU], MSG_VCPU_COMMAND, pack_vcpu_command(&c, m->buf, sizeof m->buf),
+			    NULL, 0);
+}
+
+static void add_fd(struct msg_vcpu_config *v, int *fds, enum msg_fd kind, int fd)
+{
+	if (fd < 0)
+		return;
+	v->fds[v->nfds] = kind;
+	fds[v->nfds++] = fd;
+}
+
+static void close_given(struct machine *m)
+{
+	int *const given[] = {&m->ram_fd, &m->control_fd, &m->kernel_fd, &m->initrd_fd, &m->trace_fd, &m->debugcon_fd};
+
+	for (size_t i = 0; i < sizeof given / sizeof given[0]; i++) {
+		if (*given[i] > 2)
+			close(*given[i]);
+		*given[i] = -1;
+	}
+}
+
+int machine_configure_vcpu(struct machine *m)
+{
+	static struct msg_vcpu_config v; /* large; there is one loop */
+	int fds[MSG_FDS_MAX];
+
+	if (m->state != VM_STARTING || !m->region || !m->proc[PROC_VCPU].hello)
+		return 0;
+	memset(&v, 0, sizeof v);
+	memcpy(v.name, m->cfg.name, sizeof v.name);
+	memcpy(v.cmdline, m->cfg.append, sizeof v.cmdline);
+	v.ram_size = m->cfg.memory;
+	v.cpus = m->cfg.cpus;
+	v.debug_exit = m->cfg.debug_exit;
+	v.reboot = !m->cfg.no_reboot;
+	v.trace = m->cfg.trace;
+	add_fd(&v, fds, FD_RAM, m->ram_fd);
+	add_fd(&v, fds, FD_CONTROL, m->control_fd);
+	add_fd(&v, fds, FD_KERNEL, m->kernel_fd);
+	add_fd(&v, fds, FD_INITRD, m->initrd_fd);
+	add_fd(&v, fds, FD_CONSOLE_IN, console_vcpu_in(m->console));
+	add_fd(&v, fds, FD_CONSOLE_OUT, console_vcpu_out(m->console));
+	add_fd(&v, fds, FD_TRACE, m->trace_fd);
+	add_fd(&v, fds, FD_DEBUGCON, m->debugcon_fd);
+	int rc = machine_send(m, &m->child[PROC_VCPU], MSG_VCPU_CONFIG, pack_vcpu_config(&v, m->buf, sizeof m->buf), fds,
+			      (int)v.nfds);
+	m->state = VM_LOADING;
+	console_handed_over(m->console);
+	close_given(m);
+	return rc;
+}
+
+/* ---- the end ---- */
+
+static bool all_reaped(const struct machine *m)
+{
+	for (int i = 0; i < PROC_COUNT; i++)
+		if (m->proc[i].pid > 0)
+			return false;
+	return true;
+}
+
+static void maybe_finished(struct machine *m)
+{
+	if (m->state != VM_ENDING || !all_reaped(m))
+		return;
+	if (console_drained(m->console)) {
+		ipc_loop_stop(m->loop);
+		return;
+	}
+	ipc_timer_set(m->drain_timer, 10);
+}
+
+static void on_drain(void *ctx)
+{
+	static unsigned waited;
+	struct machine *m = ctx;
+
+	waited += 10;
+	if (waited >= DRAIN_MS)
+		ipc_loop_stop(m->loop);
+	else
+		maybe_finished(m);
+}
+
+static void on_end_timer(void *ctx)
+{
+	struct machine *m = ctx;
+
+	for (int i = 0; i < PROC_COUNT; i++)
+		if (m->proc[i].pid > 0)
+			log_warn("%s does not go by itself: killed", m->proc[i].name);
+	for (int i = 0; i < PROC_COUNT; i++)
+		spawn_kill(&m->proc[i]);
+}
+
+/* Closing the control sockets is what tells children to go. */
+void machine_end(struct machine *m, int status)
+{
+	if (m->state == VM_ENDING)
+		return;
+	m->state = VM_ENDING;
+	m->status = status;
+	for (int i = 0; i < PROC_COUNT; i++) {
+		ipc_conn_free(m->child[i].conn);
+		m->child[i].conn = NULL;
+	}
+	if (console_vcpu_out(m->console) >= 0)
+		console_handed_over(m->console); /* nobody will: let the pipe end */
+	ipc_timer_set(m->end_timer, END_GRACE_MS);
+	maybe_finished(m);
+}
+
+static void child_died(struct machine *m, struct proc *p, int wstatus)
+{
+	char cause[128];
+
+	spawn_finished(p);
+	if (m->state != VM_ENDING) {
+		log_error("%s died: %s", p->name, spawn_cause(wstatus, cause, sizeof cause));
+		machine_end(m, HVX_EXIT_CHILD);
+	} else if (WIFSIGNALED(wstatus) && !p->killed) {
+		log_error("%s died at the end: %s", p->name, spawn_cause(wstatus, cause, sizeof cause));
+	}
+	maybe_finished(m);
+}
+
+static struct proc *proc_of(struct machine *m, pid_t pid)
+{
+	for (int i = 0; i < PROC_COUNT; i++)
+		if (m->proc[i].pid == pid)
+			return &m->proc[i];
+	return NULL;
+}
+
+/* A message that came before the death explains it better than the signal: read it first. */
+static void on_sigchld(void *ctx)
+{
+	struct machine *m = ctx;
+	siginfo_t si;
+	int ws;
+
+	for (;;) {
+		si.si_pid = 0;
+		if (waitid(P_ALL, 0, &si, WEXITED | WNOHANG | WNOWAIT) < 0 || !si.si_pid)
+			return;
+		struct proc *p = proc_of(m, si.si_pid);
+		struct peer *peer = p ? &m->child[p - m->proc] : NULL;
+		if (peer && peer->conn)
+			ipc_conn_drain(peer->conn);
+		if (waitpid(si.si_pid, &ws, 0) == si.si_pid && p)
+			child_died(m, p, ws);
+	}
+}
+
+/* ---- children's connections ---- */
+
+static void peer_guilty(struct peer *p, const char *what)
+{
+	log_error("%s sent %s: killed", p->proc->name, what);
+	spawn_kill(p->proc);
+	machine_end(p->m, HVX_EXIT_CHILD);
+}
+
+static void on_child_frame(void *ctx, struct ipc_conn *c, struct ipc_frame *f)
+{
+	struct peer *p = ctx;
+	const struct permit *ok = permit_find(f->type, p->role, p->m->state, f->nfds);
+	char what[80];
+
+	(void)c;
+	if (!ok) {
+		const char *name = pack_type_name(f->type);
+		snprintf(what, sizeof what, "%s (%u), not permitted while %s", name ? name : "a message", f->type,
+			 vm_state_name(p->m->state));
+		peer_guilty(p, what);
+		return;
+	}
+	int rc = ok->handler(p->m, p, f);
+	if (rc == -EPROTO) {
+		peer_guilty(p, "a malformed message");
+	} else if (rc) {
+		log_error("answering %s: %s", p->proc->name, strerror(-rc));
+		machine_end(p->m, HVX_EXIT_CHILD);
+	}
+}
+
+static void on_child_closed(void *ctx, struct ipc_conn *c, int error)
+{
+	struct peer *p = ctx;
+
+	ipc_conn_free(c);
+	p->conn = NULL;
+	if (error)
+		peer_guilty(p, "something that is no message");
+	else if (p->m->state != VM_ENDING)
+		ipc_timer_set(p->m->end_timer, END_GRACE_MS); /* it is dying: SIGCHLD tells how; else it is made to */
+}
+
+static const struct ipc_handlers child_handlers = {on_child_frame, on_child_closed, pack_type_name};
+
+static int start_child(struct machine *m, int i, const char *program, enum msg_role role)
+{
+	struct proc *p = &m->proc[i];
+	char err[256];
+	int fd;
+
+	*p = (struct proc){.program = program, .name = program + 4, .role = role};
+	int rc = spawn_child(m->loop, p, m->cfg.name, m->cfg.strict, m->debug, &fd, err, sizeof err);
+	if (rc) {
+		log_error("%s", err);
+		return rc;
+	}
+	m->child[i] = (struct peer){.m = m, .role = role, .proc = p};
+	m->child[i].conn = ipc_conn_new(m->loop, fd, "monitor", p->name, &child_handlers, &m->child[i]);
+	return m->child[i].conn ? 0 : -ENOMEM;
+}
+
+/* ---- signals and the user ---- */
+
+static void on_quit(void *ctx)
+{
+	machine_end(ctx, HVX_EXIT_KILLED);
+}
+
+static void on_signal(void *ctx)
+{
+	struct machine *m = ctx;
+
+	log_info("ended by a signal");
+	machine_end(m, HVX_EXIT_KILLED);
+}
+
+static void on_sigcont(void *ctx)
+{
+	(void)ctx;
+	tty_again();
+}
+
+static int watch_signals(struct machine *m)
+{
+	static const struct {
+		int sig;
+		void (*cb)(void *);
+	} s[] = {{SIGCHLD, on_sigchld}, {SIGTERM, on_signal}, {SIGINT, on_signal},
+		 {SIGHUP, on_signal},	{SIGQUIT, on_signal}, {SIGCONT, on_sigcont}};
+
+	signal(SIGPIPE, SIG_IGN);
+	for (size_t i = 0; i < sizeof s / sizeof s[0]; i++) {
+		m->sig[i] = ipc_watch_signal(m->loop, s[i].sig, s[i].cb, m);
+		if (!m->sig[i])
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+/* ---- set-up ---- */
+
+static int open_input(const char *path, const char *what, int *out)
+{
+	struct stat st;
+
+	*out = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	if (*out >= 0 && fstat(*out, &st) == 0 && S_ISREG(st.st_mode))
+		return 0;
+	log_error("%s %s: %s", what, path, *out < 0 ? strerror(errno) : "not a regular file");
+	return HVX_EXIT_CONFIG;
+}
+
+static int open_output(const char *path, const char *what, int *out)
+{
+	*out = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY, 0600);
+	if (*out >= 0)
+		return 0;
+	log_error("%s %s: %s", what, path, strerror(errno));
+	return HVX_EXIT_CONFIG;
+}
+
+/* Every file the VM needs, by name, before any child exists. */
+static int open_files(struct machine *m)
+{
+	char path[MSG_NAME_MAX + 16];
+	int rc = open_input(m->cfg.kernel, "kernel", &m->kernel_fd);
+
+	if (!rc && m->cfg.initrd[0])
+		rc = open_input(m->cfg.initrd, "initrd", &m->initrd_fd);
+	if (!rc && m->cfg.trace) {
+		snprintf(path, sizeof path, "hvx-%s.trace", m->cfg.name);
+		rc = open_output(m->cfg.trace_file[0] ? m->cfg.trace_file : path, "trace file", &m->trace_fd);
+	}
+	if (!rc && !strcmp(m->cfg.debugcon, "stderr"))
+		m->debugcon_fd = fcntl(2, F_DUPFD_CLOEXEC, 3);
+	else if (!rc && m->cfg.debugcon[0])
+		rc = open_output(m->cfg.debugcon, "debugcon", &m->debugcon_fd);
+	return rc;
+}
+
+static int write_pidfile(const char *path)
+{
+	char num[16];
+	int fd, rc = open_output(path, "pidfile", &fd);
+
+	if (rc)
+		return rc;
+	int n = snprintf(num, sizeof num, "%d\n", (int)getpid());
+	if (write(fd, num, (size_t)n) != n) {
+		log_error("pidfile %s: %s", path, strerror(errno));
+		rc = HVX_EXIT_CONFIG;
+	}
+	close(fd);
+	return rc;
+}
+
+static int take_name(struct machine *m)
+{
+	char err[256];
+
+	if (runtime_open(&m->rt, err, sizeof err)) {
+		log_error("%s", err);
+		return HVX_EXIT_HOST;
+	}
+	m->lock_fd = runtime_lock(&m->rt, m->cfg.name);
+	if (m->lock_fd == -EEXIST) {
+		log_error("a VM named %s is already running", m->cfg.name);
+		return HVX_EXIT_CONFIG;
+	}
+	if (m->lock_fd < 0) {
+		log_error("lock in %s: %s", m->rt.dir, strerror(-m->lock_fd));
+		return HVX_EXIT_HOST;
+	}
+	return 0;
+}
+
+static int make_loop(struct machine *m)
+{
+	m->loop = ipc_loop_new();
+	if (!m->loop || watch_signals(m))
+		return HVX_EXIT_HOST;
+	m->end_timer = ipc_watch_timer(m->loop, on_end_timer, m);
+	m->drain_timer = ipc_watch_timer(m->loop, on_drain, m);
+	return m->end_timer && m->drain_timer ? 0 : HVX_EXIT_HOST;
+}
+
+static int prepare(struct machine *m)
+{
+	char err[512];
+	int rc = take_name(m);
+
+	if (!rc)
+		rc = open_files(m);
+	if (!rc)
+		rc = make_loop(m);
+	if (rc)
+		return rc;
+	m->console = console_new(m->loop, &m->cfg, on_quit, m, err, sizeof err);
+	if (!m->console) {
+		log_error("%s", err);
+		return HVX_EXIT_CONFIG;
+	}
+	rc = control_open(m);
+	if (rc) {
+		log_error("control socket in %s: %s", m->rt.dir, strerror(-rc));
+		return HVX_EXIT_HOST;
+	}
+	return m->cfg.pidfile[0] ? write_pidfile(m->cfg.pidfile) : 0;
+}
+
+static void notify(struct machine *m, int status)
+{
+	unsigned char c = (unsigned char)status;
+
+	if (m->notify_fd < 0)
+		return;
+	if (write(m->notify_fd, &c, 1) < 0)
+		log_debug("nobody waits for the start");
+	close(m->notify_fd);
+	m->notify_fd = -1;
+}
+
+/* `start`: the command that waits returns, and we belong to nobody's terminal any more. */
+static void detach(struct machine *m)
+{
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	int log = m->cfg.log[0] ? open(m->cfg.log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY, 0600) : -1;
+
+	if (m->cfg.log[0] && log < 0)
+		log_warn("log %s: %s; using syslog", m->cfg.log, strerror(errno));
+	if (log < 0)
+		log_to_syslog();
+	dup2(null, 0);
+	dup2(null, 1);
+	dup2(log < 0 ? null : log, 2);
+	close(null);
+	if (log >= 0)
+		close(log);
+}
+
+void machine_started(struct machine *m)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	m->start_ns = (uint64_t)ts.tv_sec * 1000000000ull + (uint64_t)ts.tv_nsec;
+	m->state = VM_RUNNING;
+	if (m->cfg.console == CONSOLE_PTY)
+		log_info("console on %s", console_describe(m->console));
+	if (m->notify_fd >= 0) {
+		notify(m, 0);
+		detach(m);
+	}
+	console_start(m->console);
+}
+
+static void cleanup(struct machine *m)
+{
+	control_close(m);
+	for (int i = 0; i < PROC_COUNT; i++)
+		ipc_conn_free(m->child[i].conn);
+	console_free(m->console);
+	close_given(m);
+	for (size_t i = 0; i < sizeof m->sig / sizeof m->sig[0]; i++)
+		ipc_watch_free(m->sig[i]);
+	ipc_watch_free(m->end_timer);
+	ipc_watch_free(m->drain_timer);
+	ipc_loop_free(m->loop);
+	if (m->lock_fd >= 0) {
+		if (m->cfg.pidfile[0])
+			unlink(m->cfg.pidfile);
+		runtime_remove(&m->rt, m->cfg.name);
+		close(m->lock_fd);
+	}
+}
+
+int machine_run(const struct config *cfg, bool debug, int notify_fd)
+{
+	struct machine *m = calloc(1, sizeof *m);
+
+	if (!m)
+		return HVX_EXIT_HOST;
+	m->cfg = *cfg;
+	m->debug = debug;
+	m->notify_fd = notify_fd;
+	m->lock_fd = m->listen_fd = m->ram_fd = m->control_fd = -1;
+	m->kernel_fd = m->initrd_fd = m->trace_fd = m->debugcon_fd = -1;
+	m->status = prepare(m);
+	if (!m->status) {
+		if (start_child(m, PROC_MEMSVC, "hvx-memsvc", ROLE_MEMSVC) ||
+		    start_child(m, PROC_VCPU, "hvx-vcpu", ROLE_VCPU))
+			machine_end(m, HVX_EXIT_HOST);
+		if (m->state != VM_ENDING || !all_reaped(m))
+			ipc_loop_run(m->loop);
+	}
+	int status = m->status;
+	cleanup(m);
+	notify(m, status);
+	free(m);
+	return status;
+}

@@ -1,0 +1,78 @@
+/*
+ * One virtual machine as the monitor sees it.  See machine.c.
+ */
+#ifndef HVX_MONITOR_MACHINE_H
+#define HVX_MONITOR_MACHINE_H
+
+#include "common/ipc.h"
+#include "monitor/config.h"
+#include "monitor/console.h"
+#include "monitor/permit.h"
+#include "monitor/runtime.h"
+#include "monitor/spawn.h"
+
+enum { PROC_MEMSVC, PROC_VCPU, PROC_COUNT };
+#define MACHINE_MAX_CLIENTS 32
+
+/* Who is at the other end of a connection. */
+struct peer {
+	struct machine *m;
+	enum msg_role role;
+	struct ipc_conn *conn; /* NULL: free slot or gone */
+	struct proc *proc;     /* of a child */
+	enum msg_request waits; /* of a client: the request that is not answered yet, 0: none */
+};
+
+struct machine {
+	struct config cfg;
+	struct runtime rt;
+	struct ipc_loop *loop;
+	enum vm_state state;
+	int status; /* exit status once VM_ENDING */
+	struct proc proc[PROC_COUNT];
+	struct peer child[PROC_COUNT], client[MACHINE_MAX_CLIENTS];
+	struct console *console;
+	int lock_fd, listen_fd;
+	struct ipc_watch *listen_watch, *sig[8], *end_timer, *drain_timer;
+	int ram_fd, control_fd; /* until handed over; never mapped here */
+	bool region, vcpu_hello;
+	int kernel_fd, initrd_fd, trace_fd, debugcon_fd;
+	uint32_t boots;
+	uint64_t start_ns;
+	bool debug;
+	int notify_fd; /* `start`: says the status to the command that waits; -1 */
+	struct msg_counters stats;
+	uint32_t stats_due; /* bit a child whose answer is awaited */
+	int child_wstatus;
+	uint8_t buf[IPC_MAX_DATA];
+};
+
+/* Runs the VM that @cfg describes until it ends; returns the exit status of the command. */
+int machine_run(const struct config *cfg, bool debug, int notify_fd);
+
+/* ---- for the handlers in handle.c and control.c ---- */
+void machine_end(struct machine *m, int status);
+int machine_send(struct machine *m, struct peer *p, uint16_t type, int len, const int *fds, int nfds);
+int machine_configure_vcpu(struct machine *m); /* when everything it needs is there */
+int machine_command(struct machine *m, enum msg_op op);
+void machine_started(struct machine *m);
+
+/* control.c */
+int control_open(struct machine *m);
+void control_close(struct machine *m);
+int control_request(struct machine *m, struct peer *p, struct ipc_frame *f);
+void control_answer(struct machine *m, enum msg_request op, uint32_t status, const char *text);
+void control_stats_part(struct machine *m, int proc);
+
+/* handle.c: messages from children */
+int handle_hello(struct machine *m, struct peer *p, struct ipc_frame *f);
+int handle_failed(struct machine *m, struct peer *p, struct ipc_frame *f);
+int handle_sealed(struct machine *m, struct peer *p, struct ipc_frame *f);
+int handle_region(struct machine *m, struct peer *p, struct ipc_frame *f);
+int handle_running(struct machine *m, struct peer *p, struct ipc_frame *f);
+int handle_exit(struct machine *m, struct peer *p, struct ipc_frame *f);
+int handle_vcpu_state(struct machine *m, struct peer *p, struct ipc_frame *f);
+int handle_mem_stats(struct machine *m, struct peer *p, struct ipc_frame *f);
+int handle_vcpu_stats(struct machine *m, struct peer *p, struct ipc_frame *f);
+
+#endif

@@ -1,0 +1,236 @@
+/*
+ * Starting children.  Invariant: between fork and exec only async-signal-safe
+ * calls are made, and the new program starts with descriptors 0 to 3, an empty
+ * environment and no blocked or ignored signals.
+ */
+#include "monitor/spawn.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "common/child.h"
+#include "common/sandbox.h"
+
+/* Beside us (the build tree), in the libexec that goes with our bin, or where `make install` puts it. */
+static int open_program(const char *name)
+{
+	char self[PATH_MAX], path[PATH_MAX + 64];
+	ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+
+	if (n > 0) {
+		self[n] = '\0';
+		const char *dir = dirname(self);
+		static const char *const where[] = {"%s/%s", "%s/../libexec/hvx/%s"};
+		for (size_t i = 0; i < 2; i++) {
+			snprintf(path, sizeof path, i ? where[1] : where[0], dir, name);
+			int fd = open(path, O_RDONLY | O_CLOEXEC);
+			if (fd >= 0)
+				return fd;
+		}
+	}
+	snprintf(path, sizeof path, "%s/%s", HVX_LIBEXECDIR, name);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+struct exec_plan {
+	int exe, control, log, null;
+	const struct proc *p;
+	char *argv[6];
+	char args[4][96];
+};
+
+static void default_signals(void)
+{
+	sigset_t none;
+
+	for (int s = 1; s < 32; s++)
+		signal(s, SIG_DFL);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+/* In the child. */
+static void exec_program(struct exec_plan *x)
+{
+	static char *const env[] = {NULL};
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+	default_signals();
+	setsid(); /* the terminal's signals are for the monitor */
+	int exe = fcntl(x->exe, F_DUPFD_CLOEXEC, 10), control = fcntl(x->control, F_DUPFD, 10);
+	int log = fcntl(x->log, F_DUPFD, 10), null = fcntl(x->null, F_DUPFD, 10);
+	if (exe < 0 || dup2(null, 0) < 0 || dup2(null, 1) < 0 || dup2(log, 2) < 0 ||
+	    dup2(control, CHILD_CONTROL_FD) < 0)
+		_exit(127);
+	const int keep[] = {CHILD_CONTROL_FD, exe};
+	sandbox_close_fds(keep, 2);
+	syscall(SYS_execveat, exe, "", x->argv, env, AT_EMPTY_PATH);
+	static const char msg[] = "cannot execute the program\n";
+	if (write(2, msg, sizeof msg - 1) < 0)
+		_exit(126);
+	_exit(127);
+}
+
+static void on_log(void *ctx);
+
+static int open_ends(int sv[2], int lg[2])
+{
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv) < 0)
+		return -errno;
+	if (pipe2(lg, O_CLOEXEC | O_NONBLOCK) == 0)
+		return 0;
+	int rc = -errno;
+	close(sv[0]);
+	close(sv[1]);
+	return rc;
+}
+
+static void make_args(struct exec_plan *x, struct proc *p, const char *vm, bool strict, bool debug)
+{
+	int n = 0;
+
+	snprintf(x->args[0], sizeof x->args[0], "--name=%s", vm);
+	snprintf(x->args[1], sizeof x->args[1], "--sandbox=%s", strict ? "strict" : "best");
+	snprintf(x->args[2], sizeof x->args[2], "--namespaces=0x%x", p->ns);
+	x->argv[n++] = (char *)(uintptr_t)p->program;
+	for (int i = 0; i < 3; i++)
+		x->argv[n++] = x->args[i];
+	if (debug) {
+		snprintf(x->args[3], sizeof x->args[3], "--debug");
+		x->argv[n++] = x->args[3];
+	}
+	x->argv[n] = NULL;
+}
+
+static int start(struct proc *p, struct exec_plan *x, const char *vm, bool strict, bool debug)
+{
+	pid_t pid = sandbox_fork(SANDBOX_NAMESPACES, &p->ns);
+
+	if (pid < 0)
+		return (int)pid;
+	if (pid == 0) {
+		make_args(x, p, vm, strict, debug);
+		exec_program(x);
+	}
+	p->pid = pid;
+	return 0;
+}
+
+int spawn_child(struct ipc_loop *l, struct proc *p, const char *vm, bool strict, bool debug, int *control, char *err,
+		size_t len)
+{
+	int sv[2] = {-1, -1}, lg[2] = {-1, -1};
+	struct exec_plan x = {.p = p, .exe = open_program(p->program)};
+	int rc = x.exe;
+
+	x.null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	if (rc >= 0)
+		rc = x.null < 0 ? -errno : open_ends(sv, lg);
+	if (rc) {
+		snprintf(err, len, "%s: %s", p->program, strerror(-rc));
+		goto out;
+	}
+	x.control = sv[1];
+	x.log = lg[1];
+	snprintf(p->vm, sizeof p->vm, "%s", vm);
+	rc = start(p, &x, vm, strict, debug);
+	close(sv[1]);
+	close(lg[1]);
+	if (rc) {
+		snprintf(err, len, "starting %s: %s", p->program, strerror(-rc));
+		close(sv[0]);
+		close(lg[0]);
+		goto out;
+	}
+	*control = sv[0];
+	p->log_fd = lg[0];
+	p->log_limit = (struct log_limit)LOG_LIMIT_INIT(50);
+	p->log_watch = ipc_watch_fd(l, p->log_fd, IPC_READ, on_log, p);
+out:
+	if (x.exe >= 0)
+		close(x.exe);
+	if (x.null >= 0)
+		close(x.null);
+	return rc < 0 ? rc : 0;
+}
+
+void spawn_kill(struct proc *p)
+{
+	if (p->pid <= 0)
+		return;
+	p->killed = true;
+	kill(p->pid, SIGKILL);
+}
+
+/* ---- log lines: a child that was taken over may write anything, at any rate ---- */
+
+static void log_line(struct proc *p)
+{
+	p->line[p->line_len] = '\0';
+	p->line_len = 0;
+	if (!p->line[0] || !log_allow(&p->log_limit))
+		return;
+	uint32_t lost = log_lost(&p->log_limit);
+	if (lost)
+		log_warn("%u lines from %s were dropped", lost, p->name);
+	log_info("[%s] %s", p->name, p->line);
+}
+
+static void on_log(void *ctx)
+{
+	struct proc *p = ctx;
+	char buf[1024];
+
+	ssize_t n = read(p->log_fd, buf, sizeof buf);
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n <= 0) {
+		ipc_watch_enable(p->log_watch, false);
+		return;
+	}
+	for (ssize_t i = 0; i < n; i++) {
+		if (buf[i] == '\n' || p->line_len == sizeof p->line - 1)
+			log_line(p);
+		if (buf[i] != '\n')
+			p->line[p->line_len++] = buf[i];
+	}
+}
+
+void spawn_finished(struct proc *p)
+{
+	if (p->log_watch) {
+		for (int i = 0; i < 16; i++)
+			on_log(p);
+		if (p->line_len)
+			log_line(p);
+		ipc_watch_free(p->log_watch);
+		close(p->log_fd);
+	}
+	p->log_watch = NULL;
+	p->pid = 0;
+}
+
+const char *spawn_cause(int wstatus, char *buf, size_t len)
+{
+	if (WIFEXITED(wstatus)) {
+		snprintf(buf, len, "exited with status %d", WEXITSTATUS(wstatus));
+		return buf;
+	}
+	int sig = WTERMSIG(wstatus);
+	const char *name = sigabbrev_np(sig);
+	snprintf(buf, len, "killed by SIG%s%s", name ? name : "?",
+		 sig == SIGSYS ? " (a system call its seal forbids)" : "");
+	return buf;
+}

@@ -1,0 +1,45 @@
+/*
+ * Children: fork, exec, their log lines, how they died.  See spawn.c.
+ */
+#ifndef HVX_MONITOR_SPAWN_H
+#define HVX_MONITOR_SPAWN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "common/ipc.h"
+#include "common/log.h"
+#include "proto/pack.h"
+
+struct proc {
+	const char *program; /* "hvx-vcpu" */
+	const char *name;    /* "vcpu" */
+	enum msg_role role;
+	pid_t pid;	 /* 0: not running */
+	uint32_t ns;	 /* namespaces made */
+	uint32_t layers; /* reported when sealed */
+	bool hello, sealed;
+	bool killed; /* we sent SIGKILL */
+	int log_fd;
+	struct ipc_watch *log_watch;
+	struct log_limit log_limit;
+	char line[512];
+	size_t line_len;
+	char vm[MSG_NAME_MAX];
+};
+
+/*
+ * Starts p->program in namespaces of its own; its control socket is *control. Everything else it holds is
+ * /dev/null and the log pipe.  0 or a negative error with @err filled.
+ */
+int spawn_child(struct ipc_loop *l, struct proc *p, const char *vm, bool strict, bool debug, int *control, char *err,
+		size_t len);
+
+void spawn_kill(struct proc *p);     /* SIGKILL, if it runs */
+void spawn_finished(struct proc *p); /* after it was reaped: takes its last log lines */
+
+/* "exited with status 3", "killed by SIGSYS (a system call its seal forbids)" */
+const char *spawn_cause(int wstatus, char *buf, size_t len);
+
+#endif
