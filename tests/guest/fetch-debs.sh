@@ -16,7 +16,7 @@ say "fetching the guest's programs"
 rm -rf "$dir" "$dir.tmp" "$debs.tmp"
 mkdir -p "$dir.tmp" "$debs.tmp"
 # shellcheck disable=SC2086
-(cd "$debs.tmp" && apt-get download -q $list >/dev/null) || die "cannot download the guest's packages"
+(cd "$debs.tmp" && fetch $list) || die "cannot download the guest's packages"
 for d in "$debs.tmp"/*.deb; do
 	dpkg-deb -x "$d" "$dir.tmp"
 done

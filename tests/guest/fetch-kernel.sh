@@ -15,6 +15,19 @@ generic) meta=linux-image-amd64 ;;
 esac
 dir=$HVX_CACHE/kernel/$1
 
+# keep_modules ROOT DIR: a few modules that guests load in tests, with the order to load them in.
+keep_modules() {
+	release=$(ls "$1/lib/modules")
+	mkdir -p "$2/$release"
+	for m in crc32c_generic libcrc32c crc16 mbcache jbd2 ext4 loop; do
+		found=$(find "$1/lib/modules" -name "$m.ko")
+		if [ -n "$found" ]; then
+			cp "$found" "$2/$release/"
+			echo "$m.ko" >>"$2/$release/order"
+		fi
+	done
+}
+
 if [ ! -e "$dir/vmlinuz" ]; then
 	# On a fresh system apt has no lists yet.
 	apt-cache show "$meta" >/dev/null 2>&1 || as_root apt-get update -q >&2
@@ -24,10 +37,11 @@ if [ ! -e "$dir/vmlinuz" ]; then
 	tmp=$dir.tmp
 	rm -rf "$tmp" "$dir"
 	mkdir -p "$tmp"
-	(cd "$tmp" && apt-get download -q "$pkg" >&2) || die "cannot download $pkg"
+	(cd "$tmp" && fetch "$pkg") || die "cannot download $pkg"
 	dpkg-deb -R "$tmp"/*.deb "$tmp/root"
 	(cd "$tmp/root" && grep ' boot/vmlinuz-' DEBIAN/md5sums | md5sum -c --quiet >&2) || die "$pkg: vmlinuz does not match its checksum"
 	mv "$tmp"/root/boot/vmlinuz-* "$tmp/vmlinuz"
+	keep_modules "$tmp/root" "$tmp/modules"
 	echo "$pkg" >"$tmp/package"
 	rm -rf "$tmp/root" "$tmp"/*.deb
 	mv "$tmp" "$dir"

@@ -24,6 +24,15 @@ as_root() {
 	fi
 }
 
+# fetch PACKAGE...: download packages into the current directory.
+fetch() {
+	if [ "$(id -u)" = 0 ]; then
+		apt-get -q -o APT::Sandbox::User=root download "$@" >/dev/null
+	else
+		apt-get -q download "$@" >/dev/null
+	fi
+}
+
 # fresh TARGET SOURCE...: true when TARGET is there and newer than each SOURCE.
 fresh() {
 	_target=$1
