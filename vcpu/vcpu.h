@@ -110,6 +110,7 @@ struct dtable { /* GDTR, IDTR */
 
 /* ---- soft TLB (mmu/tlb.c): three of them, chosen by privilege ---- */
 #define GUEST_PAGE_SHIFT 12
+#define GUEST_PAGE_MASK  0xfffull
 #define TLB_BITS 10
 #define TLB_SIZE (1u << TLB_BITS)
 enum { TLB_USER, TLB_KERN, TLB_KERN_AC, TLB_COUNT }; /* KERN: supervisor pages only (SMAP on and
@@ -259,6 +260,7 @@ struct vcpu {
 	uint32_t xsave_caps;    /* CPUID 0xd.1 EAX as offered: xsaveopt 1, xsavec 2, xgetbv(1) 4 */
 	uint8_t amd;            /* AMD (or Hygon) rules where the vendors differ, else Intel's */
 	uint64_t tsc_adjust;
+	uint64_t amd_syscfg, amd_hwcr, amd_nb_cfg, amd_de_cfg; /* kept for the guest, without effect */
 	uint64_t pv_time_msr, pv_wall_msr; /* cpu/pvclock.c */
 	uint64_t msr_logged[4]; /* hash filter: unknown MSRs that were logged already */
 	struct cpuid_entry cpuid[CPUID_MAX];

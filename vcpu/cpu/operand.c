@@ -37,9 +37,9 @@ uint64_t insn_ea(const struct vcpu *v, const struct insn *in)
 }
 
 /* Type bits of a descriptor's access byte (SDM 3A 3.4.5.1). */
-#define T_CODE   8u
-#define T_DOWN   4u /* data: expand down */
-#define T_RW     2u /* data: writable; code: readable */
+#define T_CODE 8u
+#define T_DOWN 4u /* data: expand down */
+#define T_RW   2u /* data: writable; code: readable */
 
 bool seg_allows(const struct seg *s, uint64_t off, unsigned size, unsigned acc)
 {

@@ -76,9 +76,9 @@ int op_mem_write(struct vcpu *v, const struct insn *in, unsigned disp, const voi
 struct stack {
 	const struct seg *ss; /* checked outside 64-bit mode */
 	uint64_t sp, mask;
-	unsigned acc;  /* ACC_USER or 0 */
-	bool code64;   /* flat, canonical checks only */
-	uint32_t err;  /* error code of a stack fault */
+	unsigned acc; /* ACC_USER or 0 */
+	bool code64;  /* flat, canonical checks only */
+	uint32_t err; /* error code of a stack fault */
 };
 
 void stack_current(struct vcpu *v, struct stack *st);

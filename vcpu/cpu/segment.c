@@ -5,8 +5,8 @@
  * descriptor.  A null selector always clears base and limit, on CPUs of either
  * vendor (CPUID tells AMD guests so).
  */
-#include "common/gmem.h"
 #include "vcpu/cpu/segment.h"
+#include "common/gmem.h"
 
 bool desc_try(struct vcpu *v, uint16_t sel, struct desc *d, int *fault)
 {
@@ -58,18 +58,18 @@ int desc_fetch_wide(struct vcpu *v, uint16_t sel, unsigned vector, uint32_t ext,
 int desc_mark(struct vcpu *v, struct desc *d, uint32_t bit)
 {
 	struct walk w;
-	uint8_t *host, byte = (uint8_t)(d->hi >> 8);
+	uint8_t *host;
 
-	if (byte & bit)
+	if (d->hi & bit << 8)
 		return 0;
 	d->hi |= bit << 8;
 	if (mmu_walk(v, d->gva + 5, ACC_W | ACC_SYS, &w))
 		return -1;
 	host = gmem_ptr(v->vm->mem, w.gpa, 1);
-	if (host != NULL)
-		byte = __atomic_fetch_or(host, (uint8_t)bit, __ATOMIC_SEQ_CST);
-	byte |= (uint8_t)bit;
-	phys_write(v, w.gpa, &byte, 1); /* does the bookkeeping of writes */
+	if (host == NULL)
+		return 0; /* a descriptor table in device memory keeps its bits */
+	__atomic_fetch_or(host, (uint8_t)bit, __ATOMIC_SEQ_CST);
+	phys_written(v, w.gpa, 1);
 	return 0;
 }
 

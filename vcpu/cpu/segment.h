@@ -7,13 +7,25 @@
 #include "vcpu/cpu/operand.h"
 
 /* Descriptor types: system (S = 0) and bits of code and data. */
-enum { DT_TSS16 = 1, DT_LDT = 2, DT_TSS16_BUSY = 3, DT_CALL16 = 4, DT_TASK = 5, DT_INT16 = 6, DT_TRAP16 = 7,
-       DT_TSS32 = 9, DT_TSS32_BUSY = 11, DT_CALL32 = 12, DT_INT32 = 14, DT_TRAP32 = 15 };
-#define SEG_T_CODE   8u
-#define SEG_T_CONF   4u /* code: conforming */
-#define SEG_T_RW     2u /* code: readable; data: writable */
-#define SEG_T_ACC    1u
-#define SEG_TYPE(a)  ((a) & 15u)
+enum {
+	DT_TSS16 = 1,
+	DT_LDT = 2,
+	DT_TSS16_BUSY = 3,
+	DT_CALL16 = 4,
+	DT_TASK = 5,
+	DT_INT16 = 6,
+	DT_TRAP16 = 7,
+	DT_TSS32 = 9,
+	DT_TSS32_BUSY = 11,
+	DT_CALL32 = 12,
+	DT_INT32 = 14,
+	DT_TRAP32 = 15
+};
+#define SEG_T_CODE  8u
+#define SEG_T_CONF  4u /* code: conforming */
+#define SEG_T_RW    2u /* code: readable; data: writable */
+#define SEG_T_ACC   1u
+#define SEG_TYPE(a) ((a)&15u)
 
 struct desc {
 	uint32_t lo, hi;

@@ -44,6 +44,8 @@ int mmu_write(struct vcpu *v, uint64_t gva, const void *buf, size_t len, unsigne
 /* Physical reads and writes, RAM or MMIO. */
 void phys_read(struct vcpu *v, uint64_t gpa, void *buf, size_t len);
 void phys_write(struct vcpu *v, uint64_t gpa, const void *buf, size_t len);
+/* What phys_write does after a write to one page of RAM made through a pointer: dirty bitmap, code_written(). */
+void phys_written(struct vcpu *v, uint64_t gpa, size_t len);
 
 /* ---- flushing (mmu/tlb.c): soft TLBs, jump caches, branch cells, fetch cache ---- */
 void tlb_flush_all(struct vcpu *v);                /* global entries too: CR0.PG/WP, CR4.PGE/PAE/SMEP/..., EFER.NXE */

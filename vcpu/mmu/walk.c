@@ -15,22 +15,22 @@
 #include "vcpu/mmu/mmu.h"
 
 /* Entry bits (SDM 3A 4.3 to 4.5). */
-#define PTE_P  (1u << 0)
-#define PTE_W  (1u << 1)
-#define PTE_U  (1u << 2)
-#define PTE_A  (1u << 5)
-#define PTE_D  (1u << 6)
-#define PTE_PS (1u << 7)
-#define PTE_G  (1u << 8)
-#define PTE_NX (1ull << 63)
+#define PTE_P    (1u << 0)
+#define PTE_W    (1u << 1)
+#define PTE_U    (1u << 2)
+#define PTE_A    (1u << 5)
+#define PTE_D    (1u << 6)
+#define PTE_PS   (1u << 7)
+#define PTE_G    (1u << 8)
+#define PTE_NX   (1ull << 63)
 #define PTE_ADDR 0x000ffffffffff000ull
 
 /* #PF error code (SDM 3A 4.7). */
-#define PF_P  1u
-#define PF_W  2u
-#define PF_U  4u
+#define PF_P    1u
+#define PF_W    2u
+#define PF_U    4u
 #define PF_RSVD 8u
-#define PF_I  16u
+#define PF_I    16u
 
 #define WALK_RETRY (1u << 30) /* an entry changed under us */
 #define WALK_FAULT (1u << 31)
@@ -62,7 +62,7 @@ static uint64_t entry_read(struct vcpu *v, struct level *l, uint64_t gpa, bool w
 	return l->val;
 }
 
-static void mark_written(struct vcpu *v, uint64_t gpa, size_t len)
+void phys_written(struct vcpu *v, uint64_t gpa, size_t len)
 {
 	struct gmem *g = v->vm->mem;
 	int64_t f = gmem_frame(g, gpa);
@@ -91,7 +91,7 @@ static uint32_t entry_set(struct vcpu *v, struct level *l, bool wide, uint32_t b
 						 __ATOMIC_RELAXED);
 	if (!ok)
 		return WALK_RETRY;
-	mark_written(v, l->gpa, wide ? 8 : 4);
+	phys_written(v, l->gpa, wide ? 8 : 4);
 	return 0;
 }
 
@@ -403,7 +403,7 @@ void phys_write(struct vcpu *v, uint64_t gpa, const void *buf, size_t len)
 
 		if (host != NULL) {
 			copy(host, b, part);
-			mark_written(v, gpa, part);
+			phys_written(v, gpa, part);
 		} else {
 			mmio_write(v, gpa, b, part);
 		}

@@ -1,0 +1,348 @@
+/*
+ * The guest's CPUID: the host's, through an allow list per leaf.
+ *
+ * Invariant: a feature is shown only when the engine honours it: by running
+ * the host's instruction (then the host must have it) or by doing it itself
+ * (x2APIC, TSC deadline, NX, SMEP, SMAP, UMIP, PCID, 1G pages, ...: shown on
+ * every host).
+ *
+ * The hypervisor leaves.  0x40000000 says who we are.  A second set at
+ * 0x40000100 speaks KVM's published guest interface, the way VMMs show several
+ * interfaces side by side.  Why: Linux (kernel/tsc.c, kernel/kvmclock.c,
+ * apic/apic.c of 6.1) takes the TSC's frequency without measuring it only from
+ * leaves 0x15/0x16 on Intel, or from a hypervisor it knows; and it uses x2APIC
+ * without interrupt remapping only under a hypervisor it knows.  Of those it
+ * knows, KVM's clock is the smallest honest contract: one structure per vCPU
+ * that states tsc -> nanoseconds, which we implement in full (cpu/pvclock.c),
+ * with the flag that it is stable across vCPUs, which is true.  No other KVM
+ * feature is offered, so no hypercall is ever made.  With an invariant TSC
+ * Linux then rates its own TSC clocksource higher than kvm-clock and, TSC_ADJUST
+ * being there, runs no watchdog on it.  Leaf 0x40000010 gives the frequency in
+ * kHz to those who look there.
+ *
+ * Mitigations.  Distribution kernels pick retpolines, return thunks, VERW or
+ * page table isolation by what the CPU says of itself.  Guest code never runs
+ * on the host's predictors as its own code (it is translated), so the guest's
+ * software workarounds protect nothing; what is defended is said in
+ * hvx-internals(7).  AMD: AutoIBRS, BTC_NO, SRSO_NO, SSB_NO, TSA_*_NO.
+ * Intel: the *_NO bits of IA32_ARCH_CAPABILITIES (cpu/msr.c).
+ */
+#include "vcpu/cpu/cpuid.h"
+
+#include "vcpu/chipset/platform.h"
+#include "vcpu/cpu/operand.h"
+
+#define BIT(n) (1u << (n))
+
+/* Leaf 1 */
+#define F1C_HOST                                                                                                    \
+	(BIT(0) | BIT(1) | BIT(9) | BIT(12) | BIT(13) | BIT(19) | BIT(20) | BIT(22) | BIT(23) | BIT(25) | BIT(26) | \
+	 BIT(28) | BIT(29) | BIT(30))
+/* sse3 pclmul ssse3 fma cx16 sse4.1 sse4.2 movbe popcnt aes xsave avx f16c rdrand */
+#define F1C_OURS    (BIT(17) | BIT(21) | BIT(24) | BIT(31)) /* pcid x2apic tsc-deadline hypervisor */
+#define F1C_OSXSAVE BIT(27)
+#define F1D_HOST    (BIT(0) | BIT(4) | BIT(8) | BIT(15) | BIT(19) | BIT(23) | BIT(24) | BIT(25) | BIT(26) | BIT(27))
+/* fpu tsc cx8 cmov clfsh mmx fxsr sse sse2 ss */
+#define F1D_OURS                                                                                                 \
+	(BIT(2) | BIT(3) | BIT(5) | BIT(6) | BIT(7) | BIT(9) | BIT(11) | BIT(12) | BIT(13) | BIT(14) | BIT(16) | \
+	 BIT(17)) /* de pse msr pae mce apic sep mtrr pge mca pat pse36 */
+#define F1D_APIC BIT(9)
+#define F1D_HTT  BIT(28)
+/* Leaf 7.0 */
+#define F7B_HOST                                                                                        \
+	(BIT(3) | BIT(5) | BIT(6) | BIT(8) | BIT(9) | BIT(13) | BIT(18) | BIT(19) | BIT(23) | BIT(24) | \
+	 BIT(29)) /* bmi1 avx2 fdp-excptn bmi2 erms zero-fcs rdseed adx clflushopt clwb sha */
+#define F7B_OURS  (BIT(0) | BIT(1) | BIT(7) | BIT(10) | BIT(20)) /* fsgsbase tsc_adjust smep invpcid smap */
+#define F7C_HOST  (BIT(9) | BIT(10))                             /* vaes vpclmulqdq */
+#define F7C_OURS  (BIT(2) | BIT(22))                             /* umip rdpid */
+#define F7D_HOST  BIT(4)                                         /* fsrm */
+#define F7D_INTEL (BIT(26) | BIT(27) | BIT(29) | BIT(31))        /* spec_ctrl stibp arch_capabilities ssbd */
+/* Leaf 0x80000001 */
+#define FXC_HOST       (BIT(0) | BIT(5) | BIT(7) | BIT(8)) /* lahf abm misalignsse 3dnowprefetch */
+#define FXC_CMP_LEGACY BIT(1)
+#define FXC_TOPOEXT    BIT(22)
+#define FXD_HOST       BIT(22)                                           /* mmxext */
+#define FXD_OURS       (BIT(11) | BIT(20) | BIT(26) | BIT(27) | BIT(29)) /* syscall nx 1g rdtscp lm */
+#define FXD_SYSCALL    BIT(11)
+#define FXD_SHARED     0x0183f3ffu /* AMD repeats these of leaf 1 */
+/* Leaf 0xd.1 */
+#define XSAVE_CAPS 7u /* xsaveopt xsavec xgetbv(1) */
+/* AMD leaves */
+#define F8B_HOST  (BIT(2))                    /* xsaveerptr */
+#define F8B_OURS  (BIT(26) | BIT(29))         /* ssb_no btc_no */
+#define F21A_HOST (BIT(0) | BIT(2))           /* no_nested_data_bp, lfence serialises */
+#define F21A_OURS (BIT(6) | BIT(8) | BIT(29)) /* null selector clears base, automatic ibrs, srso_no */
+#define F21C_OURS (BIT(1) | BIT(2))           /* tsa_sq_no tsa_l1_no */
+
+#define KVM_FEATURES (BIT(1) | BIT(3) | BIT(24)) /* nop io delay, clocksource2, clocksource stable */
+
+void cpuid_host(uint32_t leaf, uint32_t subleaf, uint32_t r[4])
+{
+	__asm__ volatile("cpuid" : "=a"(r[0]), "=b"(r[1]), "=c"(r[2]), "=d"(r[3]) : "a"(leaf), "c"(subleaf));
+}
+
+static void add(struct vcpu *v, uint32_t leaf, uint32_t sub, const uint32_t r[4])
+{
+	if (v->n_cpuid < CPUID_MAX)
+		v->cpuid[v->n_cpuid++] = (struct cpuid_entry){leaf, sub, r[0], r[1], r[2], r[3]};
+}
+
+static void add_values(struct vcpu *v, uint32_t leaf, uint32_t sub, uint32_t a, uint32_t b, uint32_t c, uint32_t d)
+{
+	const uint32_t r[4] = {a, b, c, d};
+
+	add(v, leaf, sub, r);
+}
+
+/* Bits an APIC ID needs to tell @n CPUs apart. */
+static unsigned id_bits(unsigned n)
+{
+	return n <= 1 ? 0 : 32 - (unsigned)__builtin_clz(n - 1);
+}
+
+static unsigned ncpus(const struct vcpu *v)
+{
+	return v->vm->ncpus > 0 ? (unsigned)v->vm->ncpus : 1;
+}
+
+static uint64_t host_xcr0(void)
+{
+	uint32_t lo, hi, r[4];
+
+	cpuid_host(1, 0, r);
+	if (!(r[2] & F1C_OSXSAVE))
+		return 0;
+	__asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
+	return (uint64_t)hi << 32 | lo;
+}
+
+const char *cpuid_host_lacks(void)
+{
+	uint32_t r[4];
+
+	if ((host_xcr0() & 3) != 3)
+		return "xsave (CPUID 1 ECX bit 27)";
+	cpuid_host(0x80000001, 0, r);
+	if (!(r[2] & 1))
+		return "lahf in 64-bit mode (CPUID 0x80000001 ECX bit 0)";
+	return NULL;
+}
+
+static void build_basic(struct vcpu *v)
+{
+	bool avx = v->xcr0_mask & 4;
+	uint32_t r[4], n = ncpus(v);
+
+	cpuid_host(0, 0, r);
+	r[0] = 0xd;
+	add(v, 0, 0, r);
+	cpuid_host(1, 0, r);
+	r[1] = (r[1] & 0xffff) | n << 16 | (uint32_t)v->id << 24;
+	r[2] = (r[2] & F1C_HOST) | F1C_OURS;
+	if (!avx)
+		r[2] &= ~(BIT(12) | BIT(28) | BIT(29));
+	r[3] = (r[3] & F1D_HOST) | F1D_OURS | (n > 1 ? F1D_HTT : 0);
+	add(v, 1, 0, r);
+	if (!v->amd) {
+		cpuid_host(2, 0, r);
+		add(v, 2, 0, r);
+	}
+	add_values(v, 6, 0, BIT(2), 0, 0, 0); /* the APIC timer never stops */
+	cpuid_host(7, 0, r);
+	r[0] = 0;
+	r[1] = (r[1] & F7B_HOST) | F7B_OURS;
+	r[2] = (r[2] & F7C_HOST) | F7C_OURS;
+	r[3] = (r[3] & F7D_HOST) | (v->amd ? 0 : F7D_INTEL);
+	if (!avx) {
+		r[1] &= ~BIT(5);
+		r[2] &= ~(BIT(9) | BIT(10));
+	}
+	add(v, 7, 0, r);
+}
+
+/* Deterministic cache parameters (4 on Intel, 0x8000001d on AMD): the host's caches, our sharing. */
+static void build_caches(struct vcpu *v, uint32_t leaf)
+{
+	uint32_t r[4], n = ncpus(v), sub;
+
+	for (sub = 0; sub < 8; sub++) {
+		uint32_t level;
+
+		cpuid_host(leaf, sub, r);
+		if (!(r[0] & 31))
+			break;
+		level = (r[0] >> 5) & 7;
+		r[0] = (r[0] & 0x3fff) | (level >= 3 ? (n - 1) << 14 : 0);
+		if (leaf == 4)
+			r[0] |= ((1u << id_bits(n)) - 1) << 26;
+		add(v, leaf, sub, r);
+	}
+	add_values(v, leaf, sub, 0, 0, 0, 0);
+}
+
+static void build_topology(struct vcpu *v)
+{
+	uint32_t n = ncpus(v), id = (uint32_t)v->id;
+
+	add_values(v, 0xb, 0, 0, 1, 0x100, id);
+	add_values(v, 0xb, 1, id_bits(n), n, 0x201, id);
+	add_values(v, 0xb, 2, 0, 0, 2, id);
+}
+
+static void build_xsave(struct vcpu *v)
+{
+	uint32_t r[4], size = v->xcr0_mask & 4 ? 832 : 576;
+
+	add_values(v, 0xd, 0, (uint32_t)v->xcr0_mask, 576, size, 0);
+	cpuid_host(0xd, 1, r);
+	v->xsave_caps = r[0] & XSAVE_CAPS;
+	add_values(v, 0xd, 1, v->xsave_caps, 576, 0, 0);
+	if (v->xcr0_mask & 4)
+		add_values(v, 0xd, 2, 256, 576, 0, 0);
+}
+
+static void build_hypervisor(struct vcpu *v)
+{
+	uint32_t khz = (uint32_t)(v->vm->tsc_hz / 1000);
+
+	add_values(v, 0x40000000, 0, 0x40000010, 0x48585648, 0x56485856, 0x58564858); /* HVXHVXHVXHVX */
+	add_values(v, 0x40000010, 0, khz, 0, 0, 0);
+	if (khz == 0)
+		return;
+	add_values(v, CPUID_KVM_BASE, 0, CPUID_KVM_BASE + 1, 0x4b4d564b, 0x564b4d56, 0x4d); /* KVMKVMKVM\0\0\0 */
+	add_values(v, CPUID_KVM_BASE + 1, 0, KVM_FEATURES, 0, 0, 0);
+}
+
+static void build_extended(struct vcpu *v)
+{
+	uint32_t r[4], one[4], max = v->amd ? 0x80000021 : 0x80000008, n = ncpus(v);
+
+	cpuid_host(0x80000000, 0, r);
+	r[0] = max;
+	add(v, 0x80000000, 0, r);
+	cpuid_host(1, 0, one);
+	cpuid_host(0x80000001, 0, r);
+	r[2] &= FXC_HOST;
+	r[3] = (r[3] & FXD_HOST & (v->amd ? ~0u : 0)) | FXD_OURS;
+	if (v->amd) {
+		r[2] |= FXC_TOPOEXT | (n > 1 ? FXC_CMP_LEGACY : 0);
+		r[3] |= ((one[3] & F1D_HOST) | F1D_OURS) & FXD_SHARED;
+	}
+	add(v, 0x80000001, 0, r);
+	for (uint32_t leaf = 0x80000002; leaf <= 0x80000006; leaf++) {
+		cpuid_host(leaf, 0, r);
+		add(v, leaf, 0, r);
+	}
+	add_values(v, 0x80000007, 0, 0, 0, 0, BIT(8)); /* invariant TSC */
+	cpuid_host(0x80000008, 0, r);
+	r[0] = (r[0] & 0xff) | 48 << 8;
+	r[1] = v->amd ? (r[1] & F8B_HOST) | F8B_OURS : 0;
+	r[2] = v->amd ? (n - 1) | id_bits(n) << 12 : 0;
+	r[3] = 0;
+	add(v, 0x80000008, 0, r);
+}
+
+static void build_amd(struct vcpu *v)
+{
+	uint32_t r[4], max[4];
+
+	cpuid_host(0x80000000, 0, max);
+	if (max[0] >= 0x8000001a) {
+		cpuid_host(0x8000001a, 0, r);
+		add(v, 0x8000001a, 0, r);
+	}
+	if (max[0] >= 0x8000001d)
+		build_caches(v, 0x8000001d);
+	add_values(v, 0x8000001e, 0, (uint32_t)v->id, (uint32_t)v->id, 0, 0);
+	r[0] = 0;
+	if (max[0] >= 0x80000021)
+		cpuid_host(0x80000021, 0, r);
+	add_values(v, 0x80000021, 0, (r[0] & F21A_HOST) | F21A_OURS, 0, F21C_OURS, 0);
+}
+
+/* MXCSR bits the host has, from where fxsave says so. */
+static uint32_t host_mxcsr_mask(struct vcpu *v)
+{
+	uint8_t area[512] __attribute__((aligned(16)));
+	uint32_t mask;
+
+	__asm__ volatile("fxsave64 (%0)" : : "r"(area) : "memory");
+	mask = *(uint32_t *)(void *)(area + 28);
+	return mask ? mask : 0xffbf;
+}
+
+static void derive(struct vcpu *v)
+{
+	uint32_t r[4], bits;
+
+	cpuid_host(0x80000008, 0, r);
+	bits = r[0] & 0xff;
+	v->phys_rsvd = bits >= 52 ? 0 : 0x000fffffffffffffull & ~((1ull << bits) - 1);
+	v->mxcsr_mask = host_mxcsr_mask(v);
+	v->cr4_mask = CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_MCE | CR4_PGE | CR4_PCE | CR4_OSFXSR | CR4_OSXMMEXCPT |
+		      CR4_UMIP | CR4_FSGSBASE | CR4_PCIDE | CR4_OSXSAVE | CR4_SMEP | CR4_SMAP;
+}
+
+void cpuid_build(struct vcpu *v)
+{
+	uint32_t r[4];
+
+	v->n_cpuid = 0;
+	cpuid_host(0, 0, r);
+	v->amd = r[1] == 0x68747541 || r[1] == 0x6f677948; /* "Auth"enticAMD, "Hygo"nGenuine */
+	v->xcr0_mask = host_xcr0() & 7;
+	build_basic(v);
+	if (!v->amd)
+		build_caches(v, 4);
+	build_topology(v);
+	build_xsave(v);
+	build_hypervisor(v);
+	build_extended(v);
+	if (v->amd)
+		build_amd(v);
+	derive(v);
+}
+
+static bool has_subleaves(uint32_t leaf)
+{
+	return leaf == 4 || leaf == 7 || leaf == 0xb || leaf == 0xd || leaf == 0x8000001d;
+}
+
+/* What depends on the CPU's state. */
+static void adjust(struct vcpu *v, uint32_t leaf, uint32_t subleaf, uint32_t r[4])
+{
+	uint32_t size = v->xcr0 & 4 ? 832 : 576;
+	uint64_t base;
+
+	if (leaf == 1) {
+		if (v->cr4 & CR4_OSXSAVE)
+			r[2] |= F1C_OSXSAVE;
+		if (platform_apic_rdmsr(v->vm->plat, v, 0x1b, &base) == 0 && !(base & BIT(11)))
+			r[3] &= ~F1D_APIC;
+	} else if (leaf == 0xd && subleaf <= 1) {
+		r[1] = size;
+	} else if (leaf == 0x80000001 && !v->amd && !in_code64(v)) {
+		r[3] &= ~FXD_SYSCALL;
+	}
+}
+
+void cpuid_query(struct vcpu *v, uint32_t leaf, uint32_t subleaf, uint32_t r[4])
+{
+	r[0] = r[1] = r[2] = r[3] = 0;
+	if (leaf == 0xb && subleaf > 2) { /* levels that do not exist still tell the APIC ID */
+		r[2] = subleaf & 0xff;
+		r[3] = (uint32_t)v->id;
+	}
+	for (uint32_t i = 0; i < v->n_cpuid; i++) {
+		const struct cpuid_entry *e = &v->cpuid[i];
+
+		if (e->leaf != leaf || (has_subleaves(leaf) && e->subleaf != subleaf))
+			continue;
+		r[0] = e->eax;
+		r[1] = e->ebx;
+		r[2] = e->ecx;
+		r[3] = e->edx;
+		adjust(v, leaf, subleaf, r);
+		return;
+	}
+}

@@ -1,0 +1,145 @@
+/*
+ * syscall and its kin, and the instructions of far transfers.
+ *
+ * Invariant: the segments these load are flat whatever the descriptor tables say.
+ *
+ * Vendors differ (APM 3 SYSCALL, SYSENTER; SDM 2 the same): AMD has syscall in
+ * every mode but no sysenter in long mode; Intel has sysenter in every mode but
+ * syscall in 64-bit mode only.  struct vcpu's `amd` decides, as CPUID tells.
+ */
+#include "vcpu/cpu/flags.h"
+#include "vcpu/cpu/segment.h"
+#include "vcpu/cpu/sysinsn.h"
+
+static void load_flat(struct vcpu *v, unsigned seg, unsigned sel, uint32_t attr, unsigned dpl)
+{
+	struct seg *s = &v->seg[seg];
+
+	s->sel = (uint16_t)sel;
+	s->base = 0;
+	s->limit = 0xffffffff;
+	s->attr = attr | dpl << 5;
+}
+
+/* Enters ring @cpl at @rip with flat CS = @cs and SS = @ss. */
+static void enter_flat(struct vcpu *v, unsigned cs, unsigned ss, uint32_t code_attr, unsigned cpl, uint64_t rip)
+{
+	load_flat(v, SEG_CS, (cs & ~3u) | cpl, code_attr, cpl);
+	load_flat(v, SEG_SS, (ss & ~3u) | cpl, SEG_FLAT_DATA, cpl);
+	v->cpl = (uint8_t)cpl;
+	v->rip = rip;
+	vcpu_update_mode(v);
+}
+
+int sys_syscall(struct vcpu *v, const struct insn *in)
+{
+	unsigned cs = (uint16_t)(v->star >> 32) & 0xfffc;
+	uint64_t next = insn_next(v, in), fl = vcpu_rflags(v);
+
+	if (!(v->efer & EFER_SCE) || !(v->cr0 & CR0_PE) || (!v->amd && !in_code64(v)))
+		return raise_ud(v);
+	if (!in_long_mode(v)) { /* AMD's legacy form */
+		v->regs[R_CX] = (uint32_t)next;
+		flags_put(v, fl & ~(uint64_t)(RFL_IF | RFL_VM | RFL_RF));
+		enter_flat(v, cs, cs + 8, SEG_FLAT_CODE32, 0, (uint32_t)v->star);
+		return 0;
+	}
+	v->regs[R_CX] = next;
+	v->regs[R_11] = fl & ~(uint64_t)RFL_RF;
+	flags_put(v, fl & ~v->sfmask & ~(uint64_t)RFL_RF);
+	enter_flat(v, cs, cs + 8, SEG_FLAT_CODE64, 0, in_code64(v) ? v->lstar : v->cstar);
+	return 0;
+}
+
+int sys_sysret(struct vcpu *v, const struct insn *in)
+{
+	unsigned base = (uint16_t)(v->star >> 48);
+	uint64_t rip = v->regs[R_CX];
+
+	if (!(v->efer & EFER_SCE) || !(v->cr0 & CR0_PE) || (!v->amd && !in_code64(v)))
+		return raise_ud(v);
+	if (v->cpl != 0)
+		return raise_gp(v, 0);
+	if (!in_long_mode(v)) {
+		v->iflag = 1;
+		enter_flat(v, base, base + 8, SEG_FLAT_CODE32, 3, (uint32_t)rip);
+		return 0;
+	}
+	if (in->opsize == 8 && !is_canonical(rip))
+		return raise_gp(v, 0); /* AMD faults after the switch, which is what makes it dangerous */
+	flags_put(v, v->regs[R_11] & RFL_ALL & ~(uint64_t)(RFL_RF | RFL_VM));
+	if (in->opsize == 8)
+		enter_flat(v, base + 16, base + 8, SEG_FLAT_CODE64, 3, rip);
+	else
+		enter_flat(v, base, base + 8, SEG_FLAT_CODE32, 3, (uint32_t)rip);
+	return 0;
+}
+
+int sys_sysenter(struct vcpu *v, const struct insn *in)
+{
+	bool lm = in_long_mode(v);
+	unsigned cs = (unsigned)v->sysenter_cs & 0xfffc;
+
+	if (v->amd && lm)
+		return raise_ud(v);
+	if (!(v->cr0 & CR0_PE) || cs == 0)
+		return raise_gp(v, 0);
+	flags_put(v, vcpu_rflags(v) & ~(uint64_t)(RFL_IF | RFL_VM | RFL_RF));
+	v->regs[R_SP] = lm ? v->sysenter_esp : (uint32_t)v->sysenter_esp;
+	enter_flat(v, cs, cs + 8, lm ? SEG_FLAT_CODE64 : SEG_FLAT_CODE32, 0,
+		   lm ? v->sysenter_eip : (uint32_t)v->sysenter_eip);
+	return 0;
+}
+
+int sys_sysexit(struct vcpu *v, const struct insn *in)
+{
+	unsigned cs = (unsigned)v->sysenter_cs & 0xfffc;
+	uint64_t sp = v->regs[R_CX], rip = v->regs[R_DX];
+
+	if (v->amd && in_long_mode(v))
+		return raise_ud(v);
+	if (!(v->cr0 & CR0_PE) || cs == 0 || v->cpl != 0)
+		return raise_gp(v, 0);
+	if (in->opsize == 8) {
+		if (!is_canonical(sp) || !is_canonical(rip))
+			return raise_gp(v, 0);
+		v->regs[R_SP] = sp;
+		enter_flat(v, cs + 32, cs + 40, SEG_FLAT_CODE64, 3, rip);
+	} else {
+		v->regs[R_SP] = (uint32_t)sp;
+		enter_flat(v, cs + 16, cs + 24, SEG_FLAT_CODE32, 3, (uint32_t)rip);
+	}
+	return 0;
+}
+
+/* Offset and selector of a far jmp or call: immediate, or m16:16, m16:32, m16:64. */
+static int far_pointer(struct vcpu *v, const struct insn *in, uint64_t *off, uint16_t *sel)
+{
+	*off = (uint64_t)in->imm;
+	*sel = (uint16_t)in->imm2;
+	if (!in->has_mem)
+		return 0;
+	*off = 0;
+	return op_mem_read(v, in, 0, off, in->opsize) || op_mem_read(v, in, in->opsize, sel, 2) ? -1 : 0;
+}
+
+int sys_far_jmp(struct vcpu *v, const struct insn *in)
+{
+	uint64_t off;
+	uint16_t sel;
+
+	return far_pointer(v, in, &off, &sel) ? -1 : far_jump(v, sel, off, in->opsize);
+}
+
+int sys_far_call(struct vcpu *v, const struct insn *in)
+{
+	uint64_t off;
+	uint16_t sel;
+
+	return far_pointer(v, in, &off, &sel) ? -1 : far_call(v, sel, off, in->opsize, insn_next(v, in));
+}
+
+int sys_far_ret(struct vcpu *v, const struct insn *in)
+{
+	return far_return(v, in->opsize, (uint16_t)in->imm);
+}

@@ -1,0 +1,119 @@
+/*
+ * Flags, software interrupts and iret.
+ *
+ * Invariant: IF changes only at CPL <= IOPL, IOPL only at CPL 0 (SDM 3A 6.8.1).
+ */
+#include "vcpu/cpu/exception.h"
+#include "vcpu/cpu/flags.h"
+#include "vcpu/cpu/segment.h"
+#include "vcpu/cpu/sysinsn.h"
+
+static bool io_privileged(const struct vcpu *v)
+{
+	return v->cpl <= flags_iopl(v);
+}
+
+int sys_cli(struct vcpu *v, const struct insn *in)
+{
+	if (!io_privileged(v))
+		return raise_gp(v, 0);
+	v->iflag = 0;
+	return insn_done(v, in);
+}
+
+int sys_sti(struct vcpu *v, const struct insn *in)
+{
+	if (!io_privileged(v))
+		return raise_gp(v, 0);
+	if (!v->iflag)
+		v->int_shadow = 1;
+	v->iflag = 1;
+	return insn_done(v, in);
+}
+
+int sys_pushf(struct vcpu *v, const struct insn *in)
+{
+	struct stack st;
+
+	stack_current(v, &st);
+	if (stack_push(v, &st, vcpu_rflags(v) & ~(uint64_t)(RFL_VM | RFL_RF), in->opsize))
+		return -1;
+	stack_commit(v, &st);
+	return insn_done(v, in);
+}
+
+int sys_popf(struct vcpu *v, const struct insn *in)
+{
+	uint64_t mask = RFL_ARITH | RFL_DF | RFL_TF | RFL_NT, fl, old = vcpu_rflags(v);
+	struct stack st;
+
+	stack_current(v, &st);
+	if (stack_pop(v, &st, &fl, in->opsize))
+		return -1;
+	if (in->opsize > 2)
+		mask |= RFL_AC | RFL_ID;
+	if (io_privileged(v))
+		mask |= RFL_IF;
+	if (v->cpl == 0)
+		mask |= RFL_IOPL;
+	stack_commit(v, &st);
+	flags_put(v, ((old & ~mask) | (fl & mask)) & ~(uint64_t)RFL_RF);
+	if ((old ^ fl) & mask & RFL_SYS)
+		vcpu_update_mode(v);
+	return insn_done(v, in);
+}
+
+int sys_hlt(struct vcpu *v, const struct insn *in)
+{
+	if (v->cpl != 0)
+		return raise_gp(v, 0);
+	v->halted = 1;
+	v->stats.hlts++;
+	return insn_done(v, in);
+}
+
+int sys_int(struct vcpu *v, const struct insn *in)
+{
+	return cpu_soft_int(v, (uint8_t)in->imm, EVENT_SOFT, insn_next(v, in));
+}
+
+int sys_int1(struct vcpu *v, const struct insn *in)
+{
+	return cpu_soft_int(v, EXC_DB, EVENT_INT1, insn_next(v, in));
+}
+
+int sys_int3(struct vcpu *v, const struct insn *in)
+{
+	return cpu_soft_int(v, EXC_BP, EVENT_SOFT, insn_next(v, in));
+}
+
+int sys_into(struct vcpu *v, const struct insn *in)
+{
+	if (!(vcpu_rflags(v) & RFL_OF))
+		return insn_done(v, in);
+	return cpu_soft_int(v, EXC_OF, EVENT_SOFT, insn_next(v, in));
+}
+
+int sys_iret(struct vcpu *v, const struct insn *in)
+{
+	return far_iret(v, in->opsize);
+}
+
+static int set_ac(struct vcpu *v, const struct insn *in, uint32_t ac)
+{
+	if (v->cpl != 0 || !(v->cr4_mask & CR4_SMAP))
+		return raise_ud(v);
+	v->sysflags = (v->sysflags & ~RFL_AC) | ac;
+	vcpu_update_mode(v);
+	return insn_done(v, in);
+}
+
+int sys_clac(struct vcpu *v, const struct insn *in)
+{
+	return set_ac(v, in, 0);
+}
+
+int sys_stac(struct vcpu *v, const struct insn *in)
+{
+	return set_ac(v, in, RFL_AC);
+}

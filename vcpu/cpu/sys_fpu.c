@@ -1,0 +1,351 @@
+/*
+ * Saving and restoring extended state: the host's own instructions, run on an
+ * aligned copy of the guest's memory with the guest's XCR0.
+ *
+ * Invariant: nothing a guest can put in memory makes a host instruction here
+ * fault: every reserved bit is checked on the copy that is then loaded.
+ */
+#include "common/gmem.h"
+#include "vcpu/cpu/sysinsn.h"
+
+#define XS_LEGACY     512u
+#define XS_HEADER     576u /* legacy area and header */
+#define XS_FULL       832u /* with AVX, in the standard and in the compacted form */
+#define XS_SSE        2u
+#define XS_AVX        4u
+#define XCOMP_COMPACT (1ull << 63)
+
+/* xmm8-15 and the upper halves of ymm8-15: outside 64-bit code they are neither saved nor loaded. */
+#define HIGH_XMM 288u
+#define HIGH_YMM 704u
+#define HIGH_LEN 128u
+
+struct xarea {
+	uint8_t b[XS_FULL];
+} __attribute__((aligned(64)));
+
+static uint64_t get64(const struct xarea *x, unsigned off)
+{
+	return *(const uint64_t *)(const void *)(x->b + off);
+}
+
+static void copy_part(struct xarea *to, const struct xarea *from, unsigned off)
+{
+	for (unsigned i = 0; i < HIGH_LEN; i++)
+		to->b[off + i] = from->b[off + i];
+}
+
+/* #NM and #UD of the xsave family (SDM 2). */
+static int xsave_allowed(struct vcpu *v)
+{
+	if (!(v->cr4 & CR4_OSXSAVE))
+		return raise_ud(v);
+	if (v->cr0 & CR0_TS)
+		return raise_exception(v, EXC_NM);
+	vcpu_fpu_in(v);
+	return 0;
+}
+
+/* Linear address of the memory operand with its alignment; #GP(0) when misaligned. */
+static int area_linear(struct vcpu *v, const struct insn *in, unsigned size, unsigned align, unsigned acc,
+		       uint64_t *lin)
+{
+	if (insn_linear(v, in, insn_ea(v, in), size, acc, lin))
+		return -1;
+	return *lin & (align - 1) ? raise_gp(v, 0) : 0;
+}
+
+static void run_save(const struct insn *in, void *area, uint64_t rfbm)
+{
+	uint32_t lo = (uint32_t)rfbm, hi = rfbm >> 32;
+
+#define RUN(insn) __asm__ volatile(insn " (%0)" : : "r"(area), "a"(lo), "d"(hi) : "memory")
+	if (in->sysop == SYS_XSAVEC) {
+		if (in->rex_w)
+			RUN("xsavec64");
+		else
+			RUN("xsavec");
+	} else if (in->rex_w) { /* xsaveopt's optimisation depends on addresses: save whole */
+		RUN("xsave64");
+	} else {
+		RUN("xsave");
+	}
+#undef RUN
+}
+
+/* In one page of RAM the host's instruction can work in place: saving checks nothing in memory. */
+static bool save_in_place(struct vcpu *v, const struct insn *in, uint64_t lin, unsigned size, uint64_t rfbm, int *r)
+{
+	struct walk w;
+	void *host;
+
+	if (in->code_size != 8 || (lin & 4095) + size > 4096)
+		return false;
+	*r = mmu_walk(v, lin, mmu_acc(v, ACC_W), &w);
+	if (*r)
+		return true;
+	host = gmem_ptr(v->vm->mem, w.gpa, size);
+	if (host == NULL)
+		return false;
+	run_save(in, host, rfbm);
+	phys_written(v, w.gpa, size);
+	return true;
+}
+
+static int do_xsave(struct vcpu *v, const struct insn *in)
+{
+	uint64_t rfbm = ((uint32_t)v->regs[R_AX] | v->regs[R_DX] << 32) & v->xcr0, lin;
+	unsigned size = rfbm & XS_AVX ? XS_FULL : XS_HEADER;
+	struct xarea x, old;
+	struct walk w;
+	int r = 0;
+
+	if (xsave_allowed(v) || area_linear(v, in, size, 64, ACC_W, &lin))
+		return -1;
+	if (save_in_place(v, in, lin, size, rfbm, &r))
+		return r ? -1 : insn_done(v, in);
+	if (mmu_walk(v, lin, mmu_acc(v, ACC_W), &w) || mmu_read(v, lin, x.b, size, mmu_acc(v, ACC_R)))
+		return -1;
+	old = x;
+	run_save(in, &x, rfbm);
+	if (in->code_size != 8) {
+		copy_part(&x, &old, HIGH_XMM);
+		if (size == XS_FULL)
+			copy_part(&x, &old, HIGH_YMM);
+	}
+	return mmu_write(v, lin, x.b, size, mmu_acc(v, ACC_W)) ? -1 : insn_done(v, in);
+}
+
+int sys_xsave(struct vcpu *v, const struct insn *in)
+{
+	return do_xsave(v, in);
+}
+
+int sys_xsaveopt(struct vcpu *v, const struct insn *in)
+{
+	return v->xsave_caps & 1 ? do_xsave(v, in) : raise_ud(v);
+}
+
+int sys_xsavec(struct vcpu *v, const struct insn *in)
+{
+	return v->xsave_caps & 2 ? do_xsave(v, in) : raise_ud(v);
+}
+
+/* Header and MXCSR checks of xrstor (SDM 1 13.8). */
+static bool header_ok(const struct vcpu *v, const struct xarea *x, uint64_t rfbm)
+{
+	uint64_t bv = get64(x, 512), comp = get64(x, 520);
+	bool compact = comp & XCOMP_COMPACT;
+	uint32_t mxcsr = *(const uint32_t *)(const void *)(x->b + 24);
+	bool loads_mxcsr = compact ? (rfbm & bv & XS_SSE) : (rfbm & (XS_SSE | XS_AVX)) != 0;
+
+	if (get64(x, 528))
+		return false;
+	if (!compact && (comp || (bv & ~v->xcr0)))
+		return false;
+	if (compact && (!(v->xsave_caps & 2) || (comp & ~XCOMP_COMPACT & ~v->xcr0) || (bv & ~comp)))
+		return false;
+	for (unsigned o = 536; compact && o < XS_HEADER; o += 8)
+		if (get64(x, o))
+			return false;
+	return !loads_mxcsr || !(mxcsr & ~v->mxcsr_mask);
+}
+
+static void zero(struct xarea *x)
+{
+	for (unsigned i = 0; i < XS_FULL; i += 8)
+		*(volatile uint64_t *)(void *)(x->b + i) = 0;
+}
+
+static void snapshot(struct xarea *x)
+{
+	zero(x);
+	__asm__ volatile("xsave64 (%0)" : : "r"(x), "a"(7), "d"(0) : "memory");
+}
+
+/* After a load outside 64-bit code: registers 8 to 15 as they were. */
+static void put_back_high(const struct xarea *old)
+{
+	struct xarea now;
+
+	snapshot(&now);
+	copy_part(&now, old, HIGH_XMM);
+	copy_part(&now, old, HIGH_YMM);
+	*(uint64_t *)(void *)(now.b + 512) |= get64(old, 512) & (XS_SSE | XS_AVX);
+	__asm__ volatile("xrstor64 (%0)" : : "r"(&now), "a"(7), "d"(0) : "memory");
+}
+
+int sys_xrstor(struct vcpu *v, const struct insn *in)
+{
+	uint64_t rfbm = ((uint32_t)v->regs[R_AX] | v->regs[R_DX] << 32) & v->xcr0, lin;
+	struct xarea x, old;
+
+	if (xsave_allowed(v) || area_linear(v, in, XS_HEADER, 64, ACC_R, &lin))
+		return -1;
+	if (mmu_read(v, lin, x.b, XS_HEADER, mmu_acc(v, ACC_R)))
+		return -1;
+	if (!header_ok(v, &x, rfbm))
+		return raise_gp(v, 0);
+	if ((rfbm & get64(&x, 512) & XS_AVX) &&
+	    mmu_read(v, lin + XS_HEADER, x.b + XS_HEADER, XS_FULL - XS_HEADER, mmu_acc(v, ACC_R)))
+		return -1;
+	if (in->code_size != 8)
+		snapshot(&old);
+	if (in->rex_w)
+		__asm__ volatile("xrstor64 (%0)" : : "r"(&x), "a"((uint32_t)rfbm), "d"(0) : "memory");
+	else
+		__asm__ volatile("xrstor (%0)" : : "r"(&x), "a"((uint32_t)rfbm), "d"(0) : "memory");
+	if (in->code_size != 8)
+		put_back_high(&old);
+	return insn_done(v, in);
+}
+
+static int fxsave_allowed(struct vcpu *v)
+{
+	if (v->cr0 & CR0_EM)
+		return raise_ud(v);
+	if (v->cr0 & CR0_TS)
+		return raise_exception(v, EXC_NM);
+	vcpu_fpu_in(v);
+	return 0;
+}
+
+int sys_fxsave(struct vcpu *v, const struct insn *in)
+{
+	struct xarea x, old;
+	struct walk w;
+	uint64_t lin;
+
+	if (fxsave_allowed(v) || area_linear(v, in, XS_LEGACY, 16, ACC_W, &lin))
+		return -1;
+	if (mmu_walk(v, lin, mmu_acc(v, ACC_W), &w) || mmu_read(v, lin, x.b, XS_LEGACY, mmu_acc(v, ACC_R)))
+		return -1;
+	old = x;
+	if (in->rex_w)
+		__asm__ volatile("fxsave64 (%0)" : : "r"(&x) : "memory");
+	else
+		__asm__ volatile("fxsave (%0)" : : "r"(&x) : "memory");
+	if (in->code_size != 8)
+		copy_part(&x, &old, HIGH_XMM);
+	return mmu_write(v, lin, x.b, XS_LEGACY, mmu_acc(v, ACC_W)) ? -1 : insn_done(v, in);
+}
+
+int sys_fxrstor(struct vcpu *v, const struct insn *in)
+{
+	struct xarea x, old;
+	uint64_t lin;
+
+	if (fxsave_allowed(v) || area_linear(v, in, XS_LEGACY, 16, ACC_R, &lin))
+		return -1;
+	if (mmu_read(v, lin, x.b, XS_LEGACY, mmu_acc(v, ACC_R)))
+		return -1;
+	if (*(const uint32_t *)(const void *)(x.b + 24) & ~v->mxcsr_mask)
+		return raise_gp(v, 0);
+	if (in->code_size != 8) {
+		snapshot(&old);
+		copy_part(&x, &old, HIGH_XMM);
+	}
+	if (in->rex_w)
+		__asm__ volatile("fxrstor64 (%0)" : : "r"(&x) : "memory");
+	else
+		__asm__ volatile("fxrstor (%0)" : : "r"(&x) : "memory");
+	return insn_done(v, in);
+}
+
+static int x87_allowed(struct vcpu *v)
+{
+	if (v->cr0 & (CR0_EM | CR0_TS))
+		return raise_exception(v, EXC_NM);
+	vcpu_fpu_in(v);
+	return 0;
+}
+
+/* frstor and fldenv wait: an unmasked exception that is pending comes first. */
+static int x87_wait(struct vcpu *v)
+{
+	uint16_t sw;
+
+	__asm__ volatile("fnstsw %0" : "=a"(sw));
+	return sw & 0x80 ? raise_exception(v, EXC_MF) : 0;
+}
+
+/* Runs an x87 environment instruction with the guest's operand size. */
+#define RUN_X87(in, insn, area)                                                                   \
+	do {                                                                                      \
+		if ((in)->opsize == 2)                                                            \
+			__asm__ volatile(".byte 0x66\n\t" insn " (%0)" : : "r"(area) : "memory"); \
+		else                                                                              \
+			__asm__ volatile(insn " (%0)" : : "r"(area) : "memory");                  \
+	} while (0)
+
+static unsigned env_size(const struct insn *in)
+{
+	return in->opsize == 2 ? 14 : 28;
+}
+
+/* Stores of the environment: every byte of memory is checked before the FPU changes. */
+static int store_env(struct vcpu *v, const struct insn *in, unsigned size, bool all)
+{
+	struct xarea x;
+	struct walk w;
+	uint64_t lin;
+
+	if (x87_allowed(v) || insn_linear(v, in, insn_ea(v, in), size, ACC_W, &lin))
+		return -1;
+	if (mmu_walk(v, lin, mmu_acc(v, ACC_W), &w) || mmu_walk(v, lin + size - 1, mmu_acc(v, ACC_W), &w))
+		return -1;
+	if (all)
+		RUN_X87(in, "fnsave", &x);
+	else
+		RUN_X87(in, "fnstenv", &x);
+	return mmu_write(v, lin, x.b, size, mmu_acc(v, ACC_W)) ? -1 : insn_done(v, in);
+}
+
+static int load_env(struct vcpu *v, const struct insn *in, unsigned size, bool all)
+{
+	struct xarea x;
+
+	if (x87_allowed(v) || x87_wait(v) || op_mem_read(v, in, 0, x.b, size))
+		return -1;
+	if (all)
+		RUN_X87(in, "frstor", &x);
+	else
+		RUN_X87(in, "fldenv", &x);
+	return insn_done(v, in);
+}
+
+int sys_fnsave(struct vcpu *v, const struct insn *in)
+{
+	return store_env(v, in, env_size(in) + 80, true);
+}
+
+int sys_frstor(struct vcpu *v, const struct insn *in)
+{
+	return load_env(v, in, env_size(in) + 80, true);
+}
+
+int sys_fnstenv(struct vcpu *v, const struct insn *in)
+{
+	return store_env(v, in, env_size(in), false);
+}
+
+int sys_fldenv(struct vcpu *v, const struct insn *in)
+{
+	return load_env(v, in, env_size(in), false);
+}
+
+/* Why an x87 or vector instruction may not run now (SDM 3A tables 2-2 and 13-2). */
+int sys_nm(struct vcpu *v, const struct insn *in)
+{
+	bool sse = in->isa == ISA_SSE || in->isa == ISA_AVX;
+
+	if (in->isa == ISA_AVX && (!(v->cr4 & CR4_OSXSAVE) || (v->xcr0 & 6) != 6))
+		return raise_ud(v);
+	if (in->isa == ISA_SSE && !(v->cr4 & CR4_OSFXSR))
+		return raise_ud(v);
+	if ((v->cr0 & CR0_EM) && (in->isa == ISA_MMX || in->isa == ISA_SSE))
+		return raise_ud(v);
+	if (sse && !(v->cr0 & CR0_TS))
+		return raise_ud(v);
+	return raise_exception(v, EXC_NM);
+}
