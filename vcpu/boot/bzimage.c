@@ -1,0 +1,196 @@
+/*
+ * Linux bzImage by the 64-bit boot protocol (Documentation/arch/x86/boot.rst).
+ *
+ * Invariant: the kernel gets [load, load + init_size) for itself; nothing else
+ * that we put into memory lies in it.
+ */
+#include <string.h>
+
+#include "common/gmem.h"
+#include "vcpu/boot/load.h"
+#include "vcpu/cpu/reset.h"
+#include "vcpu/vcpu.h"
+
+enum { /* offsets in the file's first sectors and in the zero page */
+       ZP_EXT_MEM_K = 0x002,
+       ZP_RSDP = 0x070,
+       ZP_EXT_RAMDISK = 0x0c0,
+       ZP_EXT_RAMDISK_SIZE = 0x0c4,
+       ZP_EXT_CMDLINE = 0x0c8,
+       ZP_ALT_MEM_K = 0x1e0,
+       ZP_E820_COUNT = 0x1e8,
+       H_SETUP_SECTS = 0x1f1,
+       H_SYSSIZE = 0x1f4,
+       H_VID_MODE = 0x1fa,
+       H_BOOT_FLAG = 0x1fe,
+       H_JUMP = 0x201,
+       H_MAGIC = 0x202,
+       H_VERSION = 0x206,
+       H_LOADER = 0x210,
+       H_LOADFLAGS = 0x211,
+       H_RAMDISK = 0x218,
+       H_RAMDISK_SIZE = 0x21c,
+       H_CMDLINE = 0x228,
+       H_INITRD_MAX = 0x22c,
+       H_ALIGN = 0x230,
+       H_RELOCATABLE = 0x234,
+       H_XLOADFLAGS = 0x236,
+       H_CMDLINE_SIZE = 0x238,
+       H_SETUP_DATA = 0x250,
+       H_PREF_ADDRESS = 0x258,
+       H_INIT_SIZE = 0x260,
+       H_END = 0x290,
+       ZP_E820 = 0x2d0
+};
+
+#define LOADED_HIGH 0x01
+#define XLF_64      0x01
+#define ENTRY_64    0x200
+#define CS_64       0x10 /* the selectors the protocol asks for */
+
+struct bzimage {
+	uint64_t setup_len, payload; /* the file: real-mode part, then the kernel */
+	uint64_t load, init_size;
+};
+
+bool bzimage_match(const struct boot *b)
+{
+	return get16(b->head + H_BOOT_FLAG) == 0xaa55 && !memcmp(b->head + H_MAGIC, "HdrS", 4);
+}
+
+static int check_header(struct boot *b, struct bzimage *z)
+{
+	const uint8_t *h = b->head;
+	unsigned version = get16(h + H_VERSION), sects = h[H_SETUP_SECTS] ? h[H_SETUP_SECTS] : 4;
+	uint64_t syssize = (uint64_t)get32(h + H_SYSSIZE) * 16;
+
+	if (version < 0x20c)
+		return boot_fail(b, "bzImage: boot protocol %u.%02u, 2.12 is needed", version >> 8, version & 0xff);
+	if (!(h[H_LOADFLAGS] & LOADED_HIGH))
+		return boot_fail(b, "bzImage: a zImage (loaded low) can not be started");
+	if (!(get16(h + H_XLOADFLAGS) & XLF_64))
+		return boot_fail(b, "bzImage: no 64-bit entry point (a 32-bit kernel)");
+	z->setup_len = (sects + 1) * 512ull;
+	if (z->setup_len >= b->kernel_size)
+		return boot_fail(b, "bzImage is truncated: %u setup sectors, but the file has %llu bytes", sects,
+				 (unsigned long long)b->kernel_size);
+	z->payload = b->kernel_size - z->setup_len;
+	if (!syssize || syssize > z->payload + 15)
+		return boot_fail(b, "bzImage is truncated: header says %llu bytes of kernel, the file has %llu",
+				 (unsigned long long)syssize, (unsigned long long)z->payload);
+	if (syssize < z->payload)
+		z->payload = syssize; /* a signature follows */
+	z->init_size = get32(h + H_INIT_SIZE);
+	if (z->init_size < z->payload)
+		return boot_fail(b, "bzImage: init_size %#llx is less than the kernel itself (%#llx)",
+				 (unsigned long long)z->init_size, (unsigned long long)z->payload);
+	return 0;
+}
+
+static int place(struct boot *b, struct bzimage *z)
+{
+	uint64_t align = get32(b->head + H_ALIGN), pref = get64(b->head + H_PREF_ADDRESS);
+
+	z->load = pref;
+	if (!memmap_usable(&b->map, pref, z->init_size) && b->head[H_RELOCATABLE]) {
+		if (!align || (align & (align - 1)))
+			return boot_fail(b, "bzImage: kernel_alignment %#llx is not a power of two",
+					 (unsigned long long)align);
+		z->load = (0x100000 + align - 1) & ~(align - 1);
+	}
+	if (!memmap_usable(&b->map, z->load, z->init_size))
+		return boot_fail(b, "bzImage needs %llu KiB of RAM at %#llx, the guest has %llu MiB",
+				 (unsigned long long)(z->init_size >> 10), (unsigned long long)z->load,
+				 (unsigned long long)(b->mem->size >> 20));
+	if (z->load < 0x100000)
+		return boot_fail(b, "bzImage: load address %#llx is below 1 MiB", (unsigned long long)z->load);
+	return boot_claim(b, z->load, z->init_size, "kernel");
+}
+
+static void fill_e820(const struct boot *b, uint8_t *zp)
+{
+	for (unsigned i = 0; i < b->map.n; i++) {
+		uint8_t *e = zp + ZP_E820 + 20 * i;
+
+		put64(e, b->map.e[i].base);
+		put64(e + 8, b->map.e[i].len);
+		put32(e + 16, b->map.e[i].type);
+	}
+	zp[ZP_E820_COUNT] = (uint8_t)b->map.n;
+}
+
+static int zero_page(struct boot *b)
+{
+	unsigned end = H_MAGIC + b->head[H_JUMP]; /* end of the setup header, by its jump instruction */
+	uint64_t ext = (b->mem->low - 0x100000) >> 10;
+	uint8_t zp[4096] = {0};
+
+	if (end > H_END)
+		end = H_END;
+	memcpy(zp + H_SETUP_SECTS, b->head + H_SETUP_SECTS, end - H_SETUP_SECTS);
+	zp[H_LOADER] = 0xff; /* no number assigned */
+	zp[H_LOADFLAGS] = LOADED_HIGH;
+	put16(zp + H_VID_MODE, 0xffff);
+	put32(zp + H_RAMDISK, (uint32_t)b->initrd);
+	put32(zp + H_RAMDISK_SIZE, (uint32_t)b->initrd_size);
+	put32(zp + ZP_EXT_RAMDISK, (uint32_t)(b->initrd >> 32));
+	put32(zp + ZP_EXT_RAMDISK_SIZE, (uint32_t)(b->initrd_size >> 32));
+	put32(zp + H_CMDLINE, BOOT_CMDLINE);
+	put64(zp + H_SETUP_DATA, 0);
+	put64(zp + ZP_RSDP, b->rsdp);
+	put16(zp + ZP_EXT_MEM_K, ext > 0xfc00 ? 0xfc00 : (uint16_t)ext);
+	put32(zp + ZP_ALT_MEM_K, (uint32_t)ext);
+	fill_e820(b, zp);
+	return boot_write(b, BOOT_PARAMS, zp, sizeof(zp), "boot parameters");
+}
+
+/* The first 4 GiB mapped one to one in 2 MiB pages: a PML4, a PDPT, four page directories. */
+static int identity_tables(struct boot *b)
+{
+	uint8_t page[4096] = {0};
+	uint64_t pdpt = BOOT_TABLES + 0x1000, pd = BOOT_TABLES + 0x2000;
+
+	put64(page, pdpt | 3);
+	if (boot_write(b, BOOT_TABLES, page, sizeof(page), "page tables"))
+		return -1;
+	for (unsigned i = 0; i < 4; i++)
+		put64(page + 8 * i, (pd + 0x1000 * i) | 3);
+	if (boot_write(b, pdpt, page, sizeof(page), "page tables"))
+		return -1;
+	for (uint64_t i = 0; i < 4; i++) {
+		for (uint64_t j = 0; j < 512; j++)
+			put64(page + 8 * j, (i << 30 | j << 21) | 0x83);
+		if (boot_write(b, pd + 0x1000 * i, page, sizeof(page), "page tables"))
+			return -1;
+	}
+	return 0;
+}
+
+/* Flat descriptors at 0x10 (64-bit code) and 0x18 (data). */
+static int gdt(struct boot *b)
+{
+	uint8_t g[32] = {0};
+
+	put64(g + 0x10, 0x00af9b000000ffffull);
+	put64(g + 0x18, 0x00cf93000000ffffull);
+	return boot_write(b, BOOT_GDT, g, sizeof(g), "GDT");
+}
+
+int bzimage_load(struct boot *b)
+{
+	struct vcpu *v = b->vm->vcpu[0];
+	struct bzimage z = {0};
+
+	if (check_header(b, &z) || place(b, &z) || boot_load_cmdline(b, "", get32(b->head + H_CMDLINE_SIZE)))
+		return -1;
+	if (boot_load_initrd(b, get32(b->head + H_INITRD_MAX)))
+		return -1;
+	if (boot_copy(b, z.setup_len, z.load, z.payload, z.payload, "kernel"))
+		return -1;
+	if (zero_page(b) || identity_tables(b) || gdt(b))
+		return -1;
+	cpu_set_long_flat(v, BOOT_TABLES, z.load + ENTRY_64, BOOT_PARAMS);
+	v->gdtr.base = BOOT_GDT;
+	v->gdtr.limit = 31;
+	return 0;
+}
