@@ -4,7 +4,7 @@
 # Invariant: passes only if every check that init-test names was seen to pass, the
 # guest powered off by itself, and the VMM ended with status 0.
 # usage: boot.sh cloud|generic [--vmm=hvx|tcg] [--only=GLOB] [--limit=SECONDS] [--keep=LOGFILE]
-# HVX_MONITOR names the hvx-monitor to use.
+# HVX_MONITOR names the hvx-monitor to use (default: that of the build tree it is called from).
 set -eu
 guestdir=$(cd "$(dirname "$0")" && pwd)
 . "$guestdir/lib.sh"
@@ -30,9 +30,10 @@ tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 trap 'exit 1' INT TERM HUP
 log=${log:-$tmp/log}
+monitor=${HVX_MONITOR:-$PWD/hvx-monitor}
+[ -x "$monitor" ] || monitor=$top/build/hvx-monitor
 
 # Builds share one cache: prepare under a lock.
-mkdir -p "$HVX_CACHE"
 kernel=$(flock "$HVX_CACHE/.lock" sh "$guestdir/fetch-kernel.sh" "$flavour")
 initrd=$(flock "$HVX_CACHE/.lock" sh "$guestdir/mktestimage.sh" "$flavour")
 
@@ -41,7 +42,7 @@ start_guest() {
 	append="console=ttyS0 only=$only"
 	case $vmm in
 	hvx)
-		timeout -k 10 "$limit" "${HVX_MONITOR:-$top/build/hvx-monitor}" run --kernel="$kernel" --initrd="$initrd" \
+		timeout -k 10 "$limit" "$monitor" run --kernel="$kernel" --initrd="$initrd" \
 			--memory=512M --append="$append" --no-reboot
 		;;
 	tcg)

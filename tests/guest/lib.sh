@@ -1,13 +1,18 @@
 # Shared by the guest scripts: where things are, how to say and how to fail.
 #
 # Invariant: everything fetched or made lies under $HVX_CACHE (default: cache/
-# in the source tree, never in git) and appears there by a rename, so a script
+# in the source tree, never in git; ~/.cache/hvx if that cannot be written) and appears there by a rename, so a script
 # that was interrupted can simply be run again.
 #
 # Read with ". lib.sh" after $guestdir is set to this directory.
 
 top=$(cd "$guestdir/../.." && pwd)
-HVX_CACHE=${HVX_CACHE:-$top/cache}
+if [ -z "${HVX_CACHE:-}" ]; then
+	HVX_CACHE=$top/cache
+	# a read-only source tree, as in make distcheck
+	mkdir -p "$HVX_CACHE" 2>/dev/null && [ -w "$HVX_CACHE" ] || HVX_CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/hvx
+fi
+mkdir -p "$HVX_CACHE"
 debs=$HVX_CACHE/debs
 
 say() { printf '%s\n' "hvx: $*" >&2; }
