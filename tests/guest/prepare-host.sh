@@ -10,7 +10,7 @@ guestdir=$(cd "$(dirname "$0")" && pwd)
 
 build="autoconf automake make gcc libc6-dev binutils pkg-config libevent-dev libprotobuf-c-dev
 	protobuf-c-compiler libseccomp-dev libzydis-dev libcunit1-dev acpica-tools cpio busybox-static ca-certificates"
-check="mandoc clang python3 xz-utils util-linux procps"
+check="mandoc clang libclang-rt-dev python3 xz-utils util-linux procps"
 bench="qemu-system-x86"
 
 case ${1:-build} in
