@@ -135,9 +135,7 @@ void child_fail(struct child *c, int status, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(m.text, sizeof m.text, fmt, ap);
 	va_end(ap);
-	for (char *p = m.text; *p; p++)
-		if ((unsigned char)*p < ' ' || *p == 0x7f)
-			*p = '?';
+	pack_clean(m.text);
 	child_send(c, MSG_FAILED, pack_failed(&m, c->buf, sizeof c->buf), NULL, 0);
 	exit(status);
 }

@@ -504,6 +504,13 @@ int unpack_stats_reply(const uint8_t *buf, size_t len, struct msg_counters *m)
 	UNPACK_END();
 }
 
+void pack_clean(char *s)
+{
+	for (; *s; s++)
+		if ((unsigned char)*s < ' ' || *s == 0x7f)
+			*s = '?';
+}
+
 int unpack_empty(size_t len)
 {
 	return len == 0 ? 0 : -EPROTO;

@@ -1,0 +1,213 @@
+/*
+ * Messages of the monitor and console input.  Invariant: the vcpu's thread never
+ * waits for this one.
+ */
+#include "vcpu/control.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "common/err.h"
+#include "common/log.h"
+#include "vcpu/chipset/platform.h"
+
+#define ROOM_POLL_MS 2 /* how often a full UART is looked at */
+
+static int send_packed(struct control *c, uint16_t type, int n)
+{
+	return n < 0 ? n : ipc_send(c->conn, type, c->child->buf, (size_t)n, NULL, 0);
+}
+
+/* ---- console ---- */
+
+/* True when all of it was taken. */
+static bool feed(struct control *c)
+{
+	c->input_at += platform_com_input(c->run->vm->plat, 0, c->input + c->input_at, c->input_n - c->input_at);
+	return c->input_at == c->input_n;
+}
+
+static void on_console(void *ctx)
+{
+	struct control *c = ctx;
+	ssize_t n = read(c->console_fd, c->input, sizeof c->input);
+
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n <= 0) {
+		ipc_watch_enable(c->console, false);
+		return;
+	}
+	c->input_at = 0;
+	c->input_n = (size_t)n;
+	if (feed(c))
+		return;
+	ipc_watch_enable(c->console, false);
+	ipc_timer_set(c->room, ROOM_POLL_MS);
+}
+
+static void on_room(void *ctx)
+{
+	struct control *c = ctx;
+
+	if (feed(c))
+		ipc_watch_enable(c->console, true);
+	else
+		ipc_timer_set(c->room, ROOM_POLL_MS);
+}
+
+/* ---- the monitor's messages ---- */
+
+static int send_state(struct control *c, bool paused)
+{
+	struct msg_vcpu_state s = {paused};
+
+	return send_packed(c, MSG_VCPU_STATE, pack_vcpu_state(&s, c->child->buf, sizeof c->child->buf));
+}
+
+static int command(struct control *c, const struct ipc_frame *f)
+{
+	struct msg_vcpu_command m;
+	struct vcpu *v = c->run->v;
+
+	if (unpack_vcpu_command(f->data, f->len, &m))
+		return -EPROTO;
+	switch (m.op) {
+	case OP_PAUSE: vcpu_kick(v, PEND_PAUSE); return send_state(c, true);
+	case OP_RESUME:
+		atomic_fetch_and(&v->pending, ~PEND_PAUSE);
+		vcpu_kick(v, 0);
+		return send_state(c, false);
+	case OP_POWER_BUTTON: platform_power_button(c->run->vm->plat); return 0;
+	default: return -EPROTO;
+	}
+}
+
+static int stats(struct control *c)
+{
+	static struct msg_counters m;
+	const struct vcpu_stats *s = &c->run->v->stats;
+
+	m.n = 0;
+#define X(counter)                                                                                   \
+	memcpy(m.c[m.n].name, #counter, sizeof #counter);                                            \
+	m.c[m.n++].value = s->counter;
+	VCPU_STATS(X)
+#undef X
+	return send_packed(c, MSG_VCPU_STATS, pack_vcpu_stats(&m, c->child->buf, sizeof c->child->buf));
+}
+
+static void on_frame(void *ctx, struct ipc_conn *conn, struct ipc_frame *f)
+{
+	struct control *c = ctx;
+	int rc = -EPROTO;
+
+	(void)conn;
+	if (f->type == MSG_VCPU_COMMAND && f->nfds == 0)
+		rc = command(c, f);
+	else if (f->type == MSG_VCPU_STATS_GET && f->nfds == 0 && unpack_empty(f->len) == 0)
+		rc = stats(c);
+	if (rc)
+		fatal(HVX_EXIT_FAIL, "message %u from the monitor: %s", f->type, strerror(-rc));
+}
+
+static void on_closed(void *ctx, struct ipc_conn *conn, int error)
+{
+	struct control *c = ctx;
+
+	(void)conn;
+	if (error)
+		log_error("control socket: %s", strerror(-error));
+	atomic_store(&c->run->quit, true);
+	ipc_loop_stop(c->loop);
+}
+
+static const struct ipc_handlers handlers = {on_frame, on_closed, pack_type_name};
+
+/* ---- news from the vcpu's thread ---- */
+
+static void tell_boots(struct control *c)
+{
+	uint32_t boots = atomic_load(&c->run->boots);
+
+	while (c->boots_told < boots) {
+		struct msg_vcpu_running m = {++c->boots_told};
+		send_packed(c, MSG_VCPU_RUNNING, pack_vcpu_running(&m, c->child->buf, sizeof c->child->buf));
+	}
+}
+
+static void tell_failed(struct control *c)
+{
+	struct msg_failed m = {.status = HVX_EXIT_CONFIG};
+
+	memcpy(m.text, c->run->error, sizeof m.text);
+	pack_clean(m.text);
+	send_packed(c, MSG_FAILED, pack_failed(&m, c->child->buf, sizeof c->child->buf));
+}
+
+/* The thread has ended: what the guest wrote last goes out before the news. */
+static void tell_exit(struct control *c)
+{
+	static const enum msg_exit kinds[] = {
+		[VM_EXIT_POWEROFF] = EXIT_POWEROFF,
+		[VM_EXIT_RESET] = EXIT_RESET,
+		[VM_EXIT_TRIPLE_FAULT] = EXIT_TRIPLE_FAULT,
+		[VM_EXIT_DEBUG] = EXIT_DEBUG,
+	};
+	unsigned why = c->run->why;
+	struct msg_vcpu_exit m = {why < sizeof kinds / sizeof kinds[0] ? kinds[why] : 0, (uint32_t)c->run->code & 0xff};
+
+	pthread_join(c->run->thread, NULL);
+	ipc_watch_enable(c->console, false);
+	ipc_watch_free(c->room);
+	c->room = NULL;
+	platform_destroy(c->run->vm->plat);
+	c->run->vm->plat = NULL;
+	if (!m.kind)
+		fatal(HVX_EXIT_FAIL, "the vcpu stopped for no reason (%u)", why);
+	send_packed(c, MSG_VCPU_EXIT, pack_vcpu_exit(&m, c->child->buf, sizeof c->child->buf));
+}
+
+static void on_wake(void *ctx)
+{
+	struct control *c = ctx;
+	uint64_t n;
+
+	if (read(c->run->wake_fd, &n, sizeof n) < 0)
+		return;
+	int news = atomic_exchange(&c->run->news, RUNNER_QUIET);
+	tell_boots(c);
+	if (news == RUNNER_LOAD_FAILED)
+		tell_failed(c);
+	else if (news == RUNNER_ENDED)
+		tell_exit(c);
+}
+
+/* ---- */
+
+int control_init(struct control *c)
+{
+	c->run->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	c->loop = ipc_loop_new();
+	if (c->run->wake_fd < 0 || !c->loop)
+		return -ENOMEM;
+	c->wake = ipc_watch_fd(c->loop, c->run->wake_fd, IPC_READ, on_wake, c);
+	c->room = ipc_watch_timer(c->loop, on_room, c);
+	if (!c->wake || !c->room)
+		return -ENOMEM;
+	if (c->console_fd >= 0)
+		c->console = ipc_watch_fd(c->loop, c->console_fd, IPC_READ, on_console, c);
+	return c->console_fd >= 0 && !c->console ? -ENOMEM : 0;
+}
+
+int control_run(struct control *c)
+{
+	c->conn = ipc_conn_new(c->loop, CHILD_CONTROL_FD, "vcpu", "monitor", &handlers, c);
+	if (!c->conn)
+		fatal(HVX_EXIT_FAIL, "no memory for the connection");
+	if (ipc_loop_run(c->loop))
+		fatal(HVX_EXIT_FAIL, "the loop ended");
+	return 0;
+}

@@ -1,0 +1,174 @@
+/*
+ * hvx-vcpu: brings the engine up in the order that sealing asks for: receive under
+ * the set-up filter, map, create, final filter, and only then look at anything a
+ * guest brings.  Invariant: no byte of a kernel image is read before the final
+ * filter is in force.
+ */
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/child.h"
+#include "common/err.h"
+#include "common/log.h"
+#include "vcpu/bt/bt.h"
+#include "vcpu/chipset/platform.h"
+#include "vcpu/control.h"
+#include "vcpu/memory.h"
+#include "vcpu/runner.h"
+#include "vcpu/seal.h"
+#include "vcpu/trace.h"
+#include "vcpu/tsc.h"
+
+#define TSC_MEASURE_MS 50
+
+struct process {
+	struct child child;
+	struct msg_vcpu_config cfg;
+	int fd[FD_COUNT]; /* by enum msg_fd, -1: not given */
+	struct gmem mem;
+	struct vm vm;
+	struct boot_config boot;
+	struct runner run;
+	struct control control;
+	char debugcon[256]; /* a line in the making */
+	size_t debugcon_n;
+};
+
+static void receive(struct process *p)
+{
+	struct ipc_frame f;
+
+	child_expect(&p->child, MSG_VCPU_CONFIG, &f);
+	if (unpack_vcpu_config(f.data, f.len, &p->cfg) || (uint32_t)f.nfds != p->cfg.nfds)
+		child_fail(&p->child, HVX_EXIT_FAIL, "malformed configuration from the monitor");
+	for (int i = 0; i < FD_COUNT; i++)
+		p->fd[i] = -1;
+	for (int i = 0; i < f.nfds; i++)
+		p->fd[p->cfg.fds[i]] = f.fds[i];
+}
+
+/* ---- what the platform tells; called with its lock held ---- */
+
+static void on_power_off(void *ctx)
+{
+	struct process *p = ctx;
+
+	runner_end(&p->run, VM_EXIT_POWEROFF, 0);
+}
+
+static void on_reset(void *ctx)
+{
+	struct process *p = ctx;
+
+	runner_end(&p->run, VM_EXIT_RESET, 0);
+}
+
+static void on_debug_exit(void *ctx, int status)
+{
+	struct process *p = ctx;
+
+	runner_end(&p->run, VM_EXIT_DEBUG, status & 0xff);
+}
+
+static void debugcon_flush(struct process *p)
+{
+	if (p->debugcon_n && write(p->fd[FD_DEBUGCON], p->debugcon, p->debugcon_n) < 0)
+		log_guest(LOG_LVL_WARN, "debug console: cannot write");
+	p->debugcon_n = 0;
+}
+
+static void on_debugcon(void *ctx, uint8_t byte)
+{
+	struct process *p = ctx;
+
+	if (p->fd[FD_DEBUGCON] < 0)
+		return;
+	p->debugcon[p->debugcon_n++] = (char)byte;
+	if (byte == '\n' || p->debugcon_n == sizeof p->debugcon)
+		debugcon_flush(p);
+}
+
+static void on_arm(void *ctx, uint64_t deadline_ns)
+{
+	struct process *p = ctx;
+
+	vcpu_arm(p->run.v, deadline_ns);
+}
+
+/* ---- bring-up ---- */
+
+static void make_platform(struct process *p)
+{
+	struct platform_config c = {
+		.ram_size = p->cfg.ram_size,
+		.ncpus = p->vm.ncpus,
+		.debug_exit = p->cfg.debug_exit,
+		.com_in = {p->fd[FD_CONSOLE_IN], -1, -1, -1},
+		.com_out = {p->fd[FD_CONSOLE_OUT], -1, -1, -1},
+		.tsc_hz = p->vm.tsc_hz,
+		.power_off = on_power_off,
+		.reset = on_reset,
+		.debug_exit_cb = on_debug_exit,
+		.debugcon = on_debugcon,
+		.arm = on_arm,
+		.ctx = p,
+	};
+
+	p->vm.plat = platform_create(&p->vm, &c);
+	if (!p->vm.plat)
+		child_fail(&p->child, HVX_EXIT_HOST, "no memory for the platform's devices");
+}
+
+static void make_vm(struct process *p)
+{
+	int rc = memory_map(&p->mem, p->fd[FD_RAM], p->fd[FD_CONTROL], p->cfg.ram_size);
+
+	if (rc)
+		child_fail(&p->child, HVX_EXIT_HOST, "cannot map guest memory: %s", strerror(-rc));
+	p->vm = (struct vm){.mem = &p->mem, .ncpus = (int)p->cfg.cpus, .name = p->cfg.name};
+	p->vm.tsc_hz = tsc_measure(TSC_MEASURE_MS);
+	rc = bt_create(&p->vm);
+	if (rc)
+		child_fail(&p->child, HVX_EXIT_HOST, "cannot make the code memory: %s", strerror(-rc));
+	for (int i = 0; i < p->vm.ncpus; i++) {
+		p->vm.vcpu[i] = vcpu_create(&p->vm, i);
+		if (!p->vm.vcpu[i])
+			child_fail(&p->child, HVX_EXIT_HOST, "no memory for the vcpu");
+	}
+}
+
+static void make_threads(struct process *p)
+{
+	p->boot = (struct boot_config){p->fd[FD_KERNEL], p->fd[FD_INITRD], p->cfg.cmdline};
+	p->run.vm = &p->vm;
+	p->run.v = p->vm.vcpu[0];
+	p->run.boot = &p->boot;
+	p->run.reboot = p->cfg.reboot;
+	p->control.child = &p->child;
+	p->control.run = &p->run;
+	p->control.console_fd = p->fd[FD_CONSOLE_IN];
+	make_platform(p); /* its callbacks use p->run */
+	int rc = control_init(&p->control);
+	if (!rc)
+		rc = runner_create(&p->run);
+	if (rc)
+		child_fail(&p->child, HVX_EXIT_HOST, "cannot make the vcpu's thread: %s", strerror(-rc));
+}
+
+int main(int argc, char **argv)
+{
+	static struct process p = {.child = {.program = "hvx-vcpu", .role = ROLE_VCPU, .table = &vcpu_seal}};
+
+	child_start(&p.child, argc, argv);
+	receive(&p);
+	if (p.fd[FD_TRACE] >= 0)
+		trace_open(p.fd[FD_TRACE], p.cfg.trace);
+	make_vm(&p);
+	make_threads(&p);
+	child_seal(&p.child);
+	runner_go(&p.run);
+	int status = control_run(&p.control);
+	trace_flush();
+	return status;
+}

@@ -1,0 +1,57 @@
+/*
+ * Mapping guest memory.  Invariant: the memfds are sealed against shrinking
+ * before they are mapped, so that no access to RAM can raise SIGBUS.
+ */
+#include "vcpu/memory.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include "proto/shm.h"
+
+static int check_fd(int fd, uint64_t size)
+{
+	struct stat st;
+	int seals = fcntl(fd, F_GET_SEALS);
+
+	if (seals < 0 || fstat(fd, &st) < 0)
+		return -errno;
+	return (seals & F_SEAL_SHRINK) && (uint64_t)st.st_size == size ? 0 : -EPROTO;
+}
+
+static int check_header(const struct shm_header *h, uint64_t size)
+{
+	return h->magic == SHM_MAGIC && h->version == SHM_VERSION && h->header_size == sizeof *h &&
+			       h->ram_size == size
+		       ? 0
+		       : -EPROTO;
+}
+
+int memory_map(struct gmem *g, int ram_fd, int control_fd, uint64_t size)
+{
+	struct shm_layout l = shm_layout(size);
+	int rc = check_fd(ram_fd, size);
+
+	if (!rc)
+		rc = check_fd(control_fd, l.total);
+	if (rc)
+		return rc;
+	uint8_t *ram = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, ram_fd, 0);
+	uint8_t *ctl = mmap(NULL, l.total, PROT_READ | PROT_WRITE, MAP_SHARED, control_fd, 0);
+	if (ram == MAP_FAILED || ctl == MAP_FAILED)
+		return -ENOMEM;
+	rc = check_header((const struct shm_header *)(const void *)ctl, size);
+	if (rc)
+		return rc;
+	memset(g, 0, sizeof *g);
+	g->ram = ram;
+	g->size = size;
+	g->low = size < GMEM_LOW_MAX ? size : GMEM_LOW_MAX;
+	g->p2m = (uint64_t *)(void *)(ctl + l.p2m);
+	g->code_bm = (uint64_t *)(void *)(ctl + l.code);
+	g->dirty_bm = (uint64_t *)(void *)(ctl + l.dirty);
+	return 0;
+}

@@ -1,0 +1,15 @@
+/*
+ * Guest RAM and the control region, mapped from what memsvc made.  See memory.c.
+ */
+#ifndef HVX_VCPU_MEMORY_H
+#define HVX_VCPU_MEMORY_H
+
+#include <stdint.h>
+
+#include "common/gmem.h"
+
+/* Maps both and fills @g; 0 or a negative error: -EPROTO when they are not what they should be.
+ * The descriptors stay the caller's. */
+int memory_map(struct gmem *g, int ram_fd, int control_fd, uint64_t size);
+
+#endif

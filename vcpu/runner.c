@@ -1,0 +1,106 @@
+/*
+ * One guest life after the other.  Invariant: between two lives nothing of the
+ * guest's state survives but RAM, and that only as the boot loader leaves it.
+ */
+#include "vcpu/runner.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/log.h"
+#include "vcpu/chipset/platform.h"
+#include "vcpu/cpu/reset.h"
+#include "vcpu/trace.h"
+
+static __thread struct vcpu *in_guest; /* this thread's registers may hold the guest's vector state */
+
+static void save_vectors(void)
+{
+	if (in_guest)
+		vcpu_fpu_out(in_guest);
+}
+
+static void tell(struct runner *r, enum runner_news news)
+{
+	const uint64_t one = 1;
+
+	atomic_store(&r->news, news);
+	if (write(r->wake_fd, &one, sizeof one) < 0)
+		log_error("cannot wake the main thread");
+}
+
+static int boot(struct runner *r)
+{
+	platform_reset(r->vm->plat);
+	cpu_reset(r->v);
+	int rc = boot_load(r->vm, r->boot, r->error, sizeof r->error);
+	if (rc) {
+		tell(r, RUNNER_LOAD_FAILED);
+		return rc;
+	}
+	atomic_fetch_add(&r->boots, 1);
+	tell(r, RUNNER_STARTED);
+	return 0;
+}
+
+static enum vm_exit run_once(struct runner *r)
+{
+	in_guest = r->v;
+	int why = vcpu_run(r->v);
+	vcpu_fpu_out(r->v);
+	in_guest = NULL;
+	trace_flush();
+	/* The platform's callback stops the vcpu and leaves the reason. */
+	if (why == VM_EXIT_STOPPED && r->v->exit_reason != VM_EXIT_NONE)
+		why = (int)r->v->exit_reason;
+	return why;
+}
+
+static void *thread_main(void *arg)
+{
+	struct runner *r = arg;
+	enum vm_exit why;
+
+	r->init_error = vcpu_thread_init(r->v);
+	sem_post(&r->ready);
+	if (r->init_error)
+		return NULL;
+	while (sem_wait(&r->go) < 0 && errno == EINTR)
+		;
+	do {
+		if (boot(r))
+			return NULL;
+		why = run_once(r);
+	} while (r->reboot && !atomic_load(&r->quit) && (why == VM_EXIT_RESET || why == VM_EXIT_TRIPLE_FAULT));
+	r->why = why;
+	r->code = r->v->exit_code;
+	tell(r, RUNNER_ENDED);
+	return NULL;
+}
+
+int runner_create(struct runner *r)
+{
+	log_before = save_vectors;
+	sem_init(&r->ready, 0, 0);
+	sem_init(&r->go, 0, 0);
+	int rc = -pthread_create(&r->thread, NULL, thread_main, r);
+	if (rc)
+		return rc;
+	while (sem_wait(&r->ready) < 0 && errno == EINTR)
+		;
+	return r->init_error;
+}
+
+void runner_go(struct runner *r)
+{
+	sem_post(&r->go);
+}
+
+void runner_end(struct runner *r, enum vm_exit why, int code)
+{
+	r->v->exit_reason = (uint32_t)why;
+	r->v->exit_code = code;
+	vcpu_kick(r->v, PEND_STOP);
+}
