@@ -231,6 +231,9 @@ struct vcpu {
 		uint64_t tag, gpa;
 		uint8_t global;
 	} fetch[2][64];
+	uint64_t code_filter[2][32]; /* hashed pages that code was fetched from: supervisor half, user half */
+	uint64_t large_filter[64];   /* hashed 2 MiB regions with soft TLB entries from large pages */
+	uint8_t have_1g;             /* entries from 1 GiB pages */
 	uint8_t fetch_global;  /* of the last page fetched from */
 	uint8_t jc_nonglobal;  /* supervisor jump caches hold targets in non-global pages */
 	uint8_t step_once;     /* run the next instruction alone */

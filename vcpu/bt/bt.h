@@ -96,7 +96,9 @@ struct codepage {
 	uint64_t parts;     /* 64-byte parts that blocks cover */
 	uint32_t blocks;    /* list through page_next[] */
 	uint32_t next;
-	uint32_t writes;    /* stores into it that hit no block */
+	uint32_t writes;    /* stores into it that hit no block, since it was made live */
+	uint32_t limit;     /* so many turn it into a data page */
+	uint8_t live;       /* has blocks, or is about to */
 };
 
 struct bt {
@@ -172,13 +174,15 @@ int fault_install(void);
 enum { BT_LEFT = 0, BT_KICKED = 1 };
 int bt_enter(struct vcpu *v, const void *host);
 
-/* bt/string.c */
-const void *bt_string(struct vcpu *v, const struct site *s);
+
+/* bt/string.c: one string instruction, as far as it gets: 0 with v->rip after it or still at it, -1 after raising */
+int bt_string(struct vcpu *v, const struct insn *in);
 
 /* mmu/tlb.c */
 int tlb_fill(struct vcpu *v, uint64_t gva, unsigned size, unsigned acc, uint32_t site_acc);
 void tlb_drop_writes(struct vcpu *v, uint64_t frame); /* a page got code: its write tags must miss */
 void tlb_init(struct vcpu *v);
+void tlb_note_fetch(struct vcpu *v, uint64_t page); /* code is fetched through this page of the linear space */
 
 /* mmu/codepage.c */
 struct codepage *codepage_get(struct bt *bt, uint64_t frame, bool create);

@@ -1,0 +1,232 @@
+/*
+ * Code memory, the block table and its index by guest address.
+ * Invariant: blocks are allocated in the order of their host code, so the block
+ * of a host address is found by bisection, in a signal handler too.
+ */
+#include "vcpu/bt/bt.h"
+
+#include <cpuid.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "common/gmem.h"
+#include "vcpu/bt/tr.h"
+#include "vcpu/mmu/mmu.h"
+
+static void *table(size_t n, size_t size)
+{
+	void *p = mmap(NULL, n * size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+/* The executable view must lie within 2 GiB of the glue, which translated code reaches by rel32. */
+static const uint8_t *map_near_text(int fd)
+{
+	uint64_t text = (uint64_t)(uintptr_t)glue_mem & ~0xfffffull;
+
+	for (int64_t d = 64ll << 20; d < 1800ll << 20; d += 64ll << 20)
+		for (int sign = -1; sign <= 1; sign += 2) {
+			uint64_t hint = text + (uint64_t)(sign * d);
+			void *p;
+
+			if (sign < 0 && text < (uint64_t)d + (64u << 20))
+				continue;
+			p = mmap((void *)(uintptr_t)hint, BT_CODE_SIZE, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED_NOREPLACE,
+				 fd, 0);
+			if (p == (void *)(uintptr_t)hint)
+				return p;
+			if (p != MAP_FAILED)
+				munmap(p, BT_CODE_SIZE);
+		}
+	return NULL;
+}
+
+static bool cpu_has_fast_pext(void)
+{
+	unsigned a, b, c, d, family, model;
+
+	if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b & bit_BMI2))
+		return false;
+	__cpuid(0, a, b, c, d);
+	if (b != signature_AMD_ebx)
+		return true;
+	__cpuid(1, a, b, c, d);
+	family = (a >> 8 & 15) + (a >> 20 & 0xff);
+	model = (a >> 4 & 15) | (a >> 12 & 0xf0);
+	(void)model;
+	return family >= 0x19; /* microcoded on Zen 1 and 2 */
+}
+
+int bt_create(struct vm *vm)
+{
+	struct bt *bt = calloc(1, sizeof *bt);
+	void *rw;
+
+	if (!bt)
+		return -ENOMEM;
+	bt->vm = vm;
+	bt->fd = memfd_create("hvx-code", MFD_CLOEXEC);
+	if (bt->fd < 0 || ftruncate(bt->fd, BT_CODE_SIZE) < 0)
+		return -errno;
+	rw = mmap(NULL, BT_CODE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, bt->fd, 0);
+	bt->rx = map_near_text(bt->fd);
+	close(bt->fd);
+	bt->fd = -1;
+	if (rw == MAP_FAILED || !bt->rx)
+		return -ENOMEM;
+	bt->rw = rw;
+	bt->blocks = table(BT_MAX_BLOCKS, sizeof *bt->blocks);
+	bt->sites = table(BT_MAX_SITES, sizeof *bt->sites);
+	bt->exits = table(BT_MAX_EXITS, sizeof *bt->exits);
+	bt->sys = table(BT_MAX_SYS, sizeof *bt->sys);
+	bt->hash = table(BT_HASH, sizeof *bt->hash);
+	bt->pages = table(BT_MAX_PAGES, sizeof *bt->pages);
+	bt->page_hash = table(BT_MAX_PAGES, sizeof *bt->page_hash);
+	bt->cell_exit = table(CELL_COUNT, sizeof *bt->cell_exit);
+	bt->active_user = table(CELL_COUNT, sizeof *bt->active_user);
+	bt->active_kern = table(CELL_COUNT, sizeof *bt->active_kern);
+	if (!bt->blocks || !bt->sites || !bt->exits || !bt->sys || !bt->hash || !bt->pages || !bt->page_hash ||
+	    !bt->cell_exit || !bt->active_user || !bt->active_kern)
+		return -ENOMEM;
+	memset(bt->hash, 0xff, BT_HASH * sizeof *bt->hash);
+	memset(bt->page_hash, 0xff, BT_MAX_PAGES * sizeof *bt->page_hash);
+	bt->have_bmi2 = cpu_has_fast_pext();
+	vm->bt = bt;
+	return 0;
+}
+
+void bt_destroy(struct vm *vm)
+{
+	struct bt *bt = vm->bt;
+
+	if (!bt)
+		return;
+	munmap(bt->rw, BT_CODE_SIZE);
+	munmap((void *)(uintptr_t)bt->rx, BT_CODE_SIZE);
+	munmap(bt->blocks, BT_MAX_BLOCKS * sizeof *bt->blocks);
+	munmap(bt->sites, BT_MAX_SITES * sizeof *bt->sites);
+	munmap(bt->exits, BT_MAX_EXITS * sizeof *bt->exits);
+	munmap(bt->sys, BT_MAX_SYS * sizeof *bt->sys);
+	munmap(bt->hash, BT_HASH * sizeof *bt->hash);
+	munmap(bt->pages, BT_MAX_PAGES * sizeof *bt->pages);
+	munmap(bt->page_hash, BT_MAX_PAGES * sizeof *bt->page_hash);
+	munmap(bt->cell_exit, CELL_COUNT * sizeof *bt->cell_exit);
+	munmap(bt->active_user, CELL_COUNT * sizeof *bt->active_user);
+	munmap(bt->active_kern, CELL_COUNT * sizeof *bt->active_kern);
+	free(bt);
+	vm->bt = NULL;
+}
+
+void bt_flush(struct vcpu *v)
+{
+	struct bt *bt = v->bt;
+
+	for (uint32_t i = 0; i < bt->n_pages; i++)
+		v->vm->mem->code_bm[bt->pages[i].frame / 64] &= ~(1ull << (bt->pages[i].frame % 64));
+	memset(bt->hash, 0xff, BT_HASH * sizeof *bt->hash);
+	memset(bt->page_hash, 0xff, BT_MAX_PAGES * sizeof *bt->page_hash);
+	bt->n_blocks = bt->n_sites = bt->n_exits = bt->n_sys = bt->n_cells = bt->n_pages = 0;
+	bt->n_active_user = bt->n_active_kern = 0;
+	bt->used = 0;
+	tlb_flush_all(v);
+	v->stats.code_flushes++;
+}
+
+static uint32_t hash_of(uint64_t gpa, uint32_t mode)
+{
+	uint64_t h = (gpa ^ ((uint64_t)mode << 40)) * 0x9e3779b97f4a7c15ull;
+
+	return (uint32_t)(h >> 48) & (BT_HASH - 1);
+}
+
+uint32_t block_lookup(const struct bt *bt, uint64_t gpa, uint64_t gva, uint32_t mode)
+{
+	for (uint32_t b = bt->hash[hash_of(gpa, mode)]; b != BT_NONE; b = bt->blocks[b].hash_next) {
+		const struct block *k = &bt->blocks[b];
+
+		if (k->gpa == gpa && k->mode == mode && k->gva == gva)
+			return b;
+	}
+	return BT_NONE;
+}
+
+void block_insert(struct bt *bt, uint32_t b)
+{
+	uint32_t h = hash_of(bt->blocks[b].gpa, bt->blocks[b].mode);
+
+	bt->blocks[b].hash_next = bt->hash[h];
+	bt->hash[h] = b;
+}
+
+static void block_remove(struct bt *bt, uint32_t b)
+{
+	uint32_t *p = &bt->hash[hash_of(bt->blocks[b].gpa, bt->blocks[b].mode)];
+
+	while (*p != BT_NONE && *p != b)
+		p = &bt->blocks[*p].hash_next;
+	if (*p == b)
+		*p = bt->blocks[b].hash_next;
+}
+
+uint32_t block_by_host(const struct bt *bt, uint32_t host_off)
+{
+	uint32_t lo = 0, hi = bt->n_blocks;
+
+	while (lo < hi) {
+		uint32_t mid = lo + (hi - lo) / 2;
+
+		if (bt->blocks[mid].host_end <= host_off)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo < bt->n_blocks && bt->blocks[lo].host_ind <= host_off ? lo : BT_NONE;
+}
+
+struct site *site_by_host(const struct bt *bt, const struct block *b, uint32_t host_off)
+{
+	uint32_t lo = b->site, hi = b->site + b->n_sites;
+
+	while (lo + 1 < hi) {
+		uint32_t mid = lo + (hi - lo) / 2;
+
+		if (bt->sites[mid].host_off <= host_off)
+			lo = mid;
+		else
+			hi = mid;
+	}
+	return &bt->sites[lo];
+}
+
+/* Indirect branches find a block at the index of its page offset, whatever page it is mapped at. */
+static void jump_caches_forget(struct vcpu *v, const struct block *b)
+{
+	uint64_t host = (uint64_t)(uintptr_t)bt_rx(v->bt, b->host_ind);
+	uint64_t at = mode_pic(b->mode) ? b->gpa : b->gva;
+	unsigned i = at & (JC_SIZE - 1);
+
+	for (int k = 0; k < TLB_COUNT; k++)
+		if (v->jc[k].host[i] == host)
+			v->jc[k].tag[i] = JC_INVALID;
+}
+
+void block_invalidate(struct vcpu *v, uint32_t b)
+{
+	struct bt *bt = v->bt;
+	struct block *k = &bt->blocks[b];
+
+	if (k->dead)
+		return;
+	k->dead = 1;
+	block_remove(bt, b);
+	codepage_del(bt, b);
+	unlink_incoming(v, b);
+	for (uint32_t x = k->exit; x < k->exit + k->n_exits; x++)
+		unlink_exit(v, x);
+	jump_caches_forget(v, k);
+	v->stats.smc_blocks++;
+}

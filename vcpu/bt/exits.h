@@ -1,0 +1,18 @@
+/* What glue.S calls when translated code leaves: continue at the returned host address, or NULL for the run loop. */
+#ifndef HVX_EXITS_H
+#define HVX_EXITS_H
+
+#include <stdbool.h>
+
+struct vcpu;
+
+const void *bt_c_exit(struct vcpu *v);  /* direct exits and jump cache misses */
+const void *bt_c_sys(struct vcpu *v);   /* helpers */
+const void *bt_c_fault(struct vcpu *v); /* a host fault in translated code; always NULL */
+int bt_c_mem(struct vcpu *v);           /* soft TLB slow path: 1 = resume at v->resume with v->mem_addend, 0 = leave */
+int bt_c_mem_checked(struct vcpu *v);   /* the same through segments, with alignment and breakpoint checks */
+
+/* Does something wait for the run loop? */
+bool bt_must_stop(const struct vcpu *v);
+
+#endif

@@ -1,0 +1,152 @@
+/*
+ * The vcpu thread's signals: kicks, and host faults in translated code.
+ * Invariant: a handler changes nothing but the patch points of exits, jump
+ * cache tags, and, for faults, the interrupted context itself.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <string.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#include "vcpu/bt/bt.h"
+#include "vcpu/bt/exits.h"
+#include "vcpu/bt/tr.h"
+
+extern const uint8_t glue_load_begin[], glue_load_end[], glue_abort[], glue_fault[];
+
+static __thread struct vcpu *this_vcpu;
+
+/* Register order of ucontext to ours. */
+static const int greg_of[16] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
+				REG_R8,	 REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15};
+
+/* Signal-safe from here to on_fault. */
+static bool in_code_memory(const struct bt *bt, uint64_t rip, uint32_t *off)
+{
+	uint64_t base = (uint64_t)(uintptr_t)bt->rx;
+
+	if (rip < base || rip >= base + BT_CODE_SIZE)
+		return false;
+	*off = (uint32_t)(rip - base);
+	return true;
+}
+
+static void kick_running(struct vcpu *v, greg_t *g)
+{
+	struct bt *bt = v->bt;
+	uint64_t rip = (uint64_t)g[REG_RIP];
+	uint32_t off, b;
+
+	v->kick = 1;
+	if (in_code_memory(bt, rip, &off)) {
+		b = block_by_host(bt, off);
+		if (b == BT_NONE)
+			return;
+		link_kick(v, b);
+		if (off == bt->blocks[b].ind_jmp)
+			g[REG_RIP] = (greg_t)(uintptr_t)bt_rx(bt, bt->blocks[b].ind_cold);
+	} else if (rip >= (uint64_t)(uintptr_t)glue_load_begin && rip < (uint64_t)(uintptr_t)glue_load_end) {
+		g[REG_RIP] = (greg_t)(uintptr_t)glue_abort;
+	} else if (v->site < bt->n_sites && bt->sites[v->site].block < bt->n_blocks) {
+		link_kick(v, bt->sites[v->site].block); /* a soft TLB slow path may return into it */
+	}
+}
+
+static void on_kick(int sig, siginfo_t *si, void *ctx)
+{
+	struct vcpu *v = this_vcpu;
+	int saved = errno;
+
+	(void)sig;
+	if (v) {
+		if (si->si_code == SI_TIMER)
+			atomic_fetch_or(&v->pending, PEND_TIMER);
+		v->stats.kicks++;
+		kick_running(v, ((ucontext_t *)ctx)->uc_mcontext.gregs);
+	}
+	errno = saved;
+}
+
+static uint16_t flags_of_eflags(uint64_t f)
+{
+	return (uint16_t)((f & 0xff) << 8 | (f >> 11 & 1));
+}
+
+static void on_fault(int sig, siginfo_t *si, void *ctx)
+{
+	greg_t *g = ((ucontext_t *)ctx)->uc_mcontext.gregs;
+	struct vcpu *v = this_vcpu;
+	struct bt *bt = v ? v->bt : NULL;
+	uint32_t off, b;
+
+	if (!bt || !in_code_memory(bt, (uint64_t)g[REG_RIP], &off) || (b = block_by_host(bt, off)) == BT_NONE ||
+	    g[REG_TRAPNO] == EXC_PF) {
+		signal(sig, SIG_DFL); /* the engine's own fault: die of it on return */
+		(void)si;
+		return;
+	}
+	v->stats.signals++;
+	for (int r = 0; r < 16; r++)
+		v->host_regs[r] = (uint64_t)g[greg_of[r]];
+	v->host_flags = flags_of_eflags((uint64_t)g[REG_EFL]);
+	v->site = (uint32_t)(site_by_host(bt, &bt->blocks[b], off) - bt->sites);
+	v->mem_gva = (uint64_t)g[REG_TRAPNO];
+	g[REG_EFL] &= ~(greg_t)RFL_DF;
+	g[REG_RIP] = (greg_t)(uintptr_t)glue_fault;
+}
+
+const void *bt_c_fault(struct vcpu *v)
+{
+	struct site s = v->bt->sites[v->site];
+	unsigned vector = (unsigned)v->mem_gva;
+
+	state_sync(v, &s);
+	v->stats.host_faults++;
+	switch (vector) {
+	case EXC_GP: raise_gp(v, 0); break;
+	case EXC_XM:
+		if (v->cr4 & CR4_OSXMMEXCPT)
+			raise_exception(v, EXC_XM);
+		else
+			raise_ud(v);
+		break;
+	case EXC_AC: raise_error(v, EXC_AC, 0); break;
+	default: raise_exception(v, vector); break;
+	}
+	return NULL;
+}
+
+int fault_install(void)
+{
+	static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL};
+	struct sigaction sa;
+
+	memset(&sa, 0, sizeof sa);
+	sigemptyset(&sa.sa_mask);
+	sigaddset(&sa.sa_mask, SIGUSR1);
+	sa.sa_flags = SA_SIGINFO | SA_ONSTACK;
+	sa.sa_sigaction = on_fault;
+	for (unsigned i = 0; i < sizeof faults / sizeof *faults; i++)
+		if (sigaction(faults[i], &sa, NULL) < 0)
+			return -errno;
+	sa.sa_sigaction = on_kick;
+	sa.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART;
+	return sigaction(SIGUSR1, &sa, NULL) < 0 ? -errno : 0;
+}
+
+int fault_init_thread(struct vcpu *v)
+{
+	size_t size = 256u << 10;
+	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	stack_t ss = {.ss_sp = p, .ss_size = size};
+
+	if (p == MAP_FAILED || sigaltstack(&ss, NULL) < 0)
+		return -errno;
+	this_vcpu = v;
+	return 0;
+}

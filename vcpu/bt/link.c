@@ -1,0 +1,114 @@
+/*
+ * Links between blocks: patched jumps within a page, branch cells across pages.
+ * Invariant: an exit is in its target's in_links list exactly while
+ * exit.target names it; what the jump or cell holds may be the stub all the
+ * same (a kick unlinks without touching the lists).
+ */
+#include "vcpu/bt/bt.h"
+#include "vcpu/bt/emit.h"
+
+static void point_at(struct vcpu *v, const struct bexit *e, uint32_t off)
+{
+	struct bt *bt = v->bt;
+
+	if (e->cell != BT_NONE)
+		v->cells[e->cell] = (uint64_t)(uintptr_t)bt_rx(bt, off);
+	else if (e->rel_off != BT_NONE)
+		emit_patch(bt->rw + e->rel_off, bt->rw + off);
+}
+
+void unlink_exit(struct vcpu *v, uint32_t x)
+{
+	struct bt *bt = v->bt;
+	struct bexit *e = &bt->exits[x];
+	uint32_t *p;
+
+	point_at(v, e, e->stub_off);
+	if (e->target == BT_NONE)
+		return;
+	for (p = &bt->blocks[e->target].in_links; *p != BT_NONE && *p != x; p = &bt->exits[*p].next_in)
+		;
+	if (*p == x)
+		*p = e->next_in;
+	e->target = BT_NONE;
+}
+
+void unlink_incoming(struct vcpu *v, uint32_t b)
+{
+	struct bt *bt = v->bt;
+
+	while (bt->blocks[b].in_links != BT_NONE)
+		unlink_exit(v, bt->blocks[b].in_links);
+}
+
+static void activate_cell(struct bt *bt, struct bexit *e, bool global)
+{
+	if (e->active)
+		return;
+	e->active = 1;
+	if (global)
+		bt->active_kern[bt->n_active_kern++] = e->cell;
+	else
+		bt->active_user[bt->n_active_user++] = e->cell;
+}
+
+void link_exit(struct vcpu *v, uint32_t x, uint32_t target, bool global)
+{
+	struct bt *bt = v->bt;
+	struct bexit *e = &bt->exits[x];
+	struct block *from = &bt->blocks[e->block], *to = &bt->blocks[target];
+
+	if (((from->mode | to->mode) & MODE_TRANSIENT) || from->mode != to->mode || from->dead)
+		return;
+	if (e->cell == BT_NONE &&
+	    (e->rel_off == BT_NONE || to->gpa2 != ~0ull || (from->gpa ^ to->gpa) >> GUEST_PAGE_SHIFT))
+		return;
+	if (e->target != target) {
+		unlink_exit(v, x);
+		e->target = target;
+		e->next_in = to->in_links;
+		to->in_links = x;
+	}
+	if (e->cell != BT_NONE)
+		activate_cell(bt, e, global);
+	point_at(v, e, e->fl == FLS_SLOT ? to->host_b : to->host);
+	v->stats.links++;
+}
+
+void link_kick(struct vcpu *v, uint32_t b)
+{
+	struct bt *bt = v->bt;
+	const struct block *k = &bt->blocks[b];
+	struct jump_cache *jc = &v->jc[mode_tlb(k->mode)];
+
+	for (uint32_t x = k->exit; x < k->exit + k->n_exits; x++)
+		point_at(v, &bt->exits[x], bt->exits[x].stub_off);
+	if (k->ind_jmp != BT_NONE)
+		for (unsigned i = 0; i < JC_SIZE; i++)
+			jc->tag[i] = JC_INVALID;
+}
+
+static void reset_cells(struct vcpu *v, const uint32_t *cells, uint32_t n)
+{
+	struct bt *bt = v->bt;
+
+	for (uint32_t i = 0; i < n; i++) {
+		struct bexit *e = &bt->exits[bt->cell_exit[cells[i]]];
+
+		v->cells[cells[i]] = (uint64_t)(uintptr_t)bt_rx(bt, e->stub_off);
+		e->active = 0;
+	}
+}
+
+void cells_reset_user(struct vcpu *v)
+{
+	reset_cells(v, v->bt->active_user, v->bt->n_active_user);
+	v->bt->n_active_user = 0;
+}
+
+void cells_reset_all(struct vcpu *v)
+{
+	cells_reset_user(v);
+	reset_cells(v, v->bt->active_kern, v->bt->n_active_kern);
+	v->bt->n_active_kern = 0;
+}

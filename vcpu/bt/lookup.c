@@ -1,0 +1,200 @@
+/*
+ * From guest address to block: the fetch translation, the block index, and
+ * what continues a run without going back to the run loop.
+ * Invariant: v->rip and v->mode are exact whenever a function here runs.
+ */
+#include "vcpu/bt/bt.h"
+#include "vcpu/bt/exits.h"
+#include "vcpu/cpu/sysinsn.h"
+#include "vcpu/mmu/mmu.h"
+#include "vcpu/trace.h"
+
+/* Linear address of the instruction at offset @rip. */
+static uint64_t fetch_linear(const struct vcpu *v, uint64_t rip)
+{
+	return mode_long(v->mode) ? rip : (uint32_t)(rip + v->seg[SEG_CS].base);
+}
+
+int fetch_gpa(struct vcpu *v, uint64_t rip, uint64_t *gpa)
+{
+	uint64_t gva = fetch_linear(v, rip), page = gva & ~0xfffull;
+	struct fetch_entry *f = &v->fetch[v->cpl == 3][page >> GUEST_PAGE_SHIFT & 63];
+	struct walk w;
+
+	if (f->tag != page) {
+		if (mmu_walk(v, gva, mmu_acc(v, ACC_X), &w) < 0)
+			return -1;
+		f->tag = page;
+		f->gpa = w.gpa & ~0xfffull;
+		f->global = w.global;
+		tlb_note_fetch(v, page);
+	}
+	v->fetch_global = f->global;
+	*gpa = f->gpa | (gva & 0xfff);
+	return 0;
+}
+
+void fetch_cache_flush(struct vcpu *v)
+{
+	for (int u = 0; u < 2; u++)
+		for (int i = 0; i < 64; i++)
+			v->fetch[u][i].tag = 1; /* no page address */
+}
+
+static int check_cs_limit(struct vcpu *v)
+{
+	if ((v->mode & MODE_SLOWMEM) && !mode_long(v->mode) && v->rip > v->seg[SEG_CS].limit)
+		return raise_gp(v, 0);
+	return 0;
+}
+
+/* A block that runs into the next page holds only while that page is mapped where it was. */
+static int crossing_holds(struct vcpu *v, const struct block *b)
+{
+	uint64_t gpa2;
+
+	if (fetch_gpa(v, v->rip + (GUEST_PAGE_MASK + 1 - (b->gpa & GUEST_PAGE_MASK)), &gpa2) < 0)
+		return -1;
+	return (gpa2 & ~0xfffull) == b->gpa2;
+}
+
+uint32_t bt_find(struct vcpu *v, uint32_t extra)
+{
+	struct bt *bt = v->bt;
+	uint32_t mode = v->mode | extra, b;
+	uint64_t gpa;
+	int r;
+
+	if (check_cs_limit(v) < 0 || fetch_gpa(v, v->rip, &gpa) < 0)
+		return BT_NONE;
+	b = block_lookup(bt, gpa, mode_pic(mode) ? 0 : v->rip, mode);
+	if (b != BT_NONE && bt->blocks[b].gpa2 != ~0ull) {
+		r = crossing_holds(v, &bt->blocks[b]);
+		if (r < 0)
+			return BT_NONE;
+		if (!r) {
+			block_invalidate(v, b);
+			b = BT_NONE;
+		}
+	}
+	if (b == BT_NONE) {
+		b = bt_translate(v, gpa, mode);
+		if (b == BT_NONE && !v->exc_pending) {
+			bt_flush(v);
+			if (fetch_gpa(v, v->rip, &gpa) < 0)
+				return BT_NONE;
+			b = bt_translate(v, gpa, mode);
+		}
+	}
+	v->ip_page = v->rip & ~0xfffull;
+	return b;
+}
+
+bool bt_must_stop(const struct vcpu *v)
+{
+	uint32_t p = atomic_load_explicit(&v->pending, memory_order_relaxed);
+
+	if (v->kick || v->exit_reason || v->halted || v->int_shadow || v->exc_pending || v->step_once)
+		return true;
+	if ((v->sysflags & RFL_TF) || (v->dr[7] & 0xff) || v->bt->stop_rip)
+		return true;
+	return (p & ~PEND_INTR) || ((p & PEND_INTR) && v->iflag);
+}
+
+static const void *entry_of(struct vcpu *v, uint32_t b)
+{
+	v->stats.dispatches++;
+	vcpu_fpu_in(v);
+	return bt_rx(v->bt, v->bt->blocks[b].host);
+}
+
+const void *bt_chain(struct vcpu *v)
+{
+	uint32_t b;
+
+	if (bt_must_stop(v))
+		return NULL;
+	b = bt_find(v, 0);
+	return b == BT_NONE ? NULL : entry_of(v, b);
+}
+
+static uint64_t exit_target(const struct vcpu *v, const struct block *b, const struct bexit *e)
+{
+	uint64_t off = (b->gpa & 0xfff) + (uint64_t)(int64_t)e->gdelta, rip;
+
+	if (!mode_pic(b->mode))
+		rip = b->gva + (uint64_t)(int64_t)e->gdelta;
+	else if (e->cell != BT_NONE)
+		rip = v->ip_page + (off & 0xfff); /* the exit has moved ip_page already */
+	else
+		rip = v->ip_page + off;
+	return mode_long(b->mode) ? rip : b->mode & MODE_CS16 ? (uint16_t)rip : (uint32_t)rip;
+}
+
+static const void *direct_exit(struct vcpu *v, const struct site *s)
+{
+	struct bt *bt = v->bt;
+	uint32_t x = s->aux, b, flushes = (uint32_t)v->stats.code_flushes;
+
+	v->rip = exit_target(v, &bt->blocks[s->block], &bt->exits[x]);
+	if ((bt->blocks[s->block].mode & MODE_STEP) || bt_must_stop(v))
+		return NULL;
+	b = bt_find(v, 0);
+	if (b == BT_NONE)
+		return NULL;
+	if (flushes == (uint32_t)v->stats.code_flushes)
+		link_exit(v, x, b, v->fetch_global);
+	return entry_of(v, b);
+}
+
+static const void *indirect_exit(struct vcpu *v, const struct site *s)
+{
+	struct jump_cache *jc = &v->jc[mode_tlb(v->mode)];
+	unsigned i = v->rip & (JC_SIZE - 1);
+	uint32_t b;
+
+	if ((v->bt->blocks[s->block].mode & MODE_STEP) || bt_must_stop(v))
+		return NULL;
+	v->stats.jc_misses++;
+	b = bt_find(v, 0);
+	if (b == BT_NONE)
+		return NULL;
+	if (!v->fetch_global && v->cpl != 3)
+		v->jc_nonglobal = 1;
+	jc->host[i] = (uint64_t)(uintptr_t)bt_rx(v->bt, v->bt->blocks[b].host_ind);
+	jc->tag[i] = v->rip;
+	return entry_of(v, b);
+}
+
+const void *bt_c_exit(struct vcpu *v)
+{
+	struct site s = v->bt->sites[v->site];
+	uint64_t target = v->rip;
+
+	state_sync(v, &s);
+	if (s.kind == SITE_INDIRECT) {
+		v->rip = target;
+		return indirect_exit(v, &s);
+	}
+	return direct_exit(v, &s);
+}
+
+const void *bt_c_sys(struct vcpu *v)
+{
+	struct site s = v->bt->sites[v->site];
+	struct insn *in = &v->bt->sys[s.aux];
+	bool step = v->bt->blocks[s.block].mode & MODE_STEP;
+	int r;
+
+	state_sync(v, &s);
+	v->stats.helpers++;
+	if (s.kind == SITE_STRING) {
+		r = bt_string(v, in);
+	} else {
+		v->last_sysop = in->sysop;
+		r = sys_handlers[in->sysop](v, in);
+	}
+	if (r < 0 || step)
+		return NULL;
+	return bt_chain(v);
+}

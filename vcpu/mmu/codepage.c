@@ -1,0 +1,181 @@
+/*
+ * Which guest pages hold translated code, and what a store into one does.
+ * Invariant: a page with a block on its list has its bit in the code bitmap and
+ * no write tag in any soft TLB.
+ */
+#include "common/gmem.h"
+#include "vcpu/bt/bt.h"
+#include "vcpu/mmu/mmu.h"
+
+static uint32_t hash_of(uint64_t frame)
+{
+	return (uint32_t)((frame * 0x9e3779b97f4a7c15ull) >> 40) & (BT_MAX_PAGES - 1);
+}
+
+#define WRITES_BEFORE_DATA 128 /* at first; doubles each time the page turns out to hold code after all */
+
+struct codepage *codepage_get(struct bt *bt, uint64_t frame, bool create)
+{
+	uint32_t h = hash_of(frame), i;
+
+	for (i = bt->page_hash[h]; i != BT_NONE; i = bt->pages[i].next)
+		if (bt->pages[i].frame == frame)
+			break;
+	if (i != BT_NONE && (bt->pages[i].live || !create))
+		return bt->pages[i].live ? &bt->pages[i] : NULL;
+	if (!create)
+		return NULL;
+	if (i == BT_NONE) {
+		i = bt->n_pages++;
+		bt->pages[i] = (struct codepage){.frame = frame, .blocks = BT_NONE, .next = bt->page_hash[h],
+						 .limit = WRITES_BEFORE_DATA};
+		bt->page_hash[h] = i;
+	}
+	bt->pages[i].live = 1;
+	bt->pages[i].writes = 0;
+	return &bt->pages[i];
+}
+
+static uint64_t page_gpa(const struct block *b, int which)
+{
+	return which ? b->gpa2 : b->gpa & ~GUEST_PAGE_MASK;
+}
+
+void codepage_add(struct vcpu *v, uint32_t n)
+{
+	struct bt *bt = v->bt;
+	struct block *b = &bt->blocks[n];
+
+	for (int which = 0; which < (b->gpa2 == ~0ull ? 1 : 2); which++) {
+		struct codepage *cp =
+			codepage_get(bt, (uint64_t)gmem_frame(v->vm->mem, page_gpa(b, which)), true);
+
+		cp->parts |= which ? b->parts2 : b->parts;
+		b->page_next[which] = cp->blocks;
+		cp->blocks = n;
+	}
+}
+
+/* The list runs through page_next[0] of blocks that start on the page and page_next[1] of those that end there. */
+static uint32_t *next_of(const struct vm *vm, struct bt *bt, uint32_t n, uint64_t frame)
+{
+	struct block *b = &bt->blocks[n];
+
+	return &b->page_next[(uint64_t)gmem_frame(vm->mem, b->gpa) == frame ? 0 : 1];
+}
+
+static void list_remove(const struct vm *vm, struct bt *bt, struct codepage *cp, uint32_t n)
+{
+	uint32_t *p = &cp->blocks;
+
+	while (*p != BT_NONE && *p != n)
+		p = next_of(vm, bt, *p, cp->frame);
+	if (*p == n)
+		*p = *next_of(vm, bt, n, cp->frame);
+}
+
+void codepage_del(struct bt *bt, uint32_t n)
+{
+	struct block *b = &bt->blocks[n];
+
+	for (int which = 0; which < (b->gpa2 == ~0ull ? 1 : 2); which++) {
+		struct codepage *cp =
+			codepage_get(bt, (uint64_t)gmem_frame(bt->vm->mem, page_gpa(b, which)), false);
+
+		if (cp)
+			list_remove(bt->vm, bt, cp, n);
+	}
+}
+
+static uint64_t parts_of(unsigned off, unsigned len)
+{
+	unsigned a = off / 64, z = (off + len - 1) / 64;
+	uint64_t m = z >= 63 ? ~0ull : (2ull << z) - 1;
+
+	return m & ~((1ull << a) - 1);
+}
+
+/* Does the store meet bytes of the block on this page?  Bytes it only looked ahead at count by their part. */
+static bool overlaps(const struct block *b, bool first, unsigned off, unsigned len)
+{
+	unsigned at = (unsigned)(b->gpa & GUEST_PAGE_MASK), end = at + b->len;
+	uint64_t own, parts = parts_of(off, len);
+
+	if (!first)
+		return off < end - (GUEST_PAGE_MASK + 1);
+	if (off < end && at < off + len)
+		return true;
+	if (end > GUEST_PAGE_MASK + 1)
+		end = GUEST_PAGE_MASK + 1;
+	own = parts_of(at, end - at);
+	return b->parts & ~own & parts;
+}
+
+/* No translation is left: stores may go straight to it again. */
+static void retire(struct vcpu *v, struct codepage *cp)
+{
+	__atomic_fetch_and(&v->vm->mem->code_bm[cp->frame / 64], ~(1ull << (cp->frame % 64)), __ATOMIC_SEQ_CST);
+	cp->live = 0;
+	cp->parts = 0;
+}
+
+/* Stores keep coming that hit no code: what stands here is most likely left over from an earlier use of the page. */
+static void turn_into_data(struct vcpu *v, struct codepage *cp)
+{
+	while (cp->blocks != BT_NONE)
+		block_invalidate(v, cp->blocks);
+	if (cp->limit < 1u << 20)
+		cp->limit *= 2;
+	if (cp->live)
+		retire(v, cp);
+}
+
+int codepage_store(struct vcpu *v, uint64_t frame, unsigned off, unsigned len)
+{
+	struct bt *bt = v->bt;
+	struct codepage *cp = codepage_get(bt, frame, false);
+	uint64_t parts = parts_of(off, len), left = 0;
+	uint32_t n, next;
+	int hit = 0;
+
+	if (!cp)
+		return 0;
+	v->stats.smc_writes++;
+	if (!(cp->parts & parts)) {
+		if (++cp->writes < cp->limit)
+			return 0;
+		turn_into_data(v, cp);
+		return 1;
+	}
+	for (n = cp->blocks; n != BT_NONE; n = next) {
+		struct block *b = &bt->blocks[n];
+		bool first = (uint64_t)gmem_frame(v->vm->mem, b->gpa) == frame;
+
+		next = *next_of(v->vm, bt, n, frame);
+		if (overlaps(b, first, off, len)) {
+			block_invalidate(v, n);
+			hit = 1;
+		} else {
+			left |= first ? b->parts : b->parts2;
+		}
+	}
+	cp->parts = left;
+	if (cp->blocks == BT_NONE)
+		retire(v, cp);
+	return hit;
+}
+
+void code_written(struct vcpu *v, uint64_t gpa, size_t len)
+{
+	while (len) {
+		size_t n = GUEST_PAGE_MASK + 1 - (gpa & GUEST_PAGE_MASK);
+		int64_t frame = gmem_frame(v->vm->mem, gpa);
+
+		if (n > len)
+			n = len;
+		if (frame >= 0)
+			codepage_store(v, (uint64_t)frame, (unsigned)(gpa & GUEST_PAGE_MASK), (unsigned)n);
+		gpa += n;
+		len -= n;
+	}
+}

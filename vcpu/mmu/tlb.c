@@ -1,0 +1,363 @@
+/*
+ * Soft TLB: fills, flushes, and the C side of translated code's slow paths.
+ * Invariant: a write tag stands only for a RAM page that the guest may write,
+ * whose D bit and dirty bit are set, and that holds no translated code.
+ */
+#include <string.h>
+
+#include "common/gmem.h"
+#include "vcpu/bt/bt.h"
+#include "vcpu/bt/exits.h"
+#include "vcpu/mmu/mmu.h"
+#include "vcpu/trace.h"
+
+#define P2M_FLAGS 0xfffull /* low bits of a p2m entry; none means own RAM */
+
+void tlb_init(struct vcpu *v)
+{
+	v->pext_mask = (uint64_t)(TLB_SIZE - 1) << GUEST_PAGE_SHIFT;
+	tlb_flush_all(v);
+}
+
+static void fill_tags(uint64_t *tags, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		tags[i] = TLB_INVALID;
+}
+
+static void flush_kind(struct vcpu *v, int kind)
+{
+	fill_tags(v->tlb[kind].rtag, TLB_SIZE);
+	fill_tags(v->tlb[kind].wtag, TLB_SIZE);
+}
+
+static void flush_jc(struct vcpu *v, int kind)
+{
+	fill_tags(v->jc[kind].tag, JC_SIZE);
+}
+
+void tlb_flush_all(struct vcpu *v)
+{
+	for (int k = 0; k < TLB_COUNT; k++) {
+		flush_kind(v, k);
+		flush_jc(v, k);
+	}
+	v->n_nonglobal = 0;
+	v->jc_nonglobal = 0;
+	memset(v->code_filter, 0, sizeof v->code_filter);
+	memset(v->large_filter, 0, sizeof v->large_filter);
+	v->have_1g = 0;
+	fetch_cache_flush(v);
+	cells_reset_all(v);
+	v->stats.tlb_flushes++;
+}
+
+static void fetch_flush_nonglobal(struct vcpu *v)
+{
+	for (int u = 0; u < 2; u++)
+		for (int i = 0; i < 64; i++)
+			if (u || !v->fetch[u][i].global)
+				v->fetch[u][i].tag = 1;
+}
+
+void tlb_flush_nonglobal(struct vcpu *v)
+{
+	struct soft_tlb *k = &v->tlb[TLB_KERN];
+
+	flush_kind(v, TLB_USER);
+	flush_kind(v, TLB_KERN_AC);
+	for (uint32_t i = 0; i < v->n_nonglobal; i++)
+		k->rtag[v->nonglobal[i]] = k->wtag[v->nonglobal[i]] = TLB_INVALID;
+	v->n_nonglobal = 0;
+	flush_jc(v, TLB_USER);
+	if (v->jc_nonglobal) {
+		flush_jc(v, TLB_KERN);
+		flush_jc(v, TLB_KERN_AC);
+		v->jc_nonglobal = 0;
+	}
+	memset(v->code_filter[1], 0, sizeof v->code_filter[1]);
+	fetch_flush_nonglobal(v);
+	cells_reset_user(v);
+	v->stats.tlb_flushes++;
+}
+
+static unsigned filter_hash(uint64_t n)
+{
+	return (unsigned)((n * 0x9e3779b97f4a7c15ull) >> 52);
+}
+
+void tlb_note_fetch(struct vcpu *v, uint64_t page)
+{
+	unsigned h = filter_hash(page >> GUEST_PAGE_SHIFT) & 2047;
+
+	v->code_filter[page >> 63 ? 0 : 1][h / 64] |= 1ull << (h % 64);
+}
+
+/* Was code fetched through this page?  If so, everything made from the mapping goes. */
+static void flush_fetch_page(struct vcpu *v, uint64_t page)
+{
+	unsigned h = filter_hash(page >> GUEST_PAGE_SHIFT) & 2047;
+	bool user = !(page >> 63);
+
+	if (!(v->code_filter[user ? 1 : 0][h / 64] >> (h % 64) & 1))
+		return;
+	for (int k = 0; k < TLB_COUNT; k++)
+		flush_jc(v, k);
+	fetch_cache_flush(v);
+	if (user)
+		cells_reset_user(v);
+	else
+		cells_reset_all(v);
+}
+
+static void note_large(struct vcpu *v, uint64_t gva, uint64_t page_size)
+{
+	unsigned h = filter_hash(gva >> 21) & 4095;
+
+	v->large_filter[h / 64] |= 1ull << (h % 64);
+	if (page_size > (4u << 20))
+		v->have_1g = 1;
+}
+
+/* Entries made from a large page stand at the indices of their 4 KiB pieces. */
+static void flush_large(struct vcpu *v, uint64_t gva)
+{
+	unsigned h = filter_hash(gva >> 21) & 4095, shift = v->have_1g ? 30 : 22;
+
+	if (!v->have_1g && !(v->large_filter[h / 64] >> (h % 64) & 1))
+		return;
+	for (int k = 0; k < TLB_COUNT; k++)
+		for (unsigned i = 0; i < TLB_SIZE; i++)
+			if (v->tlb[k].rtag[i] != TLB_INVALID && !((v->tlb[k].rtag[i] ^ gva) >> shift))
+				v->tlb[k].rtag[i] = v->tlb[k].wtag[i] = TLB_INVALID;
+	for (int u = 0; u < 2; u++)
+		for (int i = 0; i < 64; i++)
+			if (!((v->fetch[u][i].tag ^ gva) >> shift)) {
+				cells_reset_all(v);
+				for (int k = 0; k < TLB_COUNT; k++)
+					flush_jc(v, k);
+				fetch_cache_flush(v);
+				return;
+			}
+}
+
+void tlb_flush_page(struct vcpu *v, uint64_t gva)
+{
+	uint64_t page = gva & ~GUEST_PAGE_MASK;
+	unsigned i = page >> GUEST_PAGE_SHIFT & (TLB_SIZE - 1);
+
+	for (int k = 0; k < TLB_COUNT; k++)
+		v->tlb[k].rtag[i] = v->tlb[k].wtag[i] = TLB_INVALID;
+	flush_large(v, page);
+	flush_fetch_page(v, page);
+	v->stats.tlb_page_flushes++;
+}
+
+void tlb_drop_writes(struct vcpu *v, uint64_t frame)
+{
+	uint64_t hva = (uint64_t)(uintptr_t)v->vm->mem->ram + (v->vm->mem->p2m[frame] & ~P2M_FLAGS);
+
+	for (int k = 0; k < TLB_COUNT; k++) {
+		struct soft_tlb *t = &v->tlb[k];
+
+		for (unsigned i = 0; i < TLB_SIZE; i++)
+			if (t->wtag[i] != TLB_INVALID && t->wtag[i] + t->addend[i] == hva)
+				t->wtag[i] = TLB_INVALID;
+	}
+}
+
+/* Access bits for the walk, from the soft TLB the code uses. */
+static unsigned walk_acc(const struct vcpu *v, unsigned acc)
+{
+	return (acc & (ACC_R | ACC_W)) | (v->cpl == 3 ? ACC_USER : 0u);
+}
+
+static void install(struct vcpu *v, uint64_t gva, uint64_t addend, const struct walk *w, bool may_write)
+{
+	unsigned kind = mode_tlb(v->mode), i = gva >> GUEST_PAGE_SHIFT & (TLB_SIZE - 1);
+	struct soft_tlb *t = &v->tlb[kind];
+	uint64_t page = gva & ~GUEST_PAGE_MASK;
+
+	t->rtag[i] = page;
+	t->wtag[i] = may_write ? page : TLB_INVALID;
+	t->addend[i] = addend;
+	if (kind == TLB_KERN && !w->global) {
+		if (v->n_nonglobal < TLB_SIZE)
+			v->nonglobal[v->n_nonglobal++] = (uint16_t)i;
+		else
+			flush_kind(v, kind);
+	}
+	if (w->page_size > 4096)
+		note_large(v, gva, w->page_size);
+}
+
+enum { FILL_RAISED = -1, FILL_OK = 0, FILL_BOUNCE = 1, FILL_SMC = 2 };
+
+/*
+ * Translates an access of @size bytes that stays within its page.  FILL_OK: v->mem_addend is set; FILL_BOUNCE: no RAM;
+ * FILL_SMC: the store dropped translations (and is allowed: v->mem_addend is set).
+ */
+static int fill(struct vcpu *v, uint64_t gva, unsigned size, unsigned acc)
+{
+	struct gmem *g = v->vm->mem;
+	struct codepage *cp;
+	struct walk w;
+	int64_t frame;
+	bool may_write;
+	int r = FILL_OK;
+
+	v->stats.tlb_misses++;
+	if (mmu_walk(v, gva, walk_acc(v, acc), &w) < 0)
+		return FILL_RAISED;
+	frame = gmem_frame(g, w.gpa);
+	if (frame < 0)
+		return FILL_BOUNCE;
+	v->mem_addend = (uint64_t)(uintptr_t)g->ram + (g->p2m[frame] & ~P2M_FLAGS) - (gva & ~GUEST_PAGE_MASK);
+	cp = codepage_get(v->bt, (uint64_t)frame, false);
+	may_write = !cp && w.writable && w.dirty;
+	if (acc & ACC_W) {
+		__atomic_fetch_or(&g->dirty_bm[frame / 64], 1ull << (frame % 64), __ATOMIC_RELAXED);
+		if (cp && codepage_store(v, (uint64_t)frame, (unsigned)(gva & GUEST_PAGE_MASK), size))
+			r = FILL_SMC;
+	} else if (may_write) {
+		__atomic_fetch_or(&g->dirty_bm[frame / 64], 1ull << (frame % 64), __ATOMIC_RELAXED);
+	}
+	install(v, gva, v->mem_addend, &w, may_write);
+	return r;
+}
+
+int tlb_fill(struct vcpu *v, uint64_t gva, unsigned size, unsigned acc, uint32_t site_acc)
+{
+	(void)site_acc;
+	return fill(v, gva, size, acc);
+}
+
+static void request_bounce(struct vcpu *v, const struct site *s, uint64_t gva)
+{
+	v->bounce_req = s->acc & SITE_ACC_STACK ? 2 : 1;
+	v->bounce_acc = s->acc & (ACC_R | ACC_W);
+	v->bounce_size = s->size;
+	v->bounce_gva = gva;
+}
+
+/* Finishes a slow path: 1 to resume. */
+static int access_done(struct vcpu *v, const struct site *s, uint64_t gva, int r)
+{
+	struct block *b = &v->bt->blocks[s->block];
+
+	if (r == FILL_RAISED && v->exc_vector == EXC_GP && (s->acc & SITE_ACC_SS))
+		v->exc_vector = EXC_SS;
+	if (r == FILL_BOUNCE && s->align && (gva & (s->align - 1u))) {
+		raise_gp(v, 0);
+		r = FILL_RAISED;
+	}
+	if (r == FILL_BOUNCE)
+		request_bounce(v, s, gva);
+	if (r == FILL_SMC && b->dead && !(b->mode & MODE_STEP))
+		v->step_once = 1; /* the rest of this block is gone: run this instruction by itself */
+	else if (r == FILL_OK || r == FILL_SMC) {
+		v->resume = (uint64_t)(uintptr_t)bt_rx(v->bt, s->resume_off);
+		if (v->kick)
+			link_kick(v, s->block);
+		return 1;
+	}
+	state_sync(v, s);
+	return 0;
+}
+
+int bt_c_mem(struct vcpu *v)
+{
+	struct site s = v->bt->sites[v->site];
+	uint64_t gva = v->mem_gva;
+	int r;
+
+	if ((gva & GUEST_PAGE_MASK) + s.size > GUEST_PAGE_MASK + 1)
+		r = FILL_BOUNCE;
+	else
+		r = fill(v, gva, s.size, s.acc);
+	return access_done(v, &s, gva, r);
+}
+
+/* SDM 3A 5.3, 5.4: type and limit of a data access outside 64-bit code. */
+static int segment_check(struct vcpu *v, const struct site *s, uint64_t off, uint64_t *lin)
+{
+	const struct seg *g = &v->seg[s->seg];
+	unsigned vector = s->seg == SEG_SS ? EXC_SS : EXC_GP;
+	uint64_t last = off + s->size - 1, top;
+
+	if (mode_long(v->mode)) {
+		*lin = off;
+		return 0;
+	}
+	if ((g->attr & SEG_A_NULL) || !(g->attr & SEG_A_P))
+		return raise_error(v, vector, 0);
+	if ((s->acc & ACC_W) && ((g->attr & 8) || !(g->attr & 2)))
+		return raise_gp(v, 0);
+	if ((s->acc & ACC_R) && (g->attr & 8) && !(g->attr & 2))
+		return raise_gp(v, 0);
+	if ((g->attr & 0xc) == 4) { /* expand-down data */
+		top = g->attr & SEG_A_DB ? 0xffffffffu : 0xffffu;
+		if (off <= g->limit || last > top)
+			return raise_error(v, vector, 0);
+	} else if (last > g->limit) {
+		return raise_error(v, vector, 0);
+	}
+	*lin = (uint32_t)(off + g->base);
+	return 0;
+}
+
+static int alignment_check(struct vcpu *v, const struct site *s, uint64_t lin)
+{
+	unsigned size = s->size;
+
+	if (v->cpl != 3 || !(v->cr0 & CR0_AM) || !(v->sysflags & RFL_AC))
+		return 0;
+	if (size > 8 || (size & (size - 1)))
+		size = size == 10 ? 8 : size > 8 ? 0 : size;
+	if (size && (lin & (size - 1)))
+		return raise_error(v, EXC_AC, 0);
+	return 0;
+}
+
+/* Notes data breakpoints that the access meets (SDM 3B 18.2.4); true when there are any. */
+static bool breakpoints_hit(struct vcpu *v, const struct site *s, uint64_t lin)
+{
+	static const uint8_t lens[4] = {1, 2, 8, 4};
+	bool hit = false;
+
+	for (int i = 0; i < 4; i++) {
+		unsigned rw = v->dr[7] >> (16 + 4 * i) & 3, len = lens[v->dr[7] >> (18 + 4 * i) & 3];
+		uint64_t at = v->dr[i] & ~(uint64_t)(len - 1);
+
+		if (!(v->dr[7] >> (2 * i) & 3) || rw == 0 || rw == 2 || (rw == 1 && !(s->acc & ACC_W)))
+			continue;
+		if (lin < at + len && at < lin + s->size) {
+			v->db_hits |= (uint8_t)(1u << i);
+			hit = true;
+		}
+	}
+	return hit;
+}
+
+int bt_c_mem_checked(struct vcpu *v)
+{
+	struct site s = v->bt->sites[v->site];
+	uint64_t lin = v->mem_gva;
+	int r = FILL_OK;
+
+	if (s.seg != R_NONE && segment_check(v, &s, v->mem_gva, &lin) < 0)
+		r = FILL_RAISED;
+	else if (alignment_check(v, &s, lin) < 0)
+		r = FILL_RAISED;
+	else if ((v->dr[7] & 0xff) && breakpoints_hit(v, &s, lin) && !(v->bt->blocks[s.block].mode & MODE_STEP)) {
+		v->step_once = 1;
+		state_sync(v, &s);
+		return 0;
+	} else if ((lin & GUEST_PAGE_MASK) + s.size > GUEST_PAGE_MASK + 1)
+		r = FILL_BOUNCE;
+	else
+		r = fill(v, lin, s.size, s.acc);
+	if (r == FILL_OK || r == FILL_SMC)
+		v->mem_addend += lin; /* the address itself */
+	return access_done(v, &s, lin, r);
+}

@@ -1,0 +1,419 @@
+/*
+ * The run loop of one vcpu: events, block dispatch, and the instructions that
+ * have to run alone (steps, bounced operands).
+ * Invariant: every pass starts with guest state exact in struct vcpu.
+ */
+#include <errno.h>
+#include <linux/futex.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "common/gmem.h"
+#include "vcpu/bt/bt.h"
+#include "vcpu/bt/exits.h"
+#include "vcpu/chipset/platform.h"
+#include "vcpu/cpu/exception.h"
+#include "vcpu/mmu/mmu.h"
+#include "vcpu/trace.h"
+#include "vcpu/vcpu.h"
+
+#ifndef sigev_notify_thread_id
+#define sigev_notify_thread_id _sigev_un._tid
+#endif
+
+struct vcpu *vcpu_create(struct vm *vm, int id)
+{
+	struct vcpu *v = mmap(NULL, sizeof *v, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (v == MAP_FAILED)
+		return NULL;
+	v->self = v;
+	v->id = id;
+	v->vm = vm;
+	v->bt = vm->bt;
+	vm->vcpu[id] = v;
+	tlb_init(v);
+	return v;
+}
+
+void vcpu_destroy(struct vcpu *v)
+{
+	if (v->has_timer)
+		timer_delete(v->timer);
+	v->vm->vcpu[v->id] = NULL;
+	munmap(v, sizeof *v);
+}
+
+int vcpu_thread_init(struct vcpu *v)
+{
+	struct sigevent se;
+	int r;
+
+	v->tid = (pid_t)syscall(SYS_gettid);
+	r = fault_init_thread(v);
+	if (r < 0)
+		return r;
+	if (syscall(SYS_arch_prctl, 0x1001 /* ARCH_SET_GS */, v) < 0)
+		return -errno;
+	memset(&se, 0, sizeof se);
+	se.sigev_notify = SIGEV_THREAD_ID;
+	se.sigev_signo = SIGUSR1;
+	se.sigev_notify_thread_id = v->tid;
+	if (timer_create(CLOCK_MONOTONIC, &se, &v->timer) < 0)
+		return -errno;
+	v->has_timer = 1;
+	return 0;
+}
+
+void vcpu_arm(struct vcpu *v, uint64_t deadline_ns)
+{
+	struct itimerspec its = {.it_value = {0, 0}};
+
+	if (!v->has_timer)
+		return;
+	if (deadline_ns != UINT64_MAX) {
+		its.it_value.tv_sec = (time_t)(deadline_ns / 1000000000u);
+		its.it_value.tv_nsec = (long)(deadline_ns % 1000000000u);
+		if (!its.it_value.tv_sec && !its.it_value.tv_nsec)
+			its.it_value.tv_nsec = 1;
+	}
+	timer_settime(v->timer, TIMER_ABSTIME, &its, NULL);
+}
+
+static void wake(struct vcpu *v)
+{
+	syscall(SYS_futex, &v->pending, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+}
+
+void vcpu_kick(struct vcpu *v, uint32_t pend)
+{
+	uint32_t old = atomic_fetch_or(&v->pending, pend);
+
+	if ((old & pend) == pend && !v->sleeping)
+		return;
+	if ((pid_t)syscall(SYS_gettid) == v->tid) {
+		v->kick = 1;
+	} else if (v->tid) {
+		wake(v);
+		syscall(SYS_tgkill, getpid(), v->tid, SIGUSR1);
+	}
+}
+
+static uint64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+static bool wakes(const struct vcpu *v, uint32_t pending)
+{
+	return (pending & ~PEND_INTR) || ((pending & PEND_INTR) && v->iflag) || v->exit_reason;
+}
+
+/* HLT: sleeps until something pending wakes the CPU or a platform timer is due. */
+static void halt(struct vcpu *v)
+{
+	uint32_t p;
+
+	v->stats.hlts++;
+	v->sleeping = 1;
+	while (!wakes(v, p = atomic_load(&v->pending))) {
+		uint64_t due = platform_next_deadline(v->vm->plat), now = now_ns();
+		struct timespec ts = {.tv_sec = (time_t)(due / 1000000000u), .tv_nsec = (long)(due % 1000000000u)};
+
+		if (due <= now) {
+			platform_run_timers(v->vm->plat, now);
+			continue;
+		}
+		syscall(SYS_futex, &v->pending, FUTEX_WAIT_BITSET_PRIVATE, p, due == UINT64_MAX ? NULL : &ts, NULL,
+			FUTEX_BITSET_MATCH_ANY);
+	}
+	v->sleeping = 0;
+	if (wakes(v, atomic_load(&v->pending)))
+		v->halted = 0;
+}
+
+static void wait_paused(struct vcpu *v)
+{
+	uint32_t p;
+
+	v->sleeping = 1;
+	while ((p = atomic_load(&v->pending)) & PEND_PAUSE && !(p & (PEND_STOP | PEND_RESET)))
+		syscall(SYS_futex, &v->pending, FUTEX_WAIT_PRIVATE, p, NULL, NULL, 0);
+	v->sleeping = 0;
+}
+
+static void deliver_interrupt(struct vcpu *v)
+{
+	int vec = platform_ack_intr(v->vm->plat, v);
+
+	v->halted = 0;
+	if (vec < 0)
+		return;
+	v->stats.interrupts++;
+	trace(TRACE_IRQ, "vector %02x at %llx", (unsigned)vec, (unsigned long long)v->rip);
+	if (cpu_deliver(v, (unsigned)vec, EVENT_INTR, false, 0))
+		v->exit_reason = VM_EXIT_TRIPLE_FAULT;
+}
+
+/* Handles what is pending; true when the pass is over. */
+static bool handle_events(struct vcpu *v)
+{
+	uint32_t p = atomic_load(&v->pending);
+
+	if (p & PEND_STOP) {
+		v->exit_reason = VM_EXIT_STOPPED;
+		return true;
+	}
+	if (p & PEND_RESET) {
+		v->exit_reason = VM_EXIT_RESET;
+		return true;
+	}
+	if (p & PEND_PAUSE) {
+		vcpu_fpu_out(v);
+		wait_paused(v);
+		return true;
+	}
+	if (p & PEND_FLUSH)
+		atomic_fetch_and(&v->pending, ~PEND_FLUSH);
+	if (p & PEND_TIMER) {
+		atomic_fetch_and(&v->pending, ~PEND_TIMER);
+		platform_run_timers(v->vm->plat, now_ns());
+		p = atomic_load(&v->pending);
+	}
+	if (v->exc_pending) {
+		trace(TRACE_EXC, "#%u error %x cr2 %llx at %llx", v->exc_vector, v->exc_error,
+		      (unsigned long long)v->exc_cr2, (unsigned long long)v->rip);
+		if (cpu_deliver_pending(v))
+			v->exit_reason = VM_EXIT_TRIPLE_FAULT;
+		return true;
+	}
+	if (!v->int_shadow && (p & PEND_NMI) && !v->nmi_blocked) {
+		atomic_fetch_and(&v->pending, ~PEND_NMI);
+		v->halted = 0;
+		if (cpu_deliver(v, EXC_NMI, EVENT_NMI, false, 0))
+			v->exit_reason = VM_EXIT_TRIPLE_FAULT;
+		return true;
+	}
+	if (!v->int_shadow && (p & PEND_INTR) && v->iflag) {
+		deliver_interrupt(v);
+		return true;
+	}
+	if (v->halted) {
+		vcpu_fpu_out(v);
+		halt(v);
+		return true;
+	}
+	return false;
+}
+
+/* Runs one block that must not be interrupted by a kick before it has run. */
+static void enter_alone(struct vcpu *v, uint32_t b)
+{
+	bool kicked = false;
+
+	vcpu_fpu_in(v);
+	while (v->kick = 0, bt_enter(v, bt_rx(v->bt, v->bt->blocks[b].host)) == BT_KICKED)
+		kicked = true;
+	if (kicked)
+		v->kick = 1;
+}
+
+/*
+ * An instruction whose operand is no plain RAM within one page: read the operand into the bounce buffer, run the instruction
+ * on the buffer, write it back.  Both ends are checked first, so a fault leaves nothing half done.
+ */
+static int bounce_prepare(struct vcpu *v, uint64_t gva, unsigned size, unsigned acc, uint8_t *buf)
+{
+	unsigned user = mmu_acc(v, 0);
+	struct walk w;
+
+	if (acc & ACC_W) {
+		if (mmu_walk(v, gva, ACC_W | user, &w) < 0 || mmu_walk(v, gva + size - 1, ACC_W | user, &w) < 0)
+			return -1;
+	}
+	if (acc & ACC_R)
+		return mmu_read(v, gva, buf, size, ACC_R | user);
+	return 0;
+}
+
+static void run_bounced(struct vcpu *v)
+{
+	uint64_t gva[2] = {0, 0};
+	unsigned size[2] = {0, 0}, acc[2] = {0, 0};
+	uint8_t *buf[2] = {v->bounce, (uint8_t *)&v->bounce_stack};
+	uint32_t extra = MODE_STEP, b;
+	unsigned user = mmu_acc(v, 0);
+
+	v->stats.cross_page++;
+	while (v->bounce_req && !v->exc_pending) {
+		int k = v->bounce_req - 1;
+
+		v->bounce_req = 0;
+		gva[k] = v->bounce_gva;
+		size[k] = v->bounce_size;
+		acc[k] = v->bounce_acc;
+		extra |= k ? MODE_BOUNCE_STACK : MODE_BOUNCE;
+		if (bounce_prepare(v, gva[k], size[k], acc[k], buf[k]) < 0)
+			return;
+		b = bt_find(v, extra);
+		if (b == BT_NONE)
+			return;
+		enter_alone(v, b);
+	}
+	for (int k = 0; k < 2 && !v->exc_pending; k++)
+		if (acc[k] & ACC_W)
+			mmu_write(v, gva[k], buf[k], size[k], ACC_W | user);
+}
+
+/* Instruction breakpoint at rip?  RF suppresses it once (SDM 3B 18.3.1.1). */
+static bool code_breakpoint(struct vcpu *v)
+{
+	if (!(v->dr[7] & 0xff) || (v->sysflags & RFL_RF))
+		return false;
+	for (int i = 0; i < 4; i++)
+		if ((v->dr[7] >> (2 * i) & 3) && !(v->dr[7] >> (16 + 4 * i) & 3) && v->dr[i] == v->rip)
+			v->db_hits |= (uint8_t)(1u << i);
+	if (!v->db_hits)
+		return false;
+	v->exc_dr6 = v->db_hits;
+	v->db_hits = 0;
+	raise_exception(v, EXC_DB);
+	v->exc_dr6 |= 0;
+	return true;
+}
+
+static bool traps_after(uint8_t op)
+{
+	switch (op) {
+	case SYS_INT: case SYS_INT1: case SYS_INT3: case SYS_INTO: case SYS_SYSCALL: case SYS_SYSENTER: return false;
+	default: return true;
+	}
+}
+
+/* Runs exactly one instruction, with what single-stepping and breakpoints want after it. */
+static void step(struct vcpu *v)
+{
+	bool tf = v->sysflags & RFL_TF;
+	uint8_t shadow = v->int_shadow;
+	uint64_t dr6 = 0;
+	uint32_t b;
+
+	if (!shadow && code_breakpoint(v))
+		return;
+	v->stats.single_steps++;
+	v->last_sysop = SYS_NONE;
+	v->db_hits = 0;
+	v->step_once = 0;
+	b = bt_find(v, MODE_STEP);
+	if (b == BT_NONE)
+		return;
+	v->int_shadow = 0;
+	enter_alone(v, b);
+	if (v->bounce_req)
+		run_bounced(v);
+	v->step_once = 0;
+	if (v->exc_pending)
+		return;
+	v->sysflags &= ~RFL_RF;
+	if (v->db_hits)
+		dr6 |= v->db_hits;
+	if (tf && traps_after(v->last_sysop))
+		dr6 |= 1u << 14;
+	v->db_hits = 0;
+	if (dr6 && !v->int_shadow) {
+		raise_exception(v, EXC_DB);
+		v->exc_dr6 = dr6;
+	}
+}
+
+static bool must_step(const struct vcpu *v)
+{
+	return v->int_shadow || v->step_once || (v->sysflags & RFL_TF) || (v->dr[7] & 0xff);
+}
+
+static void trace_exec(struct vcpu *v)
+{
+	trace(TRACE_EXEC, "%llx mode %x ax %llx bx %llx cx %llx dx %llx sp %llx", (unsigned long long)v->rip, v->mode,
+	      (unsigned long long)v->regs[R_AX], (unsigned long long)v->regs[R_BX], (unsigned long long)v->regs[R_CX],
+	      (unsigned long long)v->regs[R_DX], (unsigned long long)v->regs[R_SP]);
+}
+
+/* One pass: an event, or guest code until it leaves. */
+static void pass(struct vcpu *v)
+{
+	uint32_t b;
+
+	v->kick = 0;
+	if (handle_events(v))
+		return;
+	if (v->bounce_req) {
+		run_bounced(v);
+		return;
+	}
+	if (trace_on(TRACE_EXEC))
+		trace_exec(v);
+	if (must_step(v)) {
+		step(v);
+		return;
+	}
+	v->sysflags &= ~RFL_RF;
+	b = bt_find(v, 0);
+	if (b == BT_NONE)
+		return;
+	v->stats.dispatches++;
+	vcpu_fpu_in(v);
+	bt_enter(v, bt_rx(v->bt, v->bt->blocks[b].host));
+}
+
+int vcpu_run(struct vcpu *v)
+{
+	v->exit_reason = VM_EXIT_NONE;
+	while (!v->exit_reason)
+		pass(v);
+	vcpu_fpu_out(v);
+	atomic_fetch_and(&v->pending, ~(PEND_STOP | PEND_RESET));
+	return (int)v->exit_reason;
+}
+
+int vcpu_run_until(struct vcpu *v, uint64_t stop_rip, uint64_t max_blocks)
+{
+	int r = 2;
+
+	if (v->bt->stop_rip != stop_rip) {
+		bt_flush(v);
+		v->bt->stop_rip = stop_rip;
+	}
+	v->bounce_req = v->step_once = v->exc_pending = 0;
+	v->exit_reason = VM_EXIT_NONE;
+	for (uint64_t i = 0; i < max_blocks; i++) {
+		v->kick = 0;
+		if (v->bounce_req)
+			run_bounced(v);
+		else if (v->rip == stop_rip) {
+			r = 0;
+			break;
+		} else if (must_step(v)) {
+			step(v);
+		} else {
+			uint32_t b = bt_find(v, 0);
+
+			if (b != BT_NONE) {
+				vcpu_fpu_in(v);
+				bt_enter(v, bt_rx(v->bt, v->bt->blocks[b].host));
+			}
+		}
+		if (v->exc_pending) {
+			r = 1;
+			break;
+		}
+	}
+	vcpu_fpu_out(v);
+	return r;
+}
