@@ -136,9 +136,16 @@ struct ipc_watch {
 	void *ctx;
 };
 
+static void on_libevent_log(int severity, const char *msg)
+{
+	log_debug("libevent (%d): %s", severity, msg);
+}
+
 struct ipc_loop *ipc_loop_new(void)
 {
 	struct ipc_loop *l = calloc(1, sizeof *l);
+
+	event_set_log_callback(on_libevent_log);
 
 	if (!l)
 		return NULL;

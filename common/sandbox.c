@@ -233,9 +233,14 @@ static int set_limits(const struct sandbox_table *t)
 	return rc;
 }
 
+/* Asked once: after the filter the question itself is forbidden. */
 static int landlock_abi(void)
 {
-	return (int)syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
+	static int abi = -2;
+
+	if (abi == -2)
+		abi = (int)syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
+	return abi;
 }
 
 /* A ruleset that handles every right this kernel knows and grants none. */

@@ -17,6 +17,10 @@ static const struct sandbox_call calls[] = {
 	SETUP(seccomp, "load the final filter"),
 	SETUP(prctl, "load the final filter: no_new_privs is asked for again"),
 	SETUP(epoll_create1, "the loop"),
+	SETUP(getuid, "the loop: libevent asks whether it runs set-uid"),
+	SETUP(geteuid, "the loop: libevent asks whether it runs set-uid"),
+	SETUP(getgid, "the loop: libevent asks whether it runs set-uid"),
+	SETUP(getegid, "the loop: libevent asks whether it runs set-uid"),
 	SETUP(eventfd2, "the loop"),
 	SETUP(pipe2, "the loop"),
 	/* messages */
