@@ -1,0 +1,126 @@
+/*
+ * Comparison of results.  Only what the architecture leaves undefined is left
+ * out: the flags an instruction leaves undefined, the x87 instruction and data
+ * pointers (they name the code that really ran), RF, and the present bit of a
+ * page fault above the user half, which Linux hides from programs.
+ *
+ * Invariant: a case that faulted compares all its flags, defined or not.
+ */
+#include "compare.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static int has_error_code(uint32_t vec)
+{
+	return vec == 8 || (vec >= 10 && vec <= 14) || vec == 17;
+}
+
+static int fault_differs(const struct result *n, const struct result *e)
+{
+	uint32_t mask = ~0u;
+
+	if (n->vector != e->vector)
+		return 1;
+	if (n->vector == 14 && n->cr2 != e->cr2)
+		return 1;
+	if (n->vector == 14 && n->cr2 >= 0x7ffffffff000ull)
+		mask = ~1u;
+	return has_error_code(n->vector) && ((n->error ^ e->error) & mask);
+}
+
+static uint32_t diff_gprs(const struct test *t, const struct cpu_state *n, const struct cpu_state *e)
+{
+	int count = t->flags & TEST_32BIT ? 8 : 16;
+	uint64_t mask = t->flags & TEST_32BIT ? 0xffffffffull : ~0ull;
+	uint32_t d = 0;
+
+	for (int i = 0; i < count; i++)
+		if ((n->gpr[i] ^ e->gpr[i]) & mask)
+			d |= DIFF_GPR;
+	if ((n->rip ^ e->rip) & mask)
+		d |= DIFF_RIP;
+	if (((n->fsbase ^ e->fsbase) | (n->gsbase ^ e->gsbase)) & mask)
+		d |= DIFF_BASE;
+	return d;
+}
+
+static uint32_t diff_xs(const struct test *t, const uint8_t *n, const uint8_t *e)
+{
+	int vec = t->flags & TEST_32BIT ? 8 * 16 : 16 * 16;
+	uint32_t d = 0;
+
+	if (memcmp(n, e, XS_FOP) || memcmp(n + XS_ST, e + XS_ST, XS_XMM - XS_ST))
+		d |= DIFF_X87;
+	if (memcmp(n + XS_MXCSR, e + XS_MXCSR, 4))
+		d |= DIFF_MXCSR;
+	if (memcmp(n + XS_XMM, e + XS_XMM, vec) || memcmp(n + XS_YMMH, e + XS_YMMH, vec))
+		d |= DIFF_VEC;
+	return d;
+}
+
+static void zero_masked(const struct testcase *tc, uint8_t *image)
+{
+	for (uint64_t a = tc->mask_addr; a < tc->mask_addr + tc->mask_len; a++)
+		for (int i = 0; i < WR_PAGES; i++)
+			if (a - wr_page[i] < PG)
+				image[(uint64_t)i * PG + (a - wr_page[i])] = 0;
+}
+
+void compare_image(const struct batch *b, const struct worker_out *w, uint32_t k, uint8_t *image)
+{
+	const struct result *r = &w->out[k];
+
+	memcpy(image, b->image, IMG_SIZE);
+	memcpy(image + IMG_SIZE, b->code, CODE_SIZE);
+	for (uint32_t i = r->line0; i < r->line0 + r->lines; i++)
+		memcpy(image + w->log[i].off, w->log[i].data, LINE);
+	zero_masked(&b->tc[k], image);
+}
+
+static int mem_differs(const struct batch *b, uint32_t k)
+{
+	static uint8_t in[IMG_SIZE + CODE_SIZE], ie[IMG_SIZE + CODE_SIZE];
+	const struct result *n = &b->native.out[k], *e = &b->engine.out[k];
+
+	if (n->lines == e->lines &&
+	    !memcmp(b->native.log + n->line0, b->engine.log + e->line0, n->lines * sizeof(struct mem_line)))
+		return 0;
+	compare_image(b, &b->native, k, in);
+	compare_image(b, &b->engine, k, ie);
+	return memcmp(in, ie, sizeof in) != 0;
+}
+
+uint32_t compare_case(const struct batch *b, uint32_t k)
+{
+	const struct result *n = &b->native.out[k], *e = &b->engine.out[k];
+	const struct test *t = &b->test[b->tc[k].test];
+	uint32_t d = 0, fl = FLAGS_SEEN;
+
+	if (n->outcome == OUT_NONE || n->outcome == OUT_ODD || n->overflow || e->overflow)
+		return DIFF_SKIP;
+	if (n->outcome == OUT_TIMEOUT)
+		return e->outcome == OUT_TIMEOUT ? DIFF_SKIP : DIFF_OUTCOME;
+	if (n->outcome != e->outcome)
+		return DIFF_OUTCOME;
+	if (n->outcome == OUT_STOP)
+		fl &= ~t->undef_flags;
+	else if (fault_differs(n, e))
+		d |= DIFF_FAULT;
+	if ((n->st.rflags ^ e->st.rflags) & fl)
+		d |= DIFF_FLAGS;
+	d |= diff_gprs(t, &n->st, &e->st) | diff_xs(t, n->st.xs, e->st.xs);
+	return mem_differs(b, k) ? d | DIFF_MEM : d;
+}
+
+void compare_names(uint32_t diff, char *buf, unsigned size)
+{
+	static const char *const names[] = {"outcome", "fault", "rip",   "gpr", "flags",
+					    "x87",     "vec",   "mxcsr", "mem", "base"};
+	unsigned n = 0;
+
+	buf[0] = 0;
+	for (unsigned i = 0; i < sizeof names / sizeof *names; i++)
+		if (diff & (1u << i) && n < size)
+			n += (unsigned)snprintf(buf + n, size - n, "%s%s", n ? "," : "", names[i]);
+}

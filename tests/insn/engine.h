@@ -1,0 +1,13 @@
+/* Runs a batch's cases in the engine, in this process. */
+#ifndef HVX_INSN_ENGINE_H
+#define HVX_INSN_ENGINE_H
+
+#include "state.h"
+
+/* Creates the machine: once, in the worker made for it. */
+void engine_init(void);
+
+/* Runs cases [from, b->ncases), results into @out. */
+void engine_run(struct batch *b, struct worker_out *out, uint32_t from);
+
+#endif

@@ -1,0 +1,166 @@
+/*
+ * Filters the opcode space by what CPUID reports, and leaves out instructions
+ * whose result is not a function of the case (time, random numbers, CPU
+ * identity, the kernel's descriptor tables, hypercalls, system calls).
+ *
+ * Invariant: filtering is by the decoder's instruction sets and categories; the
+ * few mnemonics below are only there where a set mixes both kinds.
+ */
+#include "isa.h"
+
+#include <cpuid.h>
+#include <stdint.h>
+
+enum reg { EAX, EBX, ECX, EDX };
+
+static const struct feature { /* CPUID bit behind each instruction set; leaf 0: every x86-64 CPU has it */
+	uint16_t set;
+	uint32_t leaf, sub;
+	uint8_t reg, bit;
+} features[] = {
+	{ZYDIS_ISA_SET_I86, 0, 0, 0, 0},
+	{ZYDIS_ISA_SET_I186, 0, 0, 0, 0},
+	{ZYDIS_ISA_SET_I286REAL, 0, 0, 0, 0},
+	{ZYDIS_ISA_SET_I286PROTECTED, 0, 0, 0, 0},
+	{ZYDIS_ISA_SET_I386, 0, 0, 0, 0},
+	{ZYDIS_ISA_SET_I486, 0, 0, 0, 0},
+	{ZYDIS_ISA_SET_I486REAL, 0, 0, 0, 0},
+	{ZYDIS_ISA_SET_PENTIUMREAL, 0, 0, 0, 0},
+	{ZYDIS_ISA_SET_PENTIUMMMX, 0, 0, 0, 0},
+	{ZYDIS_ISA_SET_PPRO, 0, 0, 0, 0},
+	{ZYDIS_ISA_SET_CMOV, 0, 0, 0, 0},
+	{ZYDIS_ISA_SET_FCMOV, 0, 0, 0, 0},
+	{ZYDIS_ISA_SET_FAT_NOP, 0, 0, 0, 0},
+	{ZYDIS_ISA_SET_PREFETCH_NOP, 0, 0, 0, 0},
+	{ZYDIS_ISA_SET_PAUSE, 0, 0, 0, 0},
+	{ZYDIS_ISA_SET_LONGMODE, 0, 0, 0, 0},
+	{ZYDIS_ISA_SET_X87, 0, 0, 0, 0},
+	{ZYDIS_ISA_SET_FXSAVE, 0, 0, 0, 0},
+	{ZYDIS_ISA_SET_FXSAVE64, 0, 0, 0, 0},
+	{ZYDIS_ISA_SET_SSE, 0, 0, 0, 0},
+	{ZYDIS_ISA_SET_SSE2, 0, 0, 0, 0},
+	{ZYDIS_ISA_SET_SSE2MMX, 0, 0, 0, 0},
+	{ZYDIS_ISA_SET_SSEMXCSR, 0, 0, 0, 0},
+	{ZYDIS_ISA_SET_SSE_PREFETCH, 0, 0, 0, 0},
+	{ZYDIS_ISA_SET_LAHF, 0x80000001, 0, ECX, 0},
+	{ZYDIS_ISA_SET_SSE3, 1, 0, ECX, 0},
+	{ZYDIS_ISA_SET_SSE3X87, 1, 0, ECX, 0},
+	{ZYDIS_ISA_SET_PCLMULQDQ, 1, 0, ECX, 1},
+	{ZYDIS_ISA_SET_SSSE3, 1, 0, ECX, 9},
+	{ZYDIS_ISA_SET_SSSE3MMX, 1, 0, ECX, 9},
+	{ZYDIS_ISA_SET_FMA, 1, 0, ECX, 12},
+	{ZYDIS_ISA_SET_CMPXCHG16B, 1, 0, ECX, 13},
+	{ZYDIS_ISA_SET_SSE4, 1, 0, ECX, 19},
+	{ZYDIS_ISA_SET_SSE42, 1, 0, ECX, 20},
+	{ZYDIS_ISA_SET_MOVBE, 1, 0, ECX, 22},
+	{ZYDIS_ISA_SET_POPCNT, 1, 0, ECX, 23},
+	{ZYDIS_ISA_SET_AES, 1, 0, ECX, 25},
+	{ZYDIS_ISA_SET_XSAVE, 1, 0, ECX, 27},
+	{ZYDIS_ISA_SET_AVX, 1, 0, ECX, 28},
+	{ZYDIS_ISA_SET_AVXAES, 1, 0, ECX, 28},
+	{ZYDIS_ISA_SET_F16C, 1, 0, ECX, 29},
+	{ZYDIS_ISA_SET_CLFSH, 1, 0, EDX, 19},
+	{ZYDIS_ISA_SET_MONITOR, 1, 0, ECX, 3},
+	{ZYDIS_ISA_SET_RDWRFSGS, 7, 0, EBX, 0},
+	{ZYDIS_ISA_SET_BMI1, 7, 0, EBX, 3},
+	{ZYDIS_ISA_SET_AVX2, 7, 0, EBX, 5},
+	{ZYDIS_ISA_SET_AVX2GATHER, 7, 0, EBX, 5},
+	{ZYDIS_ISA_SET_BMI2, 7, 0, EBX, 8},
+	{ZYDIS_ISA_SET_INVPCID, 7, 0, EBX, 10},
+	{ZYDIS_ISA_SET_ADOX_ADCX, 7, 0, EBX, 19},
+	{ZYDIS_ISA_SET_SMAP, 7, 0, EBX, 20},
+	{ZYDIS_ISA_SET_CLFLUSHOPT, 7, 0, EBX, 23},
+	{ZYDIS_ISA_SET_CLWB, 7, 0, EBX, 24},
+	{ZYDIS_ISA_SET_SHA, 7, 0, EBX, 29},
+	{ZYDIS_ISA_SET_GFNI, 7, 0, ECX, 8},
+	{ZYDIS_ISA_SET_AVX_GFNI, 7, 0, ECX, 8},
+	{ZYDIS_ISA_SET_VAES, 7, 0, ECX, 9},
+	{ZYDIS_ISA_SET_VPCLMULQDQ, 7, 0, ECX, 10},
+	{ZYDIS_ISA_SET_MOVDIR, 7, 0, ECX, 27},
+	{ZYDIS_ISA_SET_AVX_VNNI, 7, 1, EAX, 4},
+	{ZYDIS_ISA_SET_XSAVEOPT, 0xd, 1, EAX, 0},
+	{ZYDIS_ISA_SET_XSAVEC, 0xd, 1, EAX, 1},
+	{ZYDIS_ISA_SET_XSAVES, 0xd, 1, EAX, 3},
+	{ZYDIS_ISA_SET_LZCNT, 0x80000001, 0, ECX, 5},
+	{ZYDIS_ISA_SET_SSE4A, 0x80000001, 0, ECX, 6},
+};
+
+static int host_has(const struct feature *f)
+{
+	uint32_t r[4];
+
+	if (f->leaf == 0)
+		return 1;
+	if (!__get_cpuid_count(f->leaf, f->sub, &r[EAX], &r[EBX], &r[ECX], &r[EDX]))
+		return 0;
+	return (r[f->reg] >> f->bit) & 1;
+}
+
+static int set_supported(unsigned set)
+{
+	static int8_t known[ZYDIS_ISA_SET_MAX_VALUE + 1]; /* 0 not asked, 1 yes, -1 no */
+
+	if (set > ZYDIS_ISA_SET_MAX_VALUE)
+		return 0;
+	if (!known[set]) {
+		known[set] = -1;
+		for (unsigned i = 0; i < sizeof features / sizeof *features; i++)
+			if (features[i].set == set)
+				known[set] = host_has(&features[i]) ? 1 : -1;
+	}
+	return known[set] > 0;
+}
+
+/* Not functions of the case's state, or the kernel emulates or intercepts them. */
+static int is_outside(const ZydisDecodedInstruction *in)
+{
+	switch (in->mnemonic) {
+	case ZYDIS_MNEMONIC_CPUID:
+	case ZYDIS_MNEMONIC_RDTSC:
+	case ZYDIS_MNEMONIC_RDPMC:
+	case ZYDIS_MNEMONIC_SGDT: /* UMIP emulation */
+	case ZYDIS_MNEMONIC_SIDT:
+	case ZYDIS_MNEMONIC_SLDT:
+	case ZYDIS_MNEMONIC_SMSW:
+	case ZYDIS_MNEMONIC_STR:
+	case ZYDIS_MNEMONIC_LAR: /* the kernel's GDT */
+	case ZYDIS_MNEMONIC_LSL:
+	case ZYDIS_MNEMONIC_VERR:
+	case ZYDIS_MNEMONIC_VERW:
+	case ZYDIS_MNEMONIC_LDS:
+	case ZYDIS_MNEMONIC_LES:
+	case ZYDIS_MNEMONIC_LSS:
+	case ZYDIS_MNEMONIC_LFS:
+	case ZYDIS_MNEMONIC_LGS:
+	case ZYDIS_MNEMONIC_RSM:
+	case ZYDIS_MNEMONIC_SYSCALL:
+	case ZYDIS_MNEMONIC_SYSENTER:
+	case ZYDIS_MNEMONIC_SYSRET: /* AMD and Intel differ in their mode checks */
+	case ZYDIS_MNEMONIC_SYSEXIT:
+	case ZYDIS_MNEMONIC_IRET:
+	case ZYDIS_MNEMONIC_IRETD:
+	case ZYDIS_MNEMONIC_IRETQ: return 1;
+	default: return 0;
+	}
+}
+
+static int is_far(const ZydisDecodedInstruction *in)
+{
+	return in->meta.branch_type == ZYDIS_BRANCH_TYPE_FAR;
+}
+
+enum isa_class isa_classify(const ZydisDecodedInstruction *in)
+{
+	if (!set_supported(in->meta.isa_set) || is_outside(in) || is_far(in))
+		return ISA_SKIP;
+	if (in->attributes & ZYDIS_ATTRIB_IS_PRIVILEGED)
+		return ISA_FAULTS;
+	switch (in->meta.category) {
+	case ZYDIS_CATEGORY_IO:
+	case ZYDIS_CATEGORY_IOSTRINGOP: return ISA_FAULTS;
+	case ZYDIS_CATEGORY_VTX:
+	case ZYDIS_CATEGORY_SYSCALL:
+	case ZYDIS_CATEGORY_SYSRET: return ISA_SKIP;
+	default: return ISA_RUN;
+	}
+}

@@ -1,0 +1,15 @@
+/* Which decoded instructions may be tested: what the host CPU has, and what is deterministic. */
+#ifndef HVX_INSN_ISA_H
+#define HVX_INSN_ISA_H
+
+#include <Zydis/Zydis.h>
+
+enum isa_class {
+	ISA_SKIP, /* absent from this CPU, or its result depends on more than the case's state */
+	ISA_RUN,
+	ISA_FAULTS, /* privileged: tested for its exception */
+};
+
+enum isa_class isa_classify(const ZydisDecodedInstruction *in);
+
+#endif

@@ -1,0 +1,16 @@
+/* Runs a batch's cases on the host CPU itself. */
+#ifndef HVX_INSN_NATIVE_H
+#define HVX_INSN_NATIVE_H
+
+#include "state.h"
+
+/* Maps the test's address space in this process and installs the handlers: once, in a child made for it. */
+void native_init(void);
+
+/* Runs cases [from, b->ncases), results into @out. */
+void native_run(struct batch *b, struct worker_out *out, uint32_t from);
+
+/* Both workers: what a stored state looks like when a component is in its initial configuration. */
+void xs_normalise(uint8_t *xs);
+
+#endif

@@ -1,0 +1,13 @@
+/* Human-readable account of a case. */
+#ifndef HVX_INSN_REPORT_H
+#define HVX_INSN_REPORT_H
+
+#include "state.h"
+
+/* Disassembly of the test, the starting state where it matters, and both outcomes side by side. */
+void report_case(const struct batch *b, uint32_t k, uint32_t diff);
+
+/* The test's disassembly on one line. */
+void report_insn(const struct batch *b, const struct test *t, char *buf, unsigned size);
+
+#endif
