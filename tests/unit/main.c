@@ -1,0 +1,51 @@
+/*
+ * Runner of the CUnit suites.  Several programs link it, each with its own
+ * subset of the suites: those not linked are weak and stay out.
+ *
+ * Usage: <program> [suite ...]      only the named suites
+ */
+#include <CUnit/Basic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+
+#define SUITES(X) X(walk) X(segment) X(exception) X(cpuid) X(sysinsn)
+
+#define X(name) CU_ErrorCode suite_##name(void) __attribute__((weak));
+SUITES(X)
+#undef X
+
+static const struct {
+	const char *name;
+	CU_ErrorCode (*add)(void);
+} suites[] = {
+#define X(name) {#name, suite_##name},
+	SUITES(X)
+#undef X
+};
+
+static bool wanted(const char *name, int argc, char **argv)
+{
+	for (int i = 1; i < argc; i++)
+		if (strcmp(argv[i], name) == 0)
+			return true;
+	return argc < 2;
+}
+
+int main(int argc, char **argv)
+{
+	unsigned failed;
+
+	if (CU_initialize_registry() != CUE_SUCCESS)
+		return 1;
+	for (unsigned i = 0; i < sizeof(suites) / sizeof(suites[0]); i++)
+		if (suites[i].add != NULL && wanted(suites[i].name, argc, argv) && suites[i].add() != CUE_SUCCESS) {
+			fprintf(stderr, "suite %s: %s\n", suites[i].name, CU_get_error_msg());
+			return 1;
+		}
+	CU_basic_set_mode(CU_BRM_VERBOSE);
+	CU_basic_run_tests();
+	failed = CU_get_number_of_failures();
+	CU_cleanup_registry();
+	return failed != 0;
+}
