@@ -376,6 +376,8 @@ void rt_main(void)
 {
 	outb(0x3fb, 0x03);
 	outb(0x3fa, 0x07);
+	outb(0x21, 0xff); /* firmware may have left the 8259s open, at vectors of exceptions */
+	outb(0xa1, 0xff);
 	cpu_detect();
 	tables_init();
 	print("# %s %s%s\n",
