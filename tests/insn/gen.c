@@ -364,7 +364,7 @@ static int finish(struct gen *g, struct insn_inst *i, uint32_t form, unsigned n)
 	if (encode_redecode(g->t, i) < 0)
 		return -1;
 	t->form = form;
-	t->flags |= g->t->bits32 ? TEST_32BIT : 0;
+	t->flags |= g->t->bits32 ? TEST_32BIT | (g->tls ? TEST_TLS : 0) : 0;
 	t->undef_flags = undefined_flags(i);
 	for (unsigned k = 0; k < t->len && t->start + k < CODE_BASE + CODE_SIZE; k++)
 		g->b->code[t->start + k - CODE_BASE] = i->bytes[k];

@@ -14,6 +14,7 @@ struct gen {
 	struct batch *b;
 	int wild;        /* percent of memory operands at odd places */
 	int tests;       /* to put into the batch */
+	int tls;         /* 32-bit code may use fs and gs */
 	int states;      /* per test */
 	uint32_t cursor; /* next form */
 };

@@ -64,7 +64,7 @@ static enum kind kind_of(const struct run *run, uint64_t n)
 static void make_batch(struct run *run, uint64_t n)
 {
 	enum kind k = kind_of(run, n);
-	struct gen g = {.b = run->b, .wild = 22, .tests = 480, .states = 4};
+	struct gen g = {.b = run->b, .wild = 22, .tests = 480, .states = 4, .tls = native_has_tls()};
 	uint64_t turn = n / (unsigned)__builtin_popcount((unsigned)run->kinds);
 
 	g.r.s = run->seed * 0x2545f4914f6cdd1dull + n;
@@ -139,7 +139,8 @@ static int run_all(struct run *run)
 
 static int run_bytes(struct run *run)
 {
-	struct gen g = {.b = run->b, .wild = 22, .states = 4, .t = &run->forms[!(run->kinds & 3)]};
+	struct gen g = {
+		.b = run->b, .wild = 22, .states = 4, .tls = native_has_tls(), .t = &run->forms[!(run->kinds & 3)]};
 	uint8_t bytes[16] = {0};
 	unsigned v;
 

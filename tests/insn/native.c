@@ -80,7 +80,7 @@ static inline void sel_set(unsigned fs, unsigned gs)
 	__asm__ volatile("mov %0, %%fs\n\tmov %1, %%gs" ::"r"(fs), "r"(gs));
 }
 
-static void tls_desc(unsigned entry, uint32_t base)
+static int tls_desc(unsigned entry, uint32_t base)
 {
 	struct user_desc d = {.entry_number = entry,
 			      .base_addr = base,
@@ -89,13 +89,15 @@ static void tls_desc(unsigned entry, uint32_t base)
 			      .limit_in_pages = 1,
 			      .useable = 1};
 
-	raw_syscall2(SYS_set_thread_area, (long)&d, 0);
+	return (int)raw_syscall2(SYS_set_thread_area, (long)&d, 0);
 }
 
 /* Out of the program's segment bases into the case's.  No TLS access after this. */
 static inline void enter_bases(const struct cpu_state *st, uint32_t flags)
 {
-	if (flags & TEST_32BIT) {
+	if (flags & TEST_32BIT && !(flags & TEST_TLS)) {
+		return; /* null selectors: using them raises #GP */
+	} else if (flags & TEST_32BIT) {
 		tls_desc(SEL_TLS0 >> 3, (uint32_t)st->fsbase);
 		tls_desc(SEL_TLS1 >> 3, (uint32_t)st->gsbase);
 		sel_set(SEL_TLS0, SEL_TLS1);
@@ -109,10 +111,18 @@ static inline void leave_bases(struct cpu_state *st, uint32_t flags)
 {
 	st->fsbase = base_get(1);
 	st->gsbase = base_get(0);
+	if (flags & TEST_32BIT && !(flags & TEST_TLS))
+		st->fsbase = st->gsbase = 0;
+	__asm__ volatile("mov %0, %%ds\n\tmov %0, %%es" ::"r"(SEL_DS));
 	if (flags & TEST_32BIT)
 		sel_set(0, 0);
 	base_set(1, nat.own_fs);
 	base_set(0, nat.own_gs);
+}
+
+int native_has_tls(void)
+{
+	return tls_desc(SEL_TLS0 >> 3, 0) == 0;
 }
 
 void xs_normalise(uint8_t *xs)
@@ -222,10 +232,11 @@ static int tick(void)
 	return nat.running && ++nat.ticks >= 3;
 }
 
-/* The kernel enters handlers with the case's AC: unaligned accesses of ours would raise SIGBUS. */
+/* The kernel enters handlers with the case's AC, so that unaligned accesses of ours would raise SIGBUS, and with its ID
+ * and NT, which sigreturn does not set and so must not keep. */
 static inline void clear_ac(void)
 {
-	__asm__ volatile("sub $128, %%rsp\n\tpushf\n\tandl $~0x40000, (%%rsp)\n\tpopf\n\tadd $128, %%rsp" ::
+	__asm__ volatile("sub $128, %%rsp\n\tpushf\n\tandl $~0x244000, (%%rsp)\n\tpopf\n\tadd $128, %%rsp" ::
 				 : "memory", "cc");
 }
 

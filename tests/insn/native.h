@@ -10,6 +10,9 @@ void native_init(void);
 /* Runs cases [from, b->ncases), results into @out. */
 void native_run(struct batch *b, struct worker_out *out, uint32_t from);
 
+/* Whether the kernel lets programs load fs and gs in 32-bit code. */
+int native_has_tls(void);
+
 /* Both workers: what a stored state looks like when a component is in its initial configuration. */
 void xs_normalise(uint8_t *xs);
 

@@ -67,7 +67,12 @@ struct result {
 	uint32_t overflow;     /* the log was full */
 };
 
-enum test_flags { TEST_32BIT = 1, TEST_CODE_WRITES = 2, TEST_SEQ = 4 };
+enum test_flags {
+	TEST_32BIT = 1,
+	TEST_CODE_WRITES = 2,
+	TEST_SEQ = 4,
+	TEST_TLS = 8 /* 32-bit code with fs and gs loaded */
+};
 
 struct test {                 /* one piece of code, run with several states */
 	uint64_t start, stop; /* addresses */

@@ -1,0 +1,5 @@
+#include "seq.h"
+void seq_batch(struct gen *g)
+{
+	gen_singles(g);
+}
