@@ -156,6 +156,8 @@ static void fill_operands(struct insn *in, const ZydisDecodedInstruction *z, con
 			in->imm2 = o->ptr.segment;
 		}
 	}
+	if (z->mnemonic == ZYDIS_MNEMONIC_BSF || z->mnemonic == ZYDIS_MNEMONIC_BSR)
+		in->gpr_read |= in->gpr_write; /* a zero source leaves the destination alone */
 	in->gpr_kill = in->gpr_write & (uint16_t)~in->gpr_read;
 }
 

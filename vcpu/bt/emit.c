@@ -154,7 +154,7 @@ void emit_shift_imm(struct emit *c, int w, uint8_t ext, uint8_t rm, uint8_t n)
 	emit8(c, n);
 }
 
-/* pext dst, src, gs:[mask]: VEX.LZ.F2.0F38.W1 F5 /r */
+/* pext dst, src, gs:[mask]: VEX.LZ.F3.0F38.W1 F5 /r (F2 would be pdep) */
 void emit_pext(struct emit *c, uint8_t dst, uint8_t src, struct hmem mask)
 {
 	uint8_t xb = emit_rex_xb(mask);
@@ -163,7 +163,7 @@ void emit_pext(struct emit *c, uint8_t dst, uint8_t src, struct hmem mask)
 		emit8(c, 0x65);
 	emit8(c, 0xc4);
 	emit8(c, (uint8_t)((dst > 7 ? 0 : 0x80) | (xb & 2 ? 0 : 0x40) | (xb & 1 ? 0 : 0x20) | 2));
-	emit8(c, (uint8_t)(0x80 | (~src & 15) << 3 | 3));
+	emit8(c, (uint8_t)(0x80 | (~src & 15) << 3 | 2));
 	emit8(c, 0xf5);
 	emit_modrm_mem(c, dst, mask);
 }

@@ -136,7 +136,7 @@ static uint64_t periodic_ns(const struct mc146818 *r)
 		return 0;
 	if (rate < 3)
 		rate += 7;
-	return (SEC_NS << (rate - 1)) / 32768;
+	return ((uint64_t)SEC_NS << (rate - 1)) / 32768;
 }
 
 static bool field_matches(uint8_t alarm, unsigned value, unsigned alarm_value)

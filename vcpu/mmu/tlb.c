@@ -178,15 +178,16 @@ static void install(struct vcpu *v, uint64_t gva, uint64_t addend, const struct 
 	struct soft_tlb *t = &v->tlb[kind];
 	uint64_t page = gva & ~GUEST_PAGE_MASK;
 
+	if (kind == TLB_KERN && !w->global && t->rtag[i] != page) {
+		if (v->n_nonglobal == TLB_SIZE) {
+			flush_kind(v, kind);
+			v->n_nonglobal = 0;
+		}
+		v->nonglobal[v->n_nonglobal++] = (uint16_t)i;
+	}
 	t->rtag[i] = page;
 	t->wtag[i] = may_write ? page : TLB_INVALID;
 	t->addend[i] = addend;
-	if (kind == TLB_KERN && !w->global) {
-		if (v->n_nonglobal < TLB_SIZE)
-			v->nonglobal[v->n_nonglobal++] = (uint16_t)i;
-		else
-			flush_kind(v, kind);
-	}
 	if (w->page_size > 4096)
 		note_large(v, gva, w->page_size);
 }
@@ -271,6 +272,8 @@ int bt_c_mem(struct vcpu *v)
 	uint64_t gva = v->mem_gva;
 	int r;
 
+	trace(TRACE_MMU, "miss %llx size %u acc %x at %llx", (unsigned long long)gva, s.size, s.acc,
+	      (unsigned long long)site_rip(v, &s));
 	if ((gva & GUEST_PAGE_MASK) + s.size > GUEST_PAGE_MASK + 1)
 		r = FILL_BOUNCE;
 	else
