@@ -66,7 +66,7 @@ struct ipc_handlers {
 /* Takes @fd over and makes it non-blocking.  @self and @peer are for the trace line and are copied. */
 struct ipc_conn *ipc_conn_new(struct ipc_loop *l, int fd, const char *self, const char *peer,
 			      const struct ipc_handlers *h, void *ctx);
-void ipc_conn_free(struct ipc_conn *c); /* closes the descriptor; allowed from within a handler */
+void ipc_conn_free(struct ipc_conn *c);  /* closes the descriptor; allowed from within a handler */
 void ipc_conn_drain(struct ipc_conn *c); /* handles now what has already arrived */
 int ipc_conn_fd(const struct ipc_conn *c);
 const char *ipc_conn_peer(const struct ipc_conn *c);

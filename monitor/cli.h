@@ -9,8 +9,21 @@
 
 #include "monitor/config.h"
 
-enum cli_command { CMD_NONE, CMD_RUN, CMD_START, CMD_LIST, CMD_STATUS, CMD_CONSOLE, CMD_STATS, CMD_PAUSE, CMD_RESUME,
-		   CMD_STOP, CMD_KILL, CMD_HELP, CMD_VERSION };
+enum cli_command {
+	CMD_NONE,
+	CMD_RUN,
+	CMD_START,
+	CMD_LIST,
+	CMD_STATUS,
+	CMD_CONSOLE,
+	CMD_STATS,
+	CMD_PAUSE,
+	CMD_RESUME,
+	CMD_STOP,
+	CMD_KILL,
+	CMD_HELP,
+	CMD_VERSION
+};
 
 struct cli {
 	enum cli_command cmd, help_on;

@@ -24,8 +24,8 @@ struct config {
 	char append[MSG_CMDLINE_MAX];
 	enum config_console console;
 	char console_path[CONFIG_PATH_MAX];
-	bool strict;	    /* --sandbox */
-	uint32_t trace;	    /* TRACE_* bits */
+	bool strict;    /* --sandbox */
+	uint32_t trace; /* TRACE_* bits */
 	char trace_file[CONFIG_PATH_MAX];
 	bool no_reboot, debug_exit;
 	char debugcon[CONFIG_PATH_MAX]; /* "stderr", a file, or empty */

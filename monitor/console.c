@@ -21,9 +21,9 @@
 #include "monitor/tty.h"
 
 #define OUT_ROOM (64u << 10)
-#define IN_ROOM	 4096u
-#define HISTORY	 (16u << 10)
-#define CHUNK	 512u /* a blocking terminal takes this much once it is writable */
+#define IN_ROOM  4096u
+#define HISTORY  (16u << 10)
+#define CHUNK    512u /* a blocking terminal takes this much once it is writable */
 
 struct user {
 	struct console *c;

@@ -19,8 +19,8 @@ int handle_hello(struct machine *m, struct peer *p, struct ipc_frame *f)
 	if (unpack_hello(f->data, f->len, &h) || h.role != p->role || p->proc->hello)
 		return -EPROTO;
 	if (h.version != IPC_VERSION) {
-		log_error("%s %s speaks protocol %u, this monitor %u: a mixed installation", p->proc->program, h.release,
-			  h.version, IPC_VERSION);
+		log_error("%s %s speaks protocol %u, this monitor %u: a mixed installation", p->proc->program,
+			  h.release, h.version, IPC_VERSION);
 		machine_end(m, HVX_EXIT_HOST);
 		return 0;
 	}

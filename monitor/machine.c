@@ -84,8 +84,8 @@ int machine_configure_vcpu(struct machine *m)
 	add_fd(&v, fds, FD_CONSOLE_OUT, console_vcpu_out(m->console));
 	add_fd(&v, fds, FD_TRACE, m->trace_fd);
 	add_fd(&v, fds, FD_DEBUGCON, m->debugcon_fd);
-	int rc = machine_send(m, &m->child[PROC_VCPU], MSG_VCPU_CONFIG, pack_vcpu_config(&v, m->buf, sizeof m->buf), fds,
-			      (int)v.nfds);
+	int rc = machine_send(m, &m->child[PROC_VCPU], MSG_VCPU_CONFIG, pack_vcpu_config(&v, m->buf, sizeof m->buf),
+			      fds, (int)v.nfds);
 	m->state = VM_LOADING;
 	console_handed_over(m->console);
 	close_given(m);
@@ -285,7 +285,7 @@ static int watch_signals(struct machine *m)
 		int sig;
 		void (*cb)(void *);
 	} s[] = {{SIGCHLD, on_sigchld}, {SIGTERM, on_signal}, {SIGINT, on_signal},
-		 {SIGHUP, on_signal},	{SIGQUIT, on_signal}, {SIGCONT, on_sigcont}};
+		 {SIGHUP, on_signal},   {SIGQUIT, on_signal}, {SIGCONT, on_sigcont}};
 
 	signal(SIGPIPE, SIG_IGN);
 	for (size_t i = 0; i < sizeof s / sizeof s[0]; i++) {

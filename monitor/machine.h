@@ -18,8 +18,8 @@ enum { PROC_MEMSVC, PROC_VCPU, PROC_COUNT };
 struct peer {
 	struct machine *m;
 	enum msg_role role;
-	struct ipc_conn *conn; /* NULL: free slot or gone */
-	struct proc *proc;     /* of a child */
+	struct ipc_conn *conn;  /* NULL: free slot or gone */
+	struct proc *proc;      /* of a child */
 	enum msg_request waits; /* of a client: the request that is not answered yet, 0: none */
 };
 

@@ -12,10 +12,10 @@
 #include "common/err.h"
 #include "common/ipc.h"
 #include "common/log.h"
-#include <config.h>
 #include "monitor/cli.h"
 #include "monitor/client.h"
 #include "monitor/machine.h"
+#include <config.h>
 
 /* Descriptors 0 to 2 must be open, or the first files we open would become them. */
 static void open_std(void)

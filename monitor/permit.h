@@ -28,7 +28,7 @@ struct peer; /* machine.h */
 struct permit {
 	enum msg_type type;
 	enum msg_role sender;
-	uint32_t states;   /* VM_BIT()s */
+	uint32_t states; /* VM_BIT()s */
 	int min_fds, max_fds;
 	int (*handler)(struct machine *m, struct peer *p, struct ipc_frame *f);
 };

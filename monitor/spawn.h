@@ -16,8 +16,8 @@ struct proc {
 	const char *program; /* "hvx-vcpu" */
 	const char *name;    /* "vcpu" */
 	enum msg_role role;
-	pid_t pid;	 /* 0: not running */
-	uint32_t ns;	 /* namespaces made */
+	pid_t pid;       /* 0: not running */
+	uint32_t ns;     /* namespaces made */
 	uint32_t layers; /* reported when sealed */
 	bool hello, sealed;
 	bool killed; /* we sent SIGKILL */

@@ -11,7 +11,7 @@
  * False when @fd is no terminal. */
 bool tty_raw(int fd);
 void tty_restore(void); /* async-signal-safe; harmless when nothing was changed */
-void tty_again(void);	/* raw once more, after the shell had the terminal (SIGCONT) */
+void tty_again(void);   /* raw once more, after the shell had the terminal (SIGCONT) */
 
 enum tty_action { TTY_NONE, TTY_QUIT, TTY_HELP };
 struct tty_escape {

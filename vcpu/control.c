@@ -91,8 +91,8 @@ static int stats(struct control *c)
 	const struct vcpu_stats *s = &c->run->v->stats;
 
 	m.n = 0;
-#define X(counter)                                                                                   \
-	memcpy(m.c[m.n].name, #counter, sizeof #counter);                                            \
+#define X(counter)                                        \
+	memcpy(m.c[m.n].name, #counter, sizeof #counter); \
 	m.c[m.n++].value = s->counter;
 	VCPU_STATS(X)
 #undef X

@@ -14,8 +14,8 @@ struct control {
 	struct ipc_loop *loop;
 	struct ipc_conn *conn;
 	struct ipc_watch *wake, *console, *room;
-	int console_fd;	       /* -1: none */
-	uint8_t input[256];    /* read, not yet taken by the UART */
+	int console_fd;     /* -1: none */
+	uint8_t input[256]; /* read, not yet taken by the UART */
 	size_t input_at, input_n;
 	uint32_t boots_told;
 	int status;

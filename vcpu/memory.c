@@ -24,8 +24,7 @@ static int check_fd(int fd, uint64_t size)
 
 static int check_header(const struct shm_header *h, uint64_t size)
 {
-	return h->magic == SHM_MAGIC && h->version == SHM_VERSION && h->header_size == sizeof *h &&
-			       h->ram_size == size
+	return h->magic == SHM_MAGIC && h->version == SHM_VERSION && h->header_size == sizeof *h && h->ram_size == size
 		       ? 0
 		       : -EPROTO;
 }

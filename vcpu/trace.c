@@ -35,7 +35,7 @@ static uint64_t now_us(void)
 static const char *category_name(enum trace_category cat)
 {
 	switch (cat) {
-#define X(id, name, bit)                                                                             \
+#define X(id, name, bit) \
 	case TRACE_##id: return #name;
 		TRACE_CATEGORIES(X)
 #undef X

@@ -7,12 +7,13 @@
 
 #include <stdint.h>
 
-#define TRACE_CATEGORIES(X) X(EXEC, exec, 0) X(IRQ, irq, 1) X(MMIO, mmio, 2) X(MMU, mmu, 3) X(EXC, exc, 4) X(SYS, sys, 5) X(PIO, pio, 6)
+#define TRACE_CATEGORIES(X) \
+	X(EXEC, exec, 0) X(IRQ, irq, 1) X(MMIO, mmio, 2) X(MMU, mmu, 3) X(EXC, exc, 4) X(SYS, sys, 5) X(PIO, pio, 6)
 enum trace_category {
 #define X(id, name, bit) TRACE_##id = 1 << bit,
 	TRACE_CATEGORIES(X)
 #undef X
-	TRACE_ALL = (1 << 7) - 1
+		TRACE_ALL = (1 << 7) - 1
 };
 
 extern uint32_t trace_mask;
@@ -33,10 +34,10 @@ void trace_line(enum trace_category cat, const char *fmt, ...) __attribute__((fo
 /* Writes what is buffered; called at exits. */
 void trace_flush(void);
 
-#define trace(cat, ...)                                                                              \
-	do {                                                                                         \
-		if (trace_on(cat))                                                                   \
-			trace_line(cat, __VA_ARGS__);                                                \
+#define trace(cat, ...)                               \
+	do {                                          \
+		if (trace_on(cat))                    \
+			trace_line(cat, __VA_ARGS__); \
 	} while (0)
 
 #endif

@@ -8,8 +8,8 @@
 
 static uint32_t category(const char *s, size_t n)
 {
-#define X(id, name, bit)                                                                             \
-	if (n == sizeof #name - 1 && !memcmp(s, #name, n))                                           \
+#define X(id, name, bit)                                   \
+	if (n == sizeof #name - 1 && !memcmp(s, #name, n)) \
 		return TRACE_##id;
 	TRACE_CATEGORIES(X)
 #undef X

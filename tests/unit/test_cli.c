@@ -1,0 +1,151 @@
+/* The command line, and the escape character of the terminal. */
+#include <CUnit/CUnit.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/err.h"
+#include "monitor/cli.h"
+#include "monitor/tty.h"
+
+static struct cli c;
+static char err[512];
+
+static int parse(const char *line)
+{
+	static char copy[1024];
+	char *argv[32] = {"hvx-monitor"};
+	int argc = 1;
+
+	snprintf(copy, sizeof copy, "%s", line);
+	for (char *w = strtok(copy, " "); w && argc < 31; w = strtok(NULL, " "))
+		argv[argc++] = w;
+	err[0] = '\0';
+	return cli_parse(&c, argc, argv, err, sizeof err);
+}
+
+static void test_run(void)
+{
+	CU_ASSERT_EQUAL(parse("run --name=a --memory=256M --kernel=/k --initrd=/i --append=quiet --no-reboot"), 0);
+	CU_ASSERT_EQUAL(c.cmd, CMD_RUN);
+	CU_ASSERT_STRING_EQUAL(c.cfg.name, "a");
+	CU_ASSERT_EQUAL(c.cfg.memory, 256ull << 20);
+	CU_ASSERT_EQUAL(c.cfg.console, CONSOLE_STDIO);
+	CU_ASSERT(c.cfg.no_reboot && c.cfg.strict);
+	CU_ASSERT_EQUAL(parse("start --kernel=/k"), 0);
+	CU_ASSERT_EQUAL(c.cfg.console, CONSOLE_PTY);
+	CU_ASSERT(config_name_ok(c.cfg.name));
+}
+
+static void test_usage(void)
+{
+	static const char *const bad[] = {
+		"",
+		"fly",
+		"run --kernel=/k --speed=9",
+		"run --kernel",
+		"run --kernel=",
+		"run --kernel=/k --memory=many",
+		"run --kernel=/k --no-reboot=yes",
+		"run --kernel=/k extra",
+		"start --kernel=/k --console=stdio",
+		"status a b",
+		"status ../x",
+		"status --memory=1G",
+		"list a",
+		"stop --timeout=x",
+		"stop --timeout",
+		"stats --jsons",
+		"run --config",
+		"console --json",
+		"run --kernel=/k --cpus=2000",
+		"run -k",
+		"run --aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa=1",
+	};
+
+	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+		int rc = parse(bad[i]);
+		if (rc != HVX_EXIT_USAGE)
+			fprintf(stderr, "'%s' gave %d (%s)\n", bad[i], rc, err);
+		CU_ASSERT_EQUAL(rc, HVX_EXIT_USAGE);
+		CU_ASSERT(err[0] != '\0');
+	}
+}
+
+static void test_config_errors(void)
+{
+	CU_ASSERT_EQUAL(parse("run"), HVX_EXIT_CONFIG);
+	CU_ASSERT_EQUAL(parse("run --config=/nonexistent"), HVX_EXIT_CONFIG);
+	CU_ASSERT_EQUAL(parse("run --kernel=/k --debugcon=stderr"), HVX_EXIT_CONFIG);
+}
+
+static void test_precedence(void)
+{
+	char path[] = "/tmp/hvx-test-XXXXXX", line[128];
+	static const char text[] = "memory = 128M\nkernel = /from-file\nname = file\n";
+	int fd = mkstemp(path);
+
+	CU_ASSERT_FATAL(fd >= 0);
+	CU_ASSERT_EQUAL(write(fd, text, sizeof text - 1), (ssize_t)sizeof text - 1);
+	close(fd);
+	snprintf(line, sizeof line, "run --memory=64M --config=%s", path); /* wherever it stands */
+	CU_ASSERT_EQUAL(parse(line), 0);
+	CU_ASSERT_EQUAL(c.cfg.memory, 64ull << 20);
+	CU_ASSERT_STRING_EQUAL(c.cfg.kernel, "/from-file");
+	CU_ASSERT_STRING_EQUAL(c.cfg.name, "file");
+	unlink(path);
+}
+
+static void test_others(void)
+{
+	CU_ASSERT_EQUAL(parse("stop web --timeout=5"), 0);
+	CU_ASSERT_EQUAL(c.cmd, CMD_STOP);
+	CU_ASSERT_EQUAL(c.timeout, 5);
+	CU_ASSERT_STRING_EQUAL(c.cfg.name, "web");
+	CU_ASSERT_EQUAL(parse("stats --json --name=web"), 0);
+	CU_ASSERT(c.json);
+	CU_ASSERT_EQUAL(parse("console"), 0);
+	CU_ASSERT_STRING_EQUAL(c.cfg.name, "");
+	CU_ASSERT_EQUAL(parse("stop --help"), 0);
+	CU_ASSERT_EQUAL(c.cmd, CMD_HELP);
+	CU_ASSERT_EQUAL(c.help_on, CMD_STOP);
+	CU_ASSERT_EQUAL(parse("--version"), 0);
+	CU_ASSERT_EQUAL(c.cmd, CMD_VERSION);
+	CU_ASSERT_EQUAL(parse("fly --help"), 0);
+}
+
+static void test_escape(void)
+{
+	struct tty_escape e = {false};
+	char b[32];
+	size_t n;
+
+	n = 3, memcpy(b, "abc", n);
+	CU_ASSERT_EQUAL(tty_filter(&e, b, &n), TTY_NONE);
+	CU_ASSERT_EQUAL(n, 3);
+	n = 3, memcpy(b, "a\1x", n);
+	CU_ASSERT_EQUAL(tty_filter(&e, b, &n), TTY_QUIT);
+	CU_ASSERT_EQUAL(n, 1);
+	n = 1, memcpy(b, "\1", n); /* split over two reads */
+	CU_ASSERT_EQUAL(tty_filter(&e, b, &n), TTY_NONE);
+	CU_ASSERT_EQUAL(n, 0);
+	n = 2, memcpy(b, "hz", n);
+	CU_ASSERT_EQUAL(tty_filter(&e, b, &n), TTY_HELP);
+	CU_ASSERT_EQUAL(n, 1);
+	CU_ASSERT_EQUAL(b[0], 'z');
+	n = 2, memcpy(b, "\1\1", n);
+	CU_ASSERT_EQUAL(tty_filter(&e, b, &n), TTY_NONE);
+	CU_ASSERT_EQUAL(n, 1);
+	CU_ASSERT_EQUAL(b[0], 1);
+}
+
+CU_ErrorCode suite_cli(void)
+{
+	CU_pSuite s = CU_add_suite("cli", NULL, NULL);
+
+	if (!s || !CU_ADD_TEST(s, test_run) || !CU_ADD_TEST(s, test_usage) || !CU_ADD_TEST(s, test_config_errors) ||
+	    !CU_ADD_TEST(s, test_precedence) || !CU_ADD_TEST(s, test_others) || !CU_ADD_TEST(s, test_escape))
+		return CU_get_error();
+	return CUE_SUCCESS;
+}

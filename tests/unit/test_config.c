@@ -1,0 +1,154 @@
+/* hvx.conf and its values. */
+#include <CUnit/CUnit.h>
+#include <errno.h>
+#include <string.h>
+
+#include "monitor/config.h"
+#include "vcpu/trace.h"
+
+static struct config c;
+static char err[512];
+
+static int set(const char *key, const char *value)
+{
+	err[0] = '\0';
+	return config_set(&c, key, value, err, sizeof err);
+}
+
+static int parse(const char *text)
+{
+	config_init(&c);
+	return config_parse(&c, text, strlen(text), "test", err, sizeof err);
+}
+
+static void test_memory(void)
+{
+	static const struct {
+		const char *text;
+		uint64_t bytes;
+	} good[] = {{"512M", 512ull << 20}, {"512", 512ull << 20},    {"1G", 1ull << 30},
+		    {"2048k", 2ull << 20},  {"1024G", 1024ull << 30}, {"1m", 1ull << 20}};
+	static const char *const bad[] = {"",      "0",
+					  "M",     "-1",
+					  "12X",   "512MB",
+					  "1025G", "99999999999999999999G",
+					  "1K",    "1025K",
+					  " 1G",   "0x100M",
+					  "1.5G",  "18446744073709551615"};
+
+	for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
+		CU_ASSERT_EQUAL(set("memory", good[i].text), 0);
+		CU_ASSERT_EQUAL(c.memory, good[i].bytes);
+	}
+	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+		CU_ASSERT_EQUAL(set("memory", bad[i]), -EINVAL);
+}
+
+static void test_names(void)
+{
+	CU_ASSERT(config_name_ok("a"));
+	CU_ASSERT(config_name_ok("web-1.example_x"));
+	CU_ASSERT_FALSE(config_name_ok(""));
+	CU_ASSERT_FALSE(config_name_ok("."));
+	CU_ASSERT_FALSE(config_name_ok("../x"));
+	CU_ASSERT_FALSE(config_name_ok("a/b"));
+	CU_ASSERT_FALSE(config_name_ok("-x"));
+	CU_ASSERT_FALSE(config_name_ok("a b"));
+	char longest[65];
+	memset(longest, 'a', 64);
+	longest[64] = '\0';
+	CU_ASSERT_FALSE(config_name_ok(longest));
+	longest[63] = '\0';
+	CU_ASSERT(config_name_ok(longest));
+}
+
+static void test_values(void)
+{
+	config_init(&c);
+	CU_ASSERT_EQUAL(set("nonsense", "1"), -ENOENT);
+	CU_ASSERT_EQUAL(set("kernel", NULL), -EINVAL);
+	CU_ASSERT_EQUAL(set("kernel", ""), -EINVAL);
+	CU_ASSERT_EQUAL(set("append", ""), 0);
+	CU_ASSERT_EQUAL(set("cpus", "1"), 0);
+	CU_ASSERT_EQUAL(set("cpus", "0"), -EINVAL);
+	CU_ASSERT_EQUAL(set("cpus", "1x"), -EINVAL);
+	CU_ASSERT_EQUAL(set("cpus", "65"), -EINVAL);
+	CU_ASSERT_EQUAL(set("console", "pty"), 0);
+	CU_ASSERT_EQUAL(c.console, CONSOLE_PTY);
+	CU_ASSERT_EQUAL(set("console", "file:/tmp/x"), 0);
+	CU_ASSERT_STRING_EQUAL(c.console_path, "/tmp/x");
+	CU_ASSERT_EQUAL(set("console", "file:"), -EINVAL);
+	CU_ASSERT_EQUAL(set("console", "serial"), -EINVAL);
+	CU_ASSERT_EQUAL(set("sandbox", "best"), 0);
+	CU_ASSERT_FALSE(c.strict);
+	CU_ASSERT_EQUAL(set("sandbox", "none"), -EINVAL);
+	CU_ASSERT_EQUAL(set("no-reboot", NULL), 0);
+	CU_ASSERT(c.no_reboot);
+	CU_ASSERT_EQUAL(set("no-reboot", "no"), 0);
+	CU_ASSERT_FALSE(c.no_reboot);
+	CU_ASSERT_EQUAL(set("no-reboot", "maybe"), -EINVAL);
+}
+
+static void test_trace(void)
+{
+	CU_ASSERT_EQUAL(trace_parse("exec"), TRACE_EXEC);
+	CU_ASSERT_EQUAL(trace_parse("mmio,pio"), TRACE_MMIO | TRACE_PIO);
+	CU_ASSERT_EQUAL(trace_parse("all"), TRACE_ALL);
+	CU_ASSERT_EQUAL(trace_parse(""), 0);
+	CU_ASSERT_EQUAL(trace_parse("exec,"), 0);
+	CU_ASSERT_EQUAL(trace_parse("exec,foo"), 0);
+	CU_ASSERT_EQUAL(set("trace", "irq,foo"), -EINVAL);
+}
+
+static void test_file(void)
+{
+	CU_ASSERT_EQUAL(parse("# a comment\n\n  kernel =  /boot/vmlinuz  \nmemory=1G\r\nappend = root=/dev/vda quiet\n"
+			      "no-reboot = yes"),
+			0);
+	CU_ASSERT_STRING_EQUAL(c.kernel, "/boot/vmlinuz");
+	CU_ASSERT_EQUAL(c.memory, 1ull << 30);
+	CU_ASSERT_STRING_EQUAL(c.append, "root=/dev/vda quiet");
+	CU_ASSERT(c.no_reboot);
+	CU_ASSERT_EQUAL(config_check(&c, err, sizeof err), 0);
+}
+
+static void test_file_errors(void)
+{
+	CU_ASSERT_EQUAL(parse("kernel=/k\nmemory"), -EINVAL);
+	CU_ASSERT_STRING_EQUAL(err, "test:2: no '=' in the line");
+	CU_ASSERT_EQUAL(parse("\n\nfoo = 1\n"), -EINVAL);
+	CU_ASSERT_STRING_EQUAL(err, "test:3: unknown setting 'foo'");
+	CU_ASSERT_EQUAL(parse("memory = lots\n"), -EINVAL);
+	CU_ASSERT_EQUAL(config_parse(&c, "a\0b", 3, "test", err, sizeof err), -EINVAL);
+	static char big[70000];
+	memset(big, '\n', sizeof big);
+	CU_ASSERT_EQUAL(config_parse(&c, big, sizeof big, "test", err, sizeof err), -EINVAL);
+	CU_ASSERT_EQUAL(config_load(&c, "/nonexistent/hvx.conf", err, sizeof err), -ENOENT);
+}
+
+static void test_check(void)
+{
+	config_init(&c);
+	CU_ASSERT_EQUAL(config_check(&c, err, sizeof err), -EINVAL);
+	set("kernel", "/k");
+	CU_ASSERT_EQUAL(config_check(&c, err, sizeof err), 0);
+	set("trace-file", "/t");
+	CU_ASSERT_EQUAL(config_check(&c, err, sizeof err), -EINVAL);
+	set("trace", "exec");
+	CU_ASSERT_EQUAL(config_check(&c, err, sizeof err), 0);
+	set("debugcon", "stderr");
+	CU_ASSERT_EQUAL(config_check(&c, err, sizeof err), -EINVAL);
+	set("debug-exit", NULL);
+	CU_ASSERT_EQUAL(config_check(&c, err, sizeof err), 0);
+}
+
+CU_ErrorCode suite_config(void)
+{
+	CU_pSuite s = CU_add_suite("config", NULL, NULL);
+
+	if (!s || !CU_ADD_TEST(s, test_memory) || !CU_ADD_TEST(s, test_names) || !CU_ADD_TEST(s, test_values) ||
+	    !CU_ADD_TEST(s, test_trace) || !CU_ADD_TEST(s, test_file) || !CU_ADD_TEST(s, test_file_errors) ||
+	    !CU_ADD_TEST(s, test_check))
+		return CU_get_error();
+	return CUE_SUCCESS;
+}
