@@ -269,9 +269,7 @@ int cpu_deliver(struct vcpu *v, unsigned vector, int type, bool has_error, uint3
 {
 	struct event ev = {vector & 0xff, type, has_error, error, v->rip};
 
-	if (type == EVENT_INTR)
-		v->stats.interrupts++;
-	else
+	if (type != EVENT_INTR) /* the run loop counts those */
 		v->stats.exceptions++;
 	if (type == EVENT_NMI)
 		v->nmi_blocked = 1;

@@ -7,7 +7,6 @@
  */
 #include "vcpu/cpu/pvclock.h"
 
-#include "vcpu/cpu/cpuid.h"
 #include "vcpu/mmu/mmu.h"
 
 #define NS 1000000000ull
@@ -114,56 +113,4 @@ int pvclock_set_wall(struct vcpu *v, uint64_t val)
 	w.nsec = (uint32_t)(ns % NS);
 	phys_write(v, val, &w, sizeof(w));
 	return 0;
-}
-
-/* A reading of both clocks: the tightest of several tries. */
-static void read_clocks(uint64_t *tsc, uint64_t *ns)
-{
-	uint64_t best = ~0ull;
-
-	for (int i = 0; i < 20; i++) {
-		struct timespec ts;
-		uint64_t a = host_tsc(), b;
-
-		clock_gettime(CLOCK_MONOTONIC_RAW, &ts);
-		b = host_tsc();
-		if (b - a < best) {
-			best = b - a;
-			*tsc = a + (b - a) / 2;
-			*ns = (uint64_t)ts.tv_sec * NS + (uint64_t)ts.tv_nsec;
-		}
-	}
-}
-
-static uint64_t measure_tsc_hz(void)
-{
-	struct timespec wait = {0, 100000000};
-	uint64_t t0, n0, t1, n1;
-
-	read_clocks(&t0, &n0);
-	nanosleep(&wait, NULL);
-	read_clocks(&t1, &n1);
-	return (uint64_t)((unsigned __int128)(t1 - t0) * NS / (n1 - n0));
-}
-
-uint64_t cpu_host_tsc_hz(void)
-{
-	uint32_t r[4];
-
-	cpuid_host(1, 0, r);
-	if (r[2] & (1u << 31)) {
-		cpuid_host(0x40000000, 0, r);
-		if (r[0] >= 0x40000010 && r[0] < 0x40010000) {
-			cpuid_host(0x40000010, 0, r);
-			if (r[0])
-				return (uint64_t)r[0] * 1000;
-		}
-	}
-	cpuid_host(0, 0, r);
-	if (r[0] >= 0x15) {
-		cpuid_host(0x15, 0, r);
-		if (r[0] && r[1] && r[2])
-			return (uint64_t)r[2] * r[1] / r[0];
-	}
-	return measure_tsc_hz();
 }

@@ -68,7 +68,6 @@ int sys_hlt(struct vcpu *v, const struct insn *in)
 	if (v->cpl != 0)
 		return raise_gp(v, 0);
 	v->halted = 1;
-	v->stats.hlts++;
 	return insn_done(v, in);
 }
 
