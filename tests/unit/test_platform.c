@@ -1,0 +1,333 @@
+/* platform: the whole machine through its public interface. */
+#include "vcpu/chipset/platform.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "tests/unit/chipfakes.h"
+
+static struct vm vm;
+static struct platform *p;
+static struct vcpu *v;
+static int offs, resets, exit_status;
+static char debug[16];
+static unsigned debug_n;
+
+static void on_off(void *ctx)
+{
+	offs++;
+}
+
+static void on_reset(void *ctx)
+{
+	resets++;
+}
+
+static void on_exit_port(void *ctx, int status)
+{
+	exit_status = status;
+}
+
+static void on_debugcon(void *ctx, uint8_t byte)
+{
+	if (debug_n < sizeof(debug))
+		debug[debug_n++] = (char)byte;
+}
+
+static void setup(bool debug_exit)
+{
+	struct platform_config cfg = {.ram_size = 256 << 20,
+				      .ncpus = 1,
+				      .debug_exit = debug_exit,
+				      .com_in = {-1, -1, -1, -1},
+				      .com_out = {-1, -1, -1, -1},
+				      .tsc_hz = 2000000000,
+				      .power_off = on_off,
+				      .reset = on_reset,
+				      .debug_exit_cb = on_exit_port,
+				      .debugcon = on_debugcon};
+
+	offs = resets = exit_status = 0;
+	debug_n = 0;
+	memset(&vm, 0, sizeof(vm));
+	v = fake_vcpu(0);
+	v->vm = &vm;
+	vm.vcpu[0] = v;
+	vm.ncpus = 1;
+	p = platform_create(&vm, &cfg);
+	CU_ASSERT_PTR_NOT_NULL_FATAL(p);
+}
+
+static void teardown(void)
+{
+	platform_destroy(p);
+	free(v);
+}
+
+static uint64_t in(uint16_t port, unsigned size)
+{
+	return platform_pio_read(p, v, port, size);
+}
+
+static void out(uint16_t port, uint64_t val, unsigned size)
+{
+	platform_pio_write(p, v, port, val, size);
+}
+
+static uint64_t now(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+static void apic_on(void)
+{
+	platform_mmio_write(p, v, 0xfee000f0, 0x1ff, 4);
+}
+
+static void redirect(unsigned pin, uint32_t low)
+{
+	platform_mmio_write(p, v, 0xfec00000, 0x10 + 2 * pin, 4);
+	platform_mmio_write(p, v, 0xfec00010, low, 4);
+}
+
+static void test_pic_path(void)
+{
+	setup(false);
+	out(0x20, 0x11, 1), out(0x21, 0x30, 1), out(0x21, 4, 1), out(0x21, 1, 1);
+	out(0x21, 0xef, 1); /* IRQ 4 only */
+	out(0x3f9, 2, 1);   /* COM1's transmitter is empty */
+	CU_ASSERT(v->pending & PEND_INTR);
+	CU_ASSERT_EQUAL(platform_ack_intr(p, v), 0x34);
+	CU_ASSERT_EQUAL(v->pending & PEND_INTR, 0);
+	CU_ASSERT_EQUAL(platform_ack_intr(p, v), -1);
+	teardown();
+}
+
+static void test_ioapic_path(void)
+{
+	setup(false);
+	apic_on();
+	redirect(4, 0x44);
+	redirect(3, 0x43);
+	out(0x3f9, 2, 1);
+	CU_ASSERT_EQUAL(platform_ack_intr(p, v), 0x44);
+	platform_mmio_write(p, v, 0xfee000b0, 0, 4);
+	out(0x3e9, 2, 1); /* COM3 shares the line, which is high already: no edge */
+	CU_ASSERT_EQUAL(platform_ack_intr(p, v), -1);
+	out(0x2f9, 2, 1);
+	CU_ASSERT_EQUAL(platform_ack_intr(p, v), 0x43);
+	teardown();
+}
+
+static void test_pit_pin2(void)
+{
+	setup(false);
+	apic_on();
+	redirect(0, 0x50);
+	redirect(2, 0x52);
+	out(0x43, 0x34, 1), out(0x40, 0xa9, 1), out(0x40, 0x04, 1);
+	CU_ASSERT(platform_next_deadline(p) <= now() + 1100000);
+	platform_ack_intr(p, v);
+	platform_mmio_write(p, v, 0xfee000b0, 0, 4);
+	platform_run_timers(p, now() + 2000000);
+	CU_ASSERT_EQUAL(platform_ack_intr(p, v), 0x52);
+	teardown();
+}
+
+static void test_sci(void)
+{
+	setup(false);
+	apic_on();
+	redirect(9, 0x8059);
+	out(0x602, 0x100, 2);
+	platform_power_button(p);
+	CU_ASSERT_EQUAL(platform_ack_intr(p, v), 0x59);
+	out(0x600, 0x100, 2);
+	platform_mmio_write(p, v, 0xfee000b0, 0, 4);
+	CU_ASSERT_EQUAL(platform_ack_intr(p, v), -1);
+	platform_power_button(p);
+	CU_ASSERT_EQUAL(platform_ack_intr(p, v), 0x59);
+	platform_mmio_write(p, v, 0xfee000b0, 0, 4); /* not cleared: comes again */
+	CU_ASSERT_EQUAL(platform_ack_intr(p, v), 0x59);
+	teardown();
+}
+
+static void test_external(void)
+{
+	setup(false);
+	apic_on();
+	redirect(20, 0x8060);
+	platform_set_irq(p, 20, true);
+	CU_ASSERT_EQUAL(platform_ack_intr(p, v), 0x60);
+	platform_set_irq(p, 20, false);
+	platform_mmio_write(p, v, 0xfee000b0, 0, 4);
+	platform_set_irq(p, 24, true);
+	platform_set_irq(p, 1000000, true);
+	CU_ASSERT_EQUAL(platform_ack_intr(p, v), -1);
+	platform_msi(p, 0xfee00000, 0x4061);
+	CU_ASSERT_EQUAL(platform_ack_intr(p, v), 0x61);
+	platform_msi(p, 0xfef00000, 0x4062); /* no MSI address */
+	platform_msi(p, 0xfee05000, 0x4062); /* no such APIC */
+	platform_mmio_write(p, v, 0xfee000b0, 0, 4);
+	CU_ASSERT_EQUAL(platform_ack_intr(p, v), -1);
+	teardown();
+}
+
+static void test_ways_down(void)
+{
+	setup(false);
+	out(0x604, 0x2000 | 5 << 10, 2);
+	CU_ASSERT_EQUAL(offs, 1);
+	out(0x64, 0xfe, 1);
+	CU_ASSERT_EQUAL(resets, 1);
+	out(0xcf9, 2, 1), out(0xcf9, 6, 1);
+	CU_ASSERT_EQUAL(resets, 2);
+	out(0x92, 1, 1);
+	CU_ASSERT_EQUAL(resets, 3);
+	out(0xcf8, 0x80000604, 4); /* the address register is no reset register */
+	CU_ASSERT_EQUAL(resets, 3);
+	out(0xf4, 3, 4);
+	CU_ASSERT_EQUAL(exit_status, 0);
+	CU_ASSERT_EQUAL(in(0xe9, 1), 0xff);
+	teardown();
+}
+
+static void test_debug(void)
+{
+	setup(true);
+	CU_ASSERT_EQUAL(in(0xe9, 1), 0xe9);
+	out(0xe9, 'o', 1), out(0xe9, 'k', 1);
+	CU_ASSERT_NSTRING_EQUAL(debug, "ok", 2);
+	out(0xf4, 0x10, 4);
+	CU_ASSERT_EQUAL(exit_status, 0x21);
+	out(0xf4, 0, 1);
+	CU_ASSERT_EQUAL(exit_status, 1);
+	teardown();
+}
+
+static void test_keyboard_controller(void)
+{
+	setup(false);
+	out(0x64, 0xaa, 1);
+	CU_ASSERT_EQUAL(in(0x64, 1) & 1, 1);
+	CU_ASSERT_EQUAL(in(0x60, 1), 0x55);
+	CU_ASSERT_EQUAL(in(0x64, 1) & 1, 0);
+	out(0x64, 0x20, 1);
+	CU_ASSERT_EQUAL(in(0x60, 1) & 0x20, 0x20);
+	out(0x64, 0xa8, 1), out(0x64, 0x20, 1);
+	CU_ASSERT_EQUAL(in(0x60, 1) & 0x20, 0x20); /* there is no second port to enable */
+	out(0x64, 0xd3, 1), out(0x60, 0x5a, 1);
+	CU_ASSERT_NOT_EQUAL(in(0x60, 1), 0x5a);
+	out(0x60, 0xff, 1); /* reset the keyboard */
+	CU_ASSERT_EQUAL(in(0x60, 1), 0xfa);
+	CU_ASSERT_EQUAL(in(0x60, 1), 0xaa);
+	CU_ASSERT_EQUAL(in(0x60, 1), 0);
+	for (unsigned i = 0; i < 100; i++)
+		out(0x60, 0xf2, 1); /* a queue that nobody reads */
+	teardown();
+}
+
+static void test_empty_space(void)
+{
+	setup(false);
+	CU_ASSERT_EQUAL(in(0x1234, 1), 0xff);
+	CU_ASSERT_EQUAL(in(0x1234, 4), 0xffffffff);
+	CU_ASSERT_EQUAL(in(0xffff, 4), 0xffffffff);
+	CU_ASSERT_EQUAL(platform_mmio_read(p, v, 0xd0000000, 8), UINT64_MAX);
+	CU_ASSERT_EQUAL(platform_mmio_read(p, v, 0xfed00000, 4), 0xffffffff); /* no HPET */
+	CU_ASSERT_EQUAL(in(0x3f8, 4) >> 24, 0x00);                            /* registers side by side */
+	CU_ASSERT_EQUAL(platform_mmio_read(p, v, 0xe0000000, 4), 0x29c08086);
+	for (unsigned i = 0; i < 65536; i++)
+		if (i != 0x64 && i != 0x92 && i != 0xcf9 && (i < 0x600 || i > 0x60f)) {
+			in((uint16_t)i, 1u << i % 3);
+			out((uint16_t)i, 0xffffffff, 1u << i % 3);
+		}
+	teardown();
+}
+
+static void test_lapic_page(void)
+{
+	uint64_t val;
+
+	setup(false);
+	CU_ASSERT_EQUAL(platform_mmio_read(p, v, 0xfee00030, 4), 0x50014);
+	CU_ASSERT_EQUAL(platform_mmio_read(p, v, 0xfee00032, 1), 0x05);
+	CU_ASSERT_EQUAL(platform_apic_wrmsr(p, v, 0x1b, 0xfed00900), 0); /* moved */
+	CU_ASSERT_EQUAL(platform_mmio_read(p, v, 0xfee00030, 4), 0xffffffff);
+	CU_ASSERT_EQUAL(platform_mmio_read(p, v, 0xfed00030, 4), 0x50014);
+	CU_ASSERT_EQUAL(platform_apic_wrmsr(p, v, 0x1b, 0xfee00d00), 0); /* x2APIC: no page */
+	CU_ASSERT_EQUAL(platform_mmio_read(p, v, 0xfee00030, 4), 0xffffffff);
+	CU_ASSERT_EQUAL(platform_apic_rdmsr(p, v, 0x803, &val), 0);
+	CU_ASSERT_EQUAL(val, 0x50014);
+	platform_set_tpr(p, v, 0x30);
+	CU_ASSERT_EQUAL(platform_get_tpr(p, v), 0x30);
+	CU_ASSERT_EQUAL(v->cr8, 3);
+	platform_reset(p);
+	CU_ASSERT_EQUAL(platform_mmio_read(p, v, 0xfee00080, 4), 0);
+	teardown();
+}
+
+/* The costs the engine counts on: a generous bound that catches a system call or worse. */
+static void test_cost(void)
+{
+	enum { N = 200000 };
+	uint64_t t0, per;
+
+	setup(false);
+	apic_on();
+	t0 = now();
+	for (unsigned i = 0; i < N; i++)
+		platform_mmio_write(p, v, 0xfee000b0, 0, 4);
+	per = (now() - t0) / N;
+	printf("EOI %llu ns, ", (unsigned long long)per);
+	CU_ASSERT(per < 1000);
+	platform_mmio_write(p, v, 0xfee00320, 0x40030, 4);
+	t0 = now();
+	for (unsigned i = 0; i < N; i++)
+		platform_apic_wrmsr(p, v, 0x6e0, UINT64_MAX / 2 + i);
+	per = (now() - t0) / N;
+	printf("TSC deadline %llu ns, ", (unsigned long long)per);
+	CU_ASSERT(per < 1000);
+	t0 = now();
+	for (unsigned i = 0; i < N; i++)
+		in(0x608, 4);
+	per = (now() - t0) / N;
+	printf("PM timer %llu ns ... ", (unsigned long long)per);
+	CU_ASSERT(per < 1000);
+	teardown();
+}
+
+static void test_bad_config(void)
+{
+	struct platform_config cfg = {.ncpus = 0};
+
+	memset(&vm, 0, sizeof(vm));
+	CU_ASSERT_PTR_NULL(platform_create(&vm, &cfg));
+	cfg.ncpus = 1; /* but no vcpu */
+	CU_ASSERT_PTR_NULL(platform_create(&vm, &cfg));
+	cfg.ncpus = 1000;
+	CU_ASSERT_PTR_NULL(platform_create(&vm, &cfg));
+}
+
+CU_ErrorCode suite_platform(void)
+{
+	CU_pSuite s = CU_add_suite("platform", NULL, NULL);
+
+	CU_add_test(s, "8259 path", test_pic_path);
+	CU_add_test(s, "IOAPIC path", test_ioapic_path);
+	CU_add_test(s, "8254 on pin 2", test_pit_pin2);
+	CU_add_test(s, "SCI", test_sci);
+	CU_add_test(s, "external lines and MSI", test_external);
+	CU_add_test(s, "power-off and reset", test_ways_down);
+	CU_add_test(s, "debug devices", test_debug);
+	CU_add_test(s, "keyboard controller", test_keyboard_controller);
+	CU_add_test(s, "empty space", test_empty_space);
+	CU_add_test(s, "local APIC page", test_lapic_page);
+	CU_add_test(s, "cost", test_cost);
+	CU_add_test(s, "bad configuration", test_bad_config);
+	return CU_get_error();
+}
