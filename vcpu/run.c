@@ -54,7 +54,9 @@ int vcpu_thread_init(struct vcpu *v)
 	int r;
 
 	v->tid = (pid_t)syscall(SYS_gettid);
-	r = fault_init_thread(v);
+	r = fault_install();
+	if (!r)
+		r = fault_init_thread(v);
 	if (r < 0)
 		return r;
 	if (syscall(SYS_arch_prctl, 0x1001 /* ARCH_SET_GS */, v) < 0)
