@@ -19,7 +19,6 @@ int raise_exception(struct vcpu *v, unsigned vector)
 	v->exc_has_error = 0;
 	v->exc_soft = 0;
 	v->exc_error = 0;
-	v->exc_dr6 = 0;
 	return -1;
 }
 
@@ -299,6 +298,7 @@ int cpu_deliver_pending(struct vcpu *v)
 		v->dr[6] = (v->dr[6] & ~15ull) | v->exc_dr6 | 0xffff0ff0u;
 		v->dr[7] &= ~(1ull << 13);
 	}
+	v->exc_dr6 = 0;
 	return cpu_deliver(v, v->exc_vector, EVENT_EXC, v->exc_has_error, v->exc_error);
 }
 

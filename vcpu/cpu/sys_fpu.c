@@ -292,7 +292,9 @@ static int store_env(struct vcpu *v, const struct insn *in, unsigned size, bool 
 
 	if (x87_allowed(v) || insn_linear(v, in, insn_ea(v, in), size, ACC_W, &lin))
 		return -1;
-	if (mmu_walk(v, lin, mmu_acc(v, ACC_W), &w) || mmu_walk(v, lin + size - 1, mmu_acc(v, ACC_W), &w))
+	if (mmu_walk(v, lin, mmu_acc(v, ACC_W), &w))
+		return -1;
+	if ((lin & 4095) + size > 4096 && mmu_walk(v, (lin | 4095) + 1, mmu_acc(v, ACC_W), &w))
 		return -1;
 	if (all)
 		RUN_X87(in, "fnsave", &x);
@@ -334,11 +336,22 @@ int sys_fldenv(struct vcpu *v, const struct insn *in)
 	return load_env(v, in, env_size(in), false);
 }
 
+/* fwait looks at MP and TS together, and at nothing else (SDM 3A table 2-2). */
+static int do_fwait(struct vcpu *v, const struct insn *in)
+{
+	if ((v->cr0 & (CR0_MP | CR0_TS)) == (CR0_MP | CR0_TS))
+		return raise_exception(v, EXC_NM);
+	vcpu_fpu_in(v);
+	return x87_wait(v) ? -1 : insn_done(v, in);
+}
+
 /* Why an x87 or vector instruction may not run now (SDM 3A tables 2-2 and 13-2). */
 int sys_nm(struct vcpu *v, const struct insn *in)
 {
 	bool sse = in->isa == ISA_SSE || in->isa == ISA_AVX;
 
+	if (in->opcode == 0x9b && in->opcode_map == 0)
+		return do_fwait(v, in);
 	if (in->isa == ISA_AVX && (!(v->cr4 & CR4_OSXSAVE) || (v->xcr0 & 6) != 6))
 		return raise_ud(v);
 	if (in->isa == ISA_SSE && !(v->cr4 & CR4_OSFXSR))
