@@ -64,6 +64,9 @@ static int check_header(struct boot *b, struct bzimage *z)
 	unsigned version = get16(h + H_VERSION), sects = h[H_SETUP_SECTS] ? h[H_SETUP_SECTS] : 4;
 	uint64_t syssize = (uint64_t)get32(h + H_SYSSIZE) * 16;
 
+	if (b->kernel_size < H_END)
+		return boot_fail(b, "bzImage is truncated: %llu bytes end inside the setup header",
+				 (unsigned long long)b->kernel_size);
 	if (version < 0x20c)
 		return boot_fail(b, "bzImage: boot protocol %u.%02u, 2.12 is needed", version >> 8, version & 0xff);
 	if (!(h[H_LOADFLAGS] & LOADED_HIGH))
