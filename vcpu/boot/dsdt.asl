@@ -53,29 +53,35 @@ DefinitionBlock ("dsdt.aml", "DSDT", 2, "HVX   ", "HVXPC   ", 1)
 			 * Line (device + pin) mod 4 goes to GSI 16 + line, or with the
 			 * 8259s to IRQ 10 or 11, as the LPC bridge routes it from reset.
 			 */
+			Name (PRTC, Package (128) {})
+			Name (PRTM, 0xff) /* PICM when PRTC was filled in: guests evaluate this often */
 			Method (_PRT, 0, Serialized)
 			{
-				Local0 = Package (128) {}
+				If (PRTM == PICM)
+				{
+					Return (PRTC)
+				}
 				Local1 = Zero
 				While (Local1 < 128)
 				{
-					Local2 = Local1 >> 2              /* device */
-					Local3 = ((Local2 + Local1) & 3)  /* line of pin Local1 & 3 */
+					Local2 = Local1 >> 2             /* device */
+					Local3 = (Local2 + Local1) & 3   /* line of pin Local1 & 3 */
 					Local4 = Package (4) { 0, 0, 0, 0 }
-					Local4[0] = ((Local2 << 16) | 0xffff)
-					Local4[1] = (Local1 & 3)
+					Local4[0] = (Local2 << 16) | 0xffff
+					Local4[1] = Local1 & 3
 					If (PICM)
 					{
-						Local4[3] = (16 + Local3)
+						Local4[3] = 16 + Local3
 					}
 					Else
 					{
-						Local4[3] = (10 + (Local3 & 1))
+						Local4[3] = 10 + (Local3 & 1)
 					}
-					Local0[Local1] = Local4
+					PRTC[Local1] = Local4
 					Local1++
 				}
-				Return (Local0)
+				PRTM = PICM
+				Return (PRTC)
 			}
 
 			Device (LPC)
