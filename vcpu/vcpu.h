@@ -190,7 +190,7 @@ struct vcpu {
 	/* -- architectural state, C only -- */
 	uint32_t sysflags;      /* rflags bits other than arith, DF, IF: TF IOPL NT RF VM AC VIF VIP ID */
 	uint8_t cpl;
-	uint8_t int_shadow;     /* 1: interrupts (and after mov ss debug traps) wait for one instruction */
+	uint8_t int_shadow;     /* 1 (sti): interrupts wait for one instruction; 2 (mov ss, pop ss): debug traps too */
 	uint8_t nmi_blocked;
 	uint8_t halted;
 	struct seg seg[SEG_COUNT], ldtr, tr;

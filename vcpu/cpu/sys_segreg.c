@@ -12,7 +12,7 @@ static int load_and_shadow(struct vcpu *v, unsigned seg, uint16_t sel)
 	if (seg_load(v, seg, sel))
 		return -1;
 	if (seg == SEG_SS)
-		v->int_shadow = 1;
+		v->int_shadow = 2;
 	return 0;
 }
 
