@@ -220,12 +220,19 @@ static void syscalls(void)
 CODE32(c_syscall32, "syscall\nint $0x80");
 CODE(k_cstar, "int $0x82");
 
+/* Enters 32-bit code with data segments of ring 3 (those of ring 0 would be nulled). */
+static int enter32(void)
+{
+	r.cs = SEL_UCODE32;
+	__asm__ volatile("mov %0, %%ds; mov %0, %%es" ::"r"(SEL_UDATA));
+	return rt_run(&r);
+}
+
 static int run32(const char *code)
 {
 	rt_user_regs(&r, code);
-	r.cs = SEL_UCODE32;
 	r.bx = (word)scratch;
-	return rt_run(&r);
+	return enter32();
 }
 
 static void syscall32(void)
@@ -571,20 +578,20 @@ static void compat(void)
 	r.cs = SEL_UCODE32;
 	r.bx = (word)s;
 	r.ax = 15;
-	check_trap("32-bit code: bound inside", rt_run(&r), VEC_END, 0);
+	check_trap("32-bit code: bound inside", enter32(), VEC_END, 0);
 	r.ax = 21;
-	check_trap("32-bit code: bound outside", rt_run(&r), VEC_BR, 0);
+	check_trap("32-bit code: bound outside", enter32(), VEC_BR, 0);
 	check_eq("32-bit code: bound's ip", rt_last.r.ip, (word)m_bound);
 	rt_user_regs(&r, m_wrap);
 	r.cs = SEL_UCODE32;
 	r.ax = (uint32_t)((word)s - 16);
 	s[0] = 0xabcd1234;
-	check_trap("32-bit code: displacement", rt_run(&r), VEC_END, 0);
+	check_trap("32-bit code: displacement", enter32(), VEC_END, 0);
 	check_eq("32-bit code: displacement: value", rt_last.r.cx, 0xabcd1234);
 	r.ax = 0xfffffff0 + 0x1000; /* wraps to 0x1000 with 0x10 added */
 	r.ax = 0xfffffff8;
 	*(volatile uint32_t *)8 = 0x77665544;
-	check_trap("32-bit code: address wraps at 4 GiB", rt_run(&r), VEC_END, 0);
+	check_trap("32-bit code: address wraps at 4 GiB", enter32(), VEC_END, 0);
 	check_eq("32-bit code: wrapped value", rt_last.r.cx, 0x77665544);
 	check_trap("32-bit code: to 64-bit code and back", run32(m_to64), VEC_END, 0);
 	check("32-bit code: back", rt_last.r.cs == SEL_UCODE32 && rt_last.r.dx == 1, "cs %#lx edx %#lx",
@@ -594,7 +601,7 @@ static void compat(void)
 	r.bx = 0x50000 + 0x1000;
 	r.si = 0x70000 + 0x2000;
 	*(volatile uint32_t *)0x4234 = 0x99887766;
-	check_trap("32-bit code: 16-bit addressing", rt_run(&r), VEC_END, 0);
+	check_trap("32-bit code: 16-bit addressing", enter32(), VEC_END, 0);
 	check_eq("32-bit code: 16-bit addressing: value", rt_last.r.ax, 0x99887766);
 }
 
