@@ -28,6 +28,8 @@
 
 #define RAM_SIZE   (8u << 20)
 #define KERNEL_VA  0xffff800000000000ull /* GDT, IDT and TSS, for the supervisor only */
+#define HANDLER_VA (KERNEL_VA + 16 * PG) /* nothing is mapped there: a delivered event ends with this fetch fault */
+#define STACK_TOP  (KERNEL_VA + 4 * PG)
 #define GPA_CR3    0x1000
 #define GPA_TABLES 0x2000 /* page tables from here on */
 #define GPA_SYSTEM 0x80000
@@ -124,11 +126,13 @@ static void make_tables(void)
 	for (unsigned i = 0; i < 256; i++) {
 		uint64_t dpl = i == 3 || i == 4 ? 3 : 0;
 
-		idt[2 * i] = (KERNEL_VA & 0xffff) | 0x10ull << 16 | (0x8eull | dpl << 5) << 40 |
-			     ((KERNEL_VA >> 16) & 0xffff) << 48;
-		idt[2 * i + 1] = KERNEL_VA >> 32;
+		uint64_t to = HANDLER_VA + i * 16;
+
+		idt[2 * i] = (to & 0xffff) | 0x10ull << 16 | (0x8eull | dpl << 5) << 40 | ((to >> 16) & 0xffff) << 48;
+		idt[2 * i + 1] = to >> 32;
 	}
 	memset(eng.mem.ram + GPA_SYSTEM + 2 * PG, 0, PG);
+	*(uint64_t *)(void *)(eng.mem.ram + GPA_SYSTEM + 2 * PG + 4) = STACK_TOP;
 	eng.mem.ram[GPA_SYSTEM + 2 * PG + 0x66] = 0x68; /* I/O bitmap at the limit: none */
 }
 
@@ -143,6 +147,7 @@ static void set_control(struct vcpu *v)
 	v->xcr0 = 7;
 	v->gdtr = (struct dtable){KERNEL_VA, 127};
 	v->idtr = (struct dtable){KERNEL_VA + PG, 4095};
+	v->ldtr = (struct seg){0, 0, SEG_A_NULL, 0};
 	v->tr = (struct seg){KERNEL_VA + 2 * PG, 0x67, 0x8b, 0x40};
 	v->cpl = 3;
 	tlb_flush_all(v);
@@ -257,6 +262,7 @@ static void put_state(struct vcpu *v, const struct testcase *tc, uint32_t flags)
 	for (int i = 0; i < 16; i++)
 		v->regs[i] = tc->in.gpr[i];
 	v->rip = tc->in.rip;
+	v->cpl = 3;
 	put_segments(v, tc, flags);
 	memcpy(v->fpu_area, tc->in.xs, XS_SIZE);
 	v->fpu_saved = 1;
@@ -295,6 +301,21 @@ static void set_outcome(struct vcpu *v, struct result *r, const struct test *t, 
 	}
 }
 
+/* int3, int1 and into are delivered by their helpers: undo that from the frame on the supervisor's stack. */
+static void undo_delivery(struct vcpu *v)
+{
+	uint64_t vec = (v->rip - HANDLER_VA) / 16, sp = v->regs[R_SP] - KERNEL_VA;
+	const uint64_t *frame = gpa_ptr(GPA_SYSTEM + sp % (4 * PG));
+
+	if (v->cpl || v->exc_vector != EXC_PF || vec > 255 || v->rip % 16 || sp + 40 > 4 * PG)
+		return;
+	v->exc_vector = (uint8_t)vec;
+	v->exc_has_error = 0;
+	v->rip = frame[0];
+	vcpu_set_rflags(v, frame[2]);
+	v->regs[R_SP] = frame[3];
+}
+
 static void restore_code(struct vcpu *v, uint64_t dirty)
 {
 	for (int i = 0; i < CODE_PAGES; i++)
@@ -313,9 +334,11 @@ static void run_case(struct batch *b, struct worker_out *out, uint32_t k)
 	mem_poke(&eng.view, tc);
 	put_state(v, tc, t->flags);
 	rc = vcpu_run_until(v, NO_STOP, MAX_BLOCKS);
+	if (rc == 1)
+		undo_delivery(v);
 	get_state(v, &r->st, t->flags);
 	set_outcome(v, r, t, rc);
-	restore_code(v, mem_collect(&eng.view, b, tc, out, r));
+	restore_code(v, mem_collect(&eng.view, b, out, r));
 }
 
 static void load_batch(const struct batch *b)

@@ -72,15 +72,9 @@ static void patch_bytes(struct gen *g, struct test *t, struct insn_inst *i)
 			continue;
 		if (!rip && (op->mem.base || op->mem.index))
 			continue;
-		dst = steer_target(&s, op->size / 8, 1) - (rip ? next : 0);
+		dst = steer_target(&s, op->size / 8) - (rip ? next : 0);
 		memcpy(i->bytes + i->in.raw.disp.offset, &dst, i->in.raw.disp.size / 8);
 	}
-	t->flags |= s.flags;
-}
-
-static int is_write(const ZydisDecodedOperand *op)
-{
-	return (op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) != 0;
 }
 
 /* Small, in-range elements in a gather's index register. */
@@ -106,7 +100,7 @@ static int op_target(struct gen *g, struct steer *s, const struct insn_inst *i, 
 {
 	int base = gpr_of(op->mem.base);
 
-	*target = steer_target(s, op->size / 8, is_write(op));
+	*target = steer_target(s, op->size / 8);
 	if (op->size >= 512 * 8 && !one_in(&g->r, 4))
 		*target = (i->in.mnemonic == ZYDIS_MNEMONIC_XRSTOR || i->in.mnemonic == ZYDIS_MNEMONIC_XRSTOR64 ||
 			   i->in.mnemonic == ZYDIS_MNEMONIC_FXRSTOR || i->in.mnemonic == ZYDIS_MNEMONIC_FXRSTOR64)
@@ -139,20 +133,16 @@ static void steer_all(struct gen *g, struct testcase *tc, struct test *t, struct
 		if (op_target(g, &s, i, op, &target) == 0)
 			steer_operand(&s, &i->in, op, target);
 	}
-	t->flags |= s.flags;
 }
 
 /* The address of the first memory operand, 0 when there is none. */
-static uint64_t first_mem(struct gen *g, struct testcase *tc, const struct test *t, const struct insn_inst *i,
-			  int *write)
+static uint64_t first_mem(struct gen *g, struct testcase *tc, const struct test *t, const struct insn_inst *i)
 {
 	struct steer s = {.r = &g->r, .tc = tc, .bits32 = g->t->bits32, .next_rip = t->start + i->in.length};
 
 	for (int k = 0; k < i->in.operand_count; k++)
-		if (i->ops[k].type == ZYDIS_OPERAND_TYPE_MEMORY && i->ops[k].mem.type != ZYDIS_MEMOP_TYPE_AGEN) {
-			*write = is_write(&i->ops[k]);
+		if (i->ops[k].type == ZYDIS_OPERAND_TYPE_MEMORY && i->ops[k].mem.type != ZYDIS_MEMOP_TYPE_AGEN)
 			return steer_ea(&s, &i->in, &i->ops[k]);
-		}
 	return 0;
 }
 
@@ -160,20 +150,19 @@ static void fix_branch(struct gen *g, struct testcase *tc, const struct test *t,
 {
 	const ZydisDecodedOperand *op = &i->ops[0];
 	uint64_t dst = jump_target(g, t);
-	int w;
 
 	if (i->in.meta.category == ZYDIS_CATEGORY_RET)
 		add_poke(tc, tc->in.gpr[4], dst);
 	else if (op->type == ZYDIS_OPERAND_TYPE_MEMORY)
-		add_poke(tc, first_mem(g, tc, t, i, &w), dst);
+		add_poke(tc, first_mem(g, tc, t, i), dst);
 	else if (op->type == ZYDIS_OPERAND_TYPE_REGISTER && gpr_of(op->reg.value) >= 0)
 		tc->in.gpr[gpr_of(op->reg.value)] = g->t->bits32 ? (uint32_t)dst : dst;
 }
 
 static void fix_cmpxchg(struct gen *g, struct testcase *tc, const struct test *t, const struct insn_inst *i)
 {
-	int w, r = gpr_of(i->ops[0].reg.value);
-	uint64_t m = first_mem(g, tc, t, i, &w);
+	int r = gpr_of(i->ops[0].reg.value);
+	uint64_t m = first_mem(g, tc, t, i);
 
 	if (one_in(&g->r, 3))
 		return;
@@ -200,13 +189,13 @@ static uint16_t safe_selector(struct gen *g)
 /* Loads of segment registers: only selectors that mean the same under any kernel of this kind. */
 static void fix_segment(struct gen *g, struct testcase *tc, const struct test *t, const struct insn_inst *i)
 {
-	int w, k = i->in.mnemonic == ZYDIS_MNEMONIC_MOV, r = gpr_of(i->ops[1].reg.value);
+	int k = i->in.mnemonic == ZYDIS_MNEMONIC_MOV, r = gpr_of(i->ops[1].reg.value);
 	uint64_t v = (rnd(&g->r) & ~0xffffull) | safe_selector(g);
 
 	if (k && i->ops[1].type == ZYDIS_OPERAND_TYPE_REGISTER && r >= 0)
 		tc->in.gpr[r] = g->t->bits32 ? (uint32_t)v : v;
 	else
-		add_poke(tc, k ? first_mem(g, tc, t, i, &w) : tc->in.gpr[4], v);
+		add_poke(tc, k ? first_mem(g, tc, t, i) : tc->in.gpr[4], v);
 }
 
 static int loads_segment(const struct insn_inst *i)
@@ -244,7 +233,6 @@ static void fix_bit_offset(struct gen *g, struct testcase *tc, const struct insn
 /* What random values would almost never make interesting. */
 static void fix_special(struct gen *g, struct testcase *tc, const struct test *t, const struct insn_inst *i)
 {
-	int w;
 
 	switch (i->in.mnemonic) {
 	case ZYDIS_MNEMONIC_DIV: fix_divide(g, tc, 0); return;
@@ -268,7 +256,7 @@ static void fix_special(struct gen *g, struct testcase *tc, const struct test *t
 	case ZYDIS_MNEMONIC_LDMXCSR:
 	case ZYDIS_MNEMONIC_VLDMXCSR:
 		if (!one_in(&g->r, 4))
-			add_poke(tc, first_mem(g, tc, t, i, &w), rnd(&g->r) & 0xffffffff0000ffffull);
+			add_poke(tc, first_mem(g, tc, t, i), rnd(&g->r) & 0xffffffff0000ffffull);
 		return;
 	case ZYDIS_MNEMONIC_XGETBV: tc->in.gpr[1] = one_in(&g->r, 3) ? 2 + below(&g->r, 9) : 0; return;
 	case ZYDIS_MNEMONIC_WRFSBASE:
@@ -285,7 +273,6 @@ static void fix_special(struct gen *g, struct testcase *tc, const struct test *t
 /* Where the instruction stores x87 instruction and data pointers, which hold the address of the code that ran. */
 static void set_mask(struct gen *g, struct testcase *tc, const struct test *t, const struct insn_inst *i)
 {
-	int w;
 
 	switch (i->in.mnemonic) {
 	case ZYDIS_MNEMONIC_FNSAVE:
@@ -304,7 +291,7 @@ static void set_mask(struct gen *g, struct testcase *tc, const struct test *t, c
 		break;
 	default: return;
 	}
-	tc->mask_addr = first_mem(g, tc, t, i, &w) + tc->mask_off;
+	tc->mask_addr = first_mem(g, tc, t, i) + tc->mask_off;
 }
 
 static int is_string(const struct insn_inst *i)

@@ -80,9 +80,7 @@ static const struct feature { /* CPUID bit behind each instruction set; leaf 0: 
 	{ZYDIS_ISA_SET_AVX_VNNI, 7, 1, EAX, 4},
 	{ZYDIS_ISA_SET_XSAVEOPT, 0xd, 1, EAX, 0},
 	{ZYDIS_ISA_SET_XSAVEC, 0xd, 1, EAX, 1},
-	{ZYDIS_ISA_SET_XSAVES, 0xd, 1, EAX, 3},
 	{ZYDIS_ISA_SET_LZCNT, 0x80000001, 0, ECX, 5},
-	{ZYDIS_ISA_SET_SSE4A, 0x80000001, 0, ECX, 6},
 };
 
 static int host_has(const struct feature *f)
@@ -116,6 +114,7 @@ static int is_outside(const ZydisDecodedInstruction *in)
 {
 	switch (in->mnemonic) {
 	case ZYDIS_MNEMONIC_CPUID:
+	case ZYDIS_MNEMONIC_INT1: /* hypervisors differ in the rip they report */
 	case ZYDIS_MNEMONIC_RDTSC:
 	case ZYDIS_MNEMONIC_RDPMC:
 	case ZYDIS_MNEMONIC_SGDT: /* UMIP emulation */
@@ -144,6 +143,18 @@ static int is_outside(const ZydisDecodedInstruction *in)
 	}
 }
 
+/* A near branch with an operand-size prefix in 64-bit code: 16-bit on AMD, ignored by Intel. */
+static int is_vendor_branch(const ZydisDecodedInstruction *in)
+{
+	if (in->machine_mode != ZYDIS_MACHINE_MODE_LONG_64 || (in->attributes & ZYDIS_ATTRIB_HAS_REX && in->raw.rex.W))
+		return 0;
+	for (int i = 0; i < in->raw.prefix_count; i++)
+		if (in->raw.prefixes[i].value == 0x66)
+			return in->meta.branch_type != ZYDIS_BRANCH_TYPE_NONE ||
+			       in->meta.category == ZYDIS_CATEGORY_RET;
+	return 0;
+}
+
 static int is_far(const ZydisDecodedInstruction *in)
 {
 	return in->meta.branch_type == ZYDIS_BRANCH_TYPE_FAR;
@@ -151,7 +162,7 @@ static int is_far(const ZydisDecodedInstruction *in)
 
 enum isa_class isa_classify(const ZydisDecodedInstruction *in)
 {
-	if (!set_supported(in->meta.isa_set) || is_outside(in) || is_far(in))
+	if (!set_supported(in->meta.isa_set) || is_outside(in) || is_far(in) || is_vendor_branch(in))
 		return ISA_SKIP;
 	if (in->attributes & ZYDIS_ATTRIB_IS_PRIVILEGED)
 		return ISA_FAULTS;

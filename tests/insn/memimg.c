@@ -54,8 +54,7 @@ static int collect_page(uint8_t *cur, const uint8_t *init, uint32_t off, struct 
 	return 1;
 }
 
-uint64_t mem_collect(const struct memview *m, const struct batch *b, const struct testcase *tc, struct worker_out *w,
-		     struct result *r)
+uint64_t mem_collect(const struct memview *m, const struct batch *b, struct worker_out *w, struct result *r)
 {
 	uint64_t dirty = 0;
 
@@ -64,8 +63,6 @@ uint64_t mem_collect(const struct memview *m, const struct batch *b, const struc
 	r->overflow = 0;
 	for (uint32_t i = 0; i < WR_PAGES; i++)
 		collect_page(m->page[i], b->image + i * PG, (uint32_t)(i * PG), w, r);
-	if (!(b->test[tc->test].flags & TEST_CODE_WRITES))
-		return 0;
 	for (uint32_t i = 0; i < CODE_PAGES; i++)
 		if (collect_page(m->code[i], b->code + i * PG, (uint32_t)(IMG_SIZE + i * PG), w, r))
 			dirty |= 1ull << i;

@@ -15,9 +15,8 @@ struct memview {
 /* Applies the case's presets. */
 void mem_poke(const struct memview *m, const struct testcase *tc);
 
-/* Appends every line that differs from the batch's image (and code, for tests that write code) to the
+/* Appends every line that differs from the batch's image or code to the
  * log, and puts the image back.  Returns a bitmap of code pages that had to be restored. */
-uint64_t mem_collect(const struct memview *m, const struct batch *b, const struct testcase *tc, struct worker_out *w,
-		     struct result *r);
+uint64_t mem_collect(const struct memview *m, const struct batch *b, struct worker_out *w, struct result *r);
 
 #endif

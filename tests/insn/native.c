@@ -114,8 +114,7 @@ static inline void leave_bases(struct cpu_state *st, uint32_t flags)
 	if (flags & TEST_32BIT && !(flags & TEST_TLS))
 		st->fsbase = st->gsbase = 0;
 	__asm__ volatile("mov %0, %%ds\n\tmov %0, %%es" ::"r"(SEL_DS));
-	if (flags & TEST_32BIT)
-		sel_set(0, 0);
+	sel_set(0, 0);
 	base_set(1, nat.own_fs);
 	base_set(0, nat.own_gs);
 }
@@ -222,7 +221,7 @@ static void end_case(ucontext_t *uc, int sig, const siginfo_t *si)
 
 	nat.running = 0;
 	save_result(r, &b->test[tc->test], uc, sig, si);
-	mem_collect(&nat.mem, b, tc, nat.out, r);
+	mem_collect(&nat.mem, b, nat.out, r);
 	nat.cur++;
 }
 

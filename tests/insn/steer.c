@@ -22,7 +22,7 @@ static uint64_t across(struct steer *s, uint64_t edge, unsigned size)
 	return edge - (size > 1 ? 1 + below(s->r, size - 1) : below(s->r, 2));
 }
 
-static uint64_t odd_target(struct steer *s, unsigned size, int write)
+static uint64_t odd_target(struct steer *s, unsigned size)
 {
 	switch (below(s->r, 16)) {
 	case 0:
@@ -43,17 +43,14 @@ static uint64_t odd_target(struct steer *s, unsigned size, int write)
 			return 0x0000800000000000ull << below(s->r, 15) | (rnd(s->r) & 0x7fffffffffull);
 		return across(s, STACK_BASE + 2 * PG, size);
 	case 14: return across(s, STACK_BASE, size);
-	default:
-		if (write)
-			s->flags |= TEST_CODE_WRITES;
-		return s->slot + 64 + below(s->r, 32);
+	default: return s->slot + 64 + below(s->r, 32);
 	}
 }
 
-uint64_t steer_target(struct steer *s, unsigned size, int write)
+uint64_t steer_target(struct steer *s, unsigned size)
 {
 	if ((int)below(s->r, 100) < s->wild)
-		return odd_target(s, size, write);
+		return odd_target(s, size);
 	return in_page(s, wr_page[below(s->r, 4)], size);
 }
 

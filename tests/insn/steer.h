@@ -13,11 +13,10 @@ struct steer {
 	int wild;          /* percent of operands that go to odd places */
 	uint64_t next_rip; /* of the instruction */
 	uint64_t slot;     /* code of this test */
-	uint32_t flags;    /* TEST_CODE_WRITES is set here when a store may hit code */
 };
 
 /* An address for an access of @size bytes, mostly good, sometimes unaligned, crossing, read-only, absent... */
-uint64_t steer_target(struct steer *s, unsigned size, int write);
+uint64_t steer_target(struct steer *s, unsigned size);
 
 /* Changes registers (not the fixed ones) so that operand @op of @in accesses @target; marks what it used as
  * fixed.  0, or -1 when the operand cannot be moved. */

@@ -24,13 +24,31 @@ int tally_init(struct tally *t, const struct forms *forms)
 	return t->f[0] && t->f[1] && t->seq ? 0 : -1;
 }
 
-static void note_bad(struct tally_form *f, const struct batch *b, const struct test *test, uint64_t id, uint32_t diff)
+static unsigned brief(const struct result *r, char *buf, unsigned size)
 {
+	static const char *const name[] = {"died", "stop", "fault", "timeout", "odd"};
+
+	if (r->outcome != OUT_FAULT)
+		return (unsigned)snprintf(buf, size, "%s", name[r->outcome]);
+	if (r->vector == 14)
+		return (unsigned)snprintf(buf, size, "#14/%x at %llx", r->error, (unsigned long long)r->cr2);
+	return (unsigned)snprintf(buf, size, "#%u/%x", r->vector, r->error);
+}
+
+static void note_bad(struct tally_form *f, const struct batch *b, uint32_t k, uint64_t id, uint32_t diff)
+{
+	unsigned n;
+
 	f->diff |= diff;
 	if (f->bad++)
 		return;
 	f->first = id;
-	report_insn(b, test, f->text, sizeof f->text);
+	report_insn(b, &b->test[b->tc[k].test], f->text, sizeof f->text / 2);
+	n = (unsigned)strlen(f->text);
+	n += (unsigned)snprintf(f->text + n, sizeof f->text - n, " | host ");
+	n += brief(&b->native.out[k], f->text + n, (unsigned)sizeof f->text - n);
+	n += (unsigned)snprintf(f->text + n, sizeof f->text - n, " engine ");
+	brief(&b->engine.out[k], f->text + n, (unsigned)sizeof f->text - n);
 }
 
 void tally_case(struct tally *t, const struct batch *b, const struct forms *fs, uint32_t k, uint64_t id, uint32_t diff)
@@ -49,12 +67,12 @@ void tally_case(struct tally *t, const struct batch *b, const struct forms *fs, 
 		t->seq_cases++;
 		t->seq_bad += diff != 0;
 		if (diff && t->nseq < SEQ_FAILURES)
-			note_bad(&t->seq[t->nseq++], b, test, id, diff);
+			note_bad(&t->seq[t->nseq++], b, k, id, diff);
 		return;
 	}
 	f->cases++;
 	if (diff)
-		note_bad(f, b, test, id, diff);
+		note_bad(f, b, k, id, diff);
 }
 
 static void write_form(FILE *out, const struct form *form, const struct tally_form *f, uint64_t seed, int kinds,

@@ -9,7 +9,7 @@ struct tally_form { /* per form */
 	uint32_t cases, bad, stop;
 	uint32_t diff;  /* union of the differences */
 	uint64_t first; /* case of the first mismatch */
-	char text[96];
+	char text[192];
 };
 
 struct tally {
