@@ -39,7 +39,7 @@ initrd=$(flock "$HVX_CACHE/.lock" sh "$guestdir/mktestimage.sh" "$flavour")
 
 # start_guest: the VMM with the console on its output; its status is the function's.
 start_guest() {
-	append="console=ttyS0 only=$only"
+	append="console=ttyS0 panic=-1 only=$only"
 	case $vmm in
 	hvx)
 		timeout -k 10 "$limit" "$monitor" run --kernel="$kernel" --initrd="$initrd" \
