@@ -116,6 +116,9 @@ struct vcpu *mach_vcpu(void)
 	vm.tsc_hz = 2000000000;
 	vm.vcpu[0] = v;
 	v->vm = &vm;
+	for (int k = 0; k < TLB_COUNT; k++)
+		for (unsigned i = 0; i < TLB_SIZE; i++)
+			v->tlb[k].rtag[i] = v->tlb[k].wtag[i] = TLB_INVALID;
 	cpu_reset(v);
 	memset(&seen, 0, sizeof(seen));
 	return v;

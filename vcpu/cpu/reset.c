@@ -95,6 +95,14 @@ void cpu_reset(struct vcpu *v)
 	vcpu_update_mode(v);
 }
 
+/* What firmware would have done: MTRRs on, write-back everywhere. */
+static void firmware_mtrrs(struct vcpu *v)
+{
+	v->mtrr_def_type = 1u << 11 | 1u << 10 | 6;
+	for (unsigned i = 0; i < 11; i++)
+		v->mtrr_fixed[i] = 0x0606060606060606ull;
+}
+
 static void flat_segments(struct vcpu *v, uint16_t code, uint32_t code_attr, uint16_t data)
 {
 	for (unsigned i = 0; i < SEG_COUNT; i++)
@@ -111,6 +119,7 @@ void cpu_set_long_flat(struct vcpu *v, uint64_t cr3, uint64_t rip, uint64_t rsi)
 	v->efer = EFER_LME | EFER_LMA;
 	v->cr3 = cr3;
 	flat_segments(v, 0x10, SEG_FLAT_CODE64, 0x18);
+	firmware_mtrrs(v);
 	v->regs[R_SI] = rsi;
 	v->rip = rip;
 	tlb_flush_all(v);
@@ -122,6 +131,7 @@ void cpu_set_prot_flat(struct vcpu *v, uint32_t eip, uint32_t eax, uint32_t ebx)
 	v->cr0 = CR0_PE | CR0_ET;
 	flat_segments(v, 0x8, SEG_FLAT_CODE32, 0x10);
 	v->regs[R_AX] = eax;
+	firmware_mtrrs(v);
 	v->regs[R_BX] = ebx;
 	v->rip = eip;
 	tlb_flush_all(v);

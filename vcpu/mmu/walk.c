@@ -270,6 +270,18 @@ uint32_t mmu_probe(struct vcpu *v, uint64_t gva, unsigned acc, struct walk *w)
 	return walk_tables(v, gva, acc, w, false);
 }
 
+/* Copies of the sizes that matter as single accesses, so that they are atomic as the CPU's are. */
+static void copy(void *dst, const void *src, size_t len)
+{
+	switch (len) {
+	case 1: *(volatile uint8_t *)dst = *(const volatile uint8_t *)src; break;
+	case 2: *(volatile uint16_t *)dst = *(const volatile uint16_t *)src; break;
+	case 4: *(volatile uint32_t *)dst = *(const volatile uint32_t *)src; break;
+	case 8: *(volatile uint64_t *)dst = *(const volatile uint64_t *)src; break;
+	default: __asm__ volatile("rep movsb" : "+D"(dst), "+S"(src), "+c"(len) : : "memory"); break;
+	}
+}
+
 /* Bytes from @a to the end of its page, at most @len. */
 static size_t page_part(uint64_t a, size_t len)
 {
@@ -286,10 +298,31 @@ static uint64_t next_gva(const struct vcpu *v, uint64_t gva, size_t part)
 	return wide ? gva + part : (uint32_t)(gva + part);
 }
 
+/*
+ * Host address of an access that lies in one page and hits the soft TLB of its privilege, or NULL.  A hit means what
+ * it means to translated code: RAM, allowed, A (and for writes D and the dirty bitmap) set, no translated code on it.
+ */
+static void *soft_hit(const struct vcpu *v, uint64_t gva, size_t len, unsigned acc)
+{
+	bool smap = (v->cr4 & CR4_SMAP) && ((acc & ACC_SYS) || !(v->sysflags & RFL_AC));
+	const struct soft_tlb *t = &v->tlb[acc & ACC_USER ? TLB_USER : smap ? TLB_KERN : TLB_KERN_AC];
+	uint64_t page = gva & ~(uint64_t)(GMEM_PAGE_SIZE - 1);
+	unsigned i = (gva >> GMEM_PAGE_SHIFT) & (TLB_SIZE - 1);
+
+	if ((acc & ACC_W ? t->wtag[i] : t->rtag[i]) != page || gva - page + len > GMEM_PAGE_SIZE || (acc & ACC_X))
+		return NULL;
+	return (void *)(uintptr_t)(gva + t->addend[i]);
+}
+
 int mmu_read(struct vcpu *v, uint64_t gva, void *buf, size_t len, unsigned acc)
 {
+	const void *hit = soft_hit(v, gva, len, acc & ~(unsigned)ACC_W);
 	uint8_t *b = buf;
 
+	if (hit != NULL) {
+		copy(buf, hit, len);
+		return 0;
+	}
 	while (len > 0) {
 		size_t part = page_part(gva, len);
 		struct walk w;
@@ -308,8 +341,13 @@ int mmu_write(struct vcpu *v, uint64_t gva, const void *buf, size_t len, unsigne
 {
 	const uint8_t *b = buf;
 	size_t part = page_part(gva, len);
+	void *hit = soft_hit(v, gva, len, acc | ACC_W);
 	struct walk w, w2;
 
+	if (hit != NULL) {
+		copy(hit, buf, len);
+		return 0;
+	}
 	if (mmu_walk(v, gva, acc | ACC_W, &w))
 		return -1;
 	if (part == len) {
@@ -326,18 +364,6 @@ int mmu_write(struct vcpu *v, uint64_t gva, const void *buf, size_t len, unsigne
 		phys_write(v, w2.gpa, b + o, len - o < GMEM_PAGE_SIZE ? len - o : GMEM_PAGE_SIZE);
 	}
 	return 0;
-}
-
-/* Copies of the sizes that matter as single accesses, so that they are atomic as the CPU's are. */
-static void copy(void *dst, const void *src, size_t len)
-{
-	switch (len) {
-	case 1: *(volatile uint8_t *)dst = *(const volatile uint8_t *)src; break;
-	case 2: *(volatile uint16_t *)dst = *(const volatile uint16_t *)src; break;
-	case 4: *(volatile uint32_t *)dst = *(const volatile uint32_t *)src; break;
-	case 8: *(volatile uint64_t *)dst = *(const volatile uint64_t *)src; break;
-	default: __asm__ volatile("rep movsb" : "+D"(dst), "+S"(src), "+c"(len) : : "memory"); break;
-	}
 }
 
 /* The largest power of two up to 8 that does not exceed @len. */
