@@ -36,11 +36,16 @@ static void limited_mem(struct bits *b, struct rng *r, const struct encode_limit
 
 	if (lim->index_ok && one_in(r, 3))
 		idx = pick_bit(r, lim->index_ok);
+	b->disp = mod == 1 ? 1 : 4;
+	b->rex |= base >> 3;
+	if (idx == 4 && (base & 7) != 4 && one_in(r, 2)) {
+		b->modrm = (uint8_t)(mod << 6 | reg << 3 | (base & 7));
+		return;
+	}
 	b->modrm = (uint8_t)(mod << 6 | reg << 3 | 4);
 	b->sib = (uint8_t)(below(r, 4) << 6 | (idx & 7) << 3 | (base & 7));
 	b->has_sib = 1;
-	b->rex |= (base >> 3) | (idx >> 3) << 1;
-	b->disp = mod == 1 ? 1 : 4;
+	b->rex |= (idx >> 3) << 1;
 }
 
 static void random_mem(struct bits *b, struct rng *r, const struct encode_limits *lim, unsigned reg, int addr16)
@@ -125,7 +130,8 @@ static unsigned put_opcode(uint8_t *p, const struct form *f, struct rng *r, cons
 	return n;
 }
 
-static unsigned put_tail(uint8_t *p, const struct form *f, struct rng *r, const struct bits *b)
+static unsigned put_tail(uint8_t *p, const struct form *f, struct rng *r, const struct bits *b,
+			 const struct encode_limits *lim)
 {
 	uint64_t v = rnd(r);
 	unsigned n = 0;
@@ -135,7 +141,7 @@ static unsigned put_tail(uint8_t *p, const struct form *f, struct rng *r, const 
 	if (b->has_sib)
 		p[n++] = b->sib;
 	if (b->disp) {
-		int32_t d = one_in(r, 4) ? (int32_t)rnd(r) : (int32_t)below(r, 512) - 256;
+		int32_t d = !lim->base_ok && one_in(r, 4) ? (int32_t)rnd(r) : (int32_t)below(r, 512) - 256;
 
 		memcpy(p + n, &d, b->disp);
 		n += b->disp;
@@ -181,7 +187,7 @@ static void encode_once(const struct forms *t, const struct form *f, struct rng 
 	if (t->bits32 || lim->plain == 2)
 		b.rex = 0;
 	n += put_opcode(buf + n, f, r, &b, t->bits32, t->bits32 ? vvvv & 7 : vvvv);
-	put_tail(buf + n, f, r, &b);
+	put_tail(buf + n, f, r, &b, lim);
 	memcpy(out->bytes, buf, 15);
 	out->bytes[15] = 0;
 }

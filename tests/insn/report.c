@@ -36,11 +36,11 @@ void report_insn(const struct batch *b, const struct test *t, char *buf, unsigne
 	disasm_at(b, t, t->start, buf, size);
 }
 
-static void print_code(const struct batch *b, const struct test *t)
+static void print_range(const struct batch *b, const struct test *t, uint64_t from, uint64_t to)
 {
 	char text[128];
 
-	for (uint64_t a = t->start; a < t->start + t->len && a < CODE_BASE + CODE_SIZE;) {
+	for (uint64_t a = from; a < to && a < CODE_BASE + CODE_SIZE;) {
 		unsigned n = disasm_at(b, t, a, text, sizeof text);
 
 		printf("  %8llx ", (unsigned long long)a);
@@ -49,6 +49,13 @@ static void print_code(const struct batch *b, const struct test *t)
 		printf("  %s%s\n", text, b->code[a - CODE_BASE] == FILL_BYTE && n == 1 ? " (fill)" : "");
 		a += n;
 	}
+}
+
+static void print_code(const struct batch *b, const struct test *t)
+{
+	print_range(b, t, t->start, t->start + t->len);
+	if (t->far_len)
+		print_range(b, t, t->far, t->far + t->far_len);
 	printf("  stop at %llx\n", (unsigned long long)t->stop);
 }
 

@@ -76,10 +76,12 @@ enum test_flags {
 
 struct test {                 /* one piece of code, run with several states */
 	uint64_t start, stop; /* addresses */
-	uint32_t len;         /* bytes from the slot's first one, for the report */
-	uint64_t slot;
+	uint64_t slot;        /* where its code bytes begin */
+	uint32_t len;         /* code bytes from start on, for the report */
+	uint64_t far;         /* more code of a sequence, elsewhere */
+	uint32_t far_len;
 	uint32_t flags;       /* enum test_flags */
-	uint32_t form;        /* index of its form; of the last instruction's in a sequence */
+	uint32_t form;        /* index of a single instruction's form */
 	uint32_t undef_flags; /* rflags bits that are undefined after it */
 };
 

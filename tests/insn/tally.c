@@ -62,7 +62,10 @@ void tally_case(struct tally *t, const struct batch *b, const struct forms *fs, 
 	}
 	t->cases++;
 	t->bad += diff != 0;
-	t->faults += b->native.out[k].outcome == OUT_FAULT;
+	if (b->native.out[k].outcome == OUT_FAULT) {
+		t->faults++;
+		t->by_vector[b->native.out[k].vector & 31]++;
+	}
 	if (test->flags & TEST_SEQ) {
 		t->seq_cases++;
 		t->seq_bad += diff != 0;
@@ -139,7 +142,11 @@ int tally_close(const struct tally *t, uint32_t native_deaths, uint32_t engine_d
 			forms += t->f[m][i].cases != 0;
 			bad_forms += t->f[m][i].bad != 0;
 		}
-	printf("insn-diff: %llu cases (%llu of sequences, %llu ending in a fault), %u forms, %llu mismatches in %u forms and %llu "
+	printf("insn-diff: faults by vector:");
+	for (int i = 0; i < 32; i++)
+		if (t->by_vector[i])
+			printf(" #%d %llu", i, (unsigned long long)t->by_vector[i]);
+	printf("\ninsn-diff: %llu cases (%llu of sequences, %llu ending in a fault), %u forms, %llu mismatches in %u forms and %llu "
 	       "sequences, %llu skipped, %u native and %u engine deaths\n",
 	       (unsigned long long)t->cases, (unsigned long long)t->seq_cases, (unsigned long long)t->faults, forms,
 	       (unsigned long long)t->bad, bad_forms, (unsigned long long)t->seq_bad, (unsigned long long)t->skipped,

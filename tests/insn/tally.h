@@ -14,6 +14,7 @@ struct tally_form { /* per form */
 
 struct tally {
 	uint64_t cases, skipped, bad, faults, seq_cases, seq_bad;
+	uint64_t by_vector[32];
 	const struct forms *forms;
 	struct tally_form *f[2], *seq;
 	uint32_t nseq;
