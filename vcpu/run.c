@@ -17,6 +17,7 @@
 #include "vcpu/bt/exits.h"
 #include "vcpu/chipset/platform.h"
 #include "vcpu/cpu/exception.h"
+#include "vcpu/cpu/operand.h"
 #include "vcpu/mmu/mmu.h"
 #include "vcpu/trace.h"
 #include "vcpu/vcpu.h"
@@ -234,10 +235,16 @@ static void enter_alone(struct vcpu *v, uint32_t b)
 static int bounce_prepare(struct vcpu *v, uint64_t gva, unsigned size, unsigned acc, uint8_t *buf)
 {
 	unsigned user = mmu_acc(v, 0);
+	uint64_t last = gva + size - 1;
 	struct walk w;
 
+	if (mode_long(v->mode) && is_canonical(gva) != is_canonical(last))
+		return raise_error(v, v->bounce_ss ? EXC_SS : EXC_GP, 0);
+	if (!mode_long(v->mode))
+		last = (uint32_t)last;
 	if (acc & ACC_W) {
-		if (mmu_walk(v, gva, ACC_W | user, &w) < 0 || mmu_walk(v, gva + size - 1, ACC_W | user, &w) < 0)
+		if (mmu_walk(v, gva, ACC_W | user, &w) < 0 ||
+		    (((gva ^ last) & ~GUEST_PAGE_MASK) && mmu_walk(v, last & ~GUEST_PAGE_MASK, ACC_W | user, &w) < 0))
 			return -1;
 	}
 	if (acc & ACC_R)
@@ -317,19 +324,22 @@ static void step(struct vcpu *v)
 	if (b == BT_NONE)
 		return;
 	v->int_shadow = 0;
+	v->sysflags &= ~RFL_RF; /* before it runs: an iret loads a new one */
 	enter_alone(v, b);
 	if (v->bounce_req)
 		run_bounced(v);
 	v->step_once = 0;
-	if (v->exc_pending)
+	if (v->exc_pending) {
+		v->db_held = 0;
 		return;
-	v->sysflags &= ~RFL_RF;
-	if (v->db_hits)
-		dr6 |= v->db_hits;
+	}
+	dr6 = v->db_hits | v->db_held;
 	if (tf && traps_after(v->last_sysop))
 		dr6 |= 1u << 14;
-	v->db_hits = 0;
-	if (dr6 && !v->int_shadow) {
+	v->db_hits = v->db_held = 0;
+	if (v->int_shadow == 2) { /* mov ss and pop ss hold debug traps back for an instruction (SDM 3A 6.8.3) */
+		v->db_held = (uint8_t)(dr6 & 15);
+	} else if (dr6) {
 		raise_exception(v, EXC_DB);
 		v->exc_dr6 = dr6;
 	}
@@ -353,8 +363,10 @@ static void pass(struct vcpu *v)
 	uint32_t b;
 
 	v->kick = 0;
-	if (handle_events(v))
+	if (handle_events(v)) {
+		v->bounce_req = v->step_once = 0; /* whatever runs next, it is not that instruction now */
 		return;
+	}
 	if (v->bounce_req) {
 		run_bounced(v);
 		return;

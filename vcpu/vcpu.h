@@ -111,14 +111,18 @@ struct dtable { /* GDTR, IDTR */
 /* ---- soft TLB (mmu/tlb.c): three of them, chosen by privilege ---- */
 #define GUEST_PAGE_SHIFT 12
 #define GUEST_PAGE_MASK  0xfffull
-#define TLB_BITS 10
+#define TLB_BITS 12
 #define TLB_SIZE (1u << TLB_BITS)
+#define TLB_FILLED 512
 enum { TLB_USER, TLB_KERN, TLB_KERN_AC, TLB_COUNT }; /* KERN: supervisor pages only (SMAP on and
                                                         AC clear); KERN_AC: all pages */
 struct soft_tlb {
 	uint64_t rtag[TLB_SIZE]; /* page's gva, or TLB_INVALID */
 	uint64_t wtag[TLB_SIZE];
-	uint64_t addend[TLB_SIZE]; /* hva - gva */
+	uint64_t radd[TLB_SIZE]; /* hva - gva of the page in rtag */
+	uint64_t wadd[TLB_SIZE]; /* of the page in wtag: another one, maybe */
+	uint32_t n_filled;         /* indices filled since the last flush; TLB_FILLED and more: too many to list */
+	uint16_t filled[TLB_FILLED];
 };
 #define TLB_INVALID 0x8000000000000001ull /* equals no masked address */
 
@@ -128,6 +132,8 @@ struct soft_tlb {
 struct jump_cache {
 	uint64_t tag[JC_SIZE]; /* gva of the target, JC_INVALID */
 	uint64_t host[JC_SIZE]; /* indirect entry of its block */
+	uint32_t n_filled;      /* as in soft_tlb */
+	uint16_t filled[TLB_FILLED];
 };
 #define JC_INVALID 0x8000000000000001ull
 
@@ -223,7 +229,7 @@ struct vcpu {
 	struct vcpu_stats stats;
 	uint32_t exit_reason;   /* enum vm_exit set by helpers or the platform */
 	int exit_code;          /* with VM_EXIT_DEBUG */
-	uint16_t nonglobal[TLB_SIZE]; /* indices of TLB_KERN entries from non-global pages */
+	uint16_t nonglobal[TLB_FILLED]; /* indices of TLB_KERN entries from non-global pages */
 	uint32_t n_nonglobal;
 
 	/* instruction fetch: page translations by user and supervisor (bt/lookup.c) */
@@ -239,12 +245,14 @@ struct vcpu {
 	uint8_t step_once;     /* run the next instruction alone */
 	uint8_t last_sysop;    /* enum sysop of the last helper */
 	uint8_t db_hits;       /* data breakpoints the running instruction met */
+	uint8_t db_held;       /* the same, held back by mov ss */
 	uint8_t sleeping;
 	uint8_t has_timer;
 	timer_t timer;         /* posts the platform's next deadline to this thread */
 	/* an access that has to go through the bounce buffer */
 	uint8_t bounce_req;    /* 1 explicit operand, 2 stack operand */
 	uint8_t bounce_acc;
+	uint8_t bounce_ss;     /* through SS */
 	uint16_t bounce_size;
 	uint64_t bounce_gva;
 

@@ -509,6 +509,7 @@ int decode_insn(struct insn *in, const uint8_t *bytes, size_t len, unsigned code
 		for (unsigned i = 0; i < len && i < 15; i++)
 			in->raw[i] = bytes[i];
 		ud(in, 1);
+		in->imm = st == ZYDIS_STATUS_INSTRUCTION_TOO_LONG ? 13 : 0; /* #GP, not #UD */
 		return DECODE_OK;
 	}
 	in->len = z.length;
@@ -525,9 +526,10 @@ int decode_insn(struct insn *in, const uint8_t *bytes, size_t len, unsigned code
 		if (in->enc == ENC_LEGACY && (z.attributes & ZYDIS_ATTRIB_HAS_REX))
 			in->rm |= (uint8_t)(z.raw.rex.B << 3);
 	}
-	if (not_offered(&z))
-		ud(in, z.length);
-	else
+	if (not_offered(&z) || (z.opcode_map == ZYDIS_OPCODE_MAP_0F && z.opcode == 0x0d && !in->has_mem && in->raw[in->off_opcode] == 0x0f)) {
+		ud(in, z.length); /* prefetch has no register form */
+		in->imm = 0;
+	} else
 		classify(in, &z, op);
 	return DECODE_OK;
 }

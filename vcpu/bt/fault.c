@@ -86,7 +86,8 @@ static void on_fault(int sig, siginfo_t *si, void *ctx)
 
 	if (!bt || !in_code_memory(bt, (uint64_t)g[REG_RIP], &off) || (b = block_by_host(bt, off)) == BT_NONE ||
 	    g[REG_TRAPNO] == EXC_PF) {
-		signal(sig, SIG_DFL); /* the engine's own fault: die of it on return */
+		/* the engine's own fault: with the signal blocked it is fatal when it comes again on return */
+		sigaddset(&((ucontext_t *)ctx)->uc_sigmask, sig);
 		(void)si;
 		return;
 	}

@@ -85,7 +85,7 @@ void link_kick(struct vcpu *v, uint32_t b)
 		point_at(v, &bt->exits[x], bt->exits[x].stub_off);
 	if (k->ind_jmp != BT_NONE)
 		for (unsigned i = 0; i < JC_SIZE; i++)
-			jc->tag[i] = JC_INVALID;
+			jc->tag[i] = JC_INVALID; /* the list of fills stays: it may name entries twice */
 }
 
 static void reset_cells(struct vcpu *v, const uint32_t *cells, uint32_t n)

@@ -161,6 +161,12 @@ static const void *indirect_exit(struct vcpu *v, const struct site *s)
 		return NULL;
 	if (!v->fetch_global && v->cpl != 3)
 		v->jc_nonglobal = 1;
+	if (jc->tag[i] == JC_INVALID) {
+		if (jc->n_filled < TLB_FILLED)
+			jc->filled[jc->n_filled] = (uint16_t)i;
+		if (jc->n_filled <= TLB_FILLED)
+			jc->n_filled++;
+	}
 	jc->host[i] = (uint64_t)(uintptr_t)bt_rx(v->bt, v->bt->blocks[b].host_ind);
 	jc->tag[i] = v->rip;
 	return entry_of(v, b);
@@ -192,7 +198,10 @@ const void *bt_c_sys(struct vcpu *v)
 		r = bt_string(v, in);
 	} else {
 		v->last_sysop = in->sysop;
-		r = sys_handlers[in->sysop](v, in);
+		if (in->sysop == SYS_UD && in->imm == EXC_GP)
+			r = raise_gp(v, 0); /* longer than 15 bytes */
+		else
+			r = sys_handlers[in->sysop](v, in);
 	}
 	if (r < 0 || step)
 		return NULL;

@@ -87,8 +87,10 @@ static uint8_t *resolve(struct vcpu *v, uint64_t lin, unsigned len, unsigned acc
 	uint64_t page = lin & ~GUEST_PAGE_MASK;
 	int r;
 
-	if ((acc & ACC_W ? t->wtag[i] : t->rtag[i]) == page)
-		return (uint8_t *)(uintptr_t)(lin + t->addend[i]);
+	if (acc & ACC_W && t->wtag[i] == page)
+		return (uint8_t *)(uintptr_t)(lin + t->wadd[i]);
+	if (!(acc & ACC_W) && t->rtag[i] == page)
+		return (uint8_t *)(uintptr_t)(lin + t->radd[i]);
 	r = tlb_fill(v, lin, len, acc, 0);
 	if (r < 0)
 		return NULL;
@@ -276,7 +278,7 @@ static int round_trip(struct str *s)
 
 	if (!count)
 		return 1;
-	if (checked || (v->sysflags & RFL_TF) || s->in->addrsize == 2)
+	if (checked || (v->sysflags & RFL_TF) || (v->dr[7] & 0xff) || s->in->addrsize == 2)
 		n = 1;
 	if (uses_src(s) && linear(s, s->seg, si, ACC_R, &src) < 0)
 		return -1;
@@ -284,6 +286,12 @@ static int round_trip(struct str *s)
 		return -1;
 	if (chunk(s, src, dst, &n, &stop) < 0)
 		return -1;
+	if (v->dr[7] & 0xff) {
+		if (uses_src(s))
+			tlb_breakpoints(v, src, s->size, ACC_R);
+		if (uses_dst(s))
+			tlb_breakpoints(v, dst, s->size, writes_dst(s) ? ACC_W : ACC_R);
+	}
 	if (uses_src(s))
 		set_addr(s, R_SI, si + step(s, n));
 	if (uses_dst(s))
@@ -307,7 +315,7 @@ int bt_string(struct vcpu *v, const struct insn *in)
 		r = round_trip(&s);
 		if (r < 0)
 			return -1;
-		if (!r && (v->kick || (v->sysflags & RFL_TF)))
+		if (!r && (v->kick || (v->sysflags & RFL_TF) || (v->dr[7] & 0xff)))
 			return 0; /* still at the instruction: interrupts are taken between iterations */
 	} while (!r);
 	v->rip += in->len;

@@ -155,6 +155,13 @@ static size_t tag_offset(const struct tr *t, unsigned acc)
 	return tlb + (acc & ACC_W ? offsetof(struct soft_tlb, wtag) : offsetof(struct soft_tlb, rtag));
 }
 
+static size_t addend_offset(const struct tr *t, unsigned acc)
+{
+	size_t tlb = VOFF(tlb) + mode_tlb(t->mode) * sizeof(struct soft_tlb);
+
+	return tlb + (acc & ACC_W ? offsetof(struct soft_tlb, wadd) : offsetof(struct soft_tlb, radd));
+}
+
 /* t2 = soft TLB index of the address in t1. */
 static void emit_index(struct tr *t, uint8_t t1, uint8_t t2)
 {
@@ -186,7 +193,6 @@ static int32_t align_mask(unsigned size)
  */
 struct hmem tr_access(struct tr *t, const struct ea *e, unsigned size, unsigned acc, uint8_t t1, uint8_t t2)
 {
-	size_t tlb = VOFF(tlb) + mode_tlb(t->mode) * sizeof(struct soft_tlb);
 	struct cold *k;
 
 	if ((t->mode & MODE_BOUNCE) && !(acc & SITE_ACC_STACK))
@@ -202,7 +208,7 @@ struct hmem tr_access(struct tr *t, const struct ea *e, unsigned size, unsigned 
 	k = tr_cold(t, COLD_MEM);
 	k->from = emit_jcc(&t->c, CC_NE);
 	k->hot = t->c.p;
-	emit_load(&t->c, t2, hm_gs_index(tlb + offsetof(struct soft_tlb, addend), t2, 8));
+	emit_load(&t->c, t2, hm_gs_index(addend_offset(t, acc), t2, 8));
 	k->hot2 = t->c.p;
 	k->ea = *e;
 	k->t1 = t1;

@@ -14,6 +14,8 @@ static uint32_t hash_of(uint64_t frame)
 
 #define WRITES_BEFORE_DATA 128 /* at first; doubles each time the page turns out to hold code after all */
 
+#define WRITES_WHEN_EMPTY  32
+
 struct codepage *codepage_get(struct bt *bt, uint64_t frame, bool create)
 {
 	uint32_t h = hash_of(frame), i;
@@ -124,7 +126,7 @@ static void turn_into_data(struct vcpu *v, struct codepage *cp)
 {
 	while (cp->blocks != BT_NONE)
 		block_invalidate(v, cp->blocks);
-	if (cp->limit < 1u << 20)
+	if (cp->parts && cp->limit < 1u << 20)
 		cp->limit *= 2;
 	if (cp->live)
 		retire(v, cp);
@@ -142,7 +144,7 @@ int codepage_store(struct vcpu *v, uint64_t frame, unsigned off, unsigned len)
 		return 0;
 	v->stats.smc_writes++;
 	if (!(cp->parts & parts)) {
-		if (++cp->writes < cp->limit)
+		if (++cp->writes < (cp->blocks == BT_NONE ? WRITES_WHEN_EMPTY : cp->limit))
 			return 0;
 		turn_into_data(v, cp);
 		return 1;
@@ -161,7 +163,7 @@ int codepage_store(struct vcpu *v, uint64_t frame, unsigned off, unsigned len)
 	}
 	cp->parts = left;
 	if (cp->blocks == BT_NONE)
-		retire(v, cp);
+		cp->writes = 0; /* new code may come here soon: retired after some more stores */
 	return hit;
 }
 

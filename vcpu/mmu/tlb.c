@@ -16,6 +16,8 @@
 void tlb_init(struct vcpu *v)
 {
 	v->pext_mask = (uint64_t)(TLB_SIZE - 1) << GUEST_PAGE_SHIFT;
+	for (int k = 0; k < TLB_COUNT; k++)
+		v->tlb[k].n_filled = v->jc[k].n_filled = TLB_FILLED + 1; /* clear everything */
 	tlb_flush_all(v);
 }
 
@@ -25,15 +27,31 @@ static void fill_tags(uint64_t *tags, size_t n)
 		tags[i] = TLB_INVALID;
 }
 
+/* A few fills are taken back one by one, many by clearing the table. */
 static void flush_kind(struct vcpu *v, int kind)
 {
-	fill_tags(v->tlb[kind].rtag, TLB_SIZE);
-	fill_tags(v->tlb[kind].wtag, TLB_SIZE);
+	struct soft_tlb *t = &v->tlb[kind];
+
+	if (t->n_filled > TLB_FILLED) {
+		fill_tags(t->rtag, TLB_SIZE);
+		fill_tags(t->wtag, TLB_SIZE);
+	} else {
+		for (uint32_t i = 0; i < t->n_filled; i++)
+			t->rtag[t->filled[i]] = t->wtag[t->filled[i]] = TLB_INVALID;
+	}
+	t->n_filled = 0;
 }
 
 static void flush_jc(struct vcpu *v, int kind)
 {
-	fill_tags(v->jc[kind].tag, JC_SIZE);
+	struct jump_cache *j = &v->jc[kind];
+
+	if (j->n_filled > TLB_FILLED)
+		fill_tags(j->tag, JC_SIZE);
+	else
+		for (uint32_t i = 0; i < j->n_filled; i++)
+			j->tag[j->filled[i]] = JC_INVALID;
+	j->n_filled = 0;
 }
 
 void tlb_flush_all(struct vcpu *v)
@@ -128,7 +146,7 @@ static void flush_large(struct vcpu *v, uint64_t gva)
 		return;
 	for (int k = 0; k < TLB_COUNT; k++)
 		for (unsigned i = 0; i < TLB_SIZE; i++)
-			if (v->tlb[k].rtag[i] != TLB_INVALID && !((v->tlb[k].rtag[i] ^ gva) >> shift))
+			if (!((v->tlb[k].rtag[i] ^ gva) >> shift) || !((v->tlb[k].wtag[i] ^ gva) >> shift))
 				v->tlb[k].rtag[i] = v->tlb[k].wtag[i] = TLB_INVALID;
 	for (int u = 0; u < 2; u++)
 		for (int i = 0; i < 64; i++)
@@ -153,6 +171,12 @@ void tlb_flush_page(struct vcpu *v, uint64_t gva)
 	v->stats.tlb_page_flushes++;
 }
 
+static void drop_write(struct soft_tlb *t, unsigned i, uint64_t hva)
+{
+	if (t->wtag[i] != TLB_INVALID && t->wtag[i] + t->wadd[i] == hva)
+		t->wtag[i] = TLB_INVALID;
+}
+
 void tlb_drop_writes(struct vcpu *v, uint64_t frame)
 {
 	uint64_t hva = (uint64_t)(uintptr_t)v->vm->mem->ram + (v->vm->mem->p2m[frame] & ~P2M_FLAGS);
@@ -160,9 +184,12 @@ void tlb_drop_writes(struct vcpu *v, uint64_t frame)
 	for (int k = 0; k < TLB_COUNT; k++) {
 		struct soft_tlb *t = &v->tlb[k];
 
-		for (unsigned i = 0; i < TLB_SIZE; i++)
-			if (t->wtag[i] != TLB_INVALID && t->wtag[i] + t->addend[i] == hva)
-				t->wtag[i] = TLB_INVALID;
+		if (t->n_filled > TLB_FILLED)
+			for (unsigned i = 0; i < TLB_SIZE; i++)
+				drop_write(t, i, hva);
+		else
+			for (unsigned i = 0; i < t->n_filled; i++)
+				drop_write(t, t->filled[i], hva);
 	}
 }
 
@@ -172,22 +199,39 @@ static unsigned walk_acc(const struct vcpu *v, unsigned acc)
 	return (acc & (ACC_R | ACC_W)) | (v->cpl == 3 ? ACC_USER : 0u);
 }
 
-static void install(struct vcpu *v, uint64_t gva, uint64_t addend, const struct walk *w, bool may_write)
+static void note_filled(struct soft_tlb *t, unsigned i)
+{
+	if (t->rtag[i] != TLB_INVALID || t->wtag[i] != TLB_INVALID)
+		return;
+	if (t->n_filled < TLB_FILLED)
+		t->filled[t->n_filled] = (uint16_t)i;
+	if (t->n_filled <= TLB_FILLED)
+		t->n_filled++;
+}
+
+static void install(struct vcpu *v, uint64_t gva, uint64_t addend, const struct walk *w, bool write, bool may_write)
 {
 	unsigned kind = mode_tlb(v->mode), i = gva >> GUEST_PAGE_SHIFT & (TLB_SIZE - 1);
 	struct soft_tlb *t = &v->tlb[kind];
 	uint64_t page = gva & ~GUEST_PAGE_MASK;
 
-	if (kind == TLB_KERN && !w->global && t->rtag[i] != page) {
-		if (v->n_nonglobal == TLB_SIZE) {
+	if (kind == TLB_KERN && !w->global && t->rtag[i] != page && t->wtag[i] != page) {
+		if (v->n_nonglobal == TLB_FILLED) {
 			flush_kind(v, kind);
 			v->n_nonglobal = 0;
 		}
 		v->nonglobal[v->n_nonglobal++] = (uint16_t)i;
 	}
-	t->rtag[i] = page;
-	t->wtag[i] = may_write ? page : TLB_INVALID;
-	t->addend[i] = addend;
+	note_filled(t, i);
+	/* a store leaves another page's read entry alone: copies between arrays that share indices need both */
+	if (!write || t->rtag[i] == TLB_INVALID || t->rtag[i] == page) {
+		t->rtag[i] = page;
+		t->radd[i] = addend;
+	}
+	if (may_write && (write || t->wtag[i] == TLB_INVALID)) {
+		t->wtag[i] = page;
+		t->wadd[i] = addend;
+	}
 	if (w->page_size > 4096)
 		note_large(v, gva, w->page_size);
 }
@@ -223,7 +267,7 @@ static int fill(struct vcpu *v, uint64_t gva, unsigned size, unsigned acc)
 	} else if (may_write) {
 		__atomic_fetch_or(&g->dirty_bm[frame / 64], 1ull << (frame % 64), __ATOMIC_RELAXED);
 	}
-	install(v, gva, v->mem_addend, &w, may_write);
+	install(v, gva, v->mem_addend, &w, acc & ACC_W, may_write);
 	return r;
 }
 
@@ -237,6 +281,7 @@ static void request_bounce(struct vcpu *v, const struct site *s, uint64_t gva)
 {
 	v->bounce_req = s->acc & SITE_ACC_STACK ? 2 : 1;
 	v->bounce_acc = s->acc & (ACC_R | ACC_W);
+	v->bounce_ss = s->acc & SITE_ACC_SS || s->seg == SEG_SS;
 	v->bounce_size = s->size;
 	v->bounce_gva = gva;
 }
@@ -322,8 +367,7 @@ static int alignment_check(struct vcpu *v, const struct site *s, uint64_t lin)
 	return 0;
 }
 
-/* Notes data breakpoints that the access meets (SDM 3B 18.2.4); true when there are any. */
-static bool breakpoints_hit(struct vcpu *v, const struct site *s, uint64_t lin)
+bool tlb_breakpoints(struct vcpu *v, uint64_t lin, unsigned size, unsigned acc)
 {
 	static const uint8_t lens[4] = {1, 2, 8, 4};
 	bool hit = false;
@@ -332,9 +376,9 @@ static bool breakpoints_hit(struct vcpu *v, const struct site *s, uint64_t lin)
 		unsigned rw = v->dr[7] >> (16 + 4 * i) & 3, len = lens[v->dr[7] >> (18 + 4 * i) & 3];
 		uint64_t at = v->dr[i] & ~(uint64_t)(len - 1);
 
-		if (!(v->dr[7] >> (2 * i) & 3) || rw == 0 || rw == 2 || (rw == 1 && !(s->acc & ACC_W)))
+		if (!(v->dr[7] >> (2 * i) & 3) || rw == 0 || rw == 2 || (rw == 1 && !(acc & ACC_W)))
 			continue;
-		if (lin < at + len && at < lin + s->size) {
+		if (lin < at + len && at < lin + size) {
 			v->db_hits |= (uint8_t)(1u << i);
 			hit = true;
 		}
@@ -352,7 +396,7 @@ int bt_c_mem_checked(struct vcpu *v)
 		r = FILL_RAISED;
 	else if (alignment_check(v, &s, lin) < 0)
 		r = FILL_RAISED;
-	else if ((v->dr[7] & 0xff) && breakpoints_hit(v, &s, lin) && !(v->bt->blocks[s.block].mode & MODE_STEP)) {
+	else if ((v->dr[7] & 0xff) && tlb_breakpoints(v, lin, s.size, s.acc) && !(v->bt->blocks[s.block].mode & MODE_STEP)) {
 		v->step_once = 1;
 		state_sync(v, &s);
 		return 0;

@@ -311,7 +311,7 @@ static void *soft_hit(const struct vcpu *v, uint64_t gva, size_t len, unsigned a
 
 	if ((acc & ACC_W ? t->wtag[i] : t->rtag[i]) != page || gva - page + len > GMEM_PAGE_SIZE || (acc & ACC_X))
 		return NULL;
-	return (void *)(uintptr_t)(gva + t->addend[i]);
+	return (void *)(uintptr_t)(gva + (acc & ACC_W ? t->wadd[i] : t->radd[i]));
 }
 
 int mmu_read(struct vcpu *v, uint64_t gva, void *buf, size_t len, unsigned acc)
