@@ -270,14 +270,25 @@ uint32_t mmu_probe(struct vcpu *v, uint64_t gva, unsigned acc, struct walk *w)
 	return walk_tables(v, gva, acc, w, false);
 }
 
-/* Copies of the sizes that matter as single accesses, so that they are atomic as the CPU's are. */
+/* Scalars at any address; x86 reads and writes each with one instruction. */
+struct any16 {
+	uint16_t x;
+} __attribute__((packed, may_alias));
+struct any32 {
+	uint32_t x;
+} __attribute__((packed, may_alias));
+struct any64 {
+	uint64_t x;
+} __attribute__((packed, may_alias));
+
+/* Copies of the sizes that matter as single accesses, so that they are atomic where the CPU's are. */
 static void copy(void *dst, const void *src, size_t len)
 {
 	switch (len) {
 	case 1: *(volatile uint8_t *)dst = *(const volatile uint8_t *)src; break;
-	case 2: *(volatile uint16_t *)dst = *(const volatile uint16_t *)src; break;
-	case 4: *(volatile uint32_t *)dst = *(const volatile uint32_t *)src; break;
-	case 8: *(volatile uint64_t *)dst = *(const volatile uint64_t *)src; break;
+	case 2: ((volatile struct any16 *)dst)->x = ((const volatile struct any16 *)src)->x; break;
+	case 4: ((volatile struct any32 *)dst)->x = ((const volatile struct any32 *)src)->x; break;
+	case 8: ((volatile struct any64 *)dst)->x = ((const volatile struct any64 *)src)->x; break;
 	default: __asm__ volatile("rep movsb" : "+D"(dst), "+S"(src), "+c"(len) : : "memory"); break;
 	}
 }
