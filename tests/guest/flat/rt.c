@@ -308,9 +308,17 @@ void rt_trap(struct regs *r)
 int rt_run(const struct regs *r)
 {
 	static struct regs copy; /* not on the stack: the code may use ours */
+	struct regs *from = &copy;
 
+#ifndef __x86_64__
+	if (!(r->cs & 3) && !(r->flags & FL_VM)) { /* iret does not load esp: the frame lies where it has to end */
+		from = (struct regs *)(r->sp - offsetof(struct regs, sp));
+		memcpy(from, r, offsetof(struct regs, sp));
+		return TRY(rt_enter(from));
+	}
+#endif
 	copy = *r;
-	return TRY(rt_enter(&copy));
+	return TRY(rt_enter(from));
 }
 
 void rt_regs(struct regs *r, const void *ip)
