@@ -201,6 +201,67 @@ static void test_syscall(void)
 	CU_ASSERT_EQUAL(run(v, plain(SYS_SYSRET)), E(EXC_GP, 0));
 }
 
+/* sysenter is Intel's in long mode, syscall AMD's outside 64-bit code. */
+static void test_vendors(void)
+{
+	struct vcpu *v = mach_long();
+	struct insn in = plain(SYS_SYSCALL);
+
+	v->efer |= EFER_SCE;
+	v->sysenter_cs = 0x10;
+	v->sysenter_esp = 0x88000;
+	v->sysenter_eip = 0xffffffff81001000;
+	v->star = 0x0023000800000000;
+	v->cstar = 0x61000;
+	in.code_size = 4;
+	mach_user(v, SEL_U32);
+	v->amd = 1;
+	CU_ASSERT_EQUAL(run(v, plain(SYS_SYSENTER)), E(EXC_UD, 0));
+	CU_ASSERT_EQUAL(run(v, in), 0);
+	CU_ASSERT_EQUAL(v->rip, 0x61000);
+	CU_ASSERT_TRUE(in_code64(v));
+	v->rip = 0x50000;
+	mach_user(v, SEL_U32);
+	v->amd = 0;
+	CU_ASSERT_EQUAL(run(v, in), E(EXC_UD, 0));
+	CU_ASSERT_EQUAL(run(v, plain(SYS_SYSENTER)), 0);
+	CU_ASSERT_EQUAL(v->rip, 0xffffffff81001000);
+	CU_ASSERT_EQUAL(v->regs[R_SP], 0x88000);
+	CU_ASSERT_EQUAL(v->cpl, 0);
+	CU_ASSERT_EQUAL(v->seg[SEG_SS].sel, 0x18);
+	v->regs[R_CX] = 0x41000;
+	v->regs[R_DX] = 0x51000;
+	CU_ASSERT_EQUAL(run(v, plain(SYS_SYSEXIT)), 0);
+	CU_ASSERT_EQUAL(v->seg[SEG_CS].sel, 0x33);
+	CU_ASSERT_EQUAL(v->rip, 0x51000);
+	CU_ASSERT_EQUAL(v->regs[R_SP], 0x41000);
+}
+
+static void test_far_pointers(void)
+{
+	struct vcpu *v = mach_long();
+
+	ram_put64(v, 0x30000, 0x0000000000001234 | (uint64_t)SEL_UDATA << 32);
+	ram_put64(v, 0x30008, SEL_UDATA);
+	struct insn in = memop(SYS_LOAD_FAR_PTR, R_BX, 0x30000);
+
+	in.seg2 = SEG_FS;
+	v->amd = 1;
+	v->regs[R_BX] = ~0ull;
+	CU_ASSERT_EQUAL(run(v, in), 0);
+	CU_ASSERT_EQUAL(v->regs[R_BX], 0x1234);
+	CU_ASSERT_EQUAL(v->seg[SEG_FS].sel, SEL_UDATA);
+	v->amd = 0;
+	CU_ASSERT_EQUAL(run(v, in), 0);
+	CU_ASSERT_EQUAL(v->regs[R_BX], 0x0000002b00001234);
+	ram_put64(v, 0x30000, 0x60000 | (uint64_t)SEL_K32 << 32);
+	in = memop(SYS_FAR_JMP, 0, 0x30000);
+	in.opsize = 4;
+	CU_ASSERT_EQUAL(run(v, in), 0);
+	CU_ASSERT_EQUAL(v->rip, 0x60000);
+	CU_ASSERT_FALSE(in_code64(v));
+}
+
 static void test_bases(void)
 {
 	struct vcpu *v = mach_long();
@@ -427,6 +488,7 @@ CU_ErrorCode suite_sysinsn(void)
 	    !CU_add_test(s, "control registers", test_control) ||
 	    !CU_add_test(s, "long mode entry", test_long_mode_entry) ||
 	    !CU_add_test(s, "debug registers", test_debug_registers) || !CU_add_test(s, "syscall", test_syscall) ||
+	    !CU_add_test(s, "vendors", test_vendors) || !CU_add_test(s, "far pointers", test_far_pointers) ||
 	    !CU_add_test(s, "fs and gs base", test_bases) || !CU_add_test(s, "tables", test_tables) ||
 	    !CU_add_test(s, "port i/o", test_io) || !CU_add_test(s, "string i/o", test_string_io) ||
 	    !CU_add_test(s, "xsave", test_xsave) || !CU_add_test(s, "fxsave in 32-bit code", test_fxsave32) ||

@@ -69,6 +69,12 @@ int op_write(struct vcpu *v, const struct insn *in, unsigned size, uint64_t val)
 int op_mem_read(struct vcpu *v, const struct insn *in, unsigned disp, void *buf, unsigned size);
 int op_mem_write(struct vcpu *v, const struct insn *in, unsigned disp, const void *buf, unsigned size);
 
+/* Far pointers in memory have 16- or 32-bit offsets on AMD even with REX.W; on Intel 64-bit ones too (APM 3, SDM 2). */
+static inline unsigned far_opsize(const struct vcpu *v, const struct insn *in)
+{
+	return v->amd && in->opsize == 8 ? 4 : in->opsize;
+}
+
 /*
  * A stack being worked on: rsp moves in here and is stored by stack_commit()
  * once nothing can fault any more.

@@ -116,31 +116,34 @@ int sys_sysexit(struct vcpu *v, const struct insn *in)
 	return 0;
 }
 
-/* Offset and selector of a far jmp or call: immediate, or m16:16, m16:32, m16:64. */
-static int far_pointer(struct vcpu *v, const struct insn *in, uint64_t *off, uint16_t *sel)
+/* Offset, selector and operand size of a far jmp or call: immediate, or m16:16, m16:32, m16:64. */
+static int far_pointer(struct vcpu *v, const struct insn *in, uint64_t *off, uint16_t *sel, unsigned *size)
 {
+	*size = far_opsize(v, in);
 	*off = (uint64_t)in->imm;
 	*sel = (uint16_t)in->imm2;
 	if (!in->has_mem)
 		return 0;
 	*off = 0;
-	return op_mem_read(v, in, 0, off, in->opsize) || op_mem_read(v, in, in->opsize, sel, 2) ? -1 : 0;
+	return op_mem_read(v, in, 0, off, *size) || op_mem_read(v, in, *size, sel, 2) ? -1 : 0;
 }
 
 int sys_far_jmp(struct vcpu *v, const struct insn *in)
 {
+	unsigned size;
 	uint64_t off;
 	uint16_t sel;
 
-	return far_pointer(v, in, &off, &sel) ? -1 : far_jump(v, sel, off, in->opsize);
+	return far_pointer(v, in, &off, &sel, &size) ? -1 : far_jump(v, sel, off, size);
 }
 
 int sys_far_call(struct vcpu *v, const struct insn *in)
 {
+	unsigned size;
 	uint64_t off;
 	uint16_t sel;
 
-	return far_pointer(v, in, &off, &sel) ? -1 : far_call(v, sel, off, in->opsize, insn_next(v, in));
+	return far_pointer(v, in, &off, &sel, &size) ? -1 : far_call(v, sel, off, size, insn_next(v, in));
 }
 
 int sys_far_ret(struct vcpu *v, const struct insn *in)

@@ -61,13 +61,14 @@ int sys_pop_seg(struct vcpu *v, const struct insn *in)
 
 int sys_load_far_ptr(struct vcpu *v, const struct insn *in)
 {
+	unsigned size = far_opsize(v, in);
 	uint64_t off = 0;
 	uint16_t sel;
 
-	if (op_mem_read(v, in, 0, &off, in->opsize) || op_mem_read(v, in, in->opsize, &sel, 2) ||
+	if (op_mem_read(v, in, 0, &off, size) || op_mem_read(v, in, size, &sel, 2) ||
 	    seg_load(v, in->seg2, sel)) /* lss opens no shadow: it loads both halves itself */
 		return -1;
-	reg_write(v, in->reg, off, in->opsize);
+	reg_write(v, in->reg, off, size);
 	return insn_done(v, in);
 }
 
