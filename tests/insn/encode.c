@@ -111,7 +111,7 @@ static unsigned put_opcode(uint8_t *p, const struct form *f, struct rng *r, cons
 	unsigned n = 0, pp = f->prefix == FP_66 ? 1 : f->prefix == FP_F3 ? 2 : f->prefix == FP_F2 ? 3 : 0;
 	unsigned rxb = ~b->rex & 7;
 
-	if (f->vex && f->map == 1 && !f->w && (rxb & 3) == 3 && one_in(r, 2)) {
+	if (f->vex && f->map == 1 && !f->w && (rxb & 3) == 3 && (!bits32 || vvvv < 8) && one_in(r, 2)) {
 		p[n++] = 0xc5;
 		p[n++] = (uint8_t)((rxb >> 2) << 7 | (~vvvv & 15) << 3 | f->l << 2 | pp);
 	} else if (f->vex) {
@@ -143,6 +143,8 @@ static unsigned put_tail(uint8_t *p, const struct form *f, struct rng *r, const 
 	if (b->disp) {
 		int32_t d = !lim->base_ok && one_in(r, 4) ? (int32_t)rnd(r) : (int32_t)below(r, 512) - 256;
 
+		if (lim->base_ok && !one_in(r, 4))
+			d &= ~31; /* keep the base's alignment */
 		memcpy(p + n, &d, b->disp);
 		n += b->disp;
 	}
@@ -186,7 +188,7 @@ static void encode_once(const struct forms *t, const struct form *f, struct rng 
 		b.rex = (uint8_t)below(r, 2);
 	if (t->bits32 || lim->plain == 2)
 		b.rex = 0;
-	n += put_opcode(buf + n, f, r, &b, t->bits32, t->bits32 ? vvvv & 7 : vvvv);
+	n += put_opcode(buf + n, f, r, &b, t->bits32, vvvv);
 	put_tail(buf + n, f, r, &b, lim);
 	memcpy(out->bytes, buf, 15);
 	out->bytes[15] = 0;

@@ -31,9 +31,9 @@ static unsigned disasm_at(const struct batch *b, const struct test *t, uint64_t 
 	return d.info.length;
 }
 
-void report_insn(const struct batch *b, const struct test *t, char *buf, unsigned size)
+void report_insn(const struct batch *b, const struct test *t, uint64_t addr, char *buf, unsigned size)
 {
-	disasm_at(b, t, t->start, buf, size);
+	disasm_at(b, t, addr - CODE_BASE < CODE_SIZE ? addr : t->start, buf, size);
 }
 
 static void print_range(const struct batch *b, const struct test *t, uint64_t from, uint64_t to)
@@ -43,10 +43,14 @@ static void print_range(const struct batch *b, const struct test *t, uint64_t fr
 	for (uint64_t a = from; a < to && a < CODE_BASE + CODE_SIZE;) {
 		unsigned n = disasm_at(b, t, a, text, sizeof text);
 
+		if (b->code[a - CODE_BASE] == FILL_BYTE) {
+			a++;
+			continue;
+		}
 		printf("  %8llx ", (unsigned long long)a);
 		for (unsigned i = 0; i < n && a + i < CODE_BASE + CODE_SIZE; i++)
 			printf("%02x", b->code[a + i - CODE_BASE]);
-		printf("  %s%s\n", text, b->code[a - CODE_BASE] == FILL_BYTE && n == 1 ? " (fill)" : "");
+		printf("  %s\n", text);
 		a += n;
 	}
 }

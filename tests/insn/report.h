@@ -7,7 +7,7 @@
 /* Disassembly of the test, the starting state where it matters, and both outcomes side by side. */
 void report_case(const struct batch *b, uint32_t k, uint32_t diff);
 
-/* The test's disassembly on one line. */
-void report_insn(const struct batch *b, const struct test *t, char *buf, unsigned size);
+/* The instruction at @addr, or the test's first one when that is no address of code. */
+void report_insn(const struct batch *b, const struct test *t, uint64_t addr, char *buf, unsigned size);
 
 #endif

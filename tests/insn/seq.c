@@ -27,6 +27,7 @@ struct seq {
 	uint32_t undef;   /* flags undefined here */
 	unsigned ptr[2], idx, cnt, tmp;
 	uint16_t reserved;
+	int in_function; /* the stack's top is the return address */
 	struct encode_limits lim;
 };
 
@@ -134,6 +135,8 @@ static int bad_memory(struct seq *s, const struct insn_inst *i, const ZydisDecod
 		return 1;
 	if (i->in.mnemonic >= ZYDIS_MNEMONIC_BT && i->in.mnemonic <= ZYDIS_MNEMONIC_BTS &&
 	    i->ops[1].type == ZYDIS_OPERAND_TYPE_REGISTER)
+		return 1;
+	if (base == 4 && s->in_function)
 		return 1;
 	if (base == 4 || base == (int)s->ptr[0] || base == (int)s->ptr[1])
 		return 0;
@@ -269,7 +272,9 @@ static uint64_t function(struct seq *s, uint64_t *imm)
 		*imm = s->at;
 		put32(s, rnd(&s->g->r));
 	}
+	s->in_function = 1;
 	plains(s, 1 + below(&s->g->r, 2));
+	s->in_function = 0;
 	if (one_in(&s->g->r, 4)) {
 		put8(s, 0xc2);
 		put8(s, 8 * below(&s->g->r, 3));
@@ -468,13 +473,13 @@ static void add_case(struct seq *s)
 	tc->test = (uint16_t)(s->t - s->g->b->test);
 	tc->in.rip = s->t->start;
 	tc->in.gpr[4] = STACK_BASE + PG / 2 + (below(r, PG) & ~7ull);
-	tc->in.gpr[s->idx] = below(r, 40);
+	tc->in.gpr[s->idx] = one_in(r, 4) ? below(r, 40) : 32 * below(r, 2);
 	for (int k = 0; k < 2; k++) {
 		uint64_t page = wr_page[below(r, 4)], off = PG / 2 + below(r, 1024) - 512;
 
 		if (one_in(r, 12)) /* near an edge: crossings and faults */
 			off = one_in(r, 2) ? below(r, 256) : PG - below(r, 256);
-		tc->in.gpr[s->ptr[k]] = page + (one_in(r, 2) ? off & ~31ull : off);
+		tc->in.gpr[s->ptr[k]] = page + (one_in(r, 4) ? off : off & ~31ull);
 	}
 	if (!one_in(r, 8))
 		tc->in.rflags &= ~0x400ull;
@@ -493,7 +498,7 @@ static void seq_one(struct gen *g, unsigned n)
 	s.t->far = s.far = s.t->start + FAR_OFF;
 	s.fn = s.t->start + 330;
 	set_aside(&s);
-	while (count-- && s.at < s.t->start + 220)
+	while (count-- && s.at < s.t->start + 220 && s.fn < s.t->start + 440)
 		element(&s);
 	s.t->stop = s.at;
 	s.t->len = (uint32_t)((s.fn > s.t->start + 330 ? s.fn : s.at + 1) - s.t->start);

@@ -37,13 +37,17 @@ static unsigned brief(const struct result *r, char *buf, unsigned size)
 
 static void note_bad(struct tally_form *f, const struct batch *b, uint32_t k, uint64_t id, uint32_t diff)
 {
+	const struct test *test = &b->test[b->tc[k].test];
+	uint64_t at = test->start, n_rip = b->native.out[k].st.rip, e_rip = b->engine.out[k].st.rip;
 	unsigned n;
 
+	if (test->flags & TEST_SEQ)
+		at = e_rip < n_rip ? e_rip : n_rip;
 	f->diff |= diff;
 	if (f->bad++)
 		return;
 	f->first = id;
-	report_insn(b, &b->test[b->tc[k].test], f->text, sizeof f->text / 2);
+	report_insn(b, test, at, f->text, sizeof f->text / 2);
 	n = (unsigned)strlen(f->text);
 	n += (unsigned)snprintf(f->text + n, sizeof f->text - n, " | host ");
 	n += brief(&b->native.out[k], f->text + n, (unsigned)sizeof f->text - n);
@@ -127,8 +131,8 @@ void tally_write(const struct tally *t, const char *path, uint64_t seed, int kin
 	fprintf(out, "# sequences: %llu mismatches\n", (unsigned long long)t->seq_bad);
 	for (uint32_t i = 0; i < t->nseq; i++) {
 		compare_names(t->seq[i].diff, names, sizeof names);
-		fprintf(out, "sequence %-20s | --seed=%llu --kinds=%d --case=%llu\n", names, (unsigned long long)seed,
-			kinds, (unsigned long long)t->seq[i].first);
+		fprintf(out, "sequence %-20s %s | --seed=%llu --kinds=%d --case=%llu\n", names, t->seq[i].text,
+			(unsigned long long)seed, kinds, (unsigned long long)t->seq[i].first);
 	}
 	fclose(out);
 }
