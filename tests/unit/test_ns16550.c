@@ -31,6 +31,11 @@ static uint8_t in(unsigned reg)
 	return rd8(&ns16550_ops, &u, reg);
 }
 
+static unsigned bits(unsigned reg, unsigned mask)
+{
+	return in(reg)&mask;
+}
+
 static void out(unsigned reg, uint8_t val)
 {
 	wr8(&ns16550_ops, &u, reg, val);
@@ -45,9 +50,9 @@ static void test_detect(void)
 	CU_ASSERT_EQUAL(in(IER), 0x0f);
 	out(IER, 0);
 	out(MCR, 0x1a); /* loopback with RTS and OUT2 */
-	CU_ASSERT_EQUAL(in(MSR)&0xf0, 0x90);
+	CU_ASSERT_EQUAL(bits(MSR, 0xf0), 0x90);
 	out(MCR, 0);
-	CU_ASSERT_EQUAL(in(MSR)&0xf0, 0xb0);
+	CU_ASSERT_EQUAL(bits(MSR, 0xf0), 0xb0);
 	out(FCR, 1);
 	CU_ASSERT_EQUAL(in(IIR) >> 6, 3);
 	out(FCR, 0);
@@ -113,11 +118,11 @@ static void test_receive(void)
 	CU_ASSERT_EQUAL(in(IIR), 0xcc); /* time-out: below the trigger level */
 	CU_ASSERT_EQUAL(ns16550_input(&u, data + 3, 37), 37);
 	CU_ASSERT_EQUAL(in(IIR), 0xc4);
-	for (n = 0; in(LSR)&1; n++)
+	for (n = 0; bits(LSR, 1); n++)
 		CU_ASSERT_EQUAL(in(RBR), n);
 	CU_ASSERT_EQUAL(n, 40);
 	CU_ASSERT_FALSE(f.line[4]);
-	CU_ASSERT_EQUAL(in(LSR)&0x02, 0); /* nothing was overrun */
+	CU_ASSERT_EQUAL(bits(LSR, 0x02), 0); /* nothing was overrun */
 	teardown();
 }
 
@@ -126,13 +131,46 @@ static void test_receive_full(void)
 	static uint8_t data[4096];
 
 	setup(true);
+	out(IER, 1);
 	CU_ASSERT_EQUAL(ns16550_room(&u), NS16550_RX);
 	CU_ASSERT_EQUAL(ns16550_input(&u, data, sizeof(data)), NS16550_RX);
-	CU_ASSERT_EQUAL(ns16550_room(&u), 1); /* one went into the receiver */
+	in(LSR); /* the guest looks: one byte goes into the receiver */
+	CU_ASSERT_EQUAL(ns16550_room(&u), 1);
 	CU_ASSERT_EQUAL(ns16550_input(&u, data, sizeof(data)), 1);
 	CU_ASSERT_EQUAL(ns16550_input(&u, data, sizeof(data)), 0);
 	out(FCR, 1);
-	CU_ASSERT(ns16550_room(&u) >= 15);
+	in(LSR);
+	CU_ASSERT_EQUAL(ns16550_room(&u), 16);
+	teardown();
+}
+
+/* What came before the driver opened the port must survive the opening. */
+static void test_early_input(void)
+{
+	static const uint8_t text[] = "echo early\n";
+	unsigned n, tries;
+
+	setup(true);
+	CU_ASSERT_EQUAL(ns16550_input(&u, text, 11), 11);
+	out(IER, 0x0f), in(IER), out(IER, 0);
+	out(FCR, 1), out(FCR, 7), out(FCR, 0), out(FCR, 1);
+	CU_ASSERT_EQUAL(bits(LSR, 1), 0);
+	in(RBR), in(IIR), in(MSR);
+	for (n = 0; n < 10; n++) { /* console output in between */
+		CU_ASSERT_EQUAL(in(LSR), 0x60);
+		out(THR, '.');
+	}
+	out(IER, 5);
+	CU_ASSERT_TRUE(f.line[4]);
+	for (n = 0; bits(LSR, 1); n++)
+		CU_ASSERT_EQUAL(in(RBR), text[n]);
+	CU_ASSERT_EQUAL(n, 11);
+	out(IER, 0);
+	ns16550_input(&u, text, 11);
+	for (n = tries = 0; n < 11 && tries < 1000; tries++) /* a reader that only polls */
+		if (bits(LSR, 1))
+			CU_ASSERT_EQUAL(in(RBR), text[n++]);
+	CU_ASSERT_EQUAL(n, 11);
 	teardown();
 }
 
@@ -143,23 +181,24 @@ static void test_loopback(void)
 	setup(true);
 	out(MCR, 0x10);
 	out(THR, 0x42);
-	CU_ASSERT_EQUAL(in(LSR)&1, 1);
+	CU_ASSERT_EQUAL(bits(LSR, 1), 1);
 	CU_ASSERT_EQUAL(in(RBR), 0x42);
 	out(THR, 1), out(THR, 2);
-	CU_ASSERT_EQUAL(in(LSR)&2, 2); /* overrun without FIFO */
-	CU_ASSERT_EQUAL(in(LSR)&2, 0);
+	CU_ASSERT_EQUAL(bits(LSR, 2), 2); /* overrun without FIFO */
+	CU_ASSERT_EQUAL(bits(LSR, 2), 0);
 	in(RBR);
 	ns16550_input(&u, &c, 1);
-	CU_ASSERT_EQUAL(in(LSR)&1, 0); /* the line is cut off */
+	CU_ASSERT_EQUAL(bits(LSR, 1), 0); /* the line is cut off */
 	in(MSR);
 	out(IER, 8);
 	out(MCR, 0x13);
 	CU_ASSERT_TRUE(f.line[4]);
-	CU_ASSERT_EQUAL(in(IIR)&0x0f, 0);
+	CU_ASSERT_EQUAL(bits(IIR, 0x0f), 0);
 	CU_ASSERT_EQUAL(in(MSR), 0x33); /* CTS, DSR and their changes */
 	CU_ASSERT_FALSE(f.line[4]);
 	out(MCR, 0);
-	CU_ASSERT_EQUAL(in(LSR)&1, 1);
+	out(IER, 1);
+	CU_ASSERT_EQUAL(bits(LSR, 1), 1);
 	CU_ASSERT_EQUAL(in(RBR), 'x');
 	teardown();
 }
@@ -174,13 +213,13 @@ static void test_backpressure(void)
 
 	setup(true);
 	fcntl(fds[1], F_SETPIPE_SZ, 4096);
-	while ((in(LSR)&0x20) && sent < 100000) {
+	while ((bits(LSR, 0x20)) && sent < 100000) {
 		out(THR, (uint8_t)(sent % 251));
 		sent++;
 	}
 	CU_ASSERT(sent >= 8192 && sent < 100000);
 	fake_advance(&f, 50000000);
-	CU_ASSERT_EQUAL(in(LSR)&0x60, 0);
+	CU_ASSERT_EQUAL(bits(LSR, 0x60), 0);
 	out(IER, 2);
 	CU_ASSERT_FALSE(f.line[4]);
 	do {
@@ -191,7 +230,7 @@ static void test_backpressure(void)
 	} while (n > 0);
 	CU_ASSERT_TRUE(order);
 	CU_ASSERT_EQUAL(got, sent);
-	CU_ASSERT_EQUAL(in(LSR)&0x60, 0x60);
+	CU_ASSERT_EQUAL(bits(LSR, 0x60), 0x60);
 	CU_ASSERT_TRUE(f.line[4]);
 	CU_ASSERT_EQUAL(u.dropped, 0);
 	teardown();
@@ -201,10 +240,10 @@ static void test_stalled_reader(void)
 {
 	setup(true);
 	fcntl(fds[1], F_SETPIPE_SZ, 4096);
-	for (unsigned i = 0; i < 100000 && (in(LSR)&0x20); i++)
+	for (unsigned i = 0; i < 100000 && (bits(LSR, 0x20)); i++)
 		out(THR, 'x');
 	fake_advance(&f, 3000000000); /* nobody reads: the guest must not hang for ever */
-	CU_ASSERT_EQUAL(in(LSR)&0x20, 0x20);
+	CU_ASSERT_EQUAL(bits(LSR, 0x20), 0x20);
 	CU_ASSERT(u.dropped > 0);
 	teardown();
 }
@@ -229,6 +268,7 @@ CU_ErrorCode suite_ns16550(void)
 	CU_add_test(s, "transmitter interrupt", test_tx_irq);
 	CU_add_test(s, "receiver", test_receive);
 	CU_add_test(s, "receiver full", test_receive_full);
+	CU_add_test(s, "input before opening", test_early_input);
 	CU_add_test(s, "loopback", test_loopback);
 	CU_add_test(s, "slow reader", test_backpressure);
 	CU_add_test(s, "stalled reader", test_stalled_reader);

@@ -15,6 +15,7 @@
 #define RETRY_NS 1000000u    /* attempts while the fd takes nothing */
 #define STALL_NS 2000000000u /* after so long the guest is no longer held up: bytes are dropped */
 #define FLUSH_AT 256u
+#define LISTENS  4 /* LSR reads in a row that make a polling reader */
 
 #define IER_RX   0x01
 #define IER_TX   0x02
@@ -37,11 +38,28 @@ static unsigned trigger(const struct ns16550 *u)
 	return u->fcr & FCR_ON ? level[u->fcr >> 6] : 1;
 }
 
+/*
+ * Drivers clear the receiver and read it empty when they open a port, which would eat what was typed (or piped in)
+ * before.  So bytes come only to a guest that listens: by interrupt, or by reading LSR again and again; and into
+ * the receiver only when it looks there (drivers also flip all interrupts on and off to see the register work).
+ */
+static bool held_back(const struct ns16550 *u)
+{
+	if (u->ier & IER_RX)
+		return false;
+	return u->polls < LISTENS || u->fifo_n;
+}
+
+static bool rx_waiting(const struct ns16550 *u)
+{
+	return u->rx_n && !(u->mcr & MCR_LOOP) && !held_back(u);
+}
+
 static uint8_t interrupt_id(const struct ns16550 *u)
 {
 	if ((u->ier & IER_LINE) && (u->lsr & LSR_ERR))
 		return 0x06;
-	if ((u->ier & IER_RX) && (u->lsr & LSR_DR))
+	if ((u->ier & IER_RX) && ((u->lsr & LSR_DR) || rx_waiting(u)))
 		return u->fifo_n >= trigger(u) ? 0x04 : 0x0c; /* below the level the time-out has already passed */
 	if ((u->ier & IER_TX) && u->thri)
 		return 0x02;
@@ -74,7 +92,7 @@ static void receive(struct ns16550 *u, uint8_t byte)
 
 static void refill(struct ns16550 *u)
 {
-	while (u->rx_n && u->fifo_n < fifo_size(u) && !(u->mcr & MCR_LOOP)) {
+	while (rx_waiting(u) && u->fifo_n < fifo_size(u)) {
 		receive(u, u->rx[u->rx_head]);
 		u->rx_head = (u->rx_head + 1) % NS16550_RX;
 		u->rx_n--;
@@ -89,6 +107,8 @@ static void fifo_clear(struct ns16550 *u)
 
 static uint8_t read_rbr(struct ns16550 *u)
 {
+	if (!u->fifo_n)
+		refill(u);
 	if (u->fifo_n) {
 		u->rbr = u->fifo[u->fifo_head];
 		u->fifo_head = (u->fifo_head + 1) % NS16550_FIFO;
@@ -111,7 +131,6 @@ size_t ns16550_input(struct ns16550 *u, const uint8_t *buf, size_t len)
 
 	for (size_t i = 0; i < n; i++)
 		u->rx[(u->rx_head + u->rx_n++) % NS16550_RX] = buf[i];
-	refill(u);
 	update(u);
 	return n;
 }
@@ -228,7 +247,6 @@ static void write_mcr(struct ns16550 *u, uint8_t val)
 {
 	u->mcr = val & 0x1f;
 	modem_update(u);
-	refill(u);
 	update(u);
 }
 
@@ -246,14 +264,15 @@ static void write_fcr(struct ns16550 *u, uint8_t val)
 	if (((val ^ u->fcr) & FCR_ON) || (val & 2))
 		fifo_clear(u);
 	u->fcr = val & FCR_ON ? val & 0xc9 : 0;
-	refill(u);
 	update(u);
 }
 
 static uint8_t read_iir(struct ns16550 *u)
 {
-	uint8_t id = interrupt_id(u);
+	uint8_t id;
 
+	refill(u);
+	id = interrupt_id(u);
 	if (id == 0x02) {
 		u->thri = false;
 		update(u);
@@ -263,8 +282,12 @@ static uint8_t read_iir(struct ns16550 *u)
 
 static uint8_t read_lsr(struct ns16550 *u)
 {
-	uint8_t val = u->lsr;
+	uint8_t val;
 
+	if (u->polls < LISTENS)
+		u->polls++;
+	refill(u);
+	val = u->lsr;
 	if (val & LSR_ERR) {
 		u->lsr &= (uint8_t)~LSR_ERR;
 		update(u);
@@ -288,6 +311,8 @@ static uint64_t ns16550_read(void *dev, uint64_t off, unsigned size)
 	struct ns16550 *u = dev;
 	bool dlab = u->lcr & LCR_DLAB;
 
+	if (off != 5)
+		u->polls = 0;
 	switch (off) {
 	case 0: return dlab ? u->dll : read_rbr(u);
 	case 1: return dlab ? u->dlm : u->ier;
@@ -306,6 +331,7 @@ static void ns16550_write(void *dev, uint64_t off, uint64_t val, unsigned size)
 	bool dlab = u->lcr & LCR_DLAB;
 	uint8_t b = (uint8_t)val;
 
+	u->polls = 0;
 	switch (off) {
 	case 0:
 		if (dlab)
@@ -338,6 +364,7 @@ void ns16550_reset(struct ns16550 *u)
 	u->lsr = LSR_THRE | LSR_TEMT;
 	u->msr = modem_lines(u);
 	u->thri = false;
+	u->polls = 0;
 	u->fifo_head = u->fifo_n = 0;
 	update(u);
 }

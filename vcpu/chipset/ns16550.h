@@ -18,6 +18,7 @@
 
 struct ns16550 {
 	uint8_t ier, fcr, lcr, mcr, lsr, msr, scr, dll, dlm, rbr;
+	uint8_t polls;              /* LSR reads in a row, see held_back() */
 	bool thri;                  /* transmitter-empty interrupt waits to be told */
 	int out;                    /* fd, non-blocking; -1: bytes vanish */
 	bool wired;                 /* someone is at the other end: CTS, DSR, DCD */
