@@ -54,24 +54,14 @@ static void clean(char *s, size_t n)
 			s[i] = '?';
 }
 
-void log_vmsg(enum log_level l, const char *fmt, va_list ap)
-{
-	static const char *const name[] = {"error: ", "warning: ", "", "debug: "};
-	static const int prio[] = {LOG_ERR, LOG_WARNING, LOG_INFO, LOG_DEBUG};
-	char line[1024];
+static const int priority[] = {LOG_ERR, LOG_WARNING, LOG_INFO, LOG_DEBUG};
 
-	if (l > state.level || (state.fd < 0 && !state.syslog))
-		return;
-	if (log_before)
-		log_before();
-	size_t n = (size_t)snprintf(line, sizeof line, "%s: %s", state.tag[0] ? state.tag : "hvx", name[l]);
-	int m = vsnprintf(line + n, sizeof line - n - 3, fmt, ap);
-	if (m < 0)
-		return;
-	n = strlen(line);
+/* @line has room for two more bytes behind its @n. */
+static void emit(enum log_level l, char *line, size_t n)
+{
 	clean(line, n);
 	if (state.syslog) {
-		syslog(prio[l], "%s", line);
+		syslog(priority[l], "%.*s", (int)n, line);
 		return;
 	}
 	if (state.raw)
@@ -79,6 +69,35 @@ void log_vmsg(enum log_level l, const char *fmt, va_list ap)
 	line[n++] = '\n';
 	if (write(state.fd, line, n) < 0)
 		return; /* nowhere to report it */
+}
+
+static bool wanted(enum log_level l)
+{
+	return l <= state.level && (state.fd >= 0 || state.syslog);
+}
+
+void log_vmsg(enum log_level l, const char *fmt, va_list ap)
+{
+	static const char *const name[] = {"error: ", "warning: ", "", "debug: "};
+	char line[1024];
+
+	if (!wanted(l))
+		return;
+	if (log_before)
+		log_before();
+	size_t n = (size_t)snprintf(line, sizeof line, "%s%s%s", state.tag, state.tag[0] ? ": " : "", name[l]);
+	if (vsnprintf(line + n, sizeof line - n - 3, fmt, ap) >= 0)
+		emit(l, line, strlen(line));
+}
+
+void log_child(const char *name, const char *text)
+{
+	char line[1024];
+
+	if (!wanted(LOG_LVL_INFO))
+		return;
+	snprintf(line, sizeof line - 3, "%s/%s: %s", state.tag, name, text);
+	emit(LOG_LVL_INFO, line, strlen(line));
 }
 
 void log_msg(enum log_level l, const char *fmt, ...)

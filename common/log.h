@@ -26,7 +26,7 @@ struct log_limit {
 /* Called before anything is formatted: the vcpu saves the guest's vector state here. */
 extern void (*log_before)(void);
 
-void log_init(const char *tag);       /* the tag is copied and cut at 63 bytes */
+void log_init(const char *tag);       /* the tag is copied and cut at 63 bytes; empty: lines have none */
 void log_set_level(enum log_level l); /* lines above it are dropped; default info */
 void log_set_fd(int fd);              /* default 2; -1 turns logging off */
 void log_set_raw(bool raw);           /* the terminal is in raw mode: end lines with CR LF */
@@ -40,6 +40,9 @@ bool log_allow(struct log_limit *lim);
 
 /* Lines dropped at @lim since the last call; resets the count. */
 uint32_t log_lost(struct log_limit *lim);
+
+/* A line of a child's, tagged with our tag and its @name; control characters are shown as '?'. */
+void log_child(const char *name, const char *line);
 
 #define log_error(...) log_msg(LOG_LVL_ERROR, __VA_ARGS__)
 #define log_warn(...)  log_msg(LOG_LVL_WARN, __VA_ARGS__)

@@ -185,7 +185,7 @@ static void log_line(struct proc *p)
 	uint32_t lost = log_lost(&p->log_limit);
 	if (lost)
 		log_warn("%u lines from %s were dropped", lost, p->name);
-	log_info("[%s] %s", p->name, p->line);
+	log_child(p->name, p->line);
 }
 
 static void on_log(void *ctx)

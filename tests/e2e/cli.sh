@@ -1,0 +1,65 @@
+#!/bin/sh
+# What the command line refuses, with which status and which words.
+. "$(dirname "$0")/lib.sh"
+
+# try NAME STATUS PATTERN ARGUMENTS...: the pattern is looked for on stdout and stderr
+try() {
+	try_name=$1 try_status=$2 try_pattern=$3
+	shift 3
+	"$monitor" "$@" >"$tmp/out" 2>&1 </dev/null
+	is "$try_name: status" "$try_status" $?
+	has "$try_name: says so" "$try_pattern" "$tmp/out"
+}
+
+try "no command" 2 'no command'
+try "unknown command" 2 "unknown command 'fly'" fly
+try "unknown option" 2 "unknown option '--wings'" run --kernel="$guest" --wings
+try "option without value" 2 'kernel needs a value' run --kernel
+try "bad memory" 2 'memory is a number' run --kernel="$guest" --memory=lots
+try "absurd memory" 2 'memory must be' run --kernel="$guest" --memory=4000000G
+try "bad console" 2 'console is stdio, pty or file' run --kernel="$guest" --console=moon
+try "too many cpus" 2 'one CPU' run --kernel="$guest" --cpus=2
+try "start on stdio" 2 'cannot be stdio' start --kernel="$guest" --console=stdio
+try "bad name" 2 'a name is' run --kernel="$guest" --name=../x
+try "no kernel" 3 'no kernel' run
+try "kernel not there" 3 'No such file' run --kernel="$tmp/none" --name=${prefix}a
+try "kernel is a directory" 3 'not a regular file' run --kernel="$tmp" --name=${prefix}a
+try "initrd not there" 3 'initrd .*No such file' run --kernel="$guest" --initrd="$tmp/none" --name=${prefix}a
+try "config not there" 3 'No such file' run --config="$tmp/none"
+try "no such VM" 1 'no VM named' status ${prefix}none
+try "no such VM to stop" 1 'no VM named' stop ${prefix}none
+try "help" 0 'usage: hvx-monitor' --help
+try "help of a command" 0 'power button' stop --help
+try "version" 0 '^hvx-monitor [0-9]' --version
+
+echo "this is no kernel" >"$tmp/junk"
+try "not a kernel" 3 'kernel' run --kernel="$tmp/junk" --name=${prefix}a
+: >"$tmp/empty"
+try "empty kernel" 3 'kernel' run --kernel="$tmp/empty" --name=${prefix}a
+head -c 200000000 /dev/zero >"$tmp/big"
+try "initrd that does not fit" 3 'initrd' run --kernel="$guest" --initrd="$tmp/big" --memory=64M --name=${prefix}a
+rm -f "$tmp/big"
+
+printf 'kernel = %s\nmemory = 16M\ncolour = blue\n' "$guest" >"$tmp/conf"
+try "bad config" 3 "conf:3: unknown setting 'colour'" run --config="$tmp/conf"
+try "config without kernel" 3 'no kernel' run --config=/dev/null
+try "console file cannot be made" 3 'console .*No such' run --kernel="$guest" --console=file:"$tmp/no/dir" --name=${prefix}a
+try "pidfile cannot be made" 3 'pidfile .*No such' run --kernel="$guest" --pidfile="$tmp/no/dir" --name=${prefix}a
+
+for program in hvx-vcpu hvx-memsvc; do
+	path=$(dirname "$monitor")/$program
+	[ -x "$path" ] || path=$(dirname "$monitor")/../libexec/hvx/$program
+	"$path" --help >"$tmp/out" 2>&1
+	is "$program --help" 0 $?
+	has "$program --help: usage" "usage: $program" "$tmp/out"
+	"$path" --version >"$tmp/out" 2>&1
+	has "$program --version" "^$program [0-9]" "$tmp/out"
+	"$path" >"$tmp/out" 2>&1 </dev/null
+	is "$program by hand" 2 $?
+	has "$program by hand: says so" 'not started by hvx-monitor' "$tmp/out"
+	"$path" --frobnicate >"$tmp/out" 2>&1 </dev/null
+	is "$program with a bad argument" 2 $?
+done
+nothing_left ${prefix}a
+ok "nothing left behind" $?
+done_testing

@@ -1,0 +1,148 @@
+#!/bin/sh
+# The lives of VMs: foreground and background, console, restart, stop, kill, statuses.
+. "$(dirname "$0")/lib.sh"
+vm=${prefix}v
+
+# ---- run, with pipes ----
+seen_ready() { # at least $1 times
+	[ "$(grep -sc ready "$tmp/out")" -ge "$1" ]
+}
+run() { # "INPUT INPUT..." OPTIONS...: one after the other; output in $tmp/out, messages in $tmp/err
+	run_input=$1
+	shift
+	: >"$tmp/out"
+	run_n=0
+	for run_word in $run_input; do
+		run_n=$((run_n + 1))
+		within 10 seen_ready $run_n || [ $run_n -gt 1 ]
+		sleep 0.2
+		printf %s "$run_word"
+	done | timeout 30 "$monitor" run --name=$vm --kernel="$guest" --memory=16M "$@" >"$tmp/out" 2>"$tmp/err"
+}
+run "abcp"
+is "power-off: status" 0 $?
+has "the console works both ways" '^abc' "$tmp/out"
+run "r p"
+is "restart, then power-off: status" 0 $?
+is "the guest started twice" 2 "$(grep -c ready "$tmp/out")"
+run "r" --no-reboot
+is "restart with --no-reboot ends: status" 0 $?
+is "the guest started once" 1 "$(grep -c ready "$tmp/out")"
+run "t p"
+is "triple fault restarts" 2 "$(grep -c ready "$tmp/out")"
+run "t" --no-reboot
+is "triple fault with --no-reboot: status" 5 $?
+has "and it is said" 'triple fault' "$tmp/err"
+run "x" --debug-exit
+is "debug exit 5: status" 11 $?
+timeout 30 "$monitor" run --name=$vm --kernel="$guest" --memory=16M <"$here/lib.sh" >"$tmp/out" 2>"$tmp/err"
+has "stdin may be a file" '^ready' "$tmp/out"
+nothing_left $vm
+ok "nothing left behind" $?
+
+# End of file on stdin leaves the guest running.
+rm -f "$tmp/out"
+timeout 30 "$monitor" run --name=$vm --kernel="$guest" --memory=16M </dev/null >"$tmp/out" 2>"$tmp/err" &
+within 10 grep -sq ready "$tmp/out"
+ok "runs with stdin at its end" $?
+sleep 0.3
+"$monitor" list >"$tmp/list"
+has "and goes on" "^$vm +running" "$tmp/list"
+"$monitor" stop $vm
+is "stop: status" 0 $?
+wait $!
+is "the stopped VM's status" 0 $?
+has "the guest saw the button" button "$tmp/out"
+
+# Signals end it in order.
+for sig in TERM INT HUP; do
+	rm -f "$tmp/out"
+	"$monitor" run --name=$vm --kernel="$guest" --memory=16M --pidfile="$tmp/pid" </dev/null >"$tmp/out" 2>"$tmp/err" &
+	within 10 grep -sq ready "$tmp/out"
+	kill -$sig "$(cat "$tmp/pid")"
+	wait $!
+	is "SIG$sig: status" 8 $?
+	nothing_left $vm && [ ! -e "$tmp/pid" ]
+	ok "SIG$sig: nothing left behind" $?
+done
+
+# ---- start ----
+"$monitor" start --name=$vm --kernel="$guest" --memory=16M --pidfile="$tmp/pid" >"$tmp/out" 2>"$tmp/err" </dev/null
+is "start: status" 0 $?
+is "start names the VM" $vm "$(cat "$tmp/out")"
+has "start names the pty" 'console on pty /dev/pts/' "$tmp/err"
+is "pidfile" "$(pid_of $vm monitor)" "$(cat "$tmp/pid")"
+"$monitor" run --name=$vm --kernel="$guest" >"$tmp/out" 2>&1 </dev/null
+is "the same name again: status" 3 $?
+has "the same name again: says so" 'already running' "$tmp/out"
+"$monitor" status $vm >"$tmp/out"
+has "status: state" '^state: +running' "$tmp/out"
+has "status: memory" '^memory: +16M' "$tmp/out"
+for p in memsvc vcpu; do
+	has "status: $p is confined" "^process:  $p .*seccomp=filter\(2\) no-new-privs=yes caps=none .*user-ns=own mnt-ns=own pid-ns=own net-ns=own ipc-ns=own uts-ns=own root=empty,read-only" "$tmp/out"
+done
+"$monitor" stats $vm >"$tmp/out"
+has "stats: engine" '^blocks +[1-9]' "$tmp/out"
+has "stats: memory" '^ram_pages +4096' "$tmp/out"
+if command -v python3 >/dev/null; then
+	"$monitor" stats $vm --json | python3 -c 'import json,sys; d = json.load(sys.stdin); assert d["ram_pages"] == 4096'
+	ok "stats --json is JSON" $?
+fi
+{ sleep 0.2; printf 'abc'; sleep 0.7; } | timeout 2 "$monitor" console $vm >"$tmp/out" 2>/dev/null
+has "console shows what was before" '^ready' "$tmp/out"
+has "console works both ways" abc "$tmp/out"
+"$monitor" pause $vm
+is "pause: status" 0 $?
+"$monitor" status $vm >"$tmp/out"
+has "paused" '^state: +paused' "$tmp/out"
+{ printf 'QUIET'; sleep 1; } | timeout 2 "$monitor" console $vm >"$tmp/out" 2>/dev/null
+lacks "a paused guest does not run" QUIET "$tmp/out"
+"$monitor" stop $vm >"$tmp/out" 2>&1
+is "stop while paused: status" 1 $?
+"$monitor" resume $vm
+is "resume: status" 0 $?
+timeout 2 "$monitor" console $vm </dev/null >"$tmp/out" 2>/dev/null
+has "what was typed meanwhile arrives" QUIET "$tmp/out"
+timeout 20 "$monitor" console $vm </dev/null >"$tmp/out" 2>/dev/null &
+sleep 0.3
+"$monitor" console $vm </dev/null >"$tmp/out2" 2>&1
+is "a second one cannot attach: status" 1 $?
+has "and is told" 'somebody else' "$tmp/out2"
+"$monitor" stop $vm
+is "stop: status" 0 $?
+wait $!
+is "an attached console ends with the VM" 0 $?
+nothing_left $vm && [ ! -e "$tmp/pid" ]
+ok "nothing left behind" $?
+
+# ---- a guest that does not listen ----
+"$monitor" start --name=$vm --kernel="$guest" --memory=16M --console=file:"$tmp/con" >/dev/null 2>&1 </dev/null
+{ printf d; sleep 0.5; } | timeout 1 "$monitor" console $vm >/dev/null 2>&1
+"$monitor" stop --timeout=1 $vm >"$tmp/out" 2>&1
+is "stop of a deaf guest: status" 1 $?
+has "stop of a deaf guest: says so" 'did not react to the power button within 1 seconds' "$tmp/out"
+has "console file" deaf "$tmp/con"
+"$monitor" kill $vm
+is "kill: status" 0 $?
+nothing_left $vm
+ok "nothing left behind" $?
+
+# ---- configuration file, trace ----
+printf '# a test\nname = %s\nkernel = %s\nmemory = 32M\nno-reboot = yes\n' $vm "$guest" >"$tmp/conf"
+{ sleep 1; printf r; sleep 1; } | timeout 30 "$monitor" run --config="$tmp/conf" --trace=pio,exec \
+	--trace-file="$tmp/trace" >"$tmp/out" 2>"$tmp/err"
+is "config file: status" 0 $?
+is "config file: no-reboot" 1 "$(grep -c ready "$tmp/out")"
+[ -s "$tmp/trace" ]
+ok "the trace has lines" $?
+
+# ---- one VM: its name need not be given ----
+if [ "$("$monitor" list | wc -l)" = 0 ]; then
+	"$monitor" start --name=$vm --kernel="$guest" --memory=16M >/dev/null 2>&1 </dev/null
+	"$monitor" status >"$tmp/out"
+	has "the only VM needs no name" "^name: +$vm" "$tmp/out"
+	"$monitor" kill
+	"$monitor" status >"$tmp/out" 2>&1
+	is "without any VM: status" 1 $?
+fi
+done_testing

@@ -1,0 +1,111 @@
+#!/bin/sh
+# The user's terminal: raw while the guest has it, as it was afterwards, whatever the way out.
+. "$(dirname "$0")/lib.sh"
+command -v python3 >/dev/null || skip_all "python3 is missing"
+export monitor guest
+vm=${prefix}t
+python3 - "$monitor" "$guest" $vm <<'PY' >"$tmp/out" 2>"$tmp/err"
+import os, pty, select, signal, subprocess, sys, termios, time
+
+monitor, guest, vm = sys.argv[1:]
+
+class Term:
+    def __init__(self, args):
+        self.master, self.slave = pty.openpty()
+        self.before = termios.tcgetattr(self.slave)
+        self.p = subprocess.Popen([monitor] + args, stdin=self.slave, stdout=self.slave, stderr=self.slave, start_new_session=True)
+        self.text = b""
+
+    def until(self, what, seconds=10):
+        end = time.time() + seconds
+        while what not in self.text and time.time() < end:
+            if select.select([self.master], [], [], 0.1)[0]:
+                self.text += os.read(self.master, 4096)
+        return what in self.text
+
+    def send(self, data):
+        os.write(self.master, data)
+
+    def raw(self):
+        return not termios.tcgetattr(self.slave)[3] & (termios.ICANON | termios.ECHO | termios.ISIG)
+
+    def end(self):
+        try:
+            status = self.p.wait(10)
+        except subprocess.TimeoutExpired:
+            self.p.kill()
+            status = "hangs"
+        self.until(b"\0", 0.2)
+        return status
+
+    def restored(self):
+        return termios.tcgetattr(self.slave) == self.before
+
+def check(name, good):
+    print(("good " if good else "bad ") + name, flush=True)
+
+run = ["run", "--name=" + vm, "--kernel=" + guest, "--memory=16M"]
+
+t = Term(run)
+check("guest output arrives", t.until(b"ready"))
+time.sleep(0.2)
+check("raw while the guest runs", t.raw())
+t.send(b"\x03\x04")
+check("control characters reach the guest", t.until(b"\x03\x04"))
+t.send(b"\x01h")
+check("Ctrl-A h helps", t.until(b"Ctrl-A x"))
+t.send(b"\x01\x01")
+check("Ctrl-A Ctrl-A is a Ctrl-A", t.until(b"\x01"))
+t.send(b"\x01x")
+check("Ctrl-A x quits", t.end() == 8)
+check("restored after Ctrl-A x", t.restored())
+
+t = Term(run)
+t.until(b"ready")
+t.send(b"p")
+check("power-off", t.end() == 0)
+check("restored after power-off", t.restored())
+
+for name, sig, status in (("TERM", signal.SIGTERM, 8), ("HUP", signal.SIGHUP, 8), ("SEGV", signal.SIGSEGV, -11),
+                          ("ABRT", signal.SIGABRT, -6)):
+    t = Term(run)
+    t.until(b"ready")
+    time.sleep(0.2)
+    t.p.send_signal(sig)
+    got = t.end()
+    check("SIG%s ends it (%s)" % (name, got), got == status)
+    check("restored after SIG" + name, t.restored())
+
+t = Term(run + ["--no-reboot"])
+t.until(b"ready")
+t.send(b"t")
+check("a crash ends it", t.end() == 5)
+check("restored after a crash", t.restored())
+check("messages end with CR LF while raw", b"triple fault\r\n" in t.text)
+
+subprocess.run([monitor, "start", "--name=" + vm, "--kernel=" + guest, "--memory=16M"], stdin=subprocess.DEVNULL,
+               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+t = Term(["console", vm])
+check("attach", t.until(b"ready"))
+time.sleep(0.2)
+check("raw while attached", t.raw())
+t.send(b"abc")
+check("typing", t.until(b"abc"))
+t.send(b"\x01x")
+check("Ctrl-A x detaches", t.end() == 0)
+check("restored after detaching", t.restored())
+t = Term(["console", vm])
+check("attach again", t.until(b"ready"))
+t.send(b"p")
+check("ends with the VM", t.end() == 0)
+check("restored at the VM's end", t.restored())
+PY
+is "the terminal driver ran" 0 $?
+sed 's/^/# /' "$tmp/err"
+while read -r verdict name; do
+	[ "$verdict" = good ]
+	ok "$name" $?
+done <"$tmp/out"
+nothing_left $vm || within 3 nothing_left $vm
+ok "nothing left behind" $?
+done_testing
