@@ -209,6 +209,11 @@ void batch_end(struct batch *b)
 	print("# %s: %u cases\n", b->name, b->cases);
 }
 
+unsigned rt_failures(void)
+{
+	return n_bad;
+}
+
 void rt_exit(uint32_t value)
 {
 	outl(0xf4, value);

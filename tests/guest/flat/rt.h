@@ -140,6 +140,7 @@ struct batch { /* many cases, one line */
 };
 void batch_case(struct batch *b, bool ok, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 void batch_end(struct batch *b);
+unsigned rt_failures(void); /* "not ok" so far */
 void rt_exit(uint32_t value) __attribute__((noreturn));
 void print(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void flat_main(void); /* the guest */
