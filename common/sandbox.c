@@ -199,14 +199,20 @@ static int leave_identity(void)
 	return errno == EINVAL ? 0 : -errno;
 }
 
+/* Needs CAP_SETPCAP: before the identity is given up.  Without it the set is left: it gives nothing to a process with
+ * no_new_privs. */
+static void drop_bounding_set(void)
+{
+	for (int cap = 0; cap <= 63; cap++)
+		if (prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0)
+			break;
+}
+
 int sandbox_drop_caps(void)
 {
 	struct __user_cap_header_struct h = {.version = _LINUX_CAPABILITY_VERSION_3};
 	struct __user_cap_data_struct d[2];
 
-	for (int cap = 0; cap <= 63; cap++)
-		if (prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0 && errno == EINVAL)
-			break;
 	if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0 && errno != EINVAL)
 		return -errno;
 	memset(d, 0, sizeof d);
@@ -289,6 +295,7 @@ uint32_t sandbox_enter(const struct sandbox_table *t, uint32_t ns, char *why, si
 			got |= SANDBOX_BIT(id); \
 	} while (0)
 	LAYER(ROOT, "empty root", ns & SANDBOX_BIT(MOUNTNS) ? empty_root() : -EPERM);
+	drop_bounding_set();
 	rc = ns & SANDBOX_BIT(USERNS) ? leave_identity() : 0;
 	note("unprivileged identity", rc, why, len);
 	LAYER(CAPS, "dropping capabilities", rc ? rc : sandbox_drop_caps());

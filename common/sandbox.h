@@ -122,7 +122,7 @@ uint32_t sandbox_missing(uint32_t reached);
 /* Closes every descriptor above 2 that is not in @keep (sorted ascending). */
 void sandbox_close_fds(const int *keep, int n);
 
-/* Drops every capability from all sets of the calling thread; 0 or a negative error. */
+/* Empties the capability sets of the calling thread, but for the bounding set; 0 or a negative error. */
 int sandbox_drop_caps(void);
 
 /* Loads the filter of @t for @stage into all threads; 0 or a negative error. */
