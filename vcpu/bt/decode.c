@@ -132,6 +132,27 @@ static void fill_explicit_mem(struct insn *in, const ZydisDecodedOperand *o)
 		in->mem_read = 1;
 }
 
+/* The decoder takes [disp32 + index] with REX.B for [r13 + index] when the address size is 32 bits: there is no base. */
+static void fix_no_base(struct insn *in, const ZydisDecodedInstruction *z)
+{
+	if (!(z->attributes & ZYDIS_ATTRIB_HAS_SIB) || z->raw.modrm.mod || z->raw.sib.base != 5)
+		return;
+	in->mem.base = R_NONE;
+	in->mem.disp = (int32_t)z->raw.disp.value;
+}
+
+/* Segment and size of the implicit operand of xlat and maskmov. */
+static void fill_implicit_mem(struct insn *in, const ZydisDecodedInstruction *z, const ZydisDecodedOperand *o)
+{
+	switch (z->mnemonic) {
+	case ZYDIS_MNEMONIC_XLAT: case ZYDIS_MNEMONIC_MASKMOVQ: case ZYDIS_MNEMONIC_MASKMOVDQU: case ZYDIS_MNEMONIC_VMASKMOVDQU:
+		in->mem.seg = seg_of(o->mem.segment);
+		in->mem.size = (uint16_t)(o->size / 8);
+		return;
+	default: return;
+	}
+}
+
 static void fill_operands(struct insn *in, const ZydisDecodedInstruction *z, const ZydisDecodedOperand *op)
 {
 	for (int i = 0; i < z->operand_count; i++) {
@@ -141,8 +162,12 @@ static void fill_operands(struct insn *in, const ZydisDecodedInstruction *z, con
 			fill_reg_use(in, o);
 		} else if (o->type == ZYDIS_OPERAND_TYPE_MEMORY) {
 			fill_mem_regs(in, o);
-			if (o->visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT && !in->has_mem)
+			if (o->visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT && !in->has_mem) {
 				fill_explicit_mem(in, o);
+				fix_no_base(in, z);
+			} else if (!in->has_mem) {
+				fill_implicit_mem(in, z, o);
+			}
 			if (o->encoding == ZYDIS_OPERAND_ENCODING_DISP16_32_64)
 				in->imm = o->mem.disp.value; /* moffs */
 		} else if (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE && i < z->operand_count_visible) {
@@ -156,6 +181,8 @@ static void fill_operands(struct insn *in, const ZydisDecodedInstruction *z, con
 			in->imm2 = o->ptr.segment;
 		}
 	}
+	if (z->mnemonic == ZYDIS_MNEMONIC_CLFLUSH || z->mnemonic == ZYDIS_MNEMONIC_CLFLUSHOPT || z->mnemonic == ZYDIS_MNEMONIC_CLWB)
+		in->mem.size = 1; /* a line, wherever in it the address points */
 	if (z->mnemonic == ZYDIS_MNEMONIC_BSF || z->mnemonic == ZYDIS_MNEMONIC_BSR)
 		in->gpr_read |= in->gpr_write; /* a zero source leaves the destination alone */
 	in->gpr_kill = in->gpr_write & (uint16_t)~in->gpr_read;
@@ -214,6 +241,33 @@ static void fill_layout(struct insn *in, const ZydisDecodedInstruction *z, unsig
 		in->off_imm = z->raw.imm[0].offset;
 		in->imm_size = z->raw.imm[0].size / 8;
 	}
+}
+
+/* Does VEX.W choose between 32-bit and 64-bit general registers here? */
+static bool vex_w_is_gpr(const struct insn *in)
+{
+	switch (in->opcode_map) {
+	case ZYDIS_OPCODE_MAP_0F: return (in->opcode >= 0x2a && in->opcode <= 0x2d) || in->opcode == 0x6e || in->opcode == 0x7e;
+	case ZYDIS_OPCODE_MAP_0F38: return in->opcode >= 0xf2 && in->opcode <= 0xf7;
+	default: return in->opcode == 0xf0 || in->opcode == 0x16 || in->opcode == 0x22;
+	}
+}
+
+/* VEX bits that a CPU ignores outside 64-bit code, but that our 64-bit copy would obey: vvvv's and is4's top bit, and
+ * W where it is a general register's size.  (SDM 2A 2.3.5) */
+static void clear_ignored(struct insn *in)
+{
+	uint8_t *p2 = &in->raw[in->off_prefix_end + 2];
+
+	if (in->enc == ENC_VEX3) {
+		*p2 |= 0x40;
+		if (vex_w_is_gpr(in) && in->rex_w) {
+			*p2 &= 0x7f;
+			in->rex_w = 0;
+		}
+	}
+	if (in->enc == ENC_VEX3 && in->opcode_map == ZYDIS_OPCODE_MAP_0F3A && in->opcode >= 0x4a && in->opcode <= 0x4c)
+		in->raw[in->off_imm] &= 0x7f;
 }
 
 #define M(x) ZYDIS_MNEMONIC_##x
@@ -346,7 +400,9 @@ static void sys_details(struct insn *in, const ZydisDecodedInstruction *z, const
 	case SYS_INS:
 	case SYS_OUTS: in->opsize = in->opcode & 1 ? (z->operand_width == 16 ? 2 : 4) : 1; break;
 	case SYS_PUSH_SEG:
-	case SYS_POP_SEG: in->reg = seg_of(op[0].reg.value); break;
+	case SYS_POP_SEG:
+	case SYS_MOV_TO_SEG: in->reg = seg_of(op[0].reg.value); break; /* REX.R does not count */
+	case SYS_MOV_FROM_SEG: in->reg = seg_of(op[1].reg.value); break;
 	default: break;
 	}
 }
@@ -487,6 +543,10 @@ static void classify(struct insn *in, const ZydisDecodedInstruction *z, const Zy
 	}
 	if (in->cls == CLS_SYS)
 		sys_details(in, z, op);
+	if (z->mnemonic == M(PAUSE) && (z->attributes & ZYDIS_ATTRIB_HAS_REX) && z->raw.rex.B) { /* xchg r8, rax */
+		in->gpr_read |= 1u << R_AX | 1u << R_8;
+		in->gpr_write |= 1u << R_AX | 1u << R_8;
+	}
 }
 
 static void ud(struct insn *in, uint8_t len)
@@ -519,6 +579,8 @@ int decode_insn(struct insn *in, const uint8_t *bytes, size_t len, unsigned code
 	in->opsize = z.operand_width / 8;
 	in->addrsize = z.address_width / 8;
 	fill_layout(in, &z, code_size);
+	if (code_size != 8)
+		clear_ignored(in);
 	fill_operands(in, &z, op);
 	fill_flags(in, &z, op);
 	if (in->has_modrm && !in->has_mem) {

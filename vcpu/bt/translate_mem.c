@@ -379,7 +379,7 @@ void tr_maskmov(struct tr *t, const struct insn *in)
 	t1 = tr_scratch(t, avoid, false);
 	t2 = tr_scratch(t, avoid | BIT(t1), false);
 	tr_flags_clobber(t, avoid);
-	m = tr_access(t, &e, in->isa == ISA_MMX || in->opcode_map == 1 ? in->mem.size : 16, ACC_W | ACC_R, t1, t2);
+	m = tr_access(t, &e, in->mem.size, ACC_W | ACC_R, t1, t2);
 	tr_take(t, R_DI);
 	if (m.gs) { /* the bounce buffer: gs base + offset as a flat address */
 		emit_load(&t->c, R_DI, hm_gs(VOFF(self)));
