@@ -11,7 +11,7 @@
 
 #define SUITES(X)                                                                                                    \
 	X(walk)                                                                                                      \
-	X(segment) X(exception) X(cpuid) X(sysinsn) X(gmem) X(i8259) X(i8254) X(mc146818) X(ns16550) X(lapic)        \
+	X(segment) X(exception) X(cpuid) X(sysinsn) X(sysfuzz) X(gmem) X(i8259) X(i8254) X(mc146818) X(ns16550) X(lapic)        \
 		X(ioapic) X(pci) X(pm) X(platform) X(boot) X(acpi) X(log) X(ipc) X(pack) X(config) X(cli) X(sandbox) \
 			X(permit)
 
