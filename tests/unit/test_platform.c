@@ -301,6 +301,46 @@ static void test_cost(void)
 	teardown();
 }
 
+/* Any sequence of accesses leaves a machine that still resets to a working state. */
+static void test_random(void)
+{
+	static const uint64_t pages[] = {0xfee00000, 0xfec00000, 0xe0000000, 0xe00f8000, 0xc0000000};
+	uint64_t x = 0x9e3779b97f4a7c15ull, val;
+
+	setup(true);
+	for (unsigned i = 0; i < 300000; i++) {
+		x ^= x << 13, x ^= x >> 7, x ^= x << 17;
+		unsigned size = 1u << (x >> 60 & 1) << (x >> 61 & 1);
+		uint64_t gpa = pages[(x >> 40) % 5] + (x >> 48 & 0xfff);
+
+		switch (x & 7) {
+		case 0: in((uint16_t)(x >> 8 & 0x3ff), size); break;
+		case 1: out((uint16_t)(x >> 8 & 0x3ff), x >> 20, size); break;
+		case 2: out((uint16_t)(0xcf8 + (x >> 8 & 7)), x >> 20, size); break;
+		case 3: platform_mmio_read(p, v, gpa, size); break;
+		case 4: platform_mmio_write(p, v, gpa, x >> 8, size); break;
+		case 5: platform_apic_wrmsr(p, v, x >> 8 & 1 ? 0x6e0 : 0x800 + (x >> 9 & 0x3f), x >> 20); break;
+		case 6: platform_ack_intr(p, v); break;
+		default: platform_set_irq(p, x >> 8 & 31, x >> 13 & 1);
+		}
+		if (i % 1000 == 0)
+			platform_run_timers(p, now());
+		if (i % 50000 == 0)
+			platform_apic_wrmsr(p, v, 0x1b, 0xfee00000 | (x & 0xc00));
+	}
+	for (unsigned i = 0; i < 32; i++)
+		platform_set_irq(p, i, false);
+	platform_reset(p);
+	CU_ASSERT_EQUAL(platform_apic_rdmsr(p, v, 0x1b, &val), 0);
+	CU_ASSERT_EQUAL(val, 0xfee00900);
+	CU_ASSERT_EQUAL(v->pending & PEND_INTR, 0);
+	apic_on();
+	redirect(20, 0x8060);
+	platform_set_irq(p, 20, true);
+	CU_ASSERT_EQUAL(platform_ack_intr(p, v), 0x60);
+	teardown();
+}
+
 static void test_bad_config(void)
 {
 	struct platform_config cfg = {.ncpus = 0};
@@ -328,6 +368,7 @@ CU_ErrorCode suite_platform(void)
 	CU_add_test(s, "empty space", test_empty_space);
 	CU_add_test(s, "local APIC page", test_lapic_page);
 	CU_add_test(s, "cost", test_cost);
+	CU_add_test(s, "random accesses", test_random);
 	CU_add_test(s, "bad configuration", test_bad_config);
 	return CU_get_error();
 }
