@@ -181,8 +181,6 @@ int bt_string(struct vcpu *v, const struct insn *in);
 /* mmu/tlb.c */
 int tlb_fill(struct vcpu *v, uint64_t gva, unsigned size, unsigned acc, uint32_t site_acc);
 void tlb_drop_writes(struct vcpu *v, uint64_t frame); /* a page got code: its write tags must miss */
-/* Notes in v->db_hits the data breakpoints that an access meets (SDM 3B 18.2.4); true when there are any. */
-bool tlb_breakpoints(struct vcpu *v, uint64_t lin, unsigned size, unsigned acc);
 void tlb_init(struct vcpu *v);
 void tlb_note_fetch(struct vcpu *v, uint64_t page); /* code is fetched through this page of the linear space */
 

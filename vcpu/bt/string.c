@@ -6,6 +6,7 @@
 #include "vcpu/bt/bt.h"
 #include "vcpu/bt/decode.h"
 #include "vcpu/bt/exits.h"
+#include "vcpu/cpu/breakpoint.h"
 #include "vcpu/cpu/operand.h"
 #include "vcpu/mmu/mmu.h"
 
@@ -288,9 +289,9 @@ static int round_trip(struct str *s)
 		return -1;
 	if (v->dr[7] & 0xff) {
 		if (uses_src(s))
-			tlb_breakpoints(v, src, s->size, ACC_R);
+			breakpoint_access(v, src, s->size, ACC_R);
 		if (uses_dst(s))
-			tlb_breakpoints(v, dst, s->size, writes_dst(s) ? ACC_W : ACC_R);
+			breakpoint_access(v, dst, s->size, writes_dst(s) ? ACC_W : ACC_R);
 	}
 	if (uses_src(s))
 		set_addr(s, R_SI, si + step(s, n));

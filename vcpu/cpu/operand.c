@@ -6,6 +6,8 @@
  */
 #include "vcpu/cpu/operand.h"
 
+#include "vcpu/cpu/breakpoint.h"
+
 uint64_t reg_read(const struct vcpu *v, unsigned reg, unsigned size)
 {
 	return v->regs[reg & 15] & size_mask(size);
@@ -90,6 +92,8 @@ int op_mem_read(struct vcpu *v, const struct insn *in, unsigned disp, void *buf,
 
 	if (insn_linear(v, in, off, size, ACC_R, &lin))
 		return -1;
+	if (v->dr[7] & 0xff)
+		breakpoint_access(v, lin, size, ACC_R);
 	return mmu_read(v, lin, buf, size, mmu_acc(v, ACC_R));
 }
 
@@ -99,6 +103,8 @@ int op_mem_write(struct vcpu *v, const struct insn *in, unsigned disp, const voi
 
 	if (insn_linear(v, in, off, size, ACC_W, &lin))
 		return -1;
+	if (v->dr[7] & 0xff)
+		breakpoint_access(v, lin, size, ACC_W);
 	return mmu_write(v, lin, buf, size, mmu_acc(v, ACC_W));
 }
 

@@ -6,6 +6,7 @@
  * registers when a later one faults.
  */
 #include "vcpu/chipset/platform.h"
+#include "vcpu/cpu/breakpoint.h"
 #include "vcpu/cpu/flags.h"
 #include "vcpu/cpu/sysinsn.h"
 
@@ -31,23 +32,6 @@ static int port_check(struct vcpu *v, uint16_t port, unsigned size)
 	return 0;
 }
 
-/* I/O breakpoints (SDM 3B 18.2.4): noted for the run loop, which steps while any breakpoint is on. */
-static void note_breakpoints(struct vcpu *v, uint16_t port, unsigned size)
-{
-	static const uint8_t lens[4] = {1, 2, 8, 4};
-
-	if (!(v->cr4 & CR4_DE) || !(v->dr[7] & 0xff))
-		return;
-	for (unsigned i = 0; i < 4; i++) {
-		unsigned len = lens[v->dr[7] >> (18 + 4 * i) & 3];
-		uint64_t at = v->dr[i] & ~(uint64_t)(len - 1);
-
-		if ((v->dr[7] >> (2 * i) & 3) && (v->dr[7] >> (16 + 4 * i) & 3) == 2 && port < at + len &&
-		    at < port + size)
-			v->db_hits |= (uint8_t)(1u << i);
-	}
-}
-
 static uint16_t port_of(const struct vcpu *v, const struct insn *in)
 {
 	return in->imm_port ? (uint8_t)in->imm : (uint16_t)v->regs[R_DX];
@@ -60,7 +44,7 @@ int sys_in(struct vcpu *v, const struct insn *in)
 	if (port_check(v, port, in->opsize))
 		return -1;
 	v->stats.pio++;
-	note_breakpoints(v, port, in->opsize);
+	breakpoint_port(v, port, in->opsize);
 	reg_write(v, R_AX, platform_pio_read(v->vm->plat, v, port, in->opsize), in->opsize);
 	return insn_done(v, in);
 }
@@ -72,7 +56,7 @@ int sys_out(struct vcpu *v, const struct insn *in)
 	if (port_check(v, port, in->opsize))
 		return -1;
 	v->stats.pio++;
-	note_breakpoints(v, port, in->opsize);
+	breakpoint_port(v, port, in->opsize);
 	platform_pio_write(v->vm->plat, v, port, reg_read(v, R_AX, in->opsize), in->opsize);
 	return insn_done(v, in);
 }
@@ -115,7 +99,7 @@ static int string_io(struct vcpu *v, const struct insn *in, unsigned index,
 		if (one(v, in, port))
 			return -1;
 		v->stats.pio++;
-		note_breakpoints(v, port, in->opsize);
+		breakpoint_port(v, port, in->opsize);
 		count--;
 		reg_write(v, index, v->regs[index] + step, in->addrsize);
 		if (in->rep)

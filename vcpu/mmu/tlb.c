@@ -8,6 +8,7 @@
 #include "common/gmem.h"
 #include "vcpu/bt/bt.h"
 #include "vcpu/bt/exits.h"
+#include "vcpu/cpu/breakpoint.h"
 #include "vcpu/mmu/mmu.h"
 #include "vcpu/trace.h"
 
@@ -293,7 +294,7 @@ static int access_done(struct vcpu *v, const struct site *s, uint64_t gva, int r
 
 	if (r == FILL_RAISED && v->exc_vector == EXC_GP && (s->acc & SITE_ACC_SS))
 		v->exc_vector = EXC_SS;
-	if (r == FILL_BOUNCE && s->align && (gva & (s->align - 1u))) {
+	if (r != FILL_OK && r != FILL_SMC && s->align && (gva & (s->align - 1u))) { /* comes before what the page says */
 		raise_gp(v, 0);
 		r = FILL_RAISED;
 	}
@@ -367,25 +368,6 @@ static int alignment_check(struct vcpu *v, const struct site *s, uint64_t lin)
 	return 0;
 }
 
-bool tlb_breakpoints(struct vcpu *v, uint64_t lin, unsigned size, unsigned acc)
-{
-	static const uint8_t lens[4] = {1, 2, 8, 4};
-	bool hit = false;
-
-	for (int i = 0; i < 4; i++) {
-		unsigned rw = v->dr[7] >> (16 + 4 * i) & 3, len = lens[v->dr[7] >> (18 + 4 * i) & 3];
-		uint64_t at = v->dr[i] & ~(uint64_t)(len - 1);
-
-		if (!(v->dr[7] >> (2 * i) & 3) || rw == 0 || rw == 2 || (rw == 1 && !(acc & ACC_W)))
-			continue;
-		if (lin < at + len && at < lin + size) {
-			v->db_hits |= (uint8_t)(1u << i);
-			hit = true;
-		}
-	}
-	return hit;
-}
-
 int bt_c_mem_checked(struct vcpu *v)
 {
 	struct site s = v->bt->sites[v->site];
@@ -396,7 +378,7 @@ int bt_c_mem_checked(struct vcpu *v)
 		r = FILL_RAISED;
 	else if (alignment_check(v, &s, lin) < 0)
 		r = FILL_RAISED;
-	else if ((v->dr[7] & 0xff) && tlb_breakpoints(v, lin, s.size, s.acc) && !(v->bt->blocks[s.block].mode & MODE_STEP)) {
+	else if ((v->dr[7] & 0xff) && breakpoint_access(v, lin, s.size, s.acc) && !(v->bt->blocks[s.block].mode & MODE_STEP)) {
 		v->step_once = 1;
 		state_sync(v, &s);
 		return 0;

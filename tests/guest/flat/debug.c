@@ -479,13 +479,13 @@ static void registers(void)
 	wr_cr4(cr4);
 	wr_dr7(0x400);
 	/* GD */
-	put_code("\x90\x0f\x21\xc0\x90", 5); /* nop; mov %dr0, %rax; nop */
+	put_code("\x0f\x23\xfa\x90\x0f\x21\xc0\x90", 8); /* mov %rdx, %dr7; nop; mov %dr0, %rax; nop */
 	rt_regs(&r, code);
-	wr_dr7(0x2400);
+	r.dx = 0x2400;
 	SKIP_TCG("general detect", "does not have it")
 	{
-		go(&r);
-		check_log("general detect: before the access", WANT(1), DR6_BD);
+		check_trap("general detect: ends", go(&r), VEC_END, 0);
+		check_log("general detect: before the access", WANT(4), DR6_BD);
 	}
 	wr_dr7(0x400);
 }
