@@ -64,9 +64,9 @@ static void apply_mode(const struct tr *t, struct insn *in)
 	bool fpu = in->isa == ISA_X87 || in->isa == ISA_MMX || in->isa == ISA_SSE || in->isa == ISA_AVX;
 	bool keep = in->cls == CLS_SYS && in->sysop == SYS_UD;
 
-	if (in->cls == CLS_LOOP && in->addrsize == 2) {
+	if (in->cls == CLS_LOOP && in->addrsize == 2) { /* no such form in the host's 64-bit mode */
 		in->cls = CLS_SYS;
-		in->sysop = SYS_UD;
+		in->sysop = SYS_LOOP16;
 		return;
 	}
 	if (!fpu || keep || in->cls == CLS_SYS)

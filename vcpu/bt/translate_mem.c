@@ -141,11 +141,16 @@ static struct hmem access_checked(struct tr *t, const struct ea *e, unsigned siz
 	return hm_base(t2, 0);
 }
 
-static bool needs_checked(const struct tr *t, const struct ea *e)
+static bool needs_checked(const struct tr *t, const struct ea *e, unsigned acc)
 {
 	if (t->mode & MODE_SLOWMEM)
 		return true;
-	return !t->long_mode && (e->addrsize == 2 || e->seg_check == SEG_FS || e->seg_check == SEG_GS);
+	if (!t->long_mode && e->seg_check == SEG_CS && (acc & ACC_W))
+		return true; /* #GP, however flat */
+	if (t->long_mode)
+		return false;
+	return e->addrsize == 2 || e->seg_check == SEG_FS || e->seg_check == SEG_GS ||
+	       (e->seg_check == SEG_CS && (acc & ACC_W)); /* code segments cannot be written */
 }
 
 static size_t tag_offset(const struct tr *t, unsigned acc)
@@ -199,7 +204,7 @@ struct hmem tr_access(struct tr *t, const struct ea *e, unsigned size, unsigned 
 		return hm_gs(VOFF(bounce));
 	if ((t->mode & MODE_BOUNCE_STACK) && (acc & SITE_ACC_STACK))
 		return hm_gs(VOFF(bounce_stack));
-	if (needs_checked(t, e))
+	if (needs_checked(t, e, acc))
 		return access_checked(t, e, size, acc, t2);
 	tr_form_ea(t, e, t1, 0);
 	emit_index(t, t1, t2);

@@ -45,7 +45,7 @@ extern int (*const sys_handlers[SYS_COUNT])(struct vcpu *v, const struct insn *i
 				X(NM, nm)                       /* sys_io.c */                                        \
 		X(IN, in) X(OUT, out) X(INS, ins) X(OUTS, outs) /* sys_legacy.c */                                    \
 		X(AAA, aaa) X(AAS, aas) X(AAD, aad) X(AAM, aam) X(DAA, daa) X(DAS, das) X(PUSHA, pusha) X(POPA, popa) \
-			X(BOUND, bound) X(SALC, salc) X(ENTER, enter)
+			X(BOUND, bound) X(SALC, salc) X(LOOP16, loop16) X(ENTER, enter)
 
 #define X(op, fn) int sys_##fn(struct vcpu *v, const struct insn *in);
 SYS_HANDLERS(X)
