@@ -43,7 +43,8 @@ void log_set_raw(bool raw)
 
 void log_to_syslog(void)
 {
-	openlog("hvx-monitor", LOG_PID, LOG_DAEMON);
+	tzset(); /* before the process is sealed: syslog(3) writes the local time */
+	openlog("hvx-monitor", LOG_PID | LOG_NDELAY, LOG_DAEMON);
 	state.syslog = true;
 }
 

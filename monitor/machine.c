@@ -18,6 +18,7 @@
 
 #include "common/err.h"
 #include "common/log.h"
+#include "monitor/seal.h"
 #include "monitor/tty.h"
 
 #define END_GRACE_MS 2000 /* children get this long to go by themselves */
@@ -451,6 +452,12 @@ void machine_started(struct machine *m)
 		detach(m);
 	}
 	console_start(m->console);
+	int rc = seal_monitor(m->cfg.pidfile[0] != '\0');
+	if (rc) {
+		log_error("cannot seal the monitor: %s", strerror(-rc));
+		if (m->cfg.strict)
+			machine_end(m, HVX_EXIT_HOST);
+	}
 }
 
 static void cleanup(struct machine *m)

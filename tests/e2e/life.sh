@@ -81,6 +81,7 @@ has "status: memory" '^memory: +16M' "$tmp/out"
 for p in memsvc vcpu; do
 	has "status: $p is confined" "^process:  $p .*seccomp=filter\(2\) no-new-privs=yes caps=none .*user-ns=own mnt-ns=own pid-ns=own net-ns=own ipc-ns=own uts-ns=own root=empty,read-only" "$tmp/out"
 done
+has "status: the monitor can start and open nothing any more" '^process:  monitor .*seccomp=filter\([0-9]*\) no-new-privs=yes' "$tmp/out"
 "$monitor" stats $vm >"$tmp/out"
 has "stats: engine" '^blocks +[1-9]' "$tmp/out"
 has "stats: memory" '^ram_pages +4096' "$tmp/out"

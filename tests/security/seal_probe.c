@@ -4,7 +4,7 @@
  * Each probe is a process of its own: namespaces, empty root, both filters, then one
  * call.  Invariant: a probe that comes back, or dies of anything else, is a failure.
  *
- * Usage: seal_probe [vcpu|memsvc]
+ * Usage: seal_probe [vcpu|memsvc|monitor]
  */
 #include <asm/prctl.h>
 #include <errno.h>
@@ -24,6 +24,7 @@
 
 #include "common/sandbox.h"
 #include "memsvc/seal.h"
+#include "monitor/seal.h"
 #include "vcpu/seal.h"
 
 #define LAST_SYSCALL 470 /* beyond what kernels have today: new ones are covered by the default */
@@ -184,7 +185,8 @@ static void arguments(const struct sandbox_table *t)
 		{"clone a thread", SYS_clone, {0x3d0f00, 0, 0, 0, 0, 0}, false},
 		{"ioctl TIOCSTI", SYS_ioctl, {0, TIOCSTI, 0, 0, 0, 0}, false},
 		{"prctl off dumpable", SYS_prctl, {PR_SET_DUMPABLE, 1, 0, 0, 0, 0}, false},
-		{"kill all", SYS_kill, {-1, SIGKILL, 0, 0, 0, 0}, false},
+		{"kill with another signal", SYS_kill, {1, SIGUSR1, 0, 0, 0, 0}, false},
+		{"execve", SYS_execve, {(long)"/", 0, 0, 0, 0, 0}, false},
 		{"openat", SYS_openat, {AT_FDCWD, (long)"/", O_RDONLY, 0, 0, 0}, false},
 	};
 
@@ -227,7 +229,7 @@ static void check(const struct sandbox_table *t)
 
 int main(int argc, char **argv)
 {
-	static const struct sandbox_table *const all[] = {&memsvc_seal, &vcpu_seal};
+	static const struct sandbox_table *const all[] = {&memsvc_seal, &vcpu_seal, &monitor_seal};
 
 	for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
 		if (argc < 2 || !strcmp(argv[1], all[i]->name))
