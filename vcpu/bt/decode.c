@@ -132,6 +132,13 @@ static void fill_explicit_mem(struct insn *in, const ZydisDecodedOperand *o)
 		in->mem_read = 1;
 }
 
+/* Stores that leave elements of their operand alone: a stand-in for it must hold the old contents. */
+static bool is_masked_store(ZydisMnemonic m)
+{
+	return m == ZYDIS_MNEMONIC_VMASKMOVPS || m == ZYDIS_MNEMONIC_VMASKMOVPD || m == ZYDIS_MNEMONIC_VPMASKMOVD ||
+	       m == ZYDIS_MNEMONIC_VPMASKMOVQ;
+}
+
 /* The decoder takes [disp32 + index] with REX.B for [r13 + index] when the address size is 32 bits: there is no base. */
 static void fix_no_base(struct insn *in, const ZydisDecodedInstruction *z)
 {
@@ -181,6 +188,8 @@ static void fill_operands(struct insn *in, const ZydisDecodedInstruction *z, con
 			in->imm2 = o->ptr.segment;
 		}
 	}
+	if (is_masked_store(z->mnemonic) && in->mem_write)
+		in->mem_read = 1;
 	if (z->mnemonic == ZYDIS_MNEMONIC_CLFLUSH || z->mnemonic == ZYDIS_MNEMONIC_CLFLUSHOPT || z->mnemonic == ZYDIS_MNEMONIC_CLWB)
 		in->mem.size = 1; /* a line, wherever in it the address points */
 	if (z->mnemonic == ZYDIS_MNEMONIC_BSF || z->mnemonic == ZYDIS_MNEMONIC_BSR)
@@ -555,6 +564,25 @@ static void ud(struct insn *in, uint8_t len)
 	set_sys(in, SYS_UD);
 }
 
+/* Alignment the explicit memory operand must have: exception types 1, 2 and 4 of legacy SSE, type 1 of VEX (SDM 2A 2.4). */
+static uint8_t align_of(const struct insn *in, const ZydisDecodedInstruction *z)
+{
+	switch (z->mnemonic) {
+	case M(MOVUPS): case M(MOVUPD): case M(MOVDQU): case M(LDDQU): case M(PCMPESTRI): case M(PCMPESTRM): case M(PCMPISTRI):
+	case M(PCMPISTRM): return 0;
+	case M(SHA1MSG1): case M(SHA1MSG2): case M(SHA1NEXTE): case M(SHA1RNDS4): case M(SHA256MSG1): case M(SHA256MSG2):
+	case M(SHA256RNDS2): return 0; /* AMD does not insist: left to the host */
+	case M(CMPXCHG16B): case M(CVTPD2PI): case M(CVTTPD2PI): return 16;
+	default: break;
+	}
+	switch (z->meta.exception_class) {
+	case ZYDIS_EXCEPTION_CLASS_SSE1: case ZYDIS_EXCEPTION_CLASS_SSE2: case ZYDIS_EXCEPTION_CLASS_SSE4:
+		return in->mem.size == 16 ? 16 : 0;
+	case ZYDIS_EXCEPTION_CLASS_AVX1: return (uint8_t)in->mem.size;
+	default: return 0;
+	}
+}
+
 int decode_insn(struct insn *in, const uint8_t *bytes, size_t len, unsigned code_size)
 {
 	ZydisDecodedInstruction z;
@@ -583,6 +611,8 @@ int decode_insn(struct insn *in, const uint8_t *bytes, size_t len, unsigned code
 		clear_ignored(in);
 	fill_operands(in, &z, op);
 	fill_flags(in, &z, op);
+	if (in->has_mem)
+		in->align = align_of(in, &z);
 	if (in->has_modrm && !in->has_mem) {
 		in->rm = z.raw.modrm.rm;
 		if (in->enc == ENC_LEGACY && (z.attributes & ZYDIS_ATTRIB_HAS_REX))
