@@ -4,7 +4,9 @@
  * Invariant: v->rip and v->mode are exact whenever a function here runs.
  */
 #include "vcpu/bt/bt.h"
+#include "vcpu/bt/decode.h"
 #include "vcpu/bt/exits.h"
+#include "vcpu/bt/gather.h"
 #include "vcpu/cpu/sysinsn.h"
 #include "vcpu/mmu/mmu.h"
 #include "vcpu/trace.h"
@@ -46,6 +48,15 @@ static int check_cs_limit(struct vcpu *v)
 	if ((v->mode & MODE_SLOWMEM) && !mode_long(v->mode) && v->rip > v->seg[SEG_CS].limit)
 		return raise_gp(v, 0);
 	return 0;
+}
+
+bool bt_cs_limit_near(const struct vcpu *v)
+{
+	const struct seg *cs = &v->seg[SEG_CS];
+
+	if (!(v->mode & MODE_SLOWMEM) || mode_long(v->mode) || cs->limit == 0xffffffffu)
+		return false;
+	return (uint32_t)(cs->base + v->rip) >> GUEST_PAGE_SHIFT == (uint32_t)(cs->base + cs->limit) >> GUEST_PAGE_SHIFT;
 }
 
 /* A block that runs into the next page holds only while that page is mapped where it was. */
@@ -96,7 +107,7 @@ bool bt_must_stop(const struct vcpu *v)
 
 	if (v->kick || v->exit_reason || v->halted || v->int_shadow || v->exc_pending || v->step_once)
 		return true;
-	if ((v->sysflags & RFL_TF) || (v->dr[7] & 0xff) || v->bt->stop_rip)
+	if ((v->sysflags & RFL_TF) || (v->dr[7] & 0xff) || v->bt->stop_rip || bt_cs_limit_near(v))
 		return true;
 	return (p & ~PEND_INTR) || ((p & PEND_INTR) && v->iflag);
 }
@@ -196,6 +207,8 @@ const void *bt_c_sys(struct vcpu *v)
 	v->stats.helpers++;
 	if (s.kind == SITE_STRING) {
 		r = bt_string(v, in);
+	} else if (in->cls == CLS_GATHER) {
+		r = bt_gather(v, in);
 	} else {
 		v->last_sysop = in->sysop;
 		if (in->sysop == SYS_UD && in->imm == EXC_GP)

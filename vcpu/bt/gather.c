@@ -1,0 +1,115 @@
+/*
+ * AVX2 gathers: the one kind of instruction with several addresses, taken from
+ * a vector register.
+ * Invariant: an element's mask is cleared exactly when it has been read, so a
+ * gather that faulted goes on where it was.
+ */
+#include "vcpu/bt/gather.h"
+
+#include <stdbool.h>
+#include <string.h>
+
+#include "vcpu/bt/insn.h"
+#include "vcpu/cpu/operand.h"
+#include "vcpu/mmu/mmu.h"
+#include "vcpu/vcpu.h"
+
+/* The standard XSAVE format (SDM 1 13.4): where vector registers and the header are. */
+#define AREA_XMM    160
+#define AREA_BV     512
+#define AREA_YMM_HI 576
+#define BV_SSE_AVX  6u
+
+struct gather {
+	unsigned dst, index, mask;    /* vector registers */
+	unsigned count, esize, isize; /* elements, bytes of an element, bytes of an index */
+	unsigned base, scale;         /* R_*; 1, 2, 4, 8 */
+};
+
+/* The fields of VEX and SIB that struct insn does not carry. */
+static struct gather decode(const struct insn *in)
+{
+	const uint8_t *op = in->raw + in->off_opcode;
+	uint8_t p1 = op[-2], p2 = op[-1], modrm = in->raw[in->off_modrm], sib = in->raw[in->off_modrm + 1];
+	bool wide = p2 & 0x80, qword_index = op[0] & 1;
+	unsigned high = in->code_size == 8 ? 8 : 0, bytes = p2 & 4 ? 32 : 16;
+	struct gather g = {.dst = (modrm >> 3 & 7) | (p1 & 0x80 ? 0 : high),
+			   .index = (sib >> 3 & 7) | (p1 & 0x40 ? 0 : high),
+			   .mask = (~p2 >> 3 & 15) & (high + 7),
+			   .base = (sib & 7) | (p1 & 0x20 ? 0 : high),
+			   .scale = 1u << (sib >> 6),
+			   .esize = wide ? 8 : 4,
+			   .isize = qword_index ? 8 : 4};
+
+	g.count = bytes / (g.esize > g.isize ? g.esize : g.isize);
+	if ((sib & 7) == 5 && !(modrm >> 6))
+		g.base = R_NONE;
+	return g;
+}
+
+/* Byte @off of vector register @reg in the saved state. */
+static uint8_t *vector_byte(struct vcpu *v, unsigned reg, unsigned off)
+{
+	return v->fpu_area + (off < 16 ? AREA_XMM + reg * 16 + off : AREA_YMM_HI + reg * 16 + off - 16);
+}
+
+static uint64_t element_address(struct vcpu *v, const struct insn *in, const struct gather *g, unsigned i)
+{
+	const uint8_t *p = vector_byte(v, g->index, i * g->isize);
+	uint64_t base = g->base == R_NONE ? 0 : v->regs[g->base], addr;
+	int64_t index;
+	int32_t narrow;
+
+	if (g->isize == 8) {
+		memcpy(&index, p, 8);
+	} else {
+		memcpy(&narrow, p, 4);
+		index = narrow;
+	}
+	addr = base + (uint64_t)index * g->scale + (uint64_t)(int64_t)in->mem.disp;
+	return in->addrsize == 8 ? addr : (uint32_t)addr;
+}
+
+/* Reads element i unless its mask is clear.  0, or -1 after raising. */
+static int gather_one(struct vcpu *v, const struct insn *in, const struct gather *g, unsigned i)
+{
+	uint8_t *mask = vector_byte(v, g->mask, i * g->esize), buf[8];
+	uint64_t lin;
+
+	if (mask[g->esize - 1] & 0x80) {
+		if (seg_linear(v, in->mem.seg, element_address(v, in, g, i), g->esize, ACC_R, &lin) < 0 ||
+		    mmu_read(v, lin, buf, g->esize, mmu_acc(v, ACC_R)) < 0)
+			return -1;
+		memcpy(vector_byte(v, g->dst, i * g->esize), buf, g->esize);
+	}
+	memset(mask, 0, g->esize);
+	return 0;
+}
+
+/* What lies above the elements becomes zero, in the destination and in the mask. */
+static void clear_above(struct vcpu *v, const struct gather *g)
+{
+	for (unsigned off = g->count * g->esize; off < 32; off++)
+		*vector_byte(v, g->dst, off) = *vector_byte(v, g->mask, off) = 0;
+}
+
+int bt_gather(struct vcpu *v, const struct insn *in)
+{
+	struct gather g = decode(in);
+	uint64_t bv;
+
+	if (g.dst == g.index || g.dst == g.mask || g.index == g.mask)
+		return raise_ud(v);
+	vcpu_fpu_out(v);
+	memcpy(&bv, v->fpu_area + AREA_BV, sizeof bv);
+	bv |= BV_SSE_AVX;
+	memcpy(v->fpu_area + AREA_BV, &bv, sizeof bv);
+	for (unsigned i = 0; i < g.count; i++)
+		if (gather_one(v, in, &g, i) < 0)
+			return -1;
+	clear_above(v, &g);
+	v->rip += in->len;
+	if (in->code_size != 8)
+		v->rip = (uint32_t)v->rip;
+	return 0;
+}
