@@ -306,13 +306,24 @@ static bool traps_after(uint8_t op)
 	}
 }
 
+/* Where a code segment ends: a branch that has left it faults at the branch (SDM 3A 5.3). */
+static void check_branch(struct vcpu *v, uint64_t rip, uint64_t sp, unsigned len)
+{
+	if (v->exc_pending || v->last_sysop != SYS_NONE || v->rip <= v->seg[SEG_CS].limit || v->rip == rip + len)
+		return;
+	v->rip = rip;
+	v->regs[R_SP] = sp;
+	raise_gp(v, 0);
+}
+
 /* Runs exactly one instruction, with what single-stepping and breakpoints want after it. */
 static void step(struct vcpu *v)
 {
 	bool tf = v->sysflags & RFL_TF;
+	bool at_end = bt_cs_limit_near(v);
 	uint8_t shadow = v->int_shadow;
-	uint64_t dr6 = 0;
-	uint32_t b;
+	uint64_t dr6 = 0, rip = v->rip, sp = v->regs[R_SP];
+	uint32_t b, len;
 
 	if (!shadow && code_breakpoint(v))
 		return;
@@ -323,11 +334,18 @@ static void step(struct vcpu *v)
 	b = bt_find(v, MODE_STEP);
 	if (b == BT_NONE)
 		return;
+	len = v->bt->blocks[b].len;
+	if (at_end && rip + len - 1 > v->seg[SEG_CS].limit) {
+		raise_gp(v, 0);
+		return;
+	}
 	v->int_shadow = 0;
 	v->sysflags &= ~RFL_RF; /* before it runs: an iret loads a new one */
 	enter_alone(v, b);
 	if (v->bounce_req)
 		run_bounced(v);
+	if (at_end)
+		check_branch(v, rip, sp, len);
 	v->step_once = 0;
 	if (v->exc_pending) {
 		v->db_held = 0;
@@ -347,7 +365,7 @@ static void step(struct vcpu *v)
 
 static bool must_step(const struct vcpu *v)
 {
-	return v->int_shadow || v->step_once || (v->sysflags & RFL_TF) || (v->dr[7] & 0xff);
+	return v->int_shadow || v->step_once || (v->sysflags & RFL_TF) || (v->dr[7] & 0xff) || bt_cs_limit_near(v);
 }
 
 static void trace_exec(struct vcpu *v)

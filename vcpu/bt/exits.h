@@ -14,5 +14,7 @@ int bt_c_mem_checked(struct vcpu *v);   /* the same through segments, with align
 
 /* Does something wait for the run loop? */
 bool bt_must_stop(const struct vcpu *v);
+/* rip is in the page where a limited code segment ends: instructions are run one by one there. */
+bool bt_cs_limit_near(const struct vcpu *v);
 
 #endif
