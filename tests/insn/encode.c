@@ -117,7 +117,10 @@ static unsigned put_opcode(uint8_t *p, const struct form *f, struct rng *r, cons
 	} else if (f->vex) {
 		p[n++] = 0xc4;
 		p[n++] = (uint8_t)(rxb << 5 | f->map);
-		p[n++] = (uint8_t)((f->w ^ (one_in(r, 8))) << 7 | (~vvvv & 15) << 3 | f->l << 2 | pp);
+		/* the other W now and then: most ignore it (vpextrd and vpinsrd of 32-bit code differ by vendor) */
+		unsigned flip = one_in(r, 8) && !(bits32 && f->map == 3 && (f->opcode == 0x16 || f->opcode == 0x22));
+
+		p[n++] = (uint8_t)((f->w ^ flip) << 7 | (~vvvv & 15) << 3 | f->l << 2 | pp);
 	} else {
 		if (!bits32 && (f->w || b->rex || one_in(r, 6)))
 			p[n++] = (uint8_t)(0x40 | f->w << 3 | b->rex);

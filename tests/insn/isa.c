@@ -143,10 +143,11 @@ static int is_outside(const ZydisDecodedInstruction *in)
 	}
 }
 
-/* A near branch with an operand-size prefix in 64-bit code: 16-bit on AMD, ignored by Intel. */
-static int is_vendor_branch(const ZydisDecodedInstruction *in)
+/* A near branch with an operand-size prefix: in 64-bit code 16 bits wide on AMD, plain for Intel; in 32-bit code 16 bits
+ * wide, which the engine does not do.  No compiler emits them. */
+static int is_branch16(const ZydisDecodedInstruction *in)
 {
-	if (in->machine_mode != ZYDIS_MACHINE_MODE_LONG_64 || (in->attributes & ZYDIS_ATTRIB_HAS_REX && in->raw.rex.W))
+	if (in->attributes & ZYDIS_ATTRIB_HAS_REX && in->raw.rex.W)
 		return 0;
 	for (int i = 0; i < in->raw.prefix_count; i++)
 		if (in->raw.prefixes[i].value == 0x66)
@@ -162,7 +163,7 @@ static int is_far(const ZydisDecodedInstruction *in)
 
 enum isa_class isa_classify(const ZydisDecodedInstruction *in)
 {
-	if (!set_supported(in->meta.isa_set) || is_outside(in) || is_far(in) || is_vendor_branch(in))
+	if (!set_supported(in->meta.isa_set) || is_outside(in) || is_far(in) || is_branch16(in))
 		return ISA_SKIP;
 	if (in->attributes & ZYDIS_ATTRIB_IS_PRIVILEGED)
 		return ISA_FAULTS;

@@ -49,7 +49,8 @@ struct testcase {
 	uint8_t npokes;
 	uint8_t mask_off, mask_len; /* bytes at mask_addr that are not compared */
 	uint64_t mask_addr;
-	uint16_t test; /* index into batch.test */
+	uint8_t pieces; /* an operand accessed in pieces: any address in the page may be the faulting one */
+	uint16_t test;  /* index into batch.test */
 };
 
 #define LINE 64

@@ -188,8 +188,8 @@ static void fill_operands(struct insn *in, const ZydisDecodedInstruction *z, con
 			in->imm2 = o->ptr.segment;
 		}
 	}
-	if (is_masked_store(z->mnemonic) && in->mem_write)
-		in->mem_read = 1;
+	if (in->mem_write && (is_masked_store(z->mnemonic) || z->meta.isa_ext == ZYDIS_ISA_EXT_X87))
+		in->mem_read = 1; /* an x87 store with an unmasked exception leaves memory alone */
 	if (z->mnemonic == ZYDIS_MNEMONIC_CLFLUSH || z->mnemonic == ZYDIS_MNEMONIC_CLFLUSHOPT || z->mnemonic == ZYDIS_MNEMONIC_CLWB)
 		in->mem.size = 1; /* a line, wherever in it the address points */
 	if (z->mnemonic == ZYDIS_MNEMONIC_BSF || z->mnemonic == ZYDIS_MNEMONIC_BSR)
