@@ -34,6 +34,7 @@ static const struct sandbox_call calls[] = {
 	ALLOW(recvmsg, "messages"),
 	ALLOW(accept4, "clients"),
 	ALLOW_EQ(getsockopt, 2, SO_PEERCRED, "who a client is"),
+	ALLOW(geteuid, "is a client our user?"),
 	ALLOW_EQ(socketpair, 0, AF_UNIX, "stream of an attached console"),
 	ALLOW_EQ(socket, 0, AF_UNIX, "syslog was restarted"),
 	ALLOW(connect, "syslog was restarted"),
