@@ -169,8 +169,12 @@ static int call_clone3(uint32_t layers)
 	return syscall(SYS_clone3, 0, 0) < 0 && errno == ENOSYS ? 8 : 9;
 }
 
+/* Not under AddressSanitizer, whose own calls the short table kills. */
 static void test_filter(void)
 {
+#ifdef __SANITIZE_ADDRESS__
+	return;
+#endif
 	const uint32_t ns = SANDBOX_BIT(USERNS);
 	int ws;
 
