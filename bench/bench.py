@@ -75,6 +75,13 @@ def prepare(args):
         args.monitor = find_monitor(args)
 
 
+def announce(args, turn, what):
+    """Say what runs now; a busy host makes every ratio worth less, so say that too."""
+    load = os.getloadavg()[0]
+    busy = f" (the host is busy: load {load:.1f})" if turn == 1 and what == args.envs[0] and load > 0.7 else ""
+    print(f"turn {turn}/{args.turns}: {what}{busy}", file=sys.stderr, flush=True)
+
+
 def take_turns(args):
     """Run everything; returns ({env: {row: [Sample]}}, {env: [system dict]})."""
     rows = {e: {} for e in args.envs}
@@ -82,11 +89,11 @@ def take_turns(args):
     for turn in range(1, args.turns + 1):
         for env in args.envs:
             if "rows" in args.parts:
-                print(f"turn {turn}/{args.turns}: {env}", file=sys.stderr, flush=True)
+                announce(args, turn, env)
                 for name, sample in guest.run_rows(args, env).items():
                     rows[env].setdefault(name, []).append(sample)
             if "system" in args.parts and env != "native":
-                print(f"turn {turn}/{args.turns}: {env}, boot and idle", file=sys.stderr, flush=True)
+                announce(args, turn, env + ", boot and idle")
                 system[env].append(guest.run_system(args, env))
     return rows, system
 
