@@ -160,8 +160,7 @@ static void steer_all(struct gen *g, struct testcase *tc, struct test *t, struct
 			fix_vsib(g, tc, op);
 		if (op_target(g, &s, i, op, &target) == 0)
 			steer_operand(&s, &i->in, op, target);
-		if (op->size > 128 && i->in.meta.isa_ext != ZYDIS_ISA_EXT_AVX &&
-		    i->in.meta.isa_ext != ZYDIS_ISA_EXT_AVX2)
+		if (op->size > (i->in.meta.isa_ext == ZYDIS_ISA_EXT_X87 ? 80 : 256))
 			tc->pieces = 1;
 		if (is_string(i)) /* which of two bad operands is reported first is not defined */
 			s.wild = 0;
@@ -294,6 +293,8 @@ static void fix_special(struct gen *g, struct testcase *tc, const struct test *t
 	case ZYDIS_MNEMONIC_XGETBV: tc->in.gpr[1] = one_in(&g->r, 3) ? 2 + below(&g->r, 9) : 0; return;
 	case ZYDIS_MNEMONIC_WRFSBASE:
 	case ZYDIS_MNEMONIC_WRGSBASE: return;
+	case ZYDIS_MNEMONIC_POPA: /* how much of it is done when it faults is not defined */
+	case ZYDIS_MNEMONIC_POPAD: tc->in.gpr[4] = STACK_BASE + PG / 2 + below(&g->r, PG); return;
 	default: break;
 	}
 	if (loads_segment(i))
@@ -367,10 +368,27 @@ static uint32_t undefined_flags(const struct insn_inst *i)
 	return i->in.cpu_flags ? i->in.cpu_flags->undefined : 0;
 }
 
+/* Operands that must be good but cannot be aimed: 16-bit addresses, null segments. */
+static int cannot_aim(const struct gen *g, const struct insn_inst *i)
+{
+	int both = i->in.meta.category == ZYDIS_CATEGORY_STRINGOP && i->ops[0].type == ZYDIS_OPERAND_TYPE_MEMORY &&
+		   i->ops[1].type == ZYDIS_OPERAND_TYPE_MEMORY;
+
+	if (is_masked_move(i->in.mnemonic) && i->form && i->form->mem && !i->in.raw.modrm.mod &&
+	    i->in.raw.modrm.rm == 4 && i->in.raw.sib.base == 5)
+		return 1; /* only index * scale: not every address can be had */
+	if (!g->t->bits32 || !(both || is_masked_move(i->in.mnemonic)))
+		return 0;
+	return i->in.address_width == 16 ||
+	       (i->in.attributes & (ZYDIS_ATTRIB_HAS_SEGMENT_FS | ZYDIS_ATTRIB_HAS_SEGMENT_GS));
+}
+
 static int finish(struct gen *g, struct insn_inst *i, uint32_t form, unsigned n)
 {
 	struct test *t = &g->b->test[g->b->ntests];
 
+	if (cannot_aim(g, i))
+		return -1;
 	memset(t, 0, sizeof *t);
 	place(g, t, n, i->in.length);
 	patch_bytes(g, t, i);

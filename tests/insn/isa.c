@@ -112,6 +112,8 @@ static int set_supported(unsigned set)
 /* Not functions of the case's state, or the kernel emulates or intercepts them. */
 static int is_outside(const ZydisDecodedInstruction *in)
 {
+	if (in->meta.isa_set == ZYDIS_ISA_SET_RDWRFSGS && in->machine_mode != ZYDIS_MACHINE_MODE_LONG_64)
+		return 1;
 	switch (in->mnemonic) {
 	case ZYDIS_MNEMONIC_CPUID:
 	case ZYDIS_MNEMONIC_INT1: /* hypervisors differ in the rip they report */
@@ -132,6 +134,7 @@ static int is_outside(const ZydisDecodedInstruction *in)
 	case ZYDIS_MNEMONIC_LFS:
 	case ZYDIS_MNEMONIC_LGS:
 	case ZYDIS_MNEMONIC_RSM:
+	case ZYDIS_MNEMONIC_UD0: /* with or without a ModRM byte, by vendor */
 	case ZYDIS_MNEMONIC_SYSCALL:
 	case ZYDIS_MNEMONIC_SYSENTER:
 	case ZYDIS_MNEMONIC_SYSRET: /* AMD and Intel differ in their mode checks */

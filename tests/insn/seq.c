@@ -68,6 +68,9 @@ static void put_rex(struct seq *s, unsigned w, unsigned r, unsigned b)
 static int is_plain(const struct insn_inst *i)
 {
 	switch (i->in.meta.category) {
+	case ZYDIS_CATEGORY_STRINGOP:
+		return i->in.operand_count < 2 || i->ops[0].type != ZYDIS_OPERAND_TYPE_MEMORY ||
+		       i->ops[1].type != ZYDIS_OPERAND_TYPE_MEMORY; /* with two bad operands either may be reported */
 	case ZYDIS_CATEGORY_COND_BR:
 	case ZYDIS_CATEGORY_UNCOND_BR:
 	case ZYDIS_CATEGORY_CALL:

@@ -333,9 +333,9 @@ void tr_bt_insn(struct tr *t, const struct insn *in)
 		emit_rm_reg(&t->c, 1, in->opsize == 4 ? 0x63 : 0x0fbf, t3, in->reg); /* movsxd, movsx */
 	emit_shift_imm(&t->c, 1, SH_SAR, t3, in->opsize == 8 ? 6 : in->opsize == 4 ? 5 : 4);
 	tr_form_ea(t, &e, t1, 0);
-	emit_lea(&t->c, e.addrsize == 8, t1, hm_bi(t1, t3, (uint8_t)in->opsize, 0));
+	emit_lea(&t->c, t->long_mode, t1, hm_bi(t1, t3, (uint8_t)in->opsize, 0)); /* not cut to the address size */
 	lin.base = t3;
-	lin.addrsize = e.addrsize;
+	lin.addrsize = t->long_mode ? 8 : e.addrsize;
 	lin.seg_check = e.seg_check;
 	emit_mov_rr(&t->c, t3, t1);
 	m = tr_access(t, &lin, in->opsize, access_of(in) | ACC_R, t1, t2);
