@@ -238,10 +238,8 @@ static int bounce_prepare(struct vcpu *v, uint64_t gva, unsigned size, unsigned 
 	uint64_t last = gva + size - 1;
 	struct walk w;
 
-	if (mode_long(v->mode) && is_canonical(gva) != is_canonical(last))
+	if (mode_long(v->mode) ? !is_canonical(gva) || !is_canonical(last) : last > UINT32_MAX)
 		return raise_error(v, v->bounce_ss ? EXC_SS : EXC_GP, 0);
-	if (!mode_long(v->mode))
-		last = (uint32_t)last;
 	if (acc & ACC_W) {
 		if (mmu_walk(v, gva, ACC_W | user, &w) < 0 ||
 		    (((gva ^ last) & ~GUEST_PAGE_MASK) && mmu_walk(v, last & ~GUEST_PAGE_MASK, ACC_W | user, &w) < 0))

@@ -135,6 +135,7 @@ static int is_outside(const ZydisDecodedInstruction *in)
 	case ZYDIS_MNEMONIC_LGS:
 	case ZYDIS_MNEMONIC_RSM:
 	case ZYDIS_MNEMONIC_UD0: /* with or without a ModRM byte, by vendor */
+	case ZYDIS_MNEMONIC_UD1:
 	case ZYDIS_MNEMONIC_SYSCALL:
 	case ZYDIS_MNEMONIC_SYSENTER:
 	case ZYDIS_MNEMONIC_SYSRET: /* AMD and Intel differ in their mode checks */

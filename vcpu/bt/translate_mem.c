@@ -318,7 +318,7 @@ void tr_bt_insn(struct tr *t, const struct insn *in)
 {
 	uint16_t avoid = needed(in);
 	unsigned bits = in->opsize * 8u;
-	struct ea e = tr_ea(t, in), lin = {.kind = EA_REG, .index = R_NONE, .scale = 1, .seg = R_NONE, .addrsize = 8};
+	struct ea e = tr_ea(t, in), lin = {.kind = EA_REG, .index = R_NONE, .scale = 1, .addrsize = 8};
 	uint8_t t1, t2, t3;
 	struct hmem m;
 
@@ -332,10 +332,12 @@ void tr_bt_insn(struct tr *t, const struct insn *in)
 	else
 		emit_rm_reg(&t->c, 1, in->opsize == 4 ? 0x63 : 0x0fbf, t3, in->reg); /* movsxd, movsx */
 	emit_shift_imm(&t->c, 1, SH_SAR, t3, in->opsize == 8 ? 6 : in->opsize == 4 ? 5 : 4);
+	lin.seg = e.seg; /* comes last: the offset counts within the segment */
+	e.seg = R_NONE;
 	tr_form_ea(t, &e, t1, 0);
-	emit_lea(&t->c, t->long_mode, t1, hm_bi(t1, t3, (uint8_t)in->opsize, 0)); /* not cut to the address size */
+	emit_lea(&t->c, e.addrsize == 8, t1, hm_bi(t1, t3, (uint8_t)in->opsize, 0));
 	lin.base = t3;
-	lin.addrsize = t->long_mode ? 8 : e.addrsize;
+	lin.addrsize = e.addrsize;
 	lin.seg_check = e.seg_check;
 	emit_mov_rr(&t->c, t3, t1);
 	m = tr_access(t, &lin, in->opsize, access_of(in) | ACC_R, t1, t2);
