@@ -409,6 +409,10 @@ static void sys_details(struct insn *in, const ZydisDecodedInstruction *z, const
 		break;
 	case SYS_INS:
 	case SYS_OUTS: in->opsize = in->opcode & 1 ? (z->operand_width == 16 ? 2 : 4) : 1; break;
+	case SYS_RDFSBASE:
+	case SYS_RDGSBASE:
+	case SYS_WRFSBASE:
+	case SYS_WRGSBASE: in->opsize = in->rex_w ? 8 : 4; break; /* 66h does not count */
 	case SYS_PUSH_SEG:
 	case SYS_POP_SEG:
 	case SYS_MOV_TO_SEG: in->reg = seg_of(op[0].reg.value); break; /* REX.R does not count */
