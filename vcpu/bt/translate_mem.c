@@ -236,7 +236,12 @@ void tr_cold_mem(struct tr *t, const struct cold *k)
 	uint8_t *rel;
 
 	if (k->size > 1) {
-		tr_form_ea(t, &k->ea, k->t1, k->size - 1);
+		if (k->ea.addrsize == 8) {
+			tr_form_ea(t, &k->ea, k->t1, k->size - 1);
+		} else { /* must not wrap: a page 4 GiB away has the same index */
+			tr_form_ea(t, &k->ea, k->t1, 0);
+			emit_lea(&t->c, 1, k->t1, hm_base(k->t1, k->size - 1));
+		}
 		emit_alu_imm(&t->c, 1, ALU_AND, k->t1, -4096);
 		emit_rm_mem(&t->c, 1, 0x3b, k->t1, hm_gs_index(tag_offset(t, k->acc), k->t2, 8));
 		rel = emit_jcc(&t->c, CC_E);
