@@ -1,0 +1,161 @@
+/*
+ * Fuzz target: messages.  The same bytes are given to the reader of every kind of message.
+ *
+ * Property: what a reader lets through packs again, and the packed message reads back as the same.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "common/ipc.h"
+#include "proto/pack.h"
+#include "proto/shm.h"
+#include "tests/fuzz/fuzz.h"
+
+#define KINDS(X)                          \
+	X(hello, msg_hello)               \
+	X(sealed, msg_sealed)             \
+	X(failed, msg_failed)             \
+	X(mem_config, msg_mem_config)     \
+	X(mem_region, msg_mem_region)     \
+	X(mem_stats, msg_mem_stats)       \
+	X(vcpu_config, msg_vcpu_config)   \
+	X(vcpu_running, msg_vcpu_running) \
+	X(vcpu_exit, msg_vcpu_exit)       \
+	X(vcpu_command, msg_vcpu_command) \
+	X(vcpu_state, msg_vcpu_state)     \
+	X(vcpu_stats, msg_counters)       \
+	X(request, msg_request_head)      \
+	X(reply, msg_reply)               \
+	X(status_reply, msg_status)       \
+	X(stats_reply, msg_counters)
+
+static uint8_t wire[IPC_MAX_DATA];
+
+#define X(fn, type)                                                \
+	static void try_##fn(const uint8_t *data, size_t len)      \
+	{                                                          \
+		static struct type m, again;                       \
+		int n = unpack_##fn(data, len, &m);                \
+                                                                   \
+		FUZZ_CHECK(n == 0 || n == -EPROTO);                \
+		if (n)                                             \
+			return;                                    \
+		n = pack_##fn(&m, wire, sizeof wire);              \
+		FUZZ_CHECK(n >= 0 && (size_t)n <= sizeof wire);    \
+		FUZZ_CHECK(!unpack_##fn(wire, (size_t)n, &again)); \
+		FUZZ_CHECK(!memcmp(&m, &again, sizeof m));         \
+	}
+KINDS(X)
+#undef X
+
+static void try_text(const uint8_t *data, size_t len)
+{
+	char s[256];
+
+	if (len >= sizeof s)
+		len = sizeof s - 1;
+	memcpy(s, data, len);
+	s[len] = 0;
+	pack_clean(s);
+	for (const char *p = s; *p; p++)
+		FUZZ_CHECK((unsigned char)*p >= ' ' && *p != 0x7f);
+	if (len >= 2)
+		pack_type_name((uint16_t)(data[0] | data[1] << 8));
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
+{
+#define X(fn, type) try_##fn(data, len);
+	KINDS(X)
+#undef X
+	try_text(data, len);
+	return 0;
+}
+
+/* ---- seeds: a message of each kind ---- */
+static void fill_counters(struct msg_counters *m, uint32_t n)
+{
+	m->n = n;
+	for (uint32_t i = 0; i < n; i++) {
+		snprintf(m->c[i].name, sizeof m->c[i].name, "counter-%u", i);
+		m->c[i].value = 1ull << (i % 64);
+	}
+}
+
+static int seed_vcpu_config(uint8_t *buf, uint32_t nfds)
+{
+	static struct msg_vcpu_config m;
+
+	m = (struct msg_vcpu_config){.name = "vm1",
+				     .ram_size = 64 << 20,
+				     .cpus = 1,
+				     .cmdline = "console=ttyS0 quiet",
+				     .debug_exit = true,
+				     .reboot = true,
+				     .trace = 5,
+				     .nfds = nfds};
+	for (uint32_t i = 0; i < nfds; i++)
+		m.fds[i] = (enum msg_fd)(FD_RAM + i);
+	return pack_vcpu_config(&m, buf, FUZZ_MAX_LEN);
+}
+
+static int seed_status(uint8_t *buf, uint32_t nprocs)
+{
+	static struct msg_status m;
+
+	m = (struct msg_status){.name = "vm1",
+				.state = "running",
+				.console = "/dev/pts/3",
+				.ram_size = 64 << 20,
+				.uptime_ms = 123456,
+				.cpus = 1,
+				.boots = 1,
+				.strict = true,
+				.nprocs = nprocs};
+	for (uint32_t i = 0; i < nprocs; i++) {
+		snprintf(m.proc[i].name, sizeof m.proc[i].name, "hvx-%u", i);
+		m.proc[i].pid = 1000 + i;
+		m.proc[i].layers = 3;
+	}
+	return pack_status_reply(&m, buf, FUZZ_MAX_LEN);
+}
+
+static int seed_counters(uint8_t *buf, uint32_t n)
+{
+	static struct msg_counters m;
+
+	memset(&m, 0, sizeof m);
+	fill_counters(&m, n);
+	return pack_vcpu_stats(&m, buf, FUZZ_MAX_LEN);
+}
+
+#define SEED(fn, type, ...) pack_##fn(&(struct type){__VA_ARGS__}, buf, FUZZ_MAX_LEN)
+
+size_t fuzz_seed(unsigned i, uint8_t *buf)
+{
+	int n = -1;
+
+	switch (i) {
+	case 0: n = SEED(hello, msg_hello, 1, ROLE_VCPU, "0.1"); break;
+	case 1: n = SEED(sealed, msg_sealed, 3, "landlock"); break;
+	case 2: n = SEED(failed, msg_failed, 4, "kernel: the file is empty"); break;
+	case 3: n = SEED(mem_config, msg_mem_config, 512 << 20); break;
+	case 4: n = SEED(mem_region, msg_mem_region, 64 << 20, shm_layout(64 << 20).total); break;
+	case 5: n = SEED(mem_stats, msg_mem_stats, 131072, 1000, 4096000); break;
+	case 6: n = seed_vcpu_config(buf, FD_COUNT - FD_RAM); break;
+	case 7: n = seed_vcpu_config(buf, 3); break;
+	case 8: n = SEED(vcpu_running, msg_vcpu_running, 1); break;
+	case 9: n = SEED(vcpu_exit, msg_vcpu_exit, EXIT_DEBUG, 42); break;
+	case 10: n = SEED(vcpu_command, msg_vcpu_command, OP_RESUME); break;
+	case 11: n = SEED(vcpu_state, msg_vcpu_state, true); break;
+	case 12: n = seed_counters(buf, 5); break;
+	case 13: n = seed_counters(buf, MSG_COUNTERS_MAX); break;
+	case 14: n = SEED(request, msg_request_head, 1, REQ_STOP); break;
+	case 15: n = SEED(reply, msg_reply, 1, "no such VM"); break;
+	case 16: n = seed_status(buf, 2); break;
+	case 17: n = seed_status(buf, MSG_PROCS_MAX); break;
+	default: return 0;
+	}
+	FUZZ_CHECK(n > 0);
+	return (size_t)n;
+}
