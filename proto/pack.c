@@ -267,15 +267,25 @@ static bool fds_ok(const Hvx__VcpuConfig *w, struct msg_vcpu_config *m)
 	return (seen & need) == need;
 }
 
+/* An absent one has no data at all; @dst is zeroed. */
+static bool copy_cmdline(char *dst, size_t room, const ProtobufCBinaryData *src)
+{
+	if (!src->len)
+		return true;
+	if (src->len >= room || memchr(src->data, 0, src->len))
+		return false;
+	memcpy(dst, src->data, src->len);
+	return true;
+}
+
 int unpack_vcpu_config(const uint8_t *buf, size_t len, struct msg_vcpu_config *m)
 {
 	UNPACK_BEGIN(VcpuConfig, vcpu_config);
 	UNPACK_NEED(ram_size_ok(w->ram_size));
 	UNPACK_NEED(w->cpus >= 1 && w->cpus <= 64);
 	UNPACK_NEED(copy_text(m->name, sizeof m->name, w->name));
-	UNPACK_NEED(w->cmdline.len < sizeof m->cmdline && !memchr(w->cmdline.data, 0, w->cmdline.len));
+	UNPACK_NEED(copy_cmdline(m->cmdline, sizeof m->cmdline, &w->cmdline));
 	UNPACK_NEED(fds_ok(w, m));
-	memcpy(m->cmdline, w->cmdline.data, w->cmdline.len);
 	m->ram_size = w->ram_size;
 	m->cpus = w->cpus;
 	m->debug_exit = w->debug_exit;
