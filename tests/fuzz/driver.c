@@ -34,8 +34,19 @@ static uint64_t seed = 1, runs = 20000, done;
 static unsigned max_time;
 static char crash_name[256];
 
-/* The compiler's run-time calls this before it ends a program that did something wrong. */
-void __sanitizer_set_death_callback(void (*callback)(void)) __attribute__((weak));
+/* The sanitizers' run-time asks for its options here: a report ends in SIGABRT, which is caught below. */
+const char *__asan_default_options(void);
+const char *__ubsan_default_options(void);
+
+const char *__asan_default_options(void)
+{
+	return "abort_on_error=1";
+}
+
+const char *__ubsan_default_options(void)
+{
+	return "abort_on_error=1:print_stacktrace=1";
+}
 
 /* Async-signal-safe. */
 static void leave_input(void)
@@ -60,15 +71,16 @@ static void on_signal(int sig)
 
 static void catch_crashes(const char *program)
 {
+#ifdef __SANITIZE_ADDRESS__
+	static const int sigs[] = {SIGABRT, SIGALRM}; /* the others are reported by the run-time, which then aborts */
+#else
 	static const int sigs[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGALRM};
+#endif
 	const char *name = strrchr(program, '/');
 
 	snprintf(crash_name, sizeof crash_name, "crash-%s", name ? name + 1 : program);
-	if (__sanitizer_set_death_callback)
-		__sanitizer_set_death_callback(leave_input);
 	for (size_t i = 0; i < sizeof sigs / sizeof sigs[0]; i++)
-		if (!__sanitizer_set_death_callback || sigs[i] == SIGABRT || sigs[i] == SIGALRM)
-			signal(sigs[i], on_signal);
+		signal(sigs[i], on_signal);
 }
 
 static void run_one(void)
