@@ -267,9 +267,9 @@ static bool vex_w_is_gpr(const struct insn *in)
  * W where it is a general register's size.  (SDM 2A 2.3.5) */
 static void clear_ignored(struct insn *in)
 {
-	uint8_t *p2 = &in->raw[in->off_prefix_end + 2];
-
 	if (in->enc == ENC_VEX3) {
+		uint8_t *p2 = &in->raw[in->off_prefix_end + 2];
+
 		*p2 |= 0x40;
 		if (vex_w_is_gpr(in) && in->rex_w) {
 			*p2 &= 0x7f;
