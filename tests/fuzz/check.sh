@@ -4,17 +4,21 @@
 set -eu
 dir=$(dirname "$0")
 build=${FUZZ_BUILD:-tests/fuzz}
+found=$(mktemp -d) # libFuzzer puts what it finds interesting in the first directory it is given
+trap 'rm -rf "$found"' EXIT
 for t in pack boot config decode; do
-	corpus=
-	if [ -d "$dir/corpus/$t" ]; then corpus=$dir/corpus/$t; fi
 	case $t in
 	boot) runs=10000 ;;
 	decode) runs=30000 ;;
 	*) runs=100000 ;;
 	esac
 	if [ -n "${FUZZ_SECONDS:-}" ]; then
-		"$build/fuzz_$t" -seed="$(date +%s)" -max_total_time="$FUZZ_SECONDS" $corpus
+		how="-seed=$(date +%s) -max_total_time=$FUZZ_SECONDS"
 	else
-		"$build/fuzz_$t" -seed=1 -runs=$runs $corpus
+		how="-seed=1 -runs=$runs"
 	fi
+	mkdir "$found/$t"
+	set -- "$found/$t"
+	if [ -d "$dir/corpus/$t" ]; then set -- "$@" "$dir/corpus/$t"; fi
+	"$build/fuzz_$t" $how -max_len=16384 "$@"
 done

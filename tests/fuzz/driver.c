@@ -2,7 +2,7 @@
  * Runs a fuzz target without libFuzzer: every seed and every given file, then mutations of them.
  * Understands the options of libFuzzer that check.sh and make soak-fuzz use:
  *
- *   PROGRAM [-seed=N] [-runs=N] [-max_total_time=SECONDS] [FILE | DIRECTORY ...]
+ *   PROGRAM [-seed=N] [-runs=N] [-max_total_time=SECONDS] [-max_len=N] [FILE | DIRECTORY ...]
  *
  * With files only and -runs=0 it repeats them.  An input that kills the program is left in crash-NAME.
  *
@@ -32,6 +32,7 @@ static struct {
 static unsigned n_pool;
 static uint64_t seed = 1, runs = 20000, done;
 static unsigned max_time;
+static size_t max_len = FUZZ_MAX_LEN;
 static char crash_name[256];
 
 /* The sanitizers' run-time asks for its options here: a report ends in SIGABRT, which is caught below. */
@@ -177,8 +178,11 @@ static void options(int argc, char **argv)
 			runs_given = true;
 		} else if (number(argv[i], "-max_total_time=", &v)) {
 			max_time = (unsigned)v;
+		} else if (number(argv[i], "-max_len=", &v) && v >= 1 && v <= FUZZ_MAX_LEN) {
+			max_len = v;
 		} else {
-			fprintf(stderr, "usage: %s [-seed=N] [-runs=N] [-max_total_time=S] [FILE | DIRECTORY ...]\n",
+			fprintf(stderr,
+				"usage: %s [-seed=N] [-runs=N] [-max_total_time=S] [-max_len=N] [FILE | DIRECTORY ...]\n",
 				argv[0]);
 			exit(2);
 		}
@@ -203,7 +207,9 @@ static void run_mutations(void)
 			depth--;
 		}
 		other = below(&r, n_pool);
-		now.len = mutate(&r, now.buf, now.len, FUZZ_MAX_LEN, pool[other].buf, pool[other].len);
+		if (now.len > max_len)
+			now.len = max_len;
+		now.len = mutate(&r, now.buf, now.len, max_len, pool[other].buf, pool[other].len);
 		run_one();
 	}
 }

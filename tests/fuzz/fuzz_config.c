@@ -92,8 +92,8 @@ size_t fuzz_seed(unsigned i, uint8_t *buf)
 	static const char *const seeds[] = {
 		"0# a guest\nname = vm1\nmemory = 512M\ncpus = 1\nkernel = /boot/vmlinuz\n",
 		"0initrd=/boot/initrd.img\r\nappend = console=ttyS0 quiet \nconsole = file:/var/log/vm.log\nsandbox = best\n",
-		"0trace = exec,irq,mmio,mmu,exc,sys,pio\ntrace-file = /tmp/t\nno-reboot = yes\ndebug-exit = no\n"
-		"debugcon = stderr\npidfile = /run/x.pid\nlog = /tmp/l\ntrace = all",
+		"0trace = exec,irq,mmio,mmu,exc,sys,pio\ntrace-file = /tmp/t\nno-reboot = yes\ndebug-exit = no\ntrace = all",
+		"0debugcon = stderr\npidfile = /run/x.pid\nlog = /tmp/l",
 		"0memory = 1G\nmemory=1048576K\nconsole = pty\nconsole = stdio\nsandbox = strict\ndebug-exit = yes\n",
 		"0\n\n\t # x\n = \nname\n",
 		"1run\n--name=vm1\n--memory=64M\n--cpus=1\n--kernel=/boot/vmlinuz\n--initrd=/x\n--append=console=ttyS0\n",
