@@ -1,0 +1,211 @@
+/*
+ * Links and branch cells.  Invariant under test: what a jump or cell holds is
+ * either its stub or the entry of the live block that exit.target names.
+ */
+#include <CUnit/CUnit.h>
+#include <string.h>
+
+#include "btvm.h"
+#include "vcpu/mmu/mmu.h"
+
+#define FAR (BTVM_CODE + 0x2000) /* where "e9 fb 1e 00 00" at +0x100 goes */
+
+/* Where an exit leads now, as an offset into code memory. */
+static uint32_t leads_to(const struct vcpu *v, const struct bexit *e)
+{
+	int32_t rel;
+
+	if (e->cell != BT_NONE)
+		return (uint32_t)(v->cells[e->cell] - (uint64_t)(uintptr_t)v->bt->rx);
+	memcpy(&rel, v->bt->rw + e->rel_off, 4);
+	return e->rel_off + 4 + (uint32_t)rel;
+}
+
+static bool at_stub(const struct vcpu *v, const struct bexit *e)
+{
+	return leads_to(v, e) == e->stub_off;
+}
+
+static bool at_block(const struct vcpu *v, const struct bexit *e, uint32_t b)
+{
+	const struct block *k = &v->bt->blocks[b];
+
+	return leads_to(v, e) == (e->fl == FLS_SLOT ? k->host_b : k->host);
+}
+
+/* Block @a jumps (near: within the page) to block @b. */
+static struct bexit *pair(struct vcpu *v, bool near, uint32_t *a, uint32_t *b)
+{
+	*b = btvm_translate(v, near ? BTVM_CODE + 0x180 : FAR, v->mode, "f4"); /* first: a looks ahead at it */
+	*a = btvm_translate(v, BTVM_CODE + 0x100, v->mode, near ? "eb 7e" : "e9 fb 1e 00 00");
+	CU_ASSERT_FATAL(*a != BT_NONE && *b != BT_NONE);
+	CU_ASSERT_EQUAL_FATAL(v->bt->blocks[*a].n_exits, 1);
+	return &v->bt->exits[v->bt->blocks[*a].exit];
+}
+
+static void test_near(void)
+{
+	struct vcpu *v = btvm_reset();
+	uint32_t a, b;
+	struct bexit *e = pair(v, true, &a, &b);
+	uint32_t x = (uint32_t)(e - v->bt->exits);
+
+	CU_ASSERT(e->cell == BT_NONE && e->rel_off != BT_NONE);
+	CU_ASSERT(at_stub(v, e));
+	link_exit(v, x, b, false);
+	CU_ASSERT(at_block(v, e, b));
+	CU_ASSERT_EQUAL(e->target, b);
+	CU_ASSERT_EQUAL(v->bt->blocks[b].in_links, x);
+	link_exit(v, x, b, false); /* twice is once */
+	CU_ASSERT_EQUAL(v->bt->blocks[b].in_links, x);
+	CU_ASSERT_EQUAL(e->next_in, BT_NONE);
+	unlink_exit(v, x);
+	CU_ASSERT(at_stub(v, e));
+	CU_ASSERT_EQUAL(e->target, BT_NONE);
+	CU_ASSERT_EQUAL(v->bt->blocks[b].in_links, BT_NONE);
+}
+
+static void test_invalidate(void)
+{
+	struct vcpu *v = btvm_reset();
+	uint32_t a, b, c;
+	struct bexit *e = pair(v, true, &a, &b), *e2;
+
+	c = btvm_translate(v, BTVM_CODE + 0x200, v->mode, "e9 7b ff ff ff"); /* to b as well */
+	e2 = &v->bt->exits[v->bt->blocks[c].exit];
+	link_exit(v, (uint32_t)(e - v->bt->exits), b, false);
+	link_exit(v, (uint32_t)(e2 - v->bt->exits), b, false);
+	CU_ASSERT(at_block(v, e2, b));
+	block_invalidate(v, a); /* its own exit leaves b's list, the other stays */
+	CU_ASSERT(at_stub(v, e) && at_block(v, e2, b));
+	CU_ASSERT_EQUAL(v->bt->blocks[b].in_links, (uint32_t)(e2 - v->bt->exits));
+	block_invalidate(v, b);
+	CU_ASSERT(at_stub(v, e2));
+	CU_ASSERT_EQUAL(e2->target, BT_NONE);
+	link_exit(v, (uint32_t)(e - v->bt->exits), c, false); /* a dead block's exits stay as they are */
+	CU_ASSERT(at_stub(v, e));
+}
+
+static void test_refused(void)
+{
+	struct vcpu *v = btvm_reset();
+	uint32_t a, b, other, step;
+	struct bexit *e = pair(v, true, &a, &b);
+	uint32_t x = (uint32_t)(e - v->bt->exits);
+
+	other = btvm_translate(v, BTVM_CODE + 0x180, v->mode | MODE_NOFPU, "f4");
+	link_exit(v, x, other, false);
+	CU_ASSERT(at_stub(v, e));
+	step = btvm_translate(v, BTVM_CODE + 0x180, v->mode | MODE_STEP, "f4");
+	link_exit(v, x, step, false);
+	CU_ASSERT(at_stub(v, e));
+	other = btvm_translate(v, FAR, v->mode, "f4"); /* near jumps stay in their page */
+	link_exit(v, x, other, false);
+	CU_ASSERT(at_stub(v, e));
+	CU_ASSERT_EQUAL(e->target, BT_NONE);
+}
+
+static void test_kick(void)
+{
+	struct vcpu *v = btvm_reset();
+	uint32_t a, b;
+	struct bexit *e = pair(v, true, &a, &b);
+	uint32_t x = (uint32_t)(e - v->bt->exits);
+
+	link_exit(v, x, b, false);
+	link_kick(v, a);
+	CU_ASSERT(at_stub(v, e));
+	CU_ASSERT_EQUAL(e->target, b); /* the lists were left alone */
+	link_exit(v, x, b, false);
+	CU_ASSERT(at_block(v, e, b));
+	CU_ASSERT_EQUAL(v->bt->blocks[b].in_links, x);
+	link_kick(v, a);
+	block_invalidate(v, b);
+	CU_ASSERT(at_stub(v, e) && e->target == BT_NONE);
+}
+
+static void test_cells(void)
+{
+	struct vcpu *v = btvm_reset();
+	uint32_t a, b, x;
+	struct bexit *e = pair(v, false, &a, &b);
+
+	x = (uint32_t)(e - v->bt->exits);
+	CU_ASSERT_NOT_EQUAL_FATAL(e->cell, BT_NONE);
+	CU_ASSERT(at_stub(v, e));
+	link_exit(v, x, b, false);
+	CU_ASSERT(at_block(v, e, b) && e->active);
+	cells_reset_user(v);
+	CU_ASSERT(at_stub(v, e) && !e->active);
+	link_exit(v, x, b, true); /* global: an address space switch leaves it */
+	cells_reset_user(v);
+	CU_ASSERT(at_block(v, e, b));
+	tlb_flush_nonglobal(v);
+	CU_ASSERT(at_block(v, e, b));
+	cells_reset_all(v);
+	CU_ASSERT(at_stub(v, e));
+	link_exit(v, x, b, false);
+	tlb_flush_nonglobal(v);
+	CU_ASSERT(at_stub(v, e));
+	link_exit(v, x, b, true);
+	tlb_flush_all(v);
+	CU_ASSERT(at_stub(v, e));
+	CU_ASSERT_EQUAL(v->bt->n_active_user + v->bt->n_active_kern, 0);
+}
+
+/* invlpg of a page that code was fetched through takes the cells with it; of another page it does not. */
+static void test_cells_invlpg(void)
+{
+	struct vcpu *v = btvm_reset();
+	uint32_t a, b;
+	struct bexit *e = pair(v, false, &a, &b);
+	uint64_t gpa;
+
+	link_exit(v, (uint32_t)(e - v->bt->exits), b, false);
+	CU_ASSERT_EQUAL(fetch_gpa(v, FAR, &gpa), 0);
+	tlb_flush_page(v, BTVM_DATA);
+	CU_ASSERT(at_block(v, e, b));
+	tlb_flush_page(v, FAR);
+	CU_ASSERT(at_stub(v, e));
+}
+
+/* Linked blocks really run into each other; a remapped target page is seen after the flush. */
+static void test_run(void)
+{
+	static const uint8_t code[] = {0xb0, 1, 0xe9, 0xf9, 0x1e, 0, 0}, one[] = {0xb3, 1, 0xf4},
+			     two[] = {0xb3, 2, 0xf4};
+	struct vcpu *v = btvm_reset();
+
+	btvm_put(v, BTVM_CODE + 0x100, code, sizeof code); /* mov al, 1; jmp FAR */
+	btvm_put(v, FAR, one, sizeof one);                 /* mov bl, 1; hlt */
+	btvm_put(v, BTVM_DATA, two, sizeof two);
+	for (int i = 0; i < 3; i++) {
+		if (i == 2) {
+			*btvm_pte(FAR) = BTVM_DATA | 7;
+			tlb_flush_page(v, FAR);
+		}
+		v->rip = BTVM_CODE + 0x100;
+		v->regs[R_BX] = 0;
+		CU_ASSERT_EQUAL(vcpu_run_until(v, 0, 20), 1);
+		CU_ASSERT_EQUAL(v->exc_vector, EXC_GP);
+		CU_ASSERT_EQUAL(v->rip, FAR + 2);
+		CU_ASSERT_EQUAL(v->regs[R_AX], 1);
+		CU_ASSERT_EQUAL(v->regs[R_BX], i == 2 ? 2 : 1);
+	}
+	CU_ASSERT(v->stats.links > 0);
+}
+
+CU_ErrorCode suite_link(void);
+CU_ErrorCode suite_link(void)
+{
+	CU_pSuite s = CU_add_suite("link", NULL, NULL);
+
+	CU_add_test(s, "within a page", test_near);
+	CU_add_test(s, "invalidation", test_invalidate);
+	CU_add_test(s, "links that must not be made", test_refused);
+	CU_add_test(s, "kick", test_kick);
+	CU_add_test(s, "cells and flushes", test_cells);
+	CU_add_test(s, "cells and invlpg", test_cells_invlpg);
+	CU_add_test(s, "running over links", test_run);
+	return CU_get_error();
+}

@@ -1,0 +1,236 @@
+/*
+ * Soft TLB: fills, flushes, and the inline check that uses it.
+ * Invariant under test: after the flush the architecture asks for, no entry allows what a fresh walk would not.
+ */
+#include <CUnit/CUnit.h>
+#include <string.h>
+
+#include "btvm.h"
+#include "vcpu/mmu/mmu.h"
+
+#define PG 4096ull
+
+static unsigned at(uint64_t gva)
+{
+	return gva >> 12 & (TLB_SIZE - 1);
+}
+
+static struct soft_tlb *tlb(struct vcpu *v)
+{
+	return &v->tlb[mode_tlb(v->mode)];
+}
+
+static bool has_r(struct vcpu *v, uint64_t gva)
+{
+	return tlb(v)->rtag[at(gva)] == (gva & ~(PG - 1));
+}
+
+static bool has_w(struct vcpu *v, uint64_t gva)
+{
+	return tlb(v)->wtag[at(gva)] == (gva & ~(PG - 1));
+}
+
+static void test_install(void)
+{
+	struct vcpu *v = btvm_reset();
+	uint64_t a = BTVM_DATA + 0x123, *pte = btvm_pte(a), frame = BTVM_DATA / PG;
+
+	v->vm->mem->dirty_bm[frame / 64] = 0;
+	CU_ASSERT_EQUAL(tlb_fill(v, a, 4, ACC_R, 0), 0);
+	CU_ASSERT(has_r(v, a) && !has_w(v, a)); /* D is clear: a store has to come by */
+	CU_ASSERT_EQUAL(*pte & 0x60, 0x20);
+	CU_ASSERT_EQUAL(tlb(v)->radd[at(a)] + a, (uint64_t)(uintptr_t)v->vm->mem->ram + a);
+	CU_ASSERT_EQUAL(tlb_fill(v, a, 4, ACC_W, 0), 0);
+	CU_ASSERT(has_r(v, a) && has_w(v, a));
+	CU_ASSERT_EQUAL(*pte & 0x60, 0x60);
+	CU_ASSERT(v->vm->mem->dirty_bm[frame / 64] >> (frame % 64) & 1);
+	tlb_flush_all(v);
+	CU_ASSERT_EQUAL(tlb_fill(v, a, 4, ACC_R, 0), 0);
+	CU_ASSERT(has_w(v, a)); /* D is set now */
+}
+
+static void test_faults(void)
+{
+	struct vcpu *v = btvm_reset();
+
+	*btvm_pte(BTVM_DATA) &= ~2ull; /* read-only */
+	CU_ASSERT_EQUAL(tlb_fill(v, BTVM_DATA, 4, ACC_R, 0), 0);
+	CU_ASSERT(!has_w(v, BTVM_DATA));
+	CU_ASSERT(tlb_fill(v, BTVM_DATA, 4, ACC_W, 0) < 0);
+	CU_ASSERT(!has_w(v, BTVM_DATA));
+	CU_ASSERT_EQUAL(v->exc_vector, EXC_PF);
+	CU_ASSERT_EQUAL(v->exc_error, 7);
+	CU_ASSERT_EQUAL(v->exc_cr2, BTVM_DATA);
+	v->exc_pending = 0;
+	CU_ASSERT(tlb_fill(v, BTVM_KERN, 4, ACC_R, 0) < 0); /* supervisor's */
+	CU_ASSERT(!has_r(v, BTVM_KERN));
+	CU_ASSERT_EQUAL(v->exc_error, 5);
+}
+
+static void test_flush(void)
+{
+	struct vcpu *v = btvm_reset();
+	uint64_t user = BTVM_DATA, kern = BTVM_KERN + 3 * PG, local = BTVM_KERN + 5 * PG;
+
+	tlb_fill(v, user, 4, ACC_W, 0);
+	btvm_mode(v, 0, 8);
+	*btvm_pte(local) &= ~0x100ull;
+	tlb_fill(v, kern, 4, ACC_W, 0);
+	tlb_fill(v, local, 4, ACC_W, 0);
+	CU_ASSERT(has_w(v, kern) && has_w(v, local));
+	tlb_flush_nonglobal(v);
+	if (mode_tlb(v->mode) == TLB_KERN) /* with SMAP the supervisor's table outlives a switch, but for local pages */
+		CU_ASSERT(has_r(v, kern) && has_w(v, kern));
+	CU_ASSERT(!has_r(v, local) && !has_w(v, local));
+	tlb_flush_all(v);
+	CU_ASSERT(!has_r(v, kern) && !has_w(v, kern));
+	btvm_mode(v, 3, 8);
+	CU_ASSERT(!has_r(v, user) && !has_w(v, user));
+}
+
+static void test_invlpg(void)
+{
+	struct vcpu *v = btvm_reset();
+
+	tlb_fill(v, BTVM_DATA, 4, ACC_W, 0);
+	tlb_fill(v, BTVM_DATA + PG, 4, ACC_W, 0);
+	tlb_flush_page(v, BTVM_DATA + 0xabc);
+	CU_ASSERT(!has_r(v, BTVM_DATA) && !has_w(v, BTVM_DATA));
+	CU_ASSERT(has_r(v, BTVM_DATA + PG) && has_w(v, BTVM_DATA + PG));
+}
+
+/* invlpg anywhere in a large page takes all of it; pages elsewhere may stay. */
+static void test_large(void)
+{
+	static const struct {
+		uint64_t base, last;
+	} page[] = {{BTVM_LARGE, 0x1ff000}, {BTVM_GIGA, 0x7ff000}};
+	struct vcpu *v = btvm_reset();
+
+	for (unsigned k = 0; k < 2; k++) {
+		uint64_t a = page[k].base + 0x3000, z = page[k].base + page[k].last;
+
+		CU_ASSERT_EQUAL(tlb_fill(v, a, 4, ACC_W, 0), 0);
+		CU_ASSERT_EQUAL(tlb_fill(v, z, 4, ACC_R, 0), 0);
+		CU_ASSERT(has_w(v, a) && has_r(v, z));
+		tlb_flush_page(v, page[k].base + 0x7123);
+		CU_ASSERT(!has_r(v, a) && !has_w(v, a) && !has_r(v, z) && !has_w(v, z));
+		CU_ASSERT_EQUAL(tlb_fill(v, a, 4, ACC_R, 0), 0);
+		tlb_flush_nonglobal(v);
+		CU_ASSERT(!has_r(v, a));
+	}
+}
+
+/* More fills than are listed. */
+static void test_many(void)
+{
+	struct vcpu *v = btvm_reset();
+	unsigned left = 0;
+
+	for (uint64_t a = 0; a < BTVM_RAM; a += PG)
+		tlb_fill(v, a, 4, ACC_W, 0);
+	CU_ASSERT(has_w(v, BTVM_RAM - PG));
+	tlb_flush_nonglobal(v);
+	for (unsigned i = 0; i < TLB_SIZE; i++)
+		left += tlb(v)->rtag[i] != TLB_INVALID || tlb(v)->wtag[i] != TLB_INVALID;
+	CU_ASSERT_EQUAL(left, 0);
+}
+
+/* A page that gets code loses its write tags, and gets none while it holds code. */
+static void test_code(void)
+{
+	struct vcpu *v = btvm_reset();
+
+	tlb_fill(v, BTVM_CODE + 0x800, 4, ACC_W, 0);
+	tlb_fill(v, BTVM_LARGE + 0x800, 4, ACC_W, 0); /* the same RAM */
+	CU_ASSERT(has_w(v, BTVM_CODE) && has_w(v, BTVM_LARGE));
+	btvm_translate(v, BTVM_CODE + 0x100, v->mode, "f4");
+	CU_ASSERT(!has_w(v, BTVM_CODE) && !has_w(v, BTVM_LARGE));
+	CU_ASSERT(has_r(v, BTVM_CODE));
+	tlb_fill(v, BTVM_CODE + 0x800, 4, ACC_W, 0);
+	CU_ASSERT(!has_w(v, BTVM_CODE));
+}
+
+/* Runs @hex with rip at BTVM_CODE + 0x100; it ends with hlt. */
+static void run(struct vcpu *v, const char *hex)
+{
+	uint8_t code[64];
+	size_t n = btvm_hex(hex, code, sizeof code);
+
+	btvm_put(v, BTVM_CODE + 0x100, code, n);
+	v->rip = BTVM_CODE + 0x100;
+	CU_ASSERT_EQUAL(vcpu_run_until(v, 0, 50), 1);
+}
+
+/*
+ * mov ecx, [rsi]; mov eax, fs:[ebx]; hlt, where ebx + 3 wraps at 4 GiB: the operand lies in the page 4 GiB above the one that rsi
+ * just brought into the soft TLB, at the same index.
+ */
+static void wrap_case(struct vcpu *v)
+{
+	v->regs[R_SI] = BTVM_DATA + 0x10;
+	v->regs[R_BX] = 0xfffffffe;
+	v->seg[SEG_FS].base = BTVM_DATA + 0x800;
+	vcpu_update_mode(v);
+	run(v, "8b 0e 64 67 8b 03 f4");
+	CU_ASSERT_EQUAL(v->regs[R_CX], 0x11111111);
+}
+
+static void test_wrap(void)
+{
+	struct vcpu *v = btvm_reset();
+	uint32_t below = 0x11111111, above = 0x22222222;
+
+	btvm_put(v, BTVM_DATA + 0x10, &below, 4);
+	btvm_put(v, 0x600000 + 0x7fe, &above, 4);
+	wrap_case(v);
+	CU_ASSERT_EQUAL(v->exc_vector, EXC_PF);
+	CU_ASSERT_EQUAL(v->exc_cr2, 0x100000000 + BTVM_DATA + 0x7fe);
+	*btvm_pte(0x100000000 + BTVM_DATA) = 0x600000 | 7;
+	wrap_case(v);
+	CU_ASSERT_EQUAL(v->exc_vector, EXC_GP); /* hlt */
+	CU_ASSERT_EQUAL(v->regs[R_AX], above);
+}
+
+/* Unaligned within a page, across pages, across into nothing. */
+static void test_unaligned(void)
+{
+	static const uint8_t bytes[] = {1, 2, 3, 4, 5, 6, 7, 8};
+	struct vcpu *v = btvm_reset();
+	uint64_t edge = BTVM_DATA + PG;
+
+	*btvm_pte(edge) = 0x600000 | 7;
+	btvm_put(v, edge - 4, bytes, 4);
+	btvm_put(v, 0x600000, bytes + 4, 4);
+	v->regs[R_SI] = edge - 4;
+	run(v, "48 8b 06 48 89 46 80 f4"); /* mov rax, [rsi]; mov [rsi-128], rax */
+	CU_ASSERT_EQUAL(v->exc_vector, EXC_GP);
+	CU_ASSERT_EQUAL(v->regs[R_AX], 0x0807060504030201);
+	CU_ASSERT_EQUAL(memcmp(v->vm->mem->ram + edge - 132, bytes, 8), 0);
+	CU_ASSERT(v->stats.cross_page > 0);
+	*btvm_pte(edge) = 0;
+	tlb_flush_page(v, edge);
+	v->regs[R_AX] = ~0ull;
+	run(v, "48 89 06 f4"); /* nothing of the store happens */
+	CU_ASSERT_EQUAL(v->exc_vector, EXC_PF);
+	CU_ASSERT_EQUAL(v->exc_cr2, edge);
+	CU_ASSERT_EQUAL(v->rip, BTVM_CODE + 0x100);
+	CU_ASSERT_EQUAL(memcmp(v->vm->mem->ram + edge - 4, bytes, 4), 0);
+}
+
+CU_ErrorCode suite_tlb(void);
+CU_ErrorCode suite_tlb(void)
+{
+	CU_pSuite s = CU_add_suite("tlb", NULL, NULL);
+
+	CU_add_test(s, "install", test_install);
+	CU_add_test(s, "faults", test_faults);
+	CU_add_test(s, "flush", test_flush);
+	CU_add_test(s, "invlpg", test_invlpg);
+	CU_add_test(s, "large pages", test_large);
+	CU_add_test(s, "more fills than are listed", test_many);
+	CU_add_test(s, "pages with code", test_code);
+	CU_add_test(s, "last byte does not wrap at 4 GiB", test_wrap);
+	CU_add_test(s, "unaligned operands", test_unaligned);
+	return CU_get_error();
+}

@@ -1,0 +1,214 @@
+/*
+ * Golden text of the code emitted for every class of instruction and every mode
+ * that changes it.  Invariant: each enum insn_class occurs in at least one list.
+ */
+#include <CUnit/CUnit.h>
+#include <stdio.h>
+
+#include "btvm.h"
+#include "golden.h"
+#include "vcpu/bt/decode.h"
+
+#define USER64   (MODE_USER | TLB_USER << MODE_TLB_SHIFT)
+#define KERNEL64 (MODE_CPL0 | MODE_SMAP | TLB_KERN << MODE_TLB_SHIFT)
+#define USER_AT  0x400000ull
+#define KERN_AT  0xffffffff81400000ull
+
+/* One or more of each class. */
+static const struct golden_case classes64[] = {
+	{"reg: add", "48 01 d8", 0, false},
+	{"reg: shl cl", "48 d3 e0", 0, false},
+	{"reg: sse", "66 0f fe c1", 0, false},
+	{"reg: vex", "c5 fd fe c1", 0, false},
+	{"reg: cld", "fc", 0, false},
+	{"mem: load", "48 8b 43 10", 0, false},
+	{"mem: load, base and index", "8b 44 8b 10", 0, false},
+	{"mem: store", "48 89 43 10", 0, false},
+	{"mem: store byte", "88 03", 0, false},
+	{"mem: store imm", "c7 43 04 78 56 34 12", 0, false},
+	{"mem: high byte", "88 23", 0, false},
+	{"mem: read, modify, write", "48 01 03", 0, false},
+	{"mem: lock", "f0 48 0f c1 03", 0, false},
+	{"mem: cmpxchg", "f0 0f b1 13", 0, false},
+	{"mem: rip-relative", "48 8b 05 00 10 00 00", 0, false},
+	{"mem: absolute", "8b 04 25 00 00 50 00", 0, false},
+	{"mem: moffs64", "48 a1 88 77 66 55 44 33 22 11", 0, false},
+	{"mem: fs", "64 48 8b 04 25 28 00 00 00", 0, false},
+	{"mem: fs, 32-bit address", "64 67 8b 43 10", 0, false},
+	{"mem: sse load", "0f 28 03", 0, false},
+	{"mem: avx store", "c5 fe 7f 03", 0, false},
+	{"mem: x87", "d9 03", 0, false},
+	{"lea", "48 8d 44 8b 10", 0, false},
+	{"lea: rip-relative", "48 8d 05 00 10 00 00", 0, false},
+	{"lea: 16-bit register", "66 8d 43 10", 0, false},
+	{"nop", "0f 1f 44 00 00", 0, false},
+	{"push", "53", 0, false},
+	{"push: imm", "6a 05", 0, false},
+	{"push: mem", "ff 73 08", 0, false},
+	{"pop", "5b", 0, false},
+	{"pop: mem", "8f 43 08", 0, false},
+	{"leave", "c9", 0, false},
+	{"jcc", "74 10", 0, false},
+	{"jcc: other page", "0f 84 00 20 00 00", 0, false},
+	{"loop", "e2 10", 0, false},
+	{"jrcxz", "e3 10", 0, false},
+	{"jmp", "eb 10", 0, false},
+	{"jmp: other page", "e9 00 20 00 00", 0, false},
+	{"call", "e8 10 00 00 00", 0, false},
+	{"call: other page", "e8 00 20 00 00", 0, false},
+	{"jmp: register", "ff e0", 0, false},
+	{"jmp: mem", "ff 24 c3", 0, false},
+	{"call: register", "ff d0", 0, false},
+	{"ret", "c3", 0, false},
+	{"ret: imm", "c2 10 00", 0, false},
+	{"string: rep movsb", "f3 a4", 0, false},
+	{"string: stosq", "48 ab", 0, false},
+	{"bt: memory, register", "48 0f ab 03", 0, false},
+	{"bt: 16 bits", "66 0f a3 03", 0, false},
+	{"xlat", "d7", 0, false},
+	{"maskmovdqu", "66 0f f7 c1", 0, false},
+	{"gather", "c4 e2 6d 90 04 8b", 0, false},
+	{"sys: cpuid", "0f a2", 0, false},
+	{"sys: syscall", "0f 05", 0, false},
+	{"sys: ud2", "0f 0b", 0, false},
+	{"falls across the page", "90 48 01 d8", 0xffc, false},
+	{"runs into the next page", "48 01 d8", 0xffe, false},
+};
+
+static const struct golden_case kernel64[] = {
+	{"load", "48 8b 43 10", 0, false},
+	{"store", "48 89 43 10", 0, false},
+	{"rip-relative", "48 8b 05 00 10 00 00", 0, false},
+	{"gs", "65 48 8b 04 25 28 00 00 00", 0, false},
+	{"push", "53", 0, false},
+	{"call", "e8 10 00 00 00", 0, false},
+	{"call: other page", "e8 00 20 00 00", 0, false},
+	{"jmp: register", "ff e0", 0, false},
+	{"ret", "c3", 0, false},
+	{"cli", "fa", 0, false},
+	{"sti", "fb", 0, false},
+	{"stac", "0f 01 cb", 0, false},
+	{"clac", "0f 01 ca", 0, false},
+	{"swapgs", "0f 01 f8", 0, false},
+	{"rdtsc", "0f 31", 0, false},
+	{"pushf", "9c", 0, false},
+	{"popf", "9d", 0, false},
+	{"iretq", "48 cf", 0, false},
+	{"mov cr3", "0f 22 d8", 0, false},
+	{"wrmsr", "0f 30", 0, false},
+	{"invlpg", "0f 01 3b", 0, false},
+	{"hlt", "f4", 0, false},
+};
+
+static const struct golden_case compat32[] = {
+	{"load", "8b 43 10", 0, false},
+	{"store, base and index", "89 44 8b 10", 0, false},
+	{"gs", "65 a1 14 00 00 00", 0, false},
+	{"16-bit address", "67 8b 07", 0, false},
+	{"absolute", "a1 00 00 50 00", 0, false},
+	{"inc: one byte", "40", 0, false},
+	{"push", "53", 0, false},
+	{"pop", "5b", 0, false},
+	{"call", "e8 10 00 00 00", 0, false},
+	{"ret", "c3", 0, false},
+	{"jmp: mem", "ff 24 83", 0, false},
+	{"pusha", "60", 0, false},
+	{"int 80h", "cd 80", 0, false},
+};
+
+static const struct golden_case slow64[] = {
+	{"load", "48 8b 43 10", 0, false},
+	{"store, fs", "64 48 89 43 10", 0, false},
+	{"push", "53", 0, false},
+	{"ret", "c3", 0, false},
+};
+
+static const struct golden_case slow32[] = {
+	{"load through ss", "8b 45 10", 0, false},
+	{"store through es", "26 89 03", 0, false},
+	{"push", "53", 0, false},
+};
+
+static const struct golden_case step[] = {
+	{"add", "48 01 d8", 0, false},        {"load", "48 8b 43 10", 0, false}, {"jcc", "74 10", 0, false},
+	{"call", "e8 10 00 00 00", 0, false}, {"ret", "c3", 0, false},
+};
+
+static const struct golden_case bounce[] = {
+	{"load", "48 8b 43 10", 0, false}, {"store", "48 89 43 10", 0, false},      {"push: mem", "ff 73 08", 0, false},
+	{"bt", "48 0f ab 03", 0, false},   {"maskmovdqu", "66 0f f7 c1", 0, false},
+};
+
+static const struct golden_case bounce_stack[] = {
+	{"push", "53", 0, false},
+	{"push: mem", "ff 73 08", 0, false},
+	{"ret", "c3", 0, false},
+};
+
+/* Flags alive over what clobbers them, and who saves and restores them. */
+static const struct golden_case flags[] = {
+	{"load after cmp, read later", "39 d8 8b 03 74 10", 0, true},
+	{"load, flags live after", "8b 03", 0, true},
+	{"adc after load", "8b 03 11 d8", 0, true},
+	{"inc keeps cf", "8b 03 ff c0", 0, true},
+	{"shl cl may keep them", "8b 03 d3 e2", 0, true},
+	{"two loads save once", "8b 03 8b 53 08", 0, true},
+	{"jcc twice", "74 10", 0, true},
+	{"setcc to memory", "0f 94 03", 0, true},
+};
+
+/* What neighbours share: scratch registers, checks, the flags' slot. */
+static const struct golden_case sequences[] = {
+	{"function entry", "55 48 89 e5 41 57 41 56 53 48 83 ec 18", 0, false},
+	{"function exit", "48 83 c4 18 5b 41 5e 41 5f 5d c3", 0, false},
+	{"copy", "48 8b 06 48 89 07 48 8b 46 08 48 89 47 08", 0, false},
+	{"loop over memory", "8b 04 8b 01 c2 48 ff c1 48 39 f1 75 f3", 0, false},
+	{"test and branch on memory", "48 85 ff 74 10", 0, false},
+	{"compare with memory and branch", "48 3b 07 77 10", 0, false},
+	{"call with arguments on the stack", "50 51 52 e8 20 00 00 00", 0, false},
+};
+
+static const struct golden_case no_bmi2[] = {
+	{"load", "48 8b 43 10", 0, false},
+	{"store", "48 89 43 10", 0, false},
+	{"ret", "c3", 0, false},
+};
+
+#define GROUP(n, m, at, nobmi)                                        \
+	{                                                             \
+#n, (m), (at), (nobmi), n, sizeof(n) / sizeof((n)[0]) \
+	}
+static const struct golden_group groups[] = {
+	GROUP(classes64, USER64, USER_AT, false),
+	GROUP(kernel64, KERNEL64, KERN_AT, false),
+	GROUP(compat32, USER64 | MODE_CS32, USER_AT, false),
+	GROUP(slow64, USER64 | MODE_SLOWMEM, USER_AT, false),
+	GROUP(slow32, KERNEL64 | MODE_CS32 | MODE_SLOWMEM, USER_AT, false),
+	GROUP(step, USER64 | MODE_STEP, USER_AT, false),
+	GROUP(bounce, USER64 | MODE_STEP | MODE_BOUNCE, USER_AT, false),
+	GROUP(bounce_stack, USER64 | MODE_STEP | MODE_BOUNCE_STACK, USER_AT, false),
+	GROUP(flags, USER64, USER_AT, false),
+	GROUP(sequences, USER64, USER_AT, false),
+	GROUP(no_bmi2, USER64, USER_AT, true),
+};
+
+static void test_golden(void)
+{
+	uint32_t met = 0;
+
+	for (unsigned i = 0; i < sizeof groups / sizeof groups[0]; i++)
+		CU_ASSERT(golden_check(&groups[i], &met));
+	for (unsigned cls = CLS_REG; cls <= CLS_SYS; cls++)
+		if (!(met >> cls & 1)) {
+			fprintf(stderr, "no golden text for class %u\n", cls);
+			CU_FAIL("class without golden text");
+		}
+}
+
+CU_ErrorCode suite_translate(void);
+CU_ErrorCode suite_translate(void)
+{
+	CU_pSuite s = CU_add_suite("translate", NULL, NULL);
+
+	return s && CU_add_test(s, "golden text of emitted code", test_golden) ? CUE_SUCCESS : CU_get_error();
+}
