@@ -6,9 +6,9 @@ dir=$(dirname "$0")
 build=${FUZZ_BUILD:-tests/fuzz}
 found=$(mktemp -d) # libFuzzer puts what it finds interesting in the first directory it is given
 trap 'rm -rf "$found"' EXIT
-for t in pack boot config decode; do
+for t in pack boot config decode translate; do
 	case $t in
-	boot) runs=10000 ;;
+	boot | translate) runs=10000 ;;
 	decode) runs=30000 ;;
 	*) runs=100000 ;;
 	esac
