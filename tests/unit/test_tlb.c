@@ -176,11 +176,12 @@ static void wrap_case(struct vcpu *v)
 	CU_ASSERT_EQUAL(v->regs[R_CX], 0x11111111);
 }
 
-static void test_wrap(void)
+static void check_wrap(bool bmi2)
 {
 	struct vcpu *v = btvm_reset();
 	uint32_t below = 0x11111111, above = 0x22222222;
 
+	v->bt->have_bmi2 = bmi2;
 	btvm_put(v, BTVM_DATA + 0x10, &below, 4);
 	btvm_put(v, 0x600000 + 0x7fe, &above, 4);
 	wrap_case(v);
@@ -190,6 +191,13 @@ static void test_wrap(void)
 	wrap_case(v);
 	CU_ASSERT_EQUAL(v->exc_vector, EXC_GP); /* hlt */
 	CU_ASSERT_EQUAL(v->regs[R_AX], above);
+}
+
+static void test_wrap(void)
+{
+	check_wrap(false);
+	if (btvm_reset()->bt->have_bmi2)
+		check_wrap(true);
 }
 
 /* Unaligned within a page, across pages, across into nothing. */
