@@ -295,7 +295,7 @@ int config_load(struct config *c, const char *path, char *err, size_t len)
 {
 	char text[FILE_MAX + 1];
 	size_t n = 0;
-	ssize_t m;
+	ssize_t m = 0;
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 
 	if (fd < 0) {
@@ -305,7 +305,13 @@ int config_load(struct config *c, const char *path, char *err, size_t len)
 	}
 	while (n < sizeof text && (m = read(fd, text + n, sizeof text - n)) > 0)
 		n += (size_t)m;
+	if (m < 0) {
+		m = -errno;
+		snprintf(err, len, "%.500s: %s", path, strerror(errno));
+	}
 	close(fd);
+	if (m < 0)
+		return (int)m;
 	return config_parse(c, text, n, path, err, len);
 }
 
