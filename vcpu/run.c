@@ -74,7 +74,8 @@ int vcpu_thread_init(struct vcpu *v)
 
 void vcpu_arm(struct vcpu *v, uint64_t deadline_ns)
 {
-	struct itimerspec its = {.it_value = {0, 0}};
+	/* goes on every 10 ms until the platform's timers have been looked at: a lost kick costs time, never a hang */
+	struct itimerspec its = {.it_value = {0, 0}, .it_interval = {0, 10000000}};
 
 	if (!v->has_timer)
 		return;
@@ -187,7 +188,8 @@ static bool handle_events(struct vcpu *v)
 		atomic_fetch_and(&v->pending, ~PEND_FLUSH);
 	if (p & PEND_TIMER) {
 		atomic_fetch_and(&v->pending, ~PEND_TIMER);
-		platform_run_timers(v->vm->plat, now_ns());
+		if (platform_run_timers(v->vm->plat, now_ns()) == UINT64_MAX)
+			vcpu_arm(v, UINT64_MAX); /* no repetition; any other deadline has been armed by now */
 		p = atomic_load(&v->pending);
 	}
 	if (v->exc_pending) {

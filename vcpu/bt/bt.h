@@ -68,6 +68,7 @@ struct bexit {
 	uint32_t stub_off;
 	uint32_t cell;
 	int32_t gdelta;     /* target gva - block start gva */
+	uint32_t mode;      /* of the target: the block's own but after stac and clac */
 	uint8_t fl;         /* enum fl_state at the exit */
 	uint8_t active;     /* cell is in the active list */
 };

@@ -19,6 +19,7 @@ enum insn_class {
 	CLS_MASKMOV,  /* maskmovdqu, maskmovq: [rdi] */
 	CLS_GATHER,   /* vsib operand */
 	CLS_SYS,      /* semantics in C: sysop */
+	CLS_SYS_INLINE, /* a sysop that this mode lets the translator do in place (translate_sys.c) */
 };
 
 enum { DECODE_OK = 0, DECODE_SHORT = -1 };

@@ -48,7 +48,8 @@ static void kick_running(struct vcpu *v, greg_t *g)
 		if (b == BT_NONE)
 			return;
 		link_kick(v, b);
-		if (off == bt->blocks[b].ind_jmp)
+		/* its final jmp, or the jne before it after the compare has matched (six bytes) */
+		if (bt->blocks[b].ind_jmp != BT_NONE && (off == bt->blocks[b].ind_jmp || off == bt->blocks[b].ind_jmp - 6))
 			g[REG_RIP] = (greg_t)(uintptr_t)bt_rx(bt, bt->blocks[b].ind_cold);
 	} else if (rip >= (uint64_t)(uintptr_t)glue_load_begin && rip < (uint64_t)(uintptr_t)glue_load_end) {
 		g[REG_RIP] = (greg_t)(uintptr_t)glue_abort;

@@ -59,6 +59,10 @@ void vcpu_update_mode(struct vcpu *v)
 	if (v->cpl == 0)
 		m |= MODE_CPL0;
 	m |= tlb << MODE_TLB_SHIFT;
+	if (v->cpl == 0 && (v->cr4 & CR4_SMAP))
+		m |= MODE_SMAP;
+	if (v->cpl != 0 && (v->cr4 & CR4_TSD))
+		m |= MODE_TSD;
 	if (v->cpl == 3 && (v->cr0 & CR0_AM) && (v->sysflags & RFL_AC))
 		m |= MODE_SLOWMEM;
 	if (data_breakpoints(v))

@@ -21,6 +21,8 @@
 #define MODE_BOUNCE_STACK (1u << 12) /* with STEP: the implicit stack operand is vcpu.bounce_stack */
 #define MODE_NOCOMBINE (1u << 13) /* one check per access */
 #define MODE_CPL0      (1u << 14)
+#define MODE_SMAP      (1u << 15) /* CR4.SMAP: what clac goes back to */
+#define MODE_TSD       (1u << 16) /* rdtsc is not for this CPL */
 
 /* The bits that a run-time decision adds, never part of vcpu.mode. */
 #define MODE_TRANSIENT (MODE_STEP | MODE_BOUNCE | MODE_BOUNCE_STACK | MODE_NOCOMBINE)

@@ -28,7 +28,7 @@ struct ea {
 	uint64_t value;   /* EA_CONST */
 };
 
-enum cold_kind { COLD_MEM, COLD_EXIT, COLD_TRAMPOLINE, COLD_INDIRECT };
+enum cold_kind { COLD_MEM, COLD_EXIT, COLD_TRAMPOLINE, COLD_INDIRECT, COLD_HELPER };
 
 struct cold {
 	uint8_t kind, t1, t2, size, acc, fl, checked;
@@ -108,6 +108,12 @@ void tr_cold_trampoline(struct tr *t, const struct cold *k);
 void tr_cold_indirect(struct tr *t, const struct cold *k);
 
 struct cold *tr_cold(struct tr *t, enum cold_kind kind);
+
+/* system instructions in place (translate_sys.c) */
+bool tr_sys_inlinable(const struct tr *t, const struct insn *in);
+bool tr_sys_ends(const struct insn *in); /* changes the mode: the block ends there all the same */
+void tr_sys_inline(struct tr *t, const struct insn *in);
+void tr_exit_to_mode(struct tr *t, uint32_t mode);
 
 /* glue.S: where stubs jump to */
 extern const uint8_t glue_mem[], glue_mem_checked[], glue_exit[], glue_sys[];

@@ -54,6 +54,7 @@ static bool ends_block(const struct insn *in)
 	switch (in->cls) {
 	case CLS_JCC: case CLS_LOOP: case CLS_JMP: case CLS_CALL: case CLS_JMP_IND: case CLS_CALL_IND: case CLS_RET:
 	case CLS_SYS: case CLS_STRING: case CLS_GATHER: return true;
+	case CLS_SYS_INLINE: return tr_sys_ends(in);
 	default: return false;
 	}
 }
@@ -137,6 +138,7 @@ static int decode_block(struct tr *t)
 {
 	unsigned off = (unsigned)(t->gpa & 0xfff), max = t->mode & MODE_STEP ? 1 : BT_MAX_INSNS;
 	const uint8_t *page = page_bytes(t, t->gpa);
+	unsigned sti_at = BT_MAX_INSNS;
 	uint16_t g = 0;
 
 	if (!page) {
@@ -157,6 +159,12 @@ static int decode_block(struct tr *t)
 			break;
 		}
 		apply_mode(t, in);
+		if (tr_sys_inlinable(t, in))
+			in->cls = CLS_SYS_INLINE;
+		if (in->cls == CLS_SYS_INLINE && in->sysop == SYS_STI)
+			sti_at = t->n;
+		if (in->cls == CLS_SYS_INLINE && in->sysop == SYS_CLI && sti_at + 1 < t->n)
+			break; /* between sti and cli there is a block boundary, where interrupts are taken */
 		t->goff[t->n] = g;
 		g = (uint16_t)(g + in->len);
 		t->ends = ends_block(in);
@@ -164,6 +172,10 @@ static int decode_block(struct tr *t)
 	t->goff[t->n] = g;
 	if (off + g >= GMEM_PAGE_SIZE)
 		t->falls_across = true;
+	if (t->n && t->in[t->n - 1].cls == CLS_SYS_INLINE && t->in[t->n - 1].sysop == SYS_STI) {
+		t->in[t->n - 1].cls = CLS_SYS; /* its shadow must cover an instruction of the same block */
+		t->ends = true;
+	}
 	return 0;
 }
 
@@ -278,6 +290,7 @@ static void translate_insn(struct tr *t, struct insn *in)
 	case CLS_CALL_IND: tr_indirect(t, in); break;
 	case CLS_RET: tr_ret(t, in); break;
 	case CLS_STRING: tr_helper(t, in, SITE_STRING); break;
+	case CLS_SYS_INLINE: tr_sys_inline(t, in); break;
 	default: tr_helper(t, in, SITE_SYS); break;
 	}
 }
@@ -322,6 +335,7 @@ static void emit_cold_parts(struct tr *t)
 		case COLD_EXIT: tr_cold_exit(t, k); break;
 		case COLD_TRAMPOLINE: tr_cold_trampoline(t, k); break;
 		case COLD_INDIRECT: tr_cold_indirect(t, k); break;
+		case COLD_HELPER: tr_helper(t, &t->in[k->insn], SITE_SYS); break;
 		}
 	}
 }

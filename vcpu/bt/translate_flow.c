@@ -208,7 +208,7 @@ static uint32_t new_exit(struct tr *t, int32_t gdelta)
 	}
 	bt->n_exits++;
 	bt->exits[x] = (struct bexit){.block = t->block, .target = BT_NONE, .next_in = BT_NONE, .rel_off = BT_NONE,
-				      .cell = BT_NONE, .gdelta = gdelta, .fl = t->fl};
+				      .cell = BT_NONE, .gdelta = gdelta, .mode = t->mode, .fl = t->fl};
 	return x;
 }
 
@@ -299,6 +299,17 @@ void tr_fallthrough(struct tr *t)
 {
 	tr_need(t, ALL_REGS);
 	tr_exit(t, t->goff[t->n], -1, t->falls_across);
+}
+
+/* The block ends because the current instruction changed the mode: on to the next one in @mode. */
+void tr_exit_to_mode(struct tr *t, uint32_t mode)
+{
+	uint32_t x = t->bt->n_exits;
+
+	tr_need(t, ALL_REGS);
+	tr_exit(t, t->goff[t->n], -1, t->falls_across);
+	if (!t->c.overflow)
+		t->bt->exits[x].mode = mode;
 }
 
 static int32_t branch_delta(const struct tr *t, const struct insn *in)
