@@ -16,7 +16,7 @@ static struct vcpu *kernel(void)
 	btvm_mode(v, 0, 8);
 	for (unsigned r = 0; r < 16; r++)
 		if (r != R_SP)
-			v->regs[r] = 0x1111111111111111 * r;
+			v->regs[r] = 0x1111111111111111ull * r;
 	return v;
 }
 
