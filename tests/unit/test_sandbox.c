@@ -169,6 +169,12 @@ static int call_clone3(uint32_t layers)
 	return syscall(SYS_clone3, 0, 0) < 0 && errno == ENOSYS ? 8 : 9;
 }
 
+#ifdef __has_feature /* clang's way to tell */
+#if __has_feature(address_sanitizer) && !defined __SANITIZE_ADDRESS__
+#define __SANITIZE_ADDRESS__ 1
+#endif
+#endif
+
 /* Not under AddressSanitizer, whose own calls the short table kills. */
 static void test_filter(void)
 {
