@@ -260,7 +260,7 @@ struct vcpu {
 	struct jump_cache jc[TLB_COUNT] __attribute__((aligned(4096)));
 
 /* Branch cells (bt/link.c): host targets of direct branches across pages. */
-#define CELL_COUNT (1u << 16)
+#define CELL_COUNT (1u << 17)
 	uint64_t cells[CELL_COUNT];
 
 	/* -- cpu/: fixed by cpu_reset() -- */

@@ -12,10 +12,10 @@
 #include "vcpu/bt/mode.h"
 #include "vcpu/vcpu.h"
 
-#define BT_CODE_SIZE  (32u << 20)
+#define BT_CODE_SIZE  (48u << 20)
 #define BT_MAX_BLOCKS (1u << 17)
-#define BT_MAX_SITES  (1u << 20)
-#define BT_MAX_EXITS  (1u << 18)
+#define BT_MAX_SITES  (3u << 19)
+#define BT_MAX_EXITS  (3u << 17)
 #define BT_MAX_SYS    (1u << 15)
 #define BT_HASH       (1u << 16)
 #define BT_MAX_INSNS  64 /* guest instructions in a block */
