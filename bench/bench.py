@@ -32,7 +32,7 @@ def parse_args():
     p.add_argument("--target-ms", type=int, default=60, help="how long one measurement should take (default 60)")
     p.add_argument("--limit-ms", type=int, default=10000, help="how long one row may take (default 10000)")
     p.add_argument("--memory", type=int, default=1024, help="the guest's memory in MiB (default 1024)")
-    p.add_argument("--parts", default="rows,system", help="rows, system (boot, memory, idle CPU), or both (default)")
+    p.add_argument("--parts", default="rows,system", help="rows, system (boot, memory, idle CPU), or rows,system (default)")
     p.add_argument("--kernel", help="guest kernel (default: Debian's cloud kernel)")
     p.add_argument("--monitor", default=os.environ.get("HVX_MONITOR"), help="hvx-monitor to run")
     p.add_argument("--monitor-args", default="", help="further options for hvx-monitor run, by spaces")
