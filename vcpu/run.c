@@ -301,7 +301,12 @@ static bool code_breakpoint(struct vcpu *v)
 static bool traps_after(uint8_t op)
 {
 	switch (op) {
-	case SYS_INT: case SYS_INT1: case SYS_INT3: case SYS_INTO: case SYS_SYSCALL: case SYS_SYSENTER: return false;
+	case SYS_INT:
+	case SYS_INT1:
+	case SYS_INT3:
+	case SYS_INTO:
+	case SYS_SYSCALL:
+	case SYS_SYSENTER: return false;
 	default: return true;
 	}
 }

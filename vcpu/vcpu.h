@@ -26,24 +26,24 @@ struct platform;
 struct bt;
 
 /* ---- architectural constants (SDM 3A 2.5, 4.x; 3A 6.15) ---- */
-#define RFL_CF   (1u << 0)
-#define RFL_FIX  (1u << 1)
-#define RFL_PF   (1u << 2)
-#define RFL_AF   (1u << 4)
-#define RFL_ZF   (1u << 6)
-#define RFL_SF   (1u << 7)
-#define RFL_TF   (1u << 8)
-#define RFL_IF   (1u << 9)
-#define RFL_DF   (1u << 10)
-#define RFL_OF   (1u << 11)
-#define RFL_IOPL (3u << 12)
-#define RFL_NT   (1u << 14)
-#define RFL_RF   (1u << 16)
-#define RFL_VM   (1u << 17)
-#define RFL_AC   (1u << 18)
-#define RFL_VIF  (1u << 19)
-#define RFL_VIP  (1u << 20)
-#define RFL_ID   (1u << 21)
+#define RFL_CF    (1u << 0)
+#define RFL_FIX   (1u << 1)
+#define RFL_PF    (1u << 2)
+#define RFL_AF    (1u << 4)
+#define RFL_ZF    (1u << 6)
+#define RFL_SF    (1u << 7)
+#define RFL_TF    (1u << 8)
+#define RFL_IF    (1u << 9)
+#define RFL_DF    (1u << 10)
+#define RFL_OF    (1u << 11)
+#define RFL_IOPL  (3u << 12)
+#define RFL_NT    (1u << 14)
+#define RFL_RF    (1u << 16)
+#define RFL_VM    (1u << 17)
+#define RFL_AC    (1u << 18)
+#define RFL_VIF   (1u << 19)
+#define RFL_VIP   (1u << 20)
+#define RFL_ID    (1u << 21)
 #define RFL_ARITH (RFL_CF | RFL_PF | RFL_AF | RFL_ZF | RFL_SF | RFL_OF)
 
 #define CR0_PE (1u << 0)
@@ -76,23 +76,41 @@ struct bt;
 #define CR4_SMEP       (1u << 20)
 #define CR4_SMAP       (1u << 21)
 
-#define EFER_SCE  (1u << 0)
-#define EFER_LME  (1u << 8)
-#define EFER_LMA  (1u << 10)
-#define EFER_NXE  (1u << 11)
+#define EFER_SCE   (1u << 0)
+#define EFER_LME   (1u << 8)
+#define EFER_LMA   (1u << 10)
+#define EFER_NXE   (1u << 11)
 #define EFER_FFXSR (1u << 14)
 #define EFER_AIBRS (1u << 21)
 
-enum { EXC_DE, EXC_DB, EXC_NMI, EXC_BP, EXC_OF, EXC_BR, EXC_UD, EXC_NM, EXC_DF, EXC_TS = 10,
-       EXC_NP, EXC_SS, EXC_GP, EXC_PF, EXC_MF = 16, EXC_AC, EXC_MC, EXC_XM };
+enum {
+	EXC_DE,
+	EXC_DB,
+	EXC_NMI,
+	EXC_BP,
+	EXC_OF,
+	EXC_BR,
+	EXC_UD,
+	EXC_NM,
+	EXC_DF,
+	EXC_TS = 10,
+	EXC_NP,
+	EXC_SS,
+	EXC_GP,
+	EXC_PF,
+	EXC_MF = 16,
+	EXC_AC,
+	EXC_MC,
+	EXC_XM
+};
 
 /* Segment attributes: the descriptor's access byte in bits 0-7 (type 0-3, S 4, DPL 5-6,
  * P 7), AVL 12, L 13, D/B 14, G 15; limit is always in bytes.  SEG_NULL: a null selector. */
-#define SEG_A_S   (1u << 4)
-#define SEG_A_P   (1u << 7)
-#define SEG_A_L   (1u << 13)
-#define SEG_A_DB  (1u << 14)
-#define SEG_A_G   (1u << 15)
+#define SEG_A_S    (1u << 4)
+#define SEG_A_P    (1u << 7)
+#define SEG_A_L    (1u << 13)
+#define SEG_A_DB   (1u << 14)
+#define SEG_A_G    (1u << 15)
 #define SEG_A_NULL (1u << 16)
 #define SEG_DPL(a) (((a) >> 5) & 3)
 
@@ -111,17 +129,22 @@ struct dtable { /* GDTR, IDTR */
 /* ---- soft TLB (mmu/tlb.c): three of them, chosen by privilege ---- */
 #define GUEST_PAGE_SHIFT 12
 #define GUEST_PAGE_MASK  0xfffull
-#define TLB_BITS 12
-#define TLB_SIZE (1u << TLB_BITS)
-#define TLB_FILLED 512
-enum { TLB_USER, TLB_KERN, TLB_KERN_AC, TLB_COUNT }; /* KERN: supervisor pages only (SMAP on and
+#define TLB_BITS         12
+#define TLB_SIZE         (1u << TLB_BITS)
+#define TLB_FILLED       512
+enum {
+	TLB_USER,
+	TLB_KERN,
+	TLB_KERN_AC,
+	TLB_COUNT
+}; /* KERN: supervisor pages only (SMAP on and
                                                         AC clear); KERN_AC: all pages */
 struct soft_tlb {
 	uint64_t rtag[TLB_SIZE]; /* page's gva, or TLB_INVALID */
 	uint64_t wtag[TLB_SIZE];
 	uint64_t radd[TLB_SIZE]; /* hva - gva of the page in rtag */
 	uint64_t wadd[TLB_SIZE]; /* of the page in wtag: another one, maybe */
-	uint32_t n_filled;         /* indices filled since the last flush; TLB_FILLED and more: too many to list */
+	uint32_t n_filled;       /* indices filled since the last flush; TLB_FILLED and more: too many to list */
 	uint16_t filled[TLB_FILLED];
 };
 #define TLB_INVALID 0x8000000000000001ull /* equals no masked address */
@@ -130,7 +153,7 @@ struct soft_tlb {
 #define JC_BITS 11
 #define JC_SIZE (1u << JC_BITS)
 struct jump_cache {
-	uint64_t tag[JC_SIZE]; /* gva of the target, JC_INVALID */
+	uint64_t tag[JC_SIZE];  /* gva of the target, JC_INVALID */
 	uint64_t host[JC_SIZE]; /* indirect entry of its block */
 	uint32_t n_filled;      /* as in soft_tlb */
 	uint16_t filled[TLB_FILLED];
@@ -150,12 +173,13 @@ struct jump_cache {
 enum vm_exit { VM_EXIT_NONE, VM_EXIT_POWEROFF, VM_EXIT_RESET, VM_EXIT_TRIPLE_FAULT, VM_EXIT_DEBUG, VM_EXIT_STOPPED };
 
 struct vcpu_stats { /* all counted by the vcpu's thread; names as in `hvx-monitor stats` */
-#define VCPU_STATS(X) \
-	X(blocks) X(guest_bytes) X(host_bytes) X(guest_insns) X(code_flushes) X(dispatches) X(links) \
-	X(jc_misses) X(tlb_misses) X(tlb_flushes) X(tlb_page_flushes) X(walks) X(exceptions) X(page_faults) \
-	X(interrupts) X(kicks) X(hlts) X(helpers) X(mmio) X(pio) X(cross_page) X(unaligned) X(smc_writes) \
-	X(smc_blocks) X(signals) X(single_steps) X(msr_reads) X(msr_writes) X(cr3_loads) X(string_helpers) \
-	X(host_faults) X(cpuids)
+#define VCPU_STATS(X)                                                                                                 \
+	X(blocks)                                                                                                     \
+	X(guest_bytes) X(host_bytes) X(guest_insns) X(code_flushes) X(dispatches) X(links) X(jc_misses) X(tlb_misses) \
+		X(tlb_flushes) X(tlb_page_flushes) X(walks) X(exceptions) X(page_faults) X(interrupts) X(kicks)       \
+			X(hlts) X(helpers) X(mmio) X(pio) X(cross_page) X(unaligned) X(smc_writes) X(smc_blocks)      \
+				X(signals) X(single_steps) X(msr_reads) X(msr_writes) X(cr3_loads) X(string_helpers)  \
+					X(host_faults) X(cpuids)
 #define X(n) uint64_t n;
 	VCPU_STATS(X)
 #undef X
@@ -176,27 +200,27 @@ struct vcpu {
 	struct vcpu *self;
 	uint64_t scratch[4];
 	uint64_t seg_base[SEG_COUNT]; /* copies of seg[].base for address formation */
-	uint64_t mem_gva;       /* slow path: linear address, then the addend */
+	uint64_t mem_gva;             /* slow path: linear address, then the addend */
 	uint64_t mem_addend;
-	uint64_t resume;        /* host address to continue at after a slow path */
+	uint64_t resume; /* host address to continue at after a slow path */
 	uint64_t tsc_offset;
-	uint64_t pext_mask;     /* selects the soft TLB index out of an address */
-	uint32_t site;          /* which slow path or exit (bt/site.h) */
-	uint16_t flags;         /* arithmetic flags when not in the host's: AH<<8 from lahf, bit 0 = OF */
-	uint8_t df;             /* DF */
-	uint8_t iflag;          /* IF */
+	uint64_t pext_mask;       /* selects the soft TLB index out of an address */
+	uint32_t site;            /* which slow path or exit (bt/site.h) */
+	uint16_t flags;           /* arithmetic flags when not in the host's: AH<<8 from lahf, bit 0 = OF */
+	uint8_t df;               /* DF */
+	uint8_t iflag;            /* IF */
 	_Atomic uint32_t pending; /* PEND_* */
-	uint32_t kick;          /* leave translated code at the next block boundary */
-	uint32_t in_code;       /* translated code is running or being entered */
-	uint16_t host_flags;    /* host's flags as a slow path left the translated code, in the format of flags */
+	uint32_t kick;            /* leave translated code at the next block boundary */
+	uint32_t in_code;         /* translated code is running or being entered */
+	uint16_t host_flags;      /* host's flags as a slow path left the translated code, in the format of flags */
 	uint8_t pad0[6];
-	uint64_t bounce_stack;  /* as bounce, for the implicit stack operand */
+	uint64_t bounce_stack;                           /* as bounce, for the implicit stack operand */
 	uint8_t bounce[64] __attribute__((aligned(64))); /* stands in for an operand in MMIO or across pages */
 
 	/* -- architectural state, C only -- */
-	uint32_t sysflags;      /* rflags bits other than arith, DF, IF: TF IOPL NT RF VM AC VIF VIP ID */
+	uint32_t sysflags; /* rflags bits other than arith, DF, IF: TF IOPL NT RF VM AC VIF VIP ID */
 	uint8_t cpl;
-	uint8_t int_shadow;     /* 1 (sti): interrupts wait for one instruction; 2 (mov ss, pop ss): debug traps too */
+	uint8_t int_shadow; /* 1 (sti): interrupts wait for one instruction; 2 (mov ss, pop ss): debug traps too */
 	uint8_t nmi_blocked;
 	uint8_t halted;
 	struct seg seg[SEG_COUNT], ldtr, tr;
@@ -204,21 +228,22 @@ struct vcpu {
 	uint64_t cr0, cr2, cr3, cr4, cr8; /* cr8 mirrors the LAPIC's TPR bits 7:4 */
 	uint64_t efer, xcr0;
 	uint64_t dr[8];
-	uint64_t pdpte[4];      /* PAE paging */
+	uint64_t pdpte[4]; /* PAE paging */
 	uint64_t star, lstar, cstar, sfmask, kernel_gs_base;
 	uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
 	uint64_t tsc_aux, pat, misc_enable, spec_ctrl, mtrr_def_type, mcg_status;
 	uint64_t mtrr_fixed[11], mtrr_var[16];
-	uint32_t mode;          /* translation mode of the current state: enum mode bits, bt/mode.h */
+	uint32_t mode; /* translation mode of the current state: enum mode bits, bt/mode.h */
 
 	/* an exception raised by a helper, waiting for delivery */
-	uint8_t exc_pending, exc_vector, exc_has_error, exc_soft; /* soft: int n, int3, into: rip is the next instruction's */
+	uint8_t exc_pending, exc_vector, exc_has_error,
+		exc_soft; /* soft: int n, int3, into: rip is the next instruction's */
 	uint32_t exc_error;
 	uint64_t exc_cr2;
-	uint64_t exc_dr6;       /* bits to set in DR6 with #DB */
+	uint64_t exc_dr6; /* bits to set in DR6 with #DB */
 
 	/* extended state */
-	uint8_t fpu_saved;      /* fpu_area holds the guest's state, the host's registers do not */
+	uint8_t fpu_saved; /* fpu_area holds the guest's state, the host's registers do not */
 	uint8_t fpu_area[4096] __attribute__((aligned(64)));
 
 	/* -- the engine's own -- */
@@ -227,8 +252,8 @@ struct vcpu {
 	struct vm *vm;
 	struct bt *bt;
 	struct vcpu_stats stats;
-	uint32_t exit_reason;   /* enum vm_exit set by helpers or the platform */
-	int exit_code;          /* with VM_EXIT_DEBUG */
+	uint32_t exit_reason;           /* enum vm_exit set by helpers or the platform */
+	int exit_code;                  /* with VM_EXIT_DEBUG */
 	uint16_t nonglobal[TLB_FILLED]; /* indices of TLB_KERN entries from non-global pages */
 	uint32_t n_nonglobal;
 
@@ -240,19 +265,19 @@ struct vcpu {
 	uint64_t code_filter[2][32]; /* hashed pages that code was fetched from: supervisor half, user half */
 	uint64_t large_filter[64];   /* hashed 2 MiB regions with soft TLB entries from large pages */
 	uint8_t have_1g;             /* entries from 1 GiB pages */
-	uint8_t fetch_global;  /* of the last page fetched from */
-	uint8_t jc_nonglobal;  /* supervisor jump caches hold targets in non-global pages */
-	uint8_t step_once;     /* run the next instruction alone */
-	uint8_t last_sysop;    /* enum sysop of the last helper */
-	uint8_t db_hits;       /* data breakpoints the running instruction met */
-	uint8_t db_held;       /* the same, held back by mov ss */
+	uint8_t fetch_global;        /* of the last page fetched from */
+	uint8_t jc_nonglobal;        /* supervisor jump caches hold targets in non-global pages */
+	uint8_t step_once;           /* run the next instruction alone */
+	uint8_t last_sysop;          /* enum sysop of the last helper */
+	uint8_t db_hits;             /* data breakpoints the running instruction met */
+	uint8_t db_held;             /* the same, held back by mov ss */
 	uint8_t sleeping;
 	uint8_t has_timer;
-	timer_t timer;         /* posts the platform's next deadline to this thread */
+	timer_t timer; /* posts the platform's next deadline to this thread */
 	/* an access that has to go through the bounce buffer */
-	uint8_t bounce_req;    /* 1 explicit operand, 2 stack operand */
+	uint8_t bounce_req; /* 1 explicit operand, 2 stack operand */
 	uint8_t bounce_acc;
-	uint8_t bounce_ss;     /* through SS */
+	uint8_t bounce_ss; /* through SS */
 	uint16_t bounce_size;
 	uint64_t bounce_gva;
 
@@ -264,16 +289,16 @@ struct vcpu {
 	uint64_t cells[CELL_COUNT];
 
 	/* -- cpu/: fixed by cpu_reset() -- */
-	uint64_t phys_rsvd;     /* physical address bits 51 and below that the guest's CPU lacks */
-	uint64_t xcr0_mask;     /* XCR0 bits offered */
-	uint64_t cr4_mask;      /* CR4 bits offered */
+	uint64_t phys_rsvd; /* physical address bits 51 and below that the guest's CPU lacks */
+	uint64_t xcr0_mask; /* XCR0 bits offered */
+	uint64_t cr4_mask;  /* CR4 bits offered */
 	uint32_t mxcsr_mask;
-	uint32_t xsave_caps;    /* CPUID 0xd.1 EAX as offered: xsaveopt 1, xsavec 2, xgetbv(1) 4 */
-	uint8_t amd;            /* AMD (or Hygon) rules where the vendors differ, else Intel's */
+	uint32_t xsave_caps; /* CPUID 0xd.1 EAX as offered: xsaveopt 1, xsavec 2, xgetbv(1) 4 */
+	uint8_t amd;         /* AMD (or Hygon) rules where the vendors differ, else Intel's */
 	uint64_t tsc_adjust;
 	uint64_t amd_syscfg, amd_hwcr, amd_nb_cfg, amd_de_cfg; /* kept for the guest, without effect */
-	uint64_t pv_time_msr, pv_wall_msr; /* cpu/pvclock.c */
-	uint64_t msr_logged[4]; /* hash filter: unknown MSRs that were logged already */
+	uint64_t pv_time_msr, pv_wall_msr;                     /* cpu/pvclock.c */
+	uint64_t msr_logged[4];                                /* hash filter: unknown MSRs that were logged already */
 	struct cpuid_entry cpuid[CPUID_MAX];
 	uint32_t n_cpuid;
 };
@@ -289,8 +314,8 @@ struct vm {
 };
 
 /* ---- flags ---- */
-uint64_t vcpu_rflags(const struct vcpu *v);               /* the whole register */
-void vcpu_set_rflags(struct vcpu *v, uint64_t rflags);    /* every bit, no privilege checks; recomputes mode */
+uint64_t vcpu_rflags(const struct vcpu *v);            /* the whole register */
+void vcpu_set_rflags(struct vcpu *v, uint64_t rflags); /* every bit, no privilege checks; recomputes mode */
 
 /* ---- extended state: see the file comment ---- */
 void vcpu_fpu_out(struct vcpu *v); /* save the guest's to fpu_area unless saved */
@@ -298,11 +323,17 @@ void vcpu_fpu_in(struct vcpu *v);  /* load it again; the run loop does this befo
 
 /* ---- raising (cpu/exception.c): record an exception for delivery at the current v->rip
  * (the faulting instruction's).  Always return -1 so that helpers can `return raise_gp(v, 0)`. ---- */
-int raise_exception(struct vcpu *v, unsigned vector);                        /* no error code */
-int raise_error(struct vcpu *v, unsigned vector, uint32_t error);            /* with error code */
-int raise_pf(struct vcpu *v, uint64_t gva, uint32_t error);                  /* #PF */
-static inline int raise_gp(struct vcpu *v, uint32_t error) { return raise_error(v, EXC_GP, error); }
-static inline int raise_ud(struct vcpu *v) { return raise_exception(v, EXC_UD); }
+int raise_exception(struct vcpu *v, unsigned vector);             /* no error code */
+int raise_error(struct vcpu *v, unsigned vector, uint32_t error); /* with error code */
+int raise_pf(struct vcpu *v, uint64_t gva, uint32_t error);       /* #PF */
+static inline int raise_gp(struct vcpu *v, uint32_t error)
+{
+	return raise_error(v, EXC_GP, error);
+}
+static inline int raise_ud(struct vcpu *v)
+{
+	return raise_exception(v, EXC_UD);
+}
 
 /* Recomputes v->mode, v->seg_base[] after any change of CR0, CR4, EFER, CPL, AC, TF, segments, XCR0.
  * (bt/mode.c) */

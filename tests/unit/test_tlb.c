@@ -36,16 +36,16 @@ static void test_install(void)
 	uint64_t a = BTVM_DATA + 0x123, *pte = btvm_pte(a), frame = BTVM_DATA / PG;
 
 	v->vm->mem->dirty_bm[frame / 64] = 0;
-	CU_ASSERT_EQUAL(tlb_fill(v, a, 4, ACC_R, 0), 0);
+	CU_ASSERT_EQUAL(tlb_fill(v, a, 4, ACC_R), 0);
 	CU_ASSERT(has_r(v, a) && !has_w(v, a)); /* D is clear: a store has to come by */
 	CU_ASSERT_EQUAL(*pte & 0x60, 0x20);
 	CU_ASSERT_EQUAL(tlb(v)->radd[at(a)] + a, (uint64_t)(uintptr_t)v->vm->mem->ram + a);
-	CU_ASSERT_EQUAL(tlb_fill(v, a, 4, ACC_W, 0), 0);
+	CU_ASSERT_EQUAL(tlb_fill(v, a, 4, ACC_W), 0);
 	CU_ASSERT(has_r(v, a) && has_w(v, a));
 	CU_ASSERT_EQUAL(*pte & 0x60, 0x60);
 	CU_ASSERT(v->vm->mem->dirty_bm[frame / 64] >> (frame % 64) & 1);
 	tlb_flush_all(v);
-	CU_ASSERT_EQUAL(tlb_fill(v, a, 4, ACC_R, 0), 0);
+	CU_ASSERT_EQUAL(tlb_fill(v, a, 4, ACC_R), 0);
 	CU_ASSERT(has_w(v, a)); /* D is set now */
 }
 
@@ -54,15 +54,15 @@ static void test_faults(void)
 	struct vcpu *v = btvm_reset();
 
 	*btvm_pte(BTVM_DATA) &= ~2ull; /* read-only */
-	CU_ASSERT_EQUAL(tlb_fill(v, BTVM_DATA, 4, ACC_R, 0), 0);
+	CU_ASSERT_EQUAL(tlb_fill(v, BTVM_DATA, 4, ACC_R), 0);
 	CU_ASSERT(!has_w(v, BTVM_DATA));
-	CU_ASSERT(tlb_fill(v, BTVM_DATA, 4, ACC_W, 0) < 0);
+	CU_ASSERT(tlb_fill(v, BTVM_DATA, 4, ACC_W) < 0);
 	CU_ASSERT(!has_w(v, BTVM_DATA));
 	CU_ASSERT_EQUAL(v->exc_vector, EXC_PF);
 	CU_ASSERT_EQUAL(v->exc_error, 7);
 	CU_ASSERT_EQUAL(v->exc_cr2, BTVM_DATA);
 	v->exc_pending = 0;
-	CU_ASSERT(tlb_fill(v, BTVM_KERN, 4, ACC_R, 0) < 0); /* supervisor's */
+	CU_ASSERT(tlb_fill(v, BTVM_KERN, 4, ACC_R) < 0); /* supervisor's */
 	CU_ASSERT(!has_r(v, BTVM_KERN));
 	CU_ASSERT_EQUAL(v->exc_error, 5);
 }
@@ -72,11 +72,11 @@ static void test_flush(void)
 	struct vcpu *v = btvm_reset();
 	uint64_t user = BTVM_DATA, kern = BTVM_KERN + 3 * PG, local = BTVM_KERN + 5 * PG;
 
-	tlb_fill(v, user, 4, ACC_W, 0);
+	tlb_fill(v, user, 4, ACC_W);
 	btvm_mode(v, 0, 8);
 	*btvm_pte(local) &= ~0x100ull;
-	tlb_fill(v, kern, 4, ACC_W, 0);
-	tlb_fill(v, local, 4, ACC_W, 0);
+	tlb_fill(v, kern, 4, ACC_W);
+	tlb_fill(v, local, 4, ACC_W);
 	CU_ASSERT(has_w(v, kern) && has_w(v, local));
 	tlb_flush_nonglobal(v);
 	if (mode_tlb(v->mode) == TLB_KERN) /* with SMAP the supervisor's table outlives a switch, but for local pages */
@@ -92,8 +92,8 @@ static void test_invlpg(void)
 {
 	struct vcpu *v = btvm_reset();
 
-	tlb_fill(v, BTVM_DATA, 4, ACC_W, 0);
-	tlb_fill(v, BTVM_DATA + PG, 4, ACC_W, 0);
+	tlb_fill(v, BTVM_DATA, 4, ACC_W);
+	tlb_fill(v, BTVM_DATA + PG, 4, ACC_W);
 	tlb_flush_page(v, BTVM_DATA + 0xabc);
 	CU_ASSERT(!has_r(v, BTVM_DATA) && !has_w(v, BTVM_DATA));
 	CU_ASSERT(has_r(v, BTVM_DATA + PG) && has_w(v, BTVM_DATA + PG));
@@ -110,12 +110,12 @@ static void test_large(void)
 	for (unsigned k = 0; k < 2; k++) {
 		uint64_t a = page[k].base + 0x3000, z = page[k].base + page[k].last;
 
-		CU_ASSERT_EQUAL(tlb_fill(v, a, 4, ACC_W, 0), 0);
-		CU_ASSERT_EQUAL(tlb_fill(v, z, 4, ACC_R, 0), 0);
+		CU_ASSERT_EQUAL(tlb_fill(v, a, 4, ACC_W), 0);
+		CU_ASSERT_EQUAL(tlb_fill(v, z, 4, ACC_R), 0);
 		CU_ASSERT(has_w(v, a) && has_r(v, z));
 		tlb_flush_page(v, page[k].base + 0x7123);
 		CU_ASSERT(!has_r(v, a) && !has_w(v, a) && !has_r(v, z) && !has_w(v, z));
-		CU_ASSERT_EQUAL(tlb_fill(v, a, 4, ACC_R, 0), 0);
+		CU_ASSERT_EQUAL(tlb_fill(v, a, 4, ACC_R), 0);
 		tlb_flush_nonglobal(v);
 		CU_ASSERT(!has_r(v, a));
 	}
@@ -128,7 +128,7 @@ static void test_many(void)
 	unsigned left = 0;
 
 	for (uint64_t a = 0; a < BTVM_RAM; a += PG)
-		tlb_fill(v, a, 4, ACC_W, 0);
+		tlb_fill(v, a, 4, ACC_W);
 	CU_ASSERT(has_w(v, BTVM_RAM - PG));
 	tlb_flush_nonglobal(v);
 	for (unsigned i = 0; i < TLB_SIZE; i++)
@@ -141,13 +141,13 @@ static void test_code(void)
 {
 	struct vcpu *v = btvm_reset();
 
-	tlb_fill(v, BTVM_CODE + 0x800, 4, ACC_W, 0);
-	tlb_fill(v, BTVM_LARGE + 0x800, 4, ACC_W, 0); /* the same RAM */
+	tlb_fill(v, BTVM_CODE + 0x800, 4, ACC_W);
+	tlb_fill(v, BTVM_LARGE + 0x800, 4, ACC_W); /* the same RAM */
 	CU_ASSERT(has_w(v, BTVM_CODE) && has_w(v, BTVM_LARGE));
 	btvm_translate(v, BTVM_CODE + 0x100, v->mode, "f4");
 	CU_ASSERT(!has_w(v, BTVM_CODE) && !has_w(v, BTVM_LARGE));
 	CU_ASSERT(has_r(v, BTVM_CODE));
-	tlb_fill(v, BTVM_CODE + 0x800, 4, ACC_W, 0);
+	tlb_fill(v, BTVM_CODE + 0x800, 4, ACC_W);
 	CU_ASSERT(!has_w(v, BTVM_CODE));
 }
 

@@ -61,29 +61,30 @@ struct site {
 
 /* A direct exit: `jmp/jcc rel32` to patch, or a branch cell. */
 struct bexit {
-	uint32_t block;     /* that it belongs to */
-	uint32_t target;    /* linked block or BT_NONE */
-	uint32_t next_in;   /* next exit linked to the same target */
-	uint32_t rel_off;   /* rel32 in code memory; BT_NONE: through cell */
+	uint32_t block;   /* that it belongs to */
+	uint32_t target;  /* linked block or BT_NONE */
+	uint32_t next_in; /* next exit linked to the same target */
+	uint32_t rel_off; /* rel32 in code memory; BT_NONE: through cell */
 	uint32_t stub_off;
 	uint32_t cell;
-	int32_t gdelta;     /* target gva - block start gva */
-	uint32_t mode;      /* of the target: the block's own but after stac and clac */
-	uint8_t fl;         /* enum fl_state at the exit */
-	uint8_t active;     /* cell is in the active list */
+	int32_t gdelta; /* target gva - block start gva */
+	uint32_t mode;  /* of the target: the block's own but after stac and clac */
+	uint8_t fl;     /* enum fl_state at the exit */
+	uint8_t active; /* cell is in the active list */
 };
 
 struct block {
-	uint64_t gpa;       /* of the first byte */
-	uint64_t gva;       /* page of it when the mode is not MODE_USER, else 0 */
+	uint64_t gpa; /* of the first byte */
+	uint64_t gva; /* page of it when the mode is not MODE_USER, else 0 */
 	uint32_t mode;
-	uint32_t host, host_b, host_ind, host_end; /* entries: flags in host; flags in slot; indirect (rcx, rdx in slots too) */
-	uint32_t ind_jmp, ind_cold;                /* indirect exit: its final jmp and the slow path */
-	uint64_t gpa2;      /* page of the bytes beyond the first page, or ~0 */
+	uint32_t host, host_b, host_ind,
+		host_end;           /* entries: flags in host; flags in slot; indirect (rcx, rdx in slots too) */
+	uint32_t ind_jmp, ind_cold; /* indirect exit: its final jmp and the slow path */
+	uint64_t gpa2;              /* page of the bytes beyond the first page, or ~0 */
 	uint32_t hash_next, page_next[2];
-	uint32_t in_links;  /* exits linked to this block */
+	uint32_t in_links; /* exits linked to this block */
 	uint32_t site, n_sites, exit, n_exits;
-	uint16_t len;       /* guest bytes */
+	uint16_t len; /* guest bytes */
 	uint16_t n_insns;
 	uint64_t parts, parts2; /* 64-byte parts of the page(s) it was made from, looked-ahead bytes included */
 	uint8_t fl_livein;
@@ -93,13 +94,13 @@ struct block {
 
 /* A page that holds translated code. */
 struct codepage {
-	uint64_t frame;     /* RAM frame */
-	uint64_t parts;     /* 64-byte parts that blocks cover */
-	uint32_t blocks;    /* list through page_next[] */
+	uint64_t frame;  /* RAM frame */
+	uint64_t parts;  /* 64-byte parts that blocks cover */
+	uint32_t blocks; /* list through page_next[] */
 	uint32_t next;
-	uint32_t writes;    /* stores into it that hit no block, since it was made live */
-	uint32_t limit;     /* so many turn it into a data page */
-	uint8_t live;       /* has blocks, or is about to */
+	uint32_t writes; /* stores into it that hit no block, since it was made live */
+	uint32_t limit;  /* so many turn it into a data page */
+	uint8_t live;    /* has blocks, or is about to */
 };
 
 struct bt {
@@ -122,7 +123,7 @@ struct bt {
 	uint32_t n_pages, *page_hash;
 	uint32_t *active_user, n_active_user, *active_kern, n_active_kern;
 	uint32_t *cell_exit; /* exit of each cell */
-	uint64_t stop_rip;  /* blocks do not run past it (tests) */
+	uint64_t stop_rip;   /* blocks do not run past it (tests) */
 	bool have_bmi2;
 };
 
@@ -175,12 +176,11 @@ int fault_install(void);
 enum { BT_LEFT = 0, BT_KICKED = 1 };
 int bt_enter(struct vcpu *v, const void *host);
 
-
 /* bt/string.c: one string instruction, as far as it gets: 0 with v->rip after it or still at it, -1 after raising */
 int bt_string(struct vcpu *v, const struct insn *in);
 
 /* mmu/tlb.c */
-int tlb_fill(struct vcpu *v, uint64_t gva, unsigned size, unsigned acc, uint32_t site_acc);
+int tlb_fill(struct vcpu *v, uint64_t gva, unsigned size, unsigned acc);
 void tlb_drop_writes(struct vcpu *v, uint64_t frame); /* a page got code: its write tags must miss */
 void tlb_init(struct vcpu *v);
 void tlb_note_fetch(struct vcpu *v, uint64_t page); /* code is fetched through this page of the linear space */

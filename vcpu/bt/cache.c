@@ -35,8 +35,8 @@ static const uint8_t *map_near_text(int fd)
 
 			if (sign < 0 && text < (uint64_t)d + (64u << 20))
 				continue;
-			p = mmap((void *)(uintptr_t)hint, BT_CODE_SIZE, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED_NOREPLACE,
-				 fd, 0);
+			p = mmap((void *)(uintptr_t)hint, BT_CODE_SIZE, PROT_READ | PROT_EXEC,
+				 MAP_SHARED | MAP_FIXED_NOREPLACE, fd, 0);
 			if (p == (void *)(uintptr_t)hint)
 				return p;
 			if (p != MAP_FAILED)
@@ -47,7 +47,7 @@ static const uint8_t *map_near_text(int fd)
 
 static bool cpu_has_fast_pext(void)
 {
-	unsigned a, b, c, d, family, model;
+	unsigned a, b, c, d, family;
 
 	if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b & bit_BMI2))
 		return false;
@@ -56,8 +56,6 @@ static bool cpu_has_fast_pext(void)
 		return true;
 	__cpuid(1, a, b, c, d);
 	family = (a >> 8 & 15) + (a >> 20 & 0xff);
-	model = (a >> 4 & 15) | (a >> 12 & 0xf0);
-	(void)model;
 	return family >= 0x19; /* microcoded on Zen 1 and 2 */
 }
 

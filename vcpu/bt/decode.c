@@ -152,7 +152,10 @@ static void fix_no_base(struct insn *in, const ZydisDecodedInstruction *z)
 static void fill_implicit_mem(struct insn *in, const ZydisDecodedInstruction *z, const ZydisDecodedOperand *o)
 {
 	switch (z->mnemonic) {
-	case ZYDIS_MNEMONIC_XLAT: case ZYDIS_MNEMONIC_MASKMOVQ: case ZYDIS_MNEMONIC_MASKMOVDQU: case ZYDIS_MNEMONIC_VMASKMOVDQU:
+	case ZYDIS_MNEMONIC_XLAT:
+	case ZYDIS_MNEMONIC_MASKMOVQ:
+	case ZYDIS_MNEMONIC_MASKMOVDQU:
+	case ZYDIS_MNEMONIC_VMASKMOVDQU:
 		in->mem.seg = seg_of(o->mem.segment);
 		in->mem.size = (uint16_t)(o->size / 8);
 		return;
@@ -190,7 +193,8 @@ static void fill_operands(struct insn *in, const ZydisDecodedInstruction *z, con
 	}
 	if (in->mem_write && (is_masked_store(z->mnemonic) || z->meta.isa_ext == ZYDIS_ISA_EXT_X87))
 		in->mem_read = 1; /* an x87 store with an unmasked exception leaves memory alone */
-	if (z->mnemonic == ZYDIS_MNEMONIC_CLFLUSH || z->mnemonic == ZYDIS_MNEMONIC_CLFLUSHOPT || z->mnemonic == ZYDIS_MNEMONIC_CLWB)
+	if (z->mnemonic == ZYDIS_MNEMONIC_CLFLUSH || z->mnemonic == ZYDIS_MNEMONIC_CLFLUSHOPT ||
+	    z->mnemonic == ZYDIS_MNEMONIC_CLWB)
 		in->mem.size = 1; /* a line, wherever in it the address points */
 	if (z->mnemonic == ZYDIS_MNEMONIC_BSF || z->mnemonic == ZYDIS_MNEMONIC_BSR)
 		in->gpr_read |= in->gpr_write; /* a zero source leaves the destination alone */
@@ -200,8 +204,17 @@ static void fill_operands(struct insn *in, const ZydisDecodedInstruction *z, con
 static bool is_legacy_prefix(uint8_t b)
 {
 	switch (b) {
-	case 0x66: case 0x67: case 0xf2: case 0xf3: case 0xf0:
-	case 0x2e: case 0x36: case 0x3e: case 0x26: case 0x64: case 0x65: return true;
+	case 0x66:
+	case 0x67:
+	case 0xf2:
+	case 0xf3:
+	case 0xf0:
+	case 0x2e:
+	case 0x36:
+	case 0x3e:
+	case 0x26:
+	case 0x64:
+	case 0x65: return true;
 	default: return false;
 	}
 }
@@ -256,10 +269,12 @@ static void fill_layout(struct insn *in, const ZydisDecodedInstruction *z, unsig
 static bool vex_w_is_gpr(const struct insn *in)
 {
 	switch (in->opcode_map) {
-	case ZYDIS_OPCODE_MAP_0F: return (in->opcode >= 0x2a && in->opcode <= 0x2d) || in->opcode == 0x6e || in->opcode == 0x7e;
+	case ZYDIS_OPCODE_MAP_0F:
+		return (in->opcode >= 0x2a && in->opcode <= 0x2d) || in->opcode == 0x6e || in->opcode == 0x7e;
 	case ZYDIS_OPCODE_MAP_0F38: return in->opcode >= 0xf2 && in->opcode <= 0xf7;
 	default: /* rorx, pextr, pinsr, pcmpestri and pcmpestrm */
-		return in->opcode == 0xf0 || in->opcode == 0x16 || in->opcode == 0x22 || in->opcode == 0x60 || in->opcode == 0x61;
+		return in->opcode == 0xf0 || in->opcode == 0x16 || in->opcode == 0x22 || in->opcode == 0x60 ||
+		       in->opcode == 0x61;
 	}
 }
 
@@ -288,14 +303,20 @@ static enum sysop sysop_of(ZydisMnemonic m)
 	switch (m) {
 	case M(CLI): return SYS_CLI;
 	case M(STI): return SYS_STI;
-	case M(PUSHF): case M(PUSHFD): case M(PUSHFQ): return SYS_PUSHF;
-	case M(POPF): case M(POPFD): case M(POPFQ): return SYS_POPF;
+	case M(PUSHF):
+	case M(PUSHFD):
+	case M(PUSHFQ): return SYS_PUSHF;
+	case M(POPF):
+	case M(POPFD):
+	case M(POPFQ): return SYS_POPF;
 	case M(HLT): return SYS_HLT;
 	case M(INT): return SYS_INT;
 	case M(INT1): return SYS_INT1;
 	case M(INT3): return SYS_INT3;
 	case M(INTO): return SYS_INTO;
-	case M(IRET): case M(IRETD): case M(IRETQ): return SYS_IRET;
+	case M(IRET):
+	case M(IRETD):
+	case M(IRETQ): return SYS_IRET;
 	case M(SYSCALL): return SYS_SYSCALL;
 	case M(SYSRET): return SYS_SYSRET;
 	case M(SYSENTER): return SYS_SYSENTER;
@@ -320,7 +341,11 @@ static enum sysop sysop_of(ZydisMnemonic m)
 	case M(VERR): return SYS_VERR;
 	case M(VERW): return SYS_VERW;
 	case M(ARPL): return SYS_ARPL;
-	case M(LES): case M(LDS): case M(LSS): case M(LFS): case M(LGS): return SYS_LOAD_FAR_PTR;
+	case M(LES):
+	case M(LDS):
+	case M(LSS):
+	case M(LFS):
+	case M(LGS): return SYS_LOAD_FAR_PTR;
 	case M(SWAPGS): return SYS_SWAPGS;
 	case M(RDFSBASE): return SYS_RDFSBASE;
 	case M(RDGSBASE): return SYS_RDGSBASE;
@@ -337,32 +362,46 @@ static enum sysop sysop_of(ZydisMnemonic m)
 	case M(RDPID): return SYS_RDPID;
 	case M(XGETBV): return SYS_XGETBV;
 	case M(XSETBV): return SYS_XSETBV;
-	case M(XSAVE): case M(XSAVE64): return SYS_XSAVE;
-	case M(XSAVEOPT): case M(XSAVEOPT64): return SYS_XSAVEOPT;
-	case M(XSAVEC): case M(XSAVEC64): return SYS_XSAVEC;
-	case M(XRSTOR): case M(XRSTOR64): return SYS_XRSTOR;
-	case M(FXSAVE): case M(FXSAVE64): return SYS_FXSAVE;
-	case M(FXRSTOR): case M(FXRSTOR64): return SYS_FXRSTOR;
+	case M(XSAVE):
+	case M(XSAVE64): return SYS_XSAVE;
+	case M(XSAVEOPT):
+	case M(XSAVEOPT64): return SYS_XSAVEOPT;
+	case M(XSAVEC):
+	case M(XSAVEC64): return SYS_XSAVEC;
+	case M(XRSTOR):
+	case M(XRSTOR64): return SYS_XRSTOR;
+	case M(FXSAVE):
+	case M(FXSAVE64): return SYS_FXSAVE;
+	case M(FXRSTOR):
+	case M(FXRSTOR64): return SYS_FXRSTOR;
 	case M(FNSAVE): return SYS_FNSAVE;
 	case M(FRSTOR): return SYS_FRSTOR;
 	case M(FNSTENV): return SYS_FNSTENV;
 	case M(FLDENV): return SYS_FLDENV;
 	case M(IN): return SYS_IN;
 	case M(OUT): return SYS_OUT;
-	case M(INSB): case M(INSW): case M(INSD): return SYS_INS;
-	case M(OUTSB): case M(OUTSW): case M(OUTSD): return SYS_OUTS;
+	case M(INSB):
+	case M(INSW):
+	case M(INSD): return SYS_INS;
+	case M(OUTSB):
+	case M(OUTSW):
+	case M(OUTSD): return SYS_OUTS;
 	case M(AAA): return SYS_AAA;
 	case M(AAS): return SYS_AAS;
 	case M(AAD): return SYS_AAD;
 	case M(AAM): return SYS_AAM;
 	case M(DAA): return SYS_DAA;
 	case M(DAS): return SYS_DAS;
-	case M(PUSHA): case M(PUSHAD): return SYS_PUSHA;
-	case M(POPA): case M(POPAD): return SYS_POPA;
+	case M(PUSHA):
+	case M(PUSHAD): return SYS_PUSHA;
+	case M(POPA):
+	case M(POPAD): return SYS_POPA;
 	case M(BOUND): return SYS_BOUND;
 	case M(SALC): return SYS_SALC;
 	case M(ENTER): return SYS_ENTER;
-	case M(UD0): case M(UD1): case M(UD2): return SYS_UD;
+	case M(UD0):
+	case M(UD1):
+	case M(UD2): return SYS_UD;
 	default: return SYS_NONE;
 	}
 }
@@ -374,14 +413,39 @@ static bool not_offered(const ZydisDecodedInstruction *z)
 	    z->encoding == ZYDIS_INSTRUCTION_ENCODING_XOP || z->encoding == ZYDIS_INSTRUCTION_ENCODING_3DNOW)
 		return true;
 	switch (z->meta.isa_ext) {
-	case ZYDIS_ISA_EXT_CLZERO: case ZYDIS_ISA_EXT_RDPRU: case ZYDIS_ISA_EXT_MONITOR: case ZYDIS_ISA_EXT_MONITORX:
-	case ZYDIS_ISA_EXT_SVM: case ZYDIS_ISA_EXT_VTX: case ZYDIS_ISA_EXT_SMX: case ZYDIS_ISA_EXT_SGX: case ZYDIS_ISA_EXT_SGX_ENCLV:
-	case ZYDIS_ISA_EXT_PKU: case ZYDIS_ISA_EXT_RTM: case ZYDIS_ISA_EXT_XSAVES: case ZYDIS_ISA_EXT_FMA4: case ZYDIS_ISA_EXT_TBM:
-	case ZYDIS_ISA_EXT_XOP: case ZYDIS_ISA_EXT_SSE4A: case ZYDIS_ISA_EXT_AMD3DNOW: case ZYDIS_ISA_EXT_AMD_INVLPGB:
-	case ZYDIS_ISA_EXT_SNP: case ZYDIS_ISA_EXT_MCOMMIT: case ZYDIS_ISA_EXT_PCONFIG: case ZYDIS_ISA_EXT_ENQCMD: case ZYDIS_ISA_EXT_UINTR:
-	case ZYDIS_ISA_EXT_WAITPKG: case ZYDIS_ISA_EXT_KEYLOCKER: case ZYDIS_ISA_EXT_KEYLOCKER_WIDE: case ZYDIS_ISA_EXT_HRESET:
-	case ZYDIS_ISA_EXT_MOVDIR: case ZYDIS_ISA_EXT_GFNI: case ZYDIS_ISA_EXT_SERIALIZE: return true;
-	default: return z->mnemonic == M(GETSEC) || z->mnemonic == M(RSM) || z->mnemonic == M(VMMCALL) || z->mnemonic == M(VMCALL);
+	case ZYDIS_ISA_EXT_CLZERO:
+	case ZYDIS_ISA_EXT_RDPRU:
+	case ZYDIS_ISA_EXT_MONITOR:
+	case ZYDIS_ISA_EXT_MONITORX:
+	case ZYDIS_ISA_EXT_SVM:
+	case ZYDIS_ISA_EXT_VTX:
+	case ZYDIS_ISA_EXT_SMX:
+	case ZYDIS_ISA_EXT_SGX:
+	case ZYDIS_ISA_EXT_SGX_ENCLV:
+	case ZYDIS_ISA_EXT_PKU:
+	case ZYDIS_ISA_EXT_RTM:
+	case ZYDIS_ISA_EXT_XSAVES:
+	case ZYDIS_ISA_EXT_FMA4:
+	case ZYDIS_ISA_EXT_TBM:
+	case ZYDIS_ISA_EXT_XOP:
+	case ZYDIS_ISA_EXT_SSE4A:
+	case ZYDIS_ISA_EXT_AMD3DNOW:
+	case ZYDIS_ISA_EXT_AMD_INVLPGB:
+	case ZYDIS_ISA_EXT_SNP:
+	case ZYDIS_ISA_EXT_MCOMMIT:
+	case ZYDIS_ISA_EXT_PCONFIG:
+	case ZYDIS_ISA_EXT_ENQCMD:
+	case ZYDIS_ISA_EXT_UINTR:
+	case ZYDIS_ISA_EXT_WAITPKG:
+	case ZYDIS_ISA_EXT_KEYLOCKER:
+	case ZYDIS_ISA_EXT_KEYLOCKER_WIDE:
+	case ZYDIS_ISA_EXT_HRESET:
+	case ZYDIS_ISA_EXT_MOVDIR:
+	case ZYDIS_ISA_EXT_GFNI:
+	case ZYDIS_ISA_EXT_SERIALIZE: return true;
+	default:
+		return z->mnemonic == M(GETSEC) || z->mnemonic == M(RSM) || z->mnemonic == M(VMMCALL) ||
+		       z->mnemonic == M(VMCALL);
 	}
 }
 
@@ -481,7 +545,12 @@ static bool classify_branch(struct insn *in, const ZydisDecodedInstruction *z, c
 			in->cls = CLS_RET;
 		in->imm = z->operand_count_visible ? (int64_t)(uint16_t)op[0].imm.value.u : 0;
 		return true;
-	case M(LOOP): case M(LOOPE): case M(LOOPNE): case M(JCXZ): case M(JECXZ): case M(JRCXZ): in->cls = CLS_LOOP; return true;
+	case M(LOOP):
+	case M(LOOPE):
+	case M(LOOPNE):
+	case M(JCXZ):
+	case M(JECXZ):
+	case M(JRCXZ): in->cls = CLS_LOOP; return true;
 	default:
 		if (z->meta.category == ZYDIS_CATEGORY_COND_BR) {
 			in->cls = CLS_JCC;
@@ -499,17 +568,38 @@ static bool classify_special(struct insn *in, const ZydisDecodedInstruction *z, 
 	case M(LEAVE): in->cls = CLS_LEAVE; return true;
 	case M(LEA): in->cls = CLS_LEA; return true;
 	case M(XLAT): in->cls = CLS_XLAT; return true;
-	case M(MASKMOVDQU): case M(MASKMOVQ): case M(VMASKMOVDQU): in->cls = CLS_MASKMOV; return true;
-	case M(BT): case M(BTS): case M(BTR): case M(BTC):
+	case M(MASKMOVDQU):
+	case M(MASKMOVQ):
+	case M(VMASKMOVDQU): in->cls = CLS_MASKMOV; return true;
+	case M(BT):
+	case M(BTS):
+	case M(BTR):
+	case M(BTC):
 		if (in->has_mem && op[1].type == ZYDIS_OPERAND_TYPE_REGISTER) {
 			in->cls = CLS_BT;
 			return true;
 		}
 		return false;
-	case M(MOVSB): case M(MOVSW): case M(MOVSQ): case M(STOSB): case M(STOSW): case M(STOSD): case M(STOSQ):
-	case M(LODSB): case M(LODSW): case M(LODSD): case M(LODSQ): case M(SCASB): case M(SCASW): case M(SCASD): case M(SCASQ):
-	case M(CMPSB): case M(CMPSW): case M(CMPSQ): in->cls = CLS_STRING; return true;
-	case M(MOVSD): case M(CMPSD):
+	case M(MOVSB):
+	case M(MOVSW):
+	case M(MOVSQ):
+	case M(STOSB):
+	case M(STOSW):
+	case M(STOSD):
+	case M(STOSQ):
+	case M(LODSB):
+	case M(LODSW):
+	case M(LODSD):
+	case M(LODSQ):
+	case M(SCASB):
+	case M(SCASW):
+	case M(SCASD):
+	case M(SCASQ):
+	case M(CMPSB):
+	case M(CMPSW):
+	case M(CMPSQ): in->cls = CLS_STRING; return true;
+	case M(MOVSD):
+	case M(CMPSD):
 		if (z->meta.category != ZYDIS_CATEGORY_STRINGOP)
 			return false;
 		in->cls = CLS_STRING;
@@ -530,15 +620,36 @@ static uint8_t isa_of(const ZydisDecodedInstruction *z)
 	switch (z->meta.isa_ext) {
 	case ZYDIS_ISA_EXT_X87: return ISA_X87;
 	case ZYDIS_ISA_EXT_MMX: return ISA_MMX;
-	case ZYDIS_ISA_EXT_SSE: case ZYDIS_ISA_EXT_SSE2: case ZYDIS_ISA_EXT_SSE3: case ZYDIS_ISA_EXT_SSSE3: case ZYDIS_ISA_EXT_SSE4:
-	case ZYDIS_ISA_EXT_AES: case ZYDIS_ISA_EXT_PCLMULQDQ: case ZYDIS_ISA_EXT_SHA:
+	case ZYDIS_ISA_EXT_SSE:
+	case ZYDIS_ISA_EXT_SSE2:
+	case ZYDIS_ISA_EXT_SSE3:
+	case ZYDIS_ISA_EXT_SSSE3:
+	case ZYDIS_ISA_EXT_SSE4:
+	case ZYDIS_ISA_EXT_AES:
+	case ZYDIS_ISA_EXT_PCLMULQDQ:
+	case ZYDIS_ISA_EXT_SHA:
 		switch (z->mnemonic) { /* no vector state involved */
-		case M(PREFETCHT0): case M(PREFETCHT1): case M(PREFETCHT2): case M(PREFETCHNTA): case M(SFENCE): case M(LFENCE):
-		case M(MFENCE): case M(MOVNTI): case M(CLFLUSH): case M(CRC32): case M(POPCNT): case M(PAUSE): return ISA_GPR;
+		case M(PREFETCHT0):
+		case M(PREFETCHT1):
+		case M(PREFETCHT2):
+		case M(PREFETCHNTA):
+		case M(SFENCE):
+		case M(LFENCE):
+		case M(MFENCE):
+		case M(MOVNTI):
+		case M(CLFLUSH):
+		case M(CRC32):
+		case M(POPCNT):
+		case M(PAUSE): return ISA_GPR;
 		default: return ISA_SSE;
 		}
-	case ZYDIS_ISA_EXT_AVX: case ZYDIS_ISA_EXT_AVX2: case ZYDIS_ISA_EXT_AVX2GATHER: case ZYDIS_ISA_EXT_FMA: case ZYDIS_ISA_EXT_F16C:
-	case ZYDIS_ISA_EXT_VAES: case ZYDIS_ISA_EXT_VPCLMULQDQ: return ISA_AVX;
+	case ZYDIS_ISA_EXT_AVX:
+	case ZYDIS_ISA_EXT_AVX2:
+	case ZYDIS_ISA_EXT_AVX2GATHER:
+	case ZYDIS_ISA_EXT_FMA:
+	case ZYDIS_ISA_EXT_F16C:
+	case ZYDIS_ISA_EXT_VAES:
+	case ZYDIS_ISA_EXT_VPCLMULQDQ: return ISA_AVX;
 	default: return ISA_GPR;
 	}
 }
@@ -573,16 +684,30 @@ static void ud(struct insn *in, uint8_t len)
 static uint8_t align_of(const struct insn *in, const ZydisDecodedInstruction *z)
 {
 	switch (z->mnemonic) {
-	case M(MOVUPS): case M(MOVUPD): case M(MOVDQU): case M(LDDQU): case M(PCMPESTRI): case M(PCMPESTRM): case M(PCMPISTRI):
+	case M(MOVUPS):
+	case M(MOVUPD):
+	case M(MOVDQU):
+	case M(LDDQU):
+	case M(PCMPESTRI):
+	case M(PCMPESTRM):
+	case M(PCMPISTRI):
 	case M(PCMPISTRM): return 0;
-	case M(SHA1MSG1): case M(SHA1MSG2): case M(SHA1NEXTE): case M(SHA1RNDS4): case M(SHA256MSG1): case M(SHA256MSG2):
+	case M(SHA1MSG1):
+	case M(SHA1MSG2):
+	case M(SHA1NEXTE):
+	case M(SHA1RNDS4):
+	case M(SHA256MSG1):
+	case M(SHA256MSG2):
 	case M(SHA256RNDS2): return 0; /* AMD does not insist: left to the host */
-	case M(CMPXCHG16B): case M(CVTPD2PI): case M(CVTTPD2PI): return 16;
+	case M(CMPXCHG16B):
+	case M(CVTPD2PI):
+	case M(CVTTPD2PI): return 16;
 	default: break;
 	}
 	switch (z->meta.exception_class) {
-	case ZYDIS_EXCEPTION_CLASS_SSE1: case ZYDIS_EXCEPTION_CLASS_SSE2: case ZYDIS_EXCEPTION_CLASS_SSE4:
-		return in->mem.size == 16 ? 16 : 0;
+	case ZYDIS_EXCEPTION_CLASS_SSE1:
+	case ZYDIS_EXCEPTION_CLASS_SSE2:
+	case ZYDIS_EXCEPTION_CLASS_SSE4: return in->mem.size == 16 ? 16 : 0;
 	case ZYDIS_EXCEPTION_CLASS_AVX1: return (uint8_t)in->mem.size;
 	default: return 0;
 	}
@@ -623,7 +748,8 @@ int decode_insn(struct insn *in, const uint8_t *bytes, size_t len, unsigned code
 		if (in->enc == ENC_LEGACY && (z.attributes & ZYDIS_ATTRIB_HAS_REX))
 			in->rm |= (uint8_t)(z.raw.rex.B << 3);
 	}
-	if (not_offered(&z) || (z.opcode_map == ZYDIS_OPCODE_MAP_0F && z.opcode == 0x0d && !in->has_mem && in->raw[in->off_opcode] == 0x0f)) {
+	if (not_offered(&z) || (z.opcode_map == ZYDIS_OPCODE_MAP_0F && z.opcode == 0x0d && !in->has_mem &&
+				in->raw[in->off_opcode] == 0x0f)) {
 		ud(in, z.length); /* prefetch has no register form */
 		in->imm = 0;
 	} else

@@ -7,18 +7,26 @@
 #include "vcpu/bt/insn.h"
 
 enum insn_class {
-	CLS_REG,      /* registers only: its own bytes */
-	CLS_MEM,      /* one explicit memory operand */
+	CLS_REG, /* registers only: its own bytes */
+	CLS_MEM, /* one explicit memory operand */
 	CLS_LEA,
-	CLS_NOP,      /* no effect the guest can see: nothing is emitted */
-	CLS_PUSH, CLS_POP, CLS_LEAVE,
-	CLS_JCC, CLS_LOOP, CLS_JMP, CLS_CALL, CLS_JMP_IND, CLS_CALL_IND, CLS_RET,
-	CLS_STRING,   /* movs stos lods scas cmps, rep or not */
-	CLS_BT,       /* bt bts btr btc m, r: the register moves the address */
+	CLS_NOP, /* no effect the guest can see: nothing is emitted */
+	CLS_PUSH,
+	CLS_POP,
+	CLS_LEAVE,
+	CLS_JCC,
+	CLS_LOOP,
+	CLS_JMP,
+	CLS_CALL,
+	CLS_JMP_IND,
+	CLS_CALL_IND,
+	CLS_RET,
+	CLS_STRING, /* movs stos lods scas cmps, rep or not */
+	CLS_BT,     /* bt bts btr btc m, r: the register moves the address */
 	CLS_XLAT,
-	CLS_MASKMOV,  /* maskmovdqu, maskmovq: [rdi] */
-	CLS_GATHER,   /* vsib operand */
-	CLS_SYS,      /* semantics in C: sysop */
+	CLS_MASKMOV,    /* maskmovdqu, maskmovq: [rdi] */
+	CLS_GATHER,     /* vsib operand */
+	CLS_SYS,        /* semantics in C: sysop */
 	CLS_SYS_INLINE, /* a sysop that this mode lets the translator do in place (translate_sys.c) */
 };
 

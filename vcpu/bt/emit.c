@@ -50,7 +50,8 @@ void emit_modrm_mem(struct emit *c, uint8_t reg, struct hmem m)
 		emit8(c, (uint8_t)(mod | r | (m.base & 7)));
 	} else {
 		emit8(c, mod | r | 4);
-		emit8(c, (uint8_t)(scale_bits(m.scale) | (m.index == R_NONE ? 4 << 3 : (m.index & 7) << 3) | (m.base & 7)));
+		emit8(c, (uint8_t)(scale_bits(m.scale) | (m.index == R_NONE ? 4 << 3 : (m.index & 7) << 3) |
+				   (m.base & 7)));
 	}
 	if (mod == 0x40)
 		emit8(c, (uint8_t)m.disp);
@@ -217,7 +218,13 @@ bool emit_guest_low_only(const struct insn *in)
 static bool prefix_dropped(uint8_t b)
 {
 	switch (b) {
-	case 0x26: case 0x2e: case 0x36: case 0x3e: case 0x64: case 0x65: case 0x67: return true;
+	case 0x26:
+	case 0x2e:
+	case 0x36:
+	case 0x3e:
+	case 0x64:
+	case 0x65:
+	case 0x67: return true;
 	default: return false;
 	}
 }

@@ -71,9 +71,9 @@ void emit_rm_mem(struct emit *c, int w, uint32_t op, uint8_t reg, struct hmem m)
 /* The same between registers: @rm is the ModRM.rm register. */
 void emit_rm_reg(struct emit *c, int w, uint32_t op, uint8_t reg, uint8_t rm);
 
-void emit_mov_rr(struct emit *c, uint8_t dst, uint8_t src);             /* 64 bits */
-void emit_mov_imm(struct emit *c, uint8_t dst, uint64_t imm);           /* shortest of mov r32, movsx, movabs */
-void emit_load(struct emit *c, uint8_t dst, struct hmem m);             /* 64 bits */
+void emit_mov_rr(struct emit *c, uint8_t dst, uint8_t src);   /* 64 bits */
+void emit_mov_imm(struct emit *c, uint8_t dst, uint64_t imm); /* shortest of mov r32, movsx, movabs */
+void emit_load(struct emit *c, uint8_t dst, struct hmem m);   /* 64 bits */
 void emit_store(struct emit *c, struct hmem m, uint8_t src);
 void emit_lea(struct emit *c, int w, uint8_t dst, struct hmem m);
 void emit_store_imm32(struct emit *c, int w, struct hmem m, int32_t imm); /* sign-extended when w */
@@ -81,8 +81,8 @@ void emit_store_imm8(struct emit *c, struct hmem m, uint8_t imm);
 void emit_alu_imm(struct emit *c, int w, uint8_t ext, uint8_t rm, int32_t imm); /* 81 /ext or 83 /ext */
 void emit_shift_imm(struct emit *c, int w, uint8_t ext, uint8_t rm, uint8_t n); /* c1 /ext */
 void emit_pext(struct emit *c, uint8_t dst, uint8_t src, struct hmem mask);
-void emit_jmp_to(struct emit *c, const uint8_t *target);        /* jmp rel32 */
-uint8_t *emit_jcc(struct emit *c, uint8_t cc);                  /* returns the rel32 to patch */
+void emit_jmp_to(struct emit *c, const uint8_t *target); /* jmp rel32 */
+uint8_t *emit_jcc(struct emit *c, uint8_t cc);           /* returns the rel32 to patch */
 uint8_t *emit_jmp(struct emit *c);
 void emit_jmp_mem(struct emit *c, struct hmem m);
 /* Points a rel32 at @target. */

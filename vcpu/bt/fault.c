@@ -6,8 +6,8 @@
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
-#include <string.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
@@ -23,7 +23,7 @@ static __thread struct vcpu *this_vcpu;
 
 /* Register order of ucontext to ours. */
 static const int greg_of[16] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
-				REG_R8,	 REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15};
+				REG_R8,  REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15};
 
 /* Signal-safe from here to on_fault. */
 static bool in_code_memory(const struct bt *bt, uint64_t rip, uint32_t *off)
@@ -49,7 +49,8 @@ static void kick_running(struct vcpu *v, greg_t *g)
 			return;
 		link_kick(v, b);
 		/* its final jmp, or the jne before it after the compare has matched (six bytes) */
-		if (bt->blocks[b].ind_jmp != BT_NONE && (off == bt->blocks[b].ind_jmp || off == bt->blocks[b].ind_jmp - 6))
+		if (bt->blocks[b].ind_jmp != BT_NONE &&
+		    (off == bt->blocks[b].ind_jmp || off == bt->blocks[b].ind_jmp - 6))
 			g[REG_RIP] = (greg_t)(uintptr_t)bt_rx(bt, bt->blocks[b].ind_cold);
 	} else if (rip >= (uint64_t)(uintptr_t)glue_load_begin && rip < (uint64_t)(uintptr_t)glue_load_end) {
 		g[REG_RIP] = (greg_t)(uintptr_t)glue_abort;

@@ -56,7 +56,8 @@ bool bt_cs_limit_near(const struct vcpu *v)
 
 	if (!(v->mode & MODE_SLOWMEM) || mode_long(v->mode) || cs->limit == 0xffffffffu)
 		return false;
-	return (uint32_t)(cs->base + v->rip) >> GUEST_PAGE_SHIFT == (uint32_t)(cs->base + cs->limit) >> GUEST_PAGE_SHIFT;
+	return (uint32_t)(cs->base + v->rip) >> GUEST_PAGE_SHIFT ==
+	       (uint32_t)(cs->base + cs->limit) >> GUEST_PAGE_SHIFT;
 }
 
 /* A block that runs into the next page holds only while that page is mapped where it was. */

@@ -92,7 +92,7 @@ static uint8_t *resolve(struct vcpu *v, uint64_t lin, unsigned len, unsigned acc
 		return (uint8_t *)(uintptr_t)(lin + t->wadd[i]);
 	if (!(acc & ACC_W) && t->rtag[i] == page)
 		return (uint8_t *)(uintptr_t)(lin + t->radd[i]);
-	r = tlb_fill(v, lin, len, acc, 0);
+	r = tlb_fill(v, lin, len, acc);
 	if (r < 0)
 		return NULL;
 	if (r == 1) {
@@ -113,12 +113,12 @@ static uint64_t load(const uint8_t *p, unsigned size)
 }
 
 /* rep movs or stos with the host's own instruction: the same element size, direction and overlap. */
-#define REP_ASM(insn, ...)                                                                           \
-	do {                                                                                         \
-		if (s->back)                                                                         \
-			__asm__ volatile("std; rep " insn "; cld" __VA_ARGS__ : "memory", "cc");   \
-		else                                                                                 \
-			__asm__ volatile("rep " insn __VA_ARGS__ : "memory", "cc");                \
+#define REP_ASM(insn, ...)                                                                       \
+	do {                                                                                     \
+		if (s->back)                                                                     \
+			__asm__ volatile("std; rep " insn "; cld" __VA_ARGS__ : "memory", "cc"); \
+		else                                                                             \
+			__asm__ volatile("rep " insn __VA_ARGS__ : "memory", "cc");              \
 	} while (0)
 
 static void copy_chunk(const struct str *s, uint8_t *dst, const uint8_t *src, uint64_t n)
@@ -145,10 +145,7 @@ static void fill_chunk(const struct str *s, uint8_t *dst, uint64_t value, uint64
 static bool compare(struct str *s, uint64_t a, uint64_t b)
 {
 	uint16_t ax;
-	unsigned shift = 64 - s->size * 8;
 
-	/* shifted to the top, carry, zero, sign and overflow come out right; parity and AF need the low byte */
-	(void)shift;
 	switch (s->size) {
 	case 1: __asm__("cmpb %b2, %b1; lahf; seto %%al" : "=a"(ax) : "d"(a), "b"(b) : "cc"); break;
 	case 2: __asm__("cmpw %w2, %w1; lahf; seto %%al" : "=a"(ax) : "d"(a), "b"(b) : "cc"); break;
@@ -243,8 +240,8 @@ static int chunk(struct str *s, uint64_t src, uint64_t dst, uint64_t *n, bool *s
 		k = r;
 	if (k && uses_src(s) && !(ps = resolve(s->v, src, s->size, ACC_R, &mmio)) && !mmio)
 		return -1;
-	if (k && !mmio && uses_dst(s) &&
-	    !(pd = resolve(s->v, dst, s->size, writes_dst(s) ? ACC_W : ACC_R, &mmio)) && !mmio)
+	if (k && !mmio && uses_dst(s) && !(pd = resolve(s->v, dst, s->size, writes_dst(s) ? ACC_W : ACC_R, &mmio)) &&
+	    !mmio)
 		return -1;
 	if (!k || mmio) {
 		*n = 1;
@@ -306,8 +303,14 @@ static int round_trip(struct str *s)
 int bt_string(struct vcpu *v, const struct insn *in)
 {
 	uint8_t op = in->raw[in->off_opcode];
-	struct str s = {.v = v, .in = in, .op = op & ~1u, .size = op & 1 ? in->opsize : 1, .back = v->df,
-			.mask = in->addrsize == 8 ? ~0ull : in->addrsize == 4 ? 0xffffffffu : 0xffffu,
+	struct str s = {.v = v,
+			.in = in,
+			.op = op & ~1u,
+			.size = op & 1 ? in->opsize : 1,
+			.back = v->df,
+			.mask = in->addrsize == 8   ? ~0ull
+				: in->addrsize == 4 ? 0xffffffffu
+						    : 0xffffu,
 			.seg = source_segment(in)};
 	int r;
 

@@ -21,11 +21,11 @@ enum ea_kind { EA_REG, EA_CONST, EA_PIC };
 struct ea {
 	uint8_t kind;
 	uint8_t base, index, scale;
-	uint8_t seg;      /* SEG_FS, SEG_GS: add its base; else R_NONE */
+	uint8_t seg;       /* SEG_FS, SEG_GS: add its base; else R_NONE */
 	uint8_t seg_check; /* segment for the checked path */
-	uint8_t addrsize; /* 2, 4, 8 */
-	int32_t disp;     /* EA_REG; EA_PIC: offset from ip_page */
-	uint64_t value;   /* EA_CONST */
+	uint8_t addrsize;  /* 2, 4, 8 */
+	int32_t disp;      /* EA_REG; EA_PIC: offset from ip_page */
+	uint64_t value;    /* EA_CONST */
 };
 
 enum cold_kind { COLD_MEM, COLD_EXIT, COLD_TRAMPOLINE, COLD_INDIRECT, COLD_HELPER };
@@ -33,8 +33,8 @@ enum cold_kind { COLD_MEM, COLD_EXIT, COLD_TRAMPOLINE, COLD_INDIRECT, COLD_HELPE
 struct cold {
 	uint8_t kind, t1, t2, size, acc, fl, checked;
 	uint16_t spill, insn;
-	uint8_t *from;        /* rel32 that jumps here, or NULL */
-	uint8_t *hot, *hot2;  /* COLD_MEM: after the check; after the addend is loaded */
+	uint8_t *from;       /* rel32 that jumps here, or NULL */
+	uint8_t *hot, *hot2; /* COLD_MEM: after the check; after the addend is loaded */
 	struct ea ea;
 	uint32_t exit;
 };
@@ -46,14 +46,14 @@ struct tr {
 	struct emit c;
 	uint32_t mode, block;
 	bool pic, long_mode;
-	uint64_t gva;         /* of the block; its page offset only when pic */
+	uint64_t gva; /* of the block; its page offset only when pic */
 	uint64_t gpa;
-	unsigned n, i;        /* instructions; the current one */
-	bool ends;            /* the last instruction ends the block by itself */
-	bool falls_across;    /* what follows is on the next page or crosses into it */
+	unsigned n, i;     /* instructions; the current one */
+	bool ends;         /* the last instruction ends the block by itself */
+	bool falls_across; /* what follows is on the next page or crosses into it */
 	uint16_t spill;
 	uint8_t fl;
-	bool slot_valid;      /* vcpu.flags equals the host's flags */
+	bool slot_valid; /* vcpu.flags equals the host's flags */
 	unsigned n_cold;
 	uint64_t peek_parts;
 	/* the rest is not cleared between blocks */
@@ -64,13 +64,13 @@ struct tr {
 };
 
 /* registers (translate_reg.c) */
-void tr_need(struct tr *t, uint16_t regs);        /* bring back spilled registers */
+void tr_need(struct tr *t, uint16_t regs);                  /* bring back spilled registers */
 uint8_t tr_scratch(struct tr *t, uint16_t avoid, bool low); /* a scratch register outside @avoid */
-void tr_take(struct tr *t, uint8_t reg);          /* make @reg scratch */
-void tr_wrote(struct tr *t, uint16_t regs);       /* the guest instruction wrote them */
+void tr_take(struct tr *t, uint8_t reg);                    /* make @reg scratch */
+void tr_wrote(struct tr *t, uint16_t regs);                 /* the guest instruction wrote them */
 /* flags */
-void tr_flags_clobber(struct tr *t, uint16_t busy); /* host flags are about to be lost */
-void tr_flags_restore(struct tr *t, uint16_t busy); /* back in the host's */
+void tr_flags_clobber(struct tr *t, uint16_t busy);                    /* host flags are about to be lost */
+void tr_flags_restore(struct tr *t, uint16_t busy);                    /* back in the host's */
 void tr_flags_for(struct tr *t, const struct insn *in, uint16_t busy); /* what @in needs before it runs */
 void tr_flags_after(struct tr *t, const struct insn *in);
 

@@ -22,9 +22,14 @@ uint32_t tr_site(struct tr *t, enum site_kind kind)
 		return s;
 	}
 	bt->n_sites++;
-	bt->sites[s] = (struct site){.host_off = (uint32_t)(t->c.p - bt->rw), .block = t->block,
-				     .goff = t->goff[t->i], .spill = t->spill, .fl = t->fl, .kind = (uint8_t)kind,
-				     .len = t->i < t->n ? t->in[t->i].len : 0, .seg = R_NONE};
+	bt->sites[s] = (struct site){.host_off = (uint32_t)(t->c.p - bt->rw),
+				     .block = t->block,
+				     .goff = t->goff[t->i],
+				     .spill = t->spill,
+				     .fl = t->fl,
+				     .kind = (uint8_t)kind,
+				     .len = t->i < t->n ? t->in[t->i].len : 0,
+				     .seg = R_NONE};
 	return s;
 }
 
@@ -52,8 +57,16 @@ static uint64_t parts_of(unsigned off, unsigned len)
 static bool ends_block(const struct insn *in)
 {
 	switch (in->cls) {
-	case CLS_JCC: case CLS_LOOP: case CLS_JMP: case CLS_CALL: case CLS_JMP_IND: case CLS_CALL_IND: case CLS_RET:
-	case CLS_SYS: case CLS_STRING: case CLS_GATHER: return true;
+	case CLS_JCC:
+	case CLS_LOOP:
+	case CLS_JMP:
+	case CLS_CALL:
+	case CLS_JMP_IND:
+	case CLS_CALL_IND:
+	case CLS_RET:
+	case CLS_SYS:
+	case CLS_STRING:
+	case CLS_GATHER: return true;
 	case CLS_SYS_INLINE: return tr_sys_ends(in);
 	default: return false;
 	}
@@ -152,7 +165,8 @@ static int decode_block(struct tr *t)
 			t->falls_across = off + g >= GMEM_PAGE_SIZE;
 			break;
 		}
-		if (decode_insn(in, page + off + g, GMEM_PAGE_SIZE - off - g, mode_code_size(t->mode)) == DECODE_SHORT) {
+		if (decode_insn(in, page + off + g, GMEM_PAGE_SIZE - off - g, mode_code_size(t->mode)) ==
+		    DECODE_SHORT) {
 			if (t->n == 0)
 				return decode_crossing(t, page, off);
 			t->falls_across = true;
@@ -188,12 +202,13 @@ static uint8_t peek_flags(struct tr *t, int64_t off)
 
 	for (int i = 0; i < PEEK_INSNS && live; i++) {
 		if (off < 0 || off >= GMEM_PAGE_SIZE ||
-		    decode_insn(&in, page + off, (size_t)(GMEM_PAGE_SIZE - off), mode_code_size(t->mode)) == DECODE_SHORT)
+		    decode_insn(&in, page + off, (size_t)(GMEM_PAGE_SIZE - off), mode_code_size(t->mode)) ==
+			    DECODE_SHORT)
 			return needed | live;
 		apply_mode(t, &in);
 		t->peek_parts |= parts_of((unsigned)off, in.len);
 		needed |= in.fl_read & live;
-		live &= (uint8_t)~(in.fl_read | in.fl_kill);
+		live &= (uint8_t) ~(in.fl_read | in.fl_kill);
 		if (ends_block(&in))
 			return needed | live;
 		off += in.len;
@@ -388,9 +403,16 @@ static void start_block(struct tr *t, struct vcpu *v, uint64_t gpa, uint32_t mod
 	t->gva = t->pic ? v->rip & 0xfff : v->rip;
 	t->goff[0] = 0;
 	t->c = (struct emit){bt->rw + bt->used, bt->rw, bt->rw + BT_CODE_SIZE - 64, false};
-	bt->blocks[t->block] = (struct block){.gpa = gpa, .gva = t->pic ? 0 : v->rip, .mode = mode, .gpa2 = ~0ull,
-					      .hash_next = BT_NONE, .page_next = {BT_NONE, BT_NONE}, .in_links = BT_NONE,
-					      .site = bt->n_sites, .exit = bt->n_exits, .ind_jmp = BT_NONE};
+	bt->blocks[t->block] = (struct block){.gpa = gpa,
+					      .gva = t->pic ? 0 : v->rip,
+					      .mode = mode,
+					      .gpa2 = ~0ull,
+					      .hash_next = BT_NONE,
+					      .page_next = {BT_NONE, BT_NONE},
+					      .in_links = BT_NONE,
+					      .site = bt->n_sites,
+					      .exit = bt->n_exits,
+					      .ind_jmp = BT_NONE};
 }
 
 uint32_t bt_translate(struct vcpu *v, uint64_t gpa, uint32_t mode)

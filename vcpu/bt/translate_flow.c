@@ -6,7 +6,7 @@
 #include "vcpu/bt/tr.h"
 #include "vcpu/mmu/mmu.h"
 
-#define BIT(r) ((uint16_t)(1u << (r)))
+#define BIT(r)   ((uint16_t)(1u << (r)))
 #define ALL_REGS 0xffffu
 
 /* The register operand of an instruction with ModRM or with the register in its opcode. */
@@ -207,8 +207,14 @@ static uint32_t new_exit(struct tr *t, int32_t gdelta)
 		return x;
 	}
 	bt->n_exits++;
-	bt->exits[x] = (struct bexit){.block = t->block, .target = BT_NONE, .next_in = BT_NONE, .rel_off = BT_NONE,
-				      .cell = BT_NONE, .gdelta = gdelta, .mode = t->mode, .fl = t->fl};
+	bt->exits[x] = (struct bexit){.block = t->block,
+				      .target = BT_NONE,
+				      .next_in = BT_NONE,
+				      .rel_off = BT_NONE,
+				      .cell = BT_NONE,
+				      .gdelta = gdelta,
+				      .mode = t->mode,
+				      .fl = t->fl};
 	return x;
 }
 
@@ -334,11 +340,11 @@ void tr_jcc(struct tr *t, const struct insn *in)
 }
 
 /*
- *   loop/jrcxz +5;  jmp fall;  jmp taken
+ *   loop/jrcxz taken;  jmp short fall;  taken: <exit>;  fall: <exit>
  */
 void tr_loop(struct tr *t, const struct insn *in)
 {
-	bool cells;
+	uint8_t *skip;
 
 	tr_need(t, ALL_REGS);
 	if (in->fl_read & FL_ARITH)
@@ -349,14 +355,10 @@ void tr_loop(struct tr *t, const struct insn *in)
 	emit8(&t->c, 2);
 	emit8(&t->c, 0xeb); /* jmp over the taken part */
 	emit8(&t->c, 0);
-	{
-		uint8_t *skip = t->c.p - 1;
-
-		tr_exit(t, branch_delta(t, in), -1, false);
-		cells = !t->c.overflow;
-		if (cells)
-			*skip = (uint8_t)(t->c.p - (skip + 1));
-	}
+	skip = t->c.p - 1;
+	tr_exit(t, branch_delta(t, in), -1, false);
+	if (!t->c.overflow)
+		*skip = (uint8_t)(t->c.p - (skip + 1));
 	tr_exit(t, t->goff[t->n], -1, t->falls_across);
 }
 
@@ -415,7 +417,7 @@ static void indirect_tail(struct tr *t)
 	struct cold *k;
 
 	tr_take(t, R_DX);
-	tr_need(t, (uint16_t)~(BIT(R_CX) | BIT(R_DX)));
+	tr_need(t, (uint16_t) ~(BIT(R_CX) | BIT(R_DX)));
 	tr_flags_clobber(t, BIT(R_CX));
 	if (t->mode & MODE_TRANSIENT) {
 		k = tr_cold(t, COLD_INDIRECT);

@@ -34,8 +34,13 @@ static bool is_moffs(const struct insn *in)
 
 struct ea tr_ea(struct tr *t, const struct insn *in)
 {
-	struct ea e = {.kind = EA_REG, .base = in->mem.base, .index = in->mem.index, .scale = in->mem.scale,
-		       .disp = in->mem.disp, .seg = ea_seg(t, in->mem.seg), .seg_check = in->mem.seg,
+	struct ea e = {.kind = EA_REG,
+		       .base = in->mem.base,
+		       .index = in->mem.index,
+		       .scale = in->mem.scale,
+		       .disp = in->mem.disp,
+		       .seg = ea_seg(t, in->mem.seg),
+		       .seg_check = in->mem.seg,
 		       .addrsize = in->addrsize};
 
 	if (in->mem.base == R_RIP) {
@@ -54,15 +59,25 @@ struct ea tr_ea(struct tr *t, const struct insn *in)
 	} else if (is_moffs(in)) {
 		e.kind = EA_CONST;
 		e.base = e.index = R_NONE;
-		e.value = in->addrsize == 8 ? (uint64_t)in->imm : in->addrsize == 4 ? (uint32_t)in->imm : (uint16_t)in->imm;
+		e.value = in->addrsize == 8   ? (uint64_t)in->imm
+			  : in->addrsize == 4 ? (uint32_t)in->imm
+					      : (uint16_t)in->imm;
 	}
 	return e;
 }
 
 struct ea tr_ea_stack(struct tr *t, uint8_t base, int32_t disp)
 {
-	return (struct ea){.kind = EA_REG, .base = base, .index = R_NONE, .scale = 1, .disp = disp, .seg = R_NONE,
-			   .seg_check = SEG_SS, .addrsize = t->long_mode ? 8 : t->mode & MODE_SS16 ? 2 : 4};
+	return (struct ea){.kind = EA_REG,
+			   .base = base,
+			   .index = R_NONE,
+			   .scale = 1,
+			   .disp = disp,
+			   .seg = R_NONE,
+			   .seg_check = SEG_SS,
+			   .addrsize = t->long_mode          ? 8
+				       : t->mode & MODE_SS16 ? 2
+							     : 4};
 }
 
 static void form_reg_ea(struct tr *t, const struct ea *e, uint8_t dst, int32_t extra)
@@ -360,8 +375,12 @@ void tr_bt_insn(struct tr *t, const struct insn *in)
 void tr_xlat(struct tr *t, const struct insn *in)
 {
 	uint16_t avoid = BIT(R_AX) | BIT(R_BX);
-	struct ea e = {.kind = EA_REG, .index = R_NONE, .scale = 1, .seg = ea_seg(t, in->mem.seg),
-		       .seg_check = in->mem.seg, .addrsize = in->addrsize};
+	struct ea e = {.kind = EA_REG,
+		       .index = R_NONE,
+		       .scale = 1,
+		       .seg = ea_seg(t, in->mem.seg),
+		       .seg_check = in->mem.seg,
+		       .addrsize = in->addrsize};
 	uint8_t t1, t2, t3;
 	struct hmem m;
 
@@ -382,8 +401,13 @@ void tr_xlat(struct tr *t, const struct insn *in)
 void tr_maskmov(struct tr *t, const struct insn *in)
 {
 	uint16_t avoid = BIT(R_DI);
-	struct ea e = {.kind = EA_REG, .base = R_DI, .index = R_NONE, .scale = 1, .seg = ea_seg(t, in->mem.seg),
-		       .seg_check = in->mem.seg, .addrsize = in->addrsize};
+	struct ea e = {.kind = EA_REG,
+		       .base = R_DI,
+		       .index = R_NONE,
+		       .scale = 1,
+		       .seg = ea_seg(t, in->mem.seg),
+		       .seg_check = in->mem.seg,
+		       .addrsize = in->addrsize};
 	uint8_t t1, t2;
 	struct hmem m;
 
@@ -401,8 +425,9 @@ void tr_maskmov(struct tr *t, const struct insn *in)
 	}
 	tr_site(t, SITE_INSN);
 	for (unsigned i = 0; i < in->len; i++)
-		if (i >= in->off_prefix_end || (in->raw[i] != 0x67 && (in->raw[i] & 0xfe) != 0x64 && in->raw[i] != 0x26 &&
-						in->raw[i] != 0x2e && in->raw[i] != 0x36 && in->raw[i] != 0x3e))
+		if (i >= in->off_prefix_end ||
+		    (in->raw[i] != 0x67 && (in->raw[i] & 0xfe) != 0x64 && in->raw[i] != 0x26 && in->raw[i] != 0x2e &&
+		     in->raw[i] != 0x36 && in->raw[i] != 0x3e))
 			emit8(&t->c, in->raw[i]);
 }
 

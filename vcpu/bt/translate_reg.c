@@ -90,8 +90,8 @@ void tr_flags_clobber(struct tr *t, uint16_t busy)
 		return;
 	if (!is_free)
 		emit_store(&t->c, hm_gs(VOFF(scratch)), R_AX);
-	emit8(&t->c, 0x9f);                                     /* lahf */
-	emit_rm_reg(&t->c, 0, 0x0f90, 0, R_AX);                 /* seto al */
+	emit8(&t->c, 0x9f);                                      /* lahf */
+	emit_rm_reg(&t->c, 0, 0x0f90, 0, R_AX);                  /* seto al */
 	emit_rm_mem(&t->c, 0, 0x6689, R_AX, hm_gs(VOFF(flags))); /* mov gs:[flags], ax */
 	if (!is_free)
 		emit_load(&t->c, R_AX, hm_gs(VOFF(scratch)));

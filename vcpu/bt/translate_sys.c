@@ -67,7 +67,7 @@ static void set_ac(struct tr *t, bool on)
 
 	tr_flags_clobber(t, 0);
 	emit_rm_mem(&t->c, 0, 0x80, on ? ALU_OR : ALU_AND, hm_gs(VOFF(sysflags) + 2));
-	emit8(&t->c, on ? RFL_AC >> 16 : (uint8_t)~(RFL_AC >> 16));
+	emit8(&t->c, on ? RFL_AC >> 16 : (uint8_t) ~(RFL_AC >> 16));
 	emit_store_imm32(&t->c, 0, hm_gs(VOFF(mode)), (int32_t)mode);
 	tr_exit_to_mode(t, mode);
 }

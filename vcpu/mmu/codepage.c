@@ -14,7 +14,7 @@ static uint32_t hash_of(uint64_t frame)
 
 #define WRITES_BEFORE_DATA 128 /* at first; doubles each time the page turns out to hold code after all */
 
-#define WRITES_WHEN_EMPTY  32
+#define WRITES_WHEN_EMPTY 32
 
 struct codepage *codepage_get(struct bt *bt, uint64_t frame, bool create)
 {
@@ -29,8 +29,8 @@ struct codepage *codepage_get(struct bt *bt, uint64_t frame, bool create)
 		return NULL;
 	if (i == BT_NONE) {
 		i = bt->n_pages++;
-		bt->pages[i] = (struct codepage){.frame = frame, .blocks = BT_NONE, .next = bt->page_hash[h],
-						 .limit = WRITES_BEFORE_DATA};
+		bt->pages[i] = (struct codepage){
+			.frame = frame, .blocks = BT_NONE, .next = bt->page_hash[h], .limit = WRITES_BEFORE_DATA};
 		bt->page_hash[h] = i;
 	}
 	bt->pages[i].live = 1;
@@ -49,8 +49,7 @@ void codepage_add(struct vcpu *v, uint32_t n)
 	struct block *b = &bt->blocks[n];
 
 	for (int which = 0; which < (b->gpa2 == ~0ull ? 1 : 2); which++) {
-		struct codepage *cp =
-			codepage_get(bt, (uint64_t)gmem_frame(v->vm->mem, page_gpa(b, which)), true);
+		struct codepage *cp = codepage_get(bt, (uint64_t)gmem_frame(v->vm->mem, page_gpa(b, which)), true);
 
 		cp->parts |= which ? b->parts2 : b->parts;
 		b->page_next[which] = cp->blocks;
@@ -81,8 +80,7 @@ void codepage_del(struct bt *bt, uint32_t n)
 	struct block *b = &bt->blocks[n];
 
 	for (int which = 0; which < (b->gpa2 == ~0ull ? 1 : 2); which++) {
-		struct codepage *cp =
-			codepage_get(bt, (uint64_t)gmem_frame(bt->vm->mem, page_gpa(b, which)), false);
+		struct codepage *cp = codepage_get(bt, (uint64_t)gmem_frame(bt->vm->mem, page_gpa(b, which)), false);
 
 		if (cp)
 			list_remove(bt->vm, bt, cp, n);

@@ -10,11 +10,16 @@
 
 #include "vcpu/vcpu.h"
 
-enum { ACC_R = 1, ACC_W = 2, ACC_X = 4, ACC_USER = 8, /* the access counts as user (CPL 3) */
-       ACC_SYS = 16 /* implicit supervisor access (descriptor tables, TSS): SMAP does apply unless AC... see
-                       SDM 3A 4.6: implicit accesses ignore AC */ };
+enum {
+	ACC_R = 1,
+	ACC_W = 2,
+	ACC_X = 4,
+	ACC_USER = 8, /* the access counts as user (CPL 3) */
+	ACC_SYS = 16  /* implicit supervisor access (descriptor tables, TSS): SMAP does apply unless AC... see
+                       SDM 3A 4.6: implicit accesses ignore AC */
+};
 
-struct walk { /* result of a walk that succeeded */
+struct walk {               /* result of a walk that succeeded */
 	uint64_t gpa;       /* of the byte asked for */
 	uint64_t page_size; /* 4K, 2M, 4M, 1G */
 	uint8_t writable;   /* a write with the same privilege would be allowed by the tables */
@@ -25,7 +30,10 @@ struct walk { /* result of a walk that succeeded */
 };
 
 /* The privilege bits (ACC_USER) of an explicit access made now. */
-static inline unsigned mmu_acc(const struct vcpu *v, unsigned rw) { return rw | (v->cpl == 3 ? ACC_USER : 0); }
+static inline unsigned mmu_acc(const struct vcpu *v, unsigned rw)
+{
+	return rw | (v->cpl == 3 ? ACC_USER : 0);
+}
 
 /*
  * mmu/walk.c.  Walks the guest's tables for linear address @gva (no segmentation; truncated to 32 bits by the caller

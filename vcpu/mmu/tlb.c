@@ -272,9 +272,8 @@ static int fill(struct vcpu *v, uint64_t gva, unsigned size, unsigned acc)
 	return r;
 }
 
-int tlb_fill(struct vcpu *v, uint64_t gva, unsigned size, unsigned acc, uint32_t site_acc)
+int tlb_fill(struct vcpu *v, uint64_t gva, unsigned size, unsigned acc)
 {
-	(void)site_acc;
 	return fill(v, gva, size, acc);
 }
 
@@ -294,7 +293,8 @@ static int access_done(struct vcpu *v, const struct site *s, uint64_t gva, int r
 
 	if (r == FILL_RAISED && v->exc_vector == EXC_GP && (s->acc & SITE_ACC_SS))
 		v->exc_vector = EXC_SS;
-	if (r != FILL_OK && r != FILL_SMC && s->align && (gva & (s->align - 1u))) { /* comes before what the page says */
+	if (r != FILL_OK && r != FILL_SMC && s->align &&
+	    (gva & (s->align - 1u))) { /* comes before what the page says */
 		raise_gp(v, 0);
 		r = FILL_RAISED;
 	}
@@ -378,7 +378,8 @@ int bt_c_mem_checked(struct vcpu *v)
 		r = FILL_RAISED;
 	else if (alignment_check(v, &s, lin) < 0)
 		r = FILL_RAISED;
-	else if ((v->dr[7] & 0xff) && breakpoint_access(v, lin, s.size, s.acc) && !(v->bt->blocks[s.block].mode & MODE_STEP)) {
+	else if ((v->dr[7] & 0xff) && breakpoint_access(v, lin, s.size, s.acc) &&
+		 !(v->bt->blocks[s.block].mode & MODE_STEP)) {
 		v->step_once = 1;
 		state_sync(v, &s);
 		return 0;
