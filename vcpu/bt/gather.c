@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "vcpu/bt/bt.h"
 #include "vcpu/bt/insn.h"
 #include "vcpu/cpu/operand.h"
 #include "vcpu/mmu/mmu.h"
@@ -70,19 +71,29 @@ static uint64_t element_address(struct vcpu *v, const struct insn *in, const str
 	return in->addrsize == 8 ? addr : (uint32_t)addr;
 }
 
+/* An element of 4 or 8 bytes; sizes the compiler knows, for our memcpy costs more than the move. */
+static void put_element(uint8_t *to, const uint8_t *from, unsigned size)
+{
+	if (size == 8)
+		memcpy(to, from, 8);
+	else
+		memcpy(to, from, 4);
+}
+
 /* Reads element i unless its mask is clear.  0, or -1 after raising. */
 static int gather_one(struct vcpu *v, const struct insn *in, const struct gather *g, unsigned i)
 {
+	static const uint8_t zero[8];
 	uint8_t *mask = vector_byte(v, g->mask, i * g->esize), buf[8];
 	uint64_t lin;
 
 	if (mask[g->esize - 1] & 0x80) {
 		if (seg_linear(v, in->mem.seg, element_address(v, in, g, i), g->esize, ACC_R, &lin) < 0 ||
-		    mmu_read(v, lin, buf, g->esize, mmu_acc(v, ACC_R)) < 0)
+		    tlb_read(v, lin, buf, g->esize) < 0)
 			return -1;
-		memcpy(vector_byte(v, g->dst, i * g->esize), buf, g->esize);
+		put_element(vector_byte(v, g->dst, i * g->esize), buf, g->esize);
 	}
-	memset(mask, 0, g->esize);
+	put_element(mask, zero, g->esize);
 	return 0;
 }
 
@@ -97,17 +108,24 @@ int bt_gather(struct vcpu *v, const struct insn *in)
 {
 	struct gather g = decode(in);
 	uint64_t bv;
+	int r = 0;
 
 	if (g.dst == g.index || g.dst == g.mask || g.index == g.mask)
 		return raise_ud(v);
-	vcpu_fpu_out(v);
+	vcpu_fpu_in(v);
+	__asm__ volatile("xsave64 %0" : "+m"(v->fpu_area) : "a"(BV_SSE_AVX), "d"(0) : "memory");
+	v->fpu_saved = 1; /* the area is the truth meanwhile: nobody saves over it */
 	memcpy(&bv, v->fpu_area + AREA_BV, sizeof bv);
 	bv |= BV_SSE_AVX;
 	memcpy(v->fpu_area + AREA_BV, &bv, sizeof bv);
-	for (unsigned i = 0; i < g.count; i++)
-		if (gather_one(v, in, &g, i) < 0)
-			return -1;
-	clear_above(v, &g);
+	for (unsigned i = 0; i < g.count && !r; i++)
+		r = gather_one(v, in, &g, i);
+	if (!r)
+		clear_above(v, &g);
+	__asm__ volatile("xrstor64 %0" : : "m"(v->fpu_area), "a"(BV_SSE_AVX), "d"(0) : "memory");
+	v->fpu_saved = 0;
+	if (r)
+		return -1; /* what was gathered before the fault stays */
 	v->rip += in->len;
 	if (in->code_size != 8)
 		v->rip = (uint32_t)v->rip;

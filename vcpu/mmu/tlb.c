@@ -277,6 +277,31 @@ int tlb_fill(struct vcpu *v, uint64_t gva, unsigned size, unsigned acc)
 	return fill(v, gva, size, acc);
 }
 
+int tlb_read(struct vcpu *v, uint64_t lin, void *buf, unsigned len)
+{
+	struct soft_tlb *t = &v->tlb[mode_tlb(v->mode)];
+	unsigned i = lin >> GUEST_PAGE_SHIFT & (TLB_SIZE - 1);
+	uint64_t page = lin & ~GUEST_PAGE_MASK;
+	const void *p;
+
+	if ((lin & GUEST_PAGE_MASK) + len > GUEST_PAGE_MASK + 1 || (v->dr[7] & 0xff) || (len != 4 && len != 8))
+		return mmu_read(v, lin, buf, len, mmu_acc(v, ACC_R));
+	if (t->rtag[i] != page) {
+		int r = fill(v, lin, len, ACC_R);
+
+		if (r == FILL_RAISED)
+			return -1;
+		if (r == FILL_BOUNCE)
+			return mmu_read(v, lin, buf, len, mmu_acc(v, ACC_R));
+	}
+	p = (const void *)(uintptr_t)(lin + t->radd[i]);
+	if (len == 8)
+		memcpy(buf, p, 8);
+	else
+		memcpy(buf, p, 4);
+	return 0;
+}
+
 static void request_bounce(struct vcpu *v, const struct site *s, uint64_t gva)
 {
 	v->bounce_req = s->acc & SITE_ACC_STACK ? 2 : 1;
