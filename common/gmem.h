@@ -16,11 +16,11 @@
 #define GMEM_HIGH_BASE  0x100000000ull /* RAM above it starts here */
 
 struct gmem {
-	uint8_t *ram;      /* mapping of the whole RAM memfd, rw */
-	uint64_t size;     /* bytes of RAM, a multiple of the page size */
-	uint64_t low;      /* bytes of it below the PCI hole */
-	uint64_t *p2m;     /* one entry per RAM page: RAM offset | flags */
-	uint64_t *code_bm; /* one bit per RAM page: translated code exists */
+	uint8_t *ram;       /* mapping of the whole RAM memfd, rw */
+	uint64_t size;      /* bytes of RAM, a multiple of the page size */
+	uint64_t low;       /* bytes of it below the PCI hole */
+	uint64_t *p2m;      /* one entry per RAM page: RAM offset | flags */
+	uint64_t *code_bm;  /* one bit per RAM page: translated code exists */
 	uint64_t *dirty_bm; /* one bit per RAM page: written since harvest */
 };
 

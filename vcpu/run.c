@@ -294,7 +294,6 @@ static bool code_breakpoint(struct vcpu *v)
 	v->exc_dr6 = v->db_hits;
 	v->db_hits = 0;
 	raise_exception(v, EXC_DB);
-	v->exc_dr6 |= 0;
 	return true;
 }
 

@@ -175,10 +175,11 @@ enum vm_exit { VM_EXIT_NONE, VM_EXIT_POWEROFF, VM_EXIT_RESET, VM_EXIT_TRIPLE_FAU
 struct vcpu_stats { /* all counted by the vcpu's thread; names as in `hvx-monitor stats` */
 #define VCPU_STATS(X)                                                                                                 \
 	X(blocks)                                                                                                     \
-	X(guest_bytes) X(host_bytes) X(guest_insns) X(code_flushes) X(dispatches) X(links) X(jc_misses) X(tlb_misses) \
-		X(tlb_flushes) X(tlb_page_flushes) X(walks) X(exceptions) X(page_faults) X(interrupts) X(kicks)       \
-			X(hlts) X(helpers) X(mmio) X(pio) X(cross_page) X(unaligned) X(smc_writes) X(smc_blocks)      \
-				X(signals) X(single_steps) X(msr_reads) X(msr_writes) X(cr3_loads) X(string_helpers)  \
+	X(guest_bytes)                                                                                                \
+	X(host_bytes) X(guest_insns) X(code_flushes) X(dispatches) X(links) X(jc_misses) X(tlb_misses) X(tlb_flushes) \
+		X(tlb_page_flushes) X(walks) X(exceptions) X(page_faults) X(interrupts) X(kicks) X(hlts) X(helpers)   \
+			X(mmio) X(pio) X(cross_page) X(unaligned) X(smc_writes) X(smc_blocks) X(signals)              \
+				X(single_steps) X(msr_reads) X(msr_writes) X(cr3_loads) X(string_helpers)             \
 					X(host_faults) X(cpuids)
 #define X(n) uint64_t n;
 	VCPU_STATS(X)

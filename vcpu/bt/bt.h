@@ -188,6 +188,15 @@ void tlb_init(struct vcpu *v);
 void tlb_note_fetch(struct vcpu *v, uint64_t page); /* code is fetched through this page of the linear space */
 
 /* mmu/codepage.c */
+/* The 64-byte parts of a page that bytes [off, off+len) touch; len >= 1, within the page. */
+static inline uint64_t codepage_parts(unsigned off, unsigned len)
+{
+	unsigned a = off / 64, z = (off + len - 1) / 64;
+	uint64_t m = z >= 63 ? ~0ull : (2ull << z) - 1;
+
+	return m & ~((1ull << a) - 1);
+}
+
 struct codepage *codepage_get(struct bt *bt, uint64_t frame, bool create);
 void codepage_add(struct vcpu *v, uint32_t block);
 void codepage_del(struct bt *bt, uint32_t block);

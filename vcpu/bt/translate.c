@@ -45,15 +45,6 @@ uint32_t tr_sys(struct tr *t, const struct insn *in)
 	return bt->n_sys++;
 }
 
-/* Marks guest bytes [off, off+len) of the first page as a source of the block. */
-static uint64_t parts_of(unsigned off, unsigned len)
-{
-	unsigned a = off / 64, b = (off + len - 1) / 64;
-	uint64_t m = b >= 63 ? ~0ull : (2ull << b) - 1;
-
-	return m & ~((1ull << a) - 1);
-}
-
 static bool ends_block(const struct insn *in)
 {
 	switch (in->cls) {
@@ -134,7 +125,7 @@ static int decode_crossing(struct tr *t, const uint8_t *page, unsigned off)
 	decode_insn(&t->in[0], buf, sizeof buf, mode_code_size(t->mode));
 	apply_mode(t, &t->in[0]);
 	b->gpa2 = gpa2 & ~0xfffull;
-	b->parts2 = parts_of(0, t->in[0].len > have ? t->in[0].len - have : 1);
+	b->parts2 = codepage_parts(0, t->in[0].len > have ? t->in[0].len - have : 1);
 	t->n = 1;
 	t->goff[1] = t->in[0].len;
 	t->ends = ends_block(&t->in[0]);
@@ -206,7 +197,7 @@ static uint8_t peek_flags(struct tr *t, int64_t off)
 			    DECODE_SHORT)
 			return needed | live;
 		apply_mode(t, &in);
-		t->peek_parts |= parts_of((unsigned)off, in.len);
+		t->peek_parts |= codepage_parts((unsigned)off, in.len);
 		needed |= in.fl_read & live;
 		live &= (uint8_t) ~(in.fl_read | in.fl_kill);
 		if (ends_block(&in))
@@ -381,7 +372,7 @@ static void finish_block(struct tr *t)
 	b->n_exits = bt->n_exits - b->exit;
 	if (off + len > GMEM_PAGE_SIZE)
 		len = GMEM_PAGE_SIZE - off;
-	b->parts = parts_of(off, len) | t->peek_parts;
+	b->parts = codepage_parts(off, len) | t->peek_parts;
 	bt->used = (b->host_end + 15) & ~15u;
 	for (uint32_t x = b->exit; x < bt->n_exits; x++)
 		if (bt->exits[x].cell != BT_NONE)

@@ -87,19 +87,11 @@ void codepage_del(struct bt *bt, uint32_t n)
 	}
 }
 
-static uint64_t parts_of(unsigned off, unsigned len)
-{
-	unsigned a = off / 64, z = (off + len - 1) / 64;
-	uint64_t m = z >= 63 ? ~0ull : (2ull << z) - 1;
-
-	return m & ~((1ull << a) - 1);
-}
-
 /* Does the store meet bytes of the block on this page?  Bytes it only looked ahead at count by their part. */
 static bool overlaps(const struct block *b, bool first, unsigned off, unsigned len)
 {
 	unsigned at = (unsigned)(b->gpa & GUEST_PAGE_MASK), end = at + b->len;
-	uint64_t own, parts = parts_of(off, len);
+	uint64_t own, parts = codepage_parts(off, len);
 
 	if (!first)
 		return off < end - (GUEST_PAGE_MASK + 1);
@@ -107,7 +99,7 @@ static bool overlaps(const struct block *b, bool first, unsigned off, unsigned l
 		return true;
 	if (end > GUEST_PAGE_MASK + 1)
 		end = GUEST_PAGE_MASK + 1;
-	own = parts_of(at, end - at);
+	own = codepage_parts(at, end - at);
 	return b->parts & ~own & parts;
 }
 
@@ -134,7 +126,7 @@ int codepage_store(struct vcpu *v, uint64_t frame, unsigned off, unsigned len)
 {
 	struct bt *bt = v->bt;
 	struct codepage *cp = codepage_get(bt, frame, false);
-	uint64_t parts = parts_of(off, len), left = 0;
+	uint64_t parts = codepage_parts(off, len), left = 0;
 	uint32_t n, next;
 	int hit = 0;
 
