@@ -78,8 +78,14 @@ runtime_dir() {
 	fi
 }
 
+# A command is answered before the monitor has exited: its last milliseconds are waited for.
 nothing_left() { # of VM $1
-	[ -z "$(processes_of "$1")" ] && [ ! -e "$(runtime_dir)/$1.sock" ] && [ ! -e "$(runtime_dir)/$1.lock" ]
+	for _ in 1 2 3 4 5 6 7 8 9 10; do
+		[ -z "$(processes_of "$1")" ] && [ ! -e "$(runtime_dir)/$1.sock" ] &&
+			[ ! -e "$(runtime_dir)/$1.lock" ] && return 0
+		sleep 0.1
+	done
+	return 1
 }
 
 # Children of VM $1 as "name pid" lines, from status.
