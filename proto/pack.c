@@ -13,6 +13,8 @@
 #include "common/sandbox.h"
 #include "proto/shm.h"
 
+#include "proto/pack_wire.h"
+
 #include "control.pb-c.h"
 #include "hello.pb-c.h"
 #include "memsvc.pb-c.h"
@@ -29,84 +31,6 @@ const char *pack_type_name(uint16_t type)
 	}
 }
 
-static int put(const ProtobufCMessage *m, uint8_t *buf, size_t len)
-{
-	size_t n = protobuf_c_message_get_packed_size(m);
-
-	if (n > len || n > IPC_MAX_DATA)
-		return -EMSGSIZE;
-	return (int)protobuf_c_message_pack(m, buf);
-}
-
-static bool known_only(const ProtobufCMessage *m)
-{
-	return m->n_unknown_fields == 0;
-}
-
-/* The parsed message, or NULL when it is malformed or has unknown fields at the top level. */
-static ProtobufCMessage *get(const ProtobufCMessageDescriptor *d, const uint8_t *buf, size_t len)
-{
-	if (len > IPC_MAX_DATA)
-		return NULL;
-	ProtobufCMessage *m = protobuf_c_message_unpack(d, NULL, len, buf);
-	if (m && !known_only(m)) {
-		protobuf_c_message_free_unpacked(m, NULL);
-		return NULL;
-	}
-	return m;
-}
-
-static void drop(ProtobufCMessage *m)
-{
-	if (m)
-		protobuf_c_message_free_unpacked(m, NULL);
-}
-
-/* A string for people: no control characters, fits. */
-static bool text_ok(const char *s, size_t room)
-{
-	size_t n = strlen(s);
-
-	if (n >= room)
-		return false;
-	for (size_t i = 0; i < n; i++)
-		if ((unsigned char)s[i] < ' ' || s[i] == 0x7f)
-			return false;
-	return true;
-}
-
-static bool copy_text(char *dst, size_t room, const char *src)
-{
-	if (!text_ok(src, room))
-		return false;
-	memcpy(dst, src, strlen(src) + 1);
-	return true;
-}
-
-/* protobuf-c's structs are not const-correct: it only reads strings when packing. */
-static char *str(const char *s)
-{
-	return (char *)(uintptr_t)s;
-}
-
-#define UNPACK_BEGIN(Type, desc)                                                   \
-	Hvx__##Type *w = (Hvx__##Type *)get(&hvx__##desc##__descriptor, buf, len); \
-	int rc = -EPROTO;                                                          \
-	if (!w)                                                                    \
-		return rc;                                                         \
-	memset(m, 0, sizeof *m)
-#define UNPACK_NEED(cond)         \
-	do {                      \
-		if (!(cond))      \
-			goto out; \
-	} while (0)
-#define UNPACK_END()             \
-	rc = 0;                  \
-	out:                     \
-	__attribute__((unused)); \
-	drop(&w->base);          \
-	return rc
-
 /* ---- hello.proto ---- */
 
 int pack_hello(const struct msg_hello *m, uint8_t *buf, size_t len)
@@ -122,7 +46,7 @@ int pack_hello(const struct msg_hello *m, uint8_t *buf, size_t len)
 int unpack_hello(const uint8_t *buf, size_t len, struct msg_hello *m)
 {
 	UNPACK_BEGIN(Hello, hello);
-	UNPACK_NEED(w->role >= ROLE_MEMSVC && w->role <= ROLE_VCPU);
+	UNPACK_NEED(w->role >= ROLE_MEMSVC && w->role < ROLE_CLIENT);
 	UNPACK_NEED(copy_text(m->release, sizeof m->release, w->release));
 	m->version = w->version;
 	m->role = w->role;
@@ -166,11 +90,6 @@ int unpack_failed(const uint8_t *buf, size_t len, struct msg_failed *m)
 }
 
 /* ---- memsvc.proto ---- */
-
-static bool ram_size_ok(uint64_t n)
-{
-	return n && n <= SHM_MAX_RAM && n % SHM_PAGE == 0;
-}
 
 int pack_mem_config(const struct msg_mem_config *m, uint8_t *buf, size_t len)
 {
@@ -244,6 +163,7 @@ int pack_vcpu_config(const struct msg_vcpu_config *m, uint8_t *buf, size_t len)
 	w.debug_exit = m->debug_exit;
 	w.reboot = m->reboot;
 	w.trace = m->trace;
+	w.devices = m->devices;
 	w.n_fds = m->nfds;
 	w.fds = fds;
 	return put(&w.base, buf, len);
@@ -286,6 +206,8 @@ int unpack_vcpu_config(const uint8_t *buf, size_t len, struct msg_vcpu_config *m
 	UNPACK_NEED(copy_text(m->name, sizeof m->name, w->name));
 	UNPACK_NEED(copy_cmdline(m->cmdline, sizeof m->cmdline, &w->cmdline));
 	UNPACK_NEED(fds_ok(w, m));
+	UNPACK_NEED(w->devices <= MSG_DEVICES_MAX);
+	m->devices = w->devices;
 	m->ram_size = w->ram_size;
 	m->cpus = w->cpus;
 	m->debug_exit = w->debug_exit;
@@ -358,30 +280,6 @@ int unpack_vcpu_state(const uint8_t *buf, size_t len, struct msg_vcpu_state *m)
 	UNPACK_BEGIN(VcpuState, vcpu_state);
 	m->paused = w->paused;
 	UNPACK_END();
-}
-
-static void counters_out(const struct msg_counters *m, Hvx__Counter *c, Hvx__Counter **p)
-{
-	for (uint32_t i = 0; i < m->n; i++) {
-		hvx__counter__init(&c[i]);
-		c[i].name = str(m->c[i].name);
-		c[i].value = m->c[i].value;
-		p[i] = &c[i];
-	}
-}
-
-static bool counters_in(size_t n, Hvx__Counter **p, struct msg_counters *m)
-{
-	if (n > MSG_COUNTERS_MAX)
-		return false;
-	for (size_t i = 0; i < n; i++) {
-		if (!known_only(&p[i]->base) || !p[i]->name[0] ||
-		    !copy_text(m->c[i].name, sizeof m->c[i].name, p[i]->name))
-			return false;
-		m->c[i].value = p[i]->value;
-	}
-	m->n = (uint32_t)n;
-	return true;
 }
 
 int pack_vcpu_stats(const struct msg_counters *m, uint8_t *buf, size_t len)

@@ -10,26 +10,42 @@
 #include <stdint.h>
 
 /* Frame types (struct ipc_header.type), all conversations. */
-#define MSG_TYPES(X)          \
-	X(HELLO, 1)           \
-	X(SEALED, 2)          \
-	X(FAILED, 3)          \
-	X(MEM_CONFIG, 16)     \
-	X(MEM_GET, 17)        \
-	X(MEM_REGION, 18)     \
-	X(MEM_STATS_GET, 19)  \
-	X(MEM_STATS, 20)      \
-	X(VCPU_CONFIG, 32)    \
-	X(VCPU_RUNNING, 33)   \
-	X(VCPU_EXIT, 34)      \
-	X(VCPU_COMMAND, 35)   \
-	X(VCPU_STATE, 36)     \
-	X(VCPU_STATS_GET, 37) \
-	X(VCPU_STATS, 38)     \
-	X(REQUEST, 48)        \
-	X(REPLY, 49)          \
-	X(STATUS_REPLY, 50)   \
-	X(STATS_REPLY, 51)
+#define MSG_TYPES(X)               \
+	X(HELLO, 1)                \
+	X(SEALED, 2)               \
+	X(FAILED, 3)               \
+	X(MEM_CONFIG, 16)          \
+	X(MEM_GET, 17)             \
+	X(MEM_REGION, 18)          \
+	X(MEM_STATS_GET, 19)       \
+	X(MEM_STATS, 20)           \
+	X(VCPU_CONFIG, 32)         \
+	X(VCPU_RUNNING, 33)        \
+	X(VCPU_EXIT, 34)           \
+	X(VCPU_COMMAND, 35)        \
+	X(VCPU_STATE, 36)          \
+	X(VCPU_STATS_GET, 37)      \
+	X(VCPU_STATS, 38)          \
+	X(VCPU_DEVICE, 39)         \
+	X(REQUEST, 48)             \
+	X(REPLY, 49)               \
+	X(STATUS_REPLY, 50)        \
+	X(STATS_REPLY, 51)         \
+	X(DEV_CONFIG, 64)          \
+	X(DEV_COMMAND, 65)         \
+	X(DEV_LIMITS, 66)          \
+	X(DEV_EVENT, 67)           \
+	X(DEV_STATS_GET, 68)       \
+	X(DEV_STATS, 69)           \
+	X(VIRTIO_OFFER, 80)        \
+	X(VIRTIO_ACTIVATE, 81)     \
+	X(VIRTIO_RESET, 82)        \
+	X(VIRTIO_RESET_DONE, 83)   \
+	X(VIRTIO_CONFIG_WRITE, 84) \
+	X(VIRTIO_CONFIG, 85)       \
+	X(VIRTIO_BROKEN, 86)       \
+	X(VIRTIO_INVALIDATE, 87)   \
+	X(VIRTIO_INVALIDATED, 88)
 enum msg_type {
 #define X(n, v) MSG_##n = v,
 	MSG_TYPES(X)
@@ -37,7 +53,7 @@ enum msg_type {
 };
 
 /* Roles; also senders in the monitor's permit table. */
-enum msg_role { ROLE_MEMSVC = 1, ROLE_VCPU, ROLE_CLIENT };
+enum msg_role { ROLE_MEMSVC = 1, ROLE_VCPU, ROLE_BLK, ROLE_NET, ROLE_CLIENT };
 
 /* What a descriptor sent with VCPU_CONFIG is. */
 enum msg_fd {
@@ -52,16 +68,39 @@ enum msg_fd {
 	FD_COUNT
 };
 
+/* What a descriptor sent with DEV_CONFIG is. */
+enum msg_dev_fd {
+	DEV_FD_RAM = 1,
+	DEV_FD_CONTROL,
+	DEV_FD_CHANNEL, /* virtio.proto, to the vcpu */
+	DEV_FD_PAGE,    /* struct shm_doorbells */
+	DEV_FD_KICK,    /* eventfd: the guest has work */
+	DEV_FD_CALL,    /* eventfd: the guest is to be interrupted */
+	DEV_FD_BACKEND, /* image, NBD socket, tap, passt's stream, a switch's listening or connected socket */
+	DEV_FD_OVERLAY, /* where a snapshot's writes go */
+	DEV_FD_COUNT
+};
+enum msg_net_backend { NET_PASST = 1, NET_TAP, NET_SWITCH, NET_BACKEND_COUNT };
+enum msg_dev_op { DEV_OP_RETRY = 1, DEV_OP_LINK_UP, DEV_OP_LINK_DOWN, DEV_OP_COUNT };
+enum msg_dev_news { DEV_EVENT_IO_ERROR = 1, DEV_EVENT_LINK_LOST, DEV_EVENT_COUNT };
+
 enum msg_exit { EXIT_POWEROFF = 1, EXIT_RESET, EXIT_TRIPLE_FAULT, EXIT_DEBUG, EXIT_COUNT };
 enum msg_op { OP_PAUSE = 1, OP_RESUME, OP_POWER_BUTTON, OP_QUIT, OP_COUNT };
 enum msg_request { REQ_STATUS = 1, REQ_STATS, REQ_PAUSE, REQ_RESUME, REQ_STOP, REQ_KILL, REQ_CONSOLE, REQ_COUNT };
 
-#define MSG_NAME_MAX     64
-#define MSG_TEXT_MAX     512
-#define MSG_CMDLINE_MAX  4096
-#define MSG_COUNTERS_MAX 96
-#define MSG_PROCS_MAX    16
-#define MSG_FDS_MAX      16
+#define MSG_NAME_MAX       64
+#define MSG_TEXT_MAX       512
+#define MSG_CMDLINE_MAX    4096
+#define MSG_COUNTERS_MAX   96
+#define MSG_PROCS_MAX      16
+#define MSG_FDS_MAX        16
+#define MSG_ID_MAX         32 /* of a device */
+#define MSG_SERIAL_MAX     21 /* 20 characters, virtio 1.2 5.2.6.1 */
+#define MSG_DEVICES_MAX    24 /* cards of one VM that are processes */
+#define MSG_QUEUES_MAX     16 /* of a card */
+#define MSG_QUEUE_SIZE_MAX 1024
+#define MSG_VCONFIG_MAX    256 /* device configuration space */
+#define MSG_RANGES_MAX     512
 
 struct msg_hello {
 	uint32_t version;
@@ -94,6 +133,75 @@ struct msg_vcpu_config {
 	uint32_t trace;
 	uint32_t nfds;
 	enum msg_fd fds[MSG_FDS_MAX]; /* each kind at most once */
+	uint32_t devices;             /* so many VCPU_DEVICE frames follow */
+};
+/* Descriptors: channel, page of doorbells, kick, call. */
+struct msg_vcpu_device {
+	char id[MSG_ID_MAX];
+	uint32_t slot; /* PCI device number, 1 to 30 */
+};
+struct msg_dev_limits {
+	uint64_t ops, ops_burst, bytes, bytes_burst; /* a second; 0: none */
+};
+struct msg_blk_config {
+	bool readonly, writeback, pause_error, nbd, snapshot;
+	char serial[MSG_SERIAL_MAX];
+};
+struct msg_net_config {
+	enum msg_net_backend backend;
+	uint8_t mac[6];
+	uint32_t mtu; /* 0: the standard 1500, not told to the guest */
+	bool link_down;
+};
+struct msg_dev_config {
+	char id[MSG_ID_MAX];
+	uint64_t ram_size;
+	uint32_t nfds;
+	enum msg_dev_fd fds[MSG_FDS_MAX]; /* each kind at most once */
+	enum msg_role kind;               /* ROLE_BLK or ROLE_NET: which of the two is there */
+	struct msg_blk_config blk;
+	struct msg_net_config net;
+	struct msg_dev_limits limits;
+};
+struct msg_dev_command {
+	enum msg_dev_op op;
+};
+struct msg_dev_event {
+	enum msg_dev_news kind;
+	char text[MSG_TEXT_MAX];
+};
+struct msg_virtio_offer {
+	uint32_t device_id;
+	uint64_t features;
+	uint32_t nqueues;
+	uint32_t queue_max[MSG_QUEUES_MAX];
+	uint32_t config_len;
+	uint8_t config[MSG_VCONFIG_MAX];
+};
+struct msg_virtio_queue {
+	uint32_t index, size;
+	uint64_t desc, driver, device;
+};
+struct msg_virtio_activate {
+	uint64_t features;
+	uint32_t nqueues;
+	struct msg_virtio_queue queue[MSG_QUEUES_MAX]; /* each index at most once */
+};
+struct msg_virtio_reset { /* VIRTIO_RESET and VIRTIO_RESET_DONE */
+	uint32_t generation;
+};
+struct msg_virtio_config { /* VIRTIO_CONFIG, and VIRTIO_CONFIG_WRITE with its offset */
+	uint32_t offset, len;
+	uint8_t data[MSG_VCONFIG_MAX];
+};
+struct msg_virtio_broken {
+	char reason[MSG_TEXT_MAX];
+};
+struct msg_virtio_invalidate { /* VIRTIO_INVALIDATE, and VIRTIO_INVALIDATED without ranges */
+	uint32_t id, nranges;
+	struct {
+		uint64_t gpa, len;
+	} range[MSG_RANGES_MAX];
 };
 struct msg_vcpu_running {
 	uint32_t boots;
@@ -157,6 +265,18 @@ PACK_DECLARE(vcpu_exit, msg_vcpu_exit)
 PACK_DECLARE(vcpu_command, msg_vcpu_command)
 PACK_DECLARE(vcpu_state, msg_vcpu_state)
 PACK_DECLARE(vcpu_stats, msg_counters)
+PACK_DECLARE(vcpu_device, msg_vcpu_device)
+PACK_DECLARE(dev_config, msg_dev_config)
+PACK_DECLARE(dev_limits, msg_dev_limits)
+PACK_DECLARE(dev_command, msg_dev_command)
+PACK_DECLARE(dev_event, msg_dev_event)
+PACK_DECLARE(dev_stats, msg_counters)
+PACK_DECLARE(virtio_offer, msg_virtio_offer)
+PACK_DECLARE(virtio_activate, msg_virtio_activate)
+PACK_DECLARE(virtio_reset, msg_virtio_reset)
+PACK_DECLARE(virtio_config, msg_virtio_config)
+PACK_DECLARE(virtio_broken, msg_virtio_broken)
+PACK_DECLARE(virtio_invalidate, msg_virtio_invalidate)
 PACK_DECLARE(request, msg_request_head)
 PACK_DECLARE(reply, msg_reply)
 PACK_DECLARE(status_reply, msg_status)

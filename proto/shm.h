@@ -56,4 +56,19 @@ static inline struct shm_layout shm_layout(uint64_t ram_size)
 	return l;
 }
 
+/*
+ * Doorbells of one card, a page shared by the vcpu and the device process.  A side that has work for the
+ * other sets the queue's bit, then, after a full fence, writes the eventfd only if the other is not awake
+ * (kicks: @device_awake) or no bit was set before (calls).  The device clears @device_awake, full fence, and
+ * looks at @kicked once more before it sleeps.
+ */
+struct shm_doorbells {
+	_Atomic uint32_t kicked;       /* bit a queue: the guest rang; cleared by the device */
+	_Atomic uint32_t device_awake; /* 1: the device looks at kicked without being woken */
+	uint8_t pad0[56];
+	_Atomic uint32_t called; /* bit a queue: interrupt; cleared by the vcpu */
+	uint8_t pad1[60];
+};
+_Static_assert(sizeof(struct shm_doorbells) == 128 && offsetof(struct shm_doorbells, called) == 64, "shared layout");
+
 #endif

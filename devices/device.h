@@ -1,0 +1,68 @@
+/*
+ * What every device process does alike: start, seal, the channel to the vcpu, doorbells, resets,
+ * limits, counters.  See device.c.
+ */
+#ifndef HVX_DEVICE_H
+#define HVX_DEVICE_H
+
+#include "common/child.h"
+#include "common/gmem.h"
+#include "devices/limit.h"
+#include "devices/virtq.h"
+#include "proto/shm.h"
+
+struct device;
+
+/* A kind of device.  All calls come from the one loop. */
+struct device_ops {
+	/* Rings have work: get chains, put them back.  Called again after every doorbell. */
+	void (*work)(struct device *d, unsigned queue);
+	/* DRIVER_OK: d->features and d->queue[] are set; may be NULL. */
+	void (*activate)(struct device *d);
+	/* Stop taking work and call device_reset_done() when nothing is in flight, at once or later. */
+	void (*reset)(struct device *d);
+	void (*config_write)(struct device *d, uint32_t off, const uint8_t *data, uint32_t len); /* may be NULL */
+	void (*command)(struct device *d, enum msg_dev_op op);                                   /* may be NULL */
+	void (*limits)(struct device *d);                                                        /* may be NULL */
+	void (*stats)(struct device *d, struct msg_counters *m); /* adds its own counters */
+};
+
+struct device {
+	struct child child;
+	const struct device_ops *ops;
+	struct msg_dev_config cfg;
+	int fd[DEV_FD_COUNT];
+	struct gmem mem;
+	struct shm_doorbells *bell;
+	struct ipc_loop *loop;
+	struct ipc_conn *monitor, *channel;
+	struct msg_virtio_offer offer; /* the kind fills it before device_run() */
+	uint64_t features;             /* as negotiated */
+	bool active, broken;
+	struct virtq queue[MSG_QUEUES_MAX];
+	struct limit limit[2]; /* blk: [0]; net: [0] from the guest, [1] to it */
+	struct {
+		uint64_t kicks, calls, resets, broken, invalidates;
+	} n;
+	void *priv;
+};
+
+/* Starts the child, receives the configuration, maps memory.  The kind then opens what it needs and fills
+ * d->offer. */
+void device_start(struct device *d, int argc, char **argv);
+/* Final seal, offer to the vcpu, and the loop until the monitor hangs up; the exit status. */
+int device_run(struct device *d);
+
+/* The driver broke the rules: NEEDS_RESET, counted, logged at a limited rate. */
+void device_broken(struct device *d, const char *why);
+/* After data was written into guest memory at these pieces and before virtq_publish(): full fence, a look at the code bitmap, and
+ * if translated code is there an invalidation that is waited for (design.md section 3).  Marks pages dirty. */
+void device_flush_code(struct device *d, const struct virtq_seg *seg, unsigned n, uint64_t len);
+/* virtq_publish() and the interrupt if it is due. */
+void device_publish(struct device *d, unsigned queue);
+/* New contents of d->offer.config: the vcpu raises a configuration interrupt. */
+void device_config_changed(struct device *d);
+void device_reset_done(struct device *d);
+void device_event(struct device *d, enum msg_dev_news kind, const char *text);
+
+#endif

@@ -1,0 +1,74 @@
+/*
+ * Split virtqueues: the only descriptor walker.  See virtq.c.
+ */
+#ifndef HVX_VIRTQ_H
+#define HVX_VIRTQ_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/gmem.h"
+#include "proto/pack.h"
+
+#define VIRTQ_SEGS_MAX 1024 /* pieces of one chain, pages of RAM that are not adjacent counted apart */
+
+/* ring features, virtio 1.2 6 */
+#define VIRTIO_F_RING_INDIRECT_DESC 28
+#define VIRTIO_F_RING_EVENT_IDX     29
+#define VIRTIO_F_VERSION_1          32
+#define VIRTQ_FEATURES              (1ull << VIRTIO_F_RING_INDIRECT_DESC | 1ull << VIRTIO_F_RING_EVENT_IDX)
+
+/* A contiguous piece of guest memory. */
+struct virtq_seg {
+	uint8_t *ptr;
+	uint64_t gpa;
+	uint32_t len;
+};
+
+/* A chain of descriptors, copied out of the ring once: the guest can change nothing of it any more. */
+struct virtq_chain {
+	uint16_t head;
+	unsigned nout, nin;       /* pieces: seg[0..nout) to read, seg[nout..nout+nin) to write */
+	uint64_t out_len, in_len; /* bytes */
+	struct virtq_seg seg[VIRTQ_SEGS_MAX];
+};
+
+struct virtq {
+	const struct gmem *mem;
+	unsigned index, size;
+	bool enabled, event_idx, indirect;
+	uint64_t desc_gpa, avail_gpa, used_gpa;
+	struct virtq_desc *desc; /* guest memory: everything read from there is untrusted */
+	struct virtq_avail *avail;
+	struct virtq_used *used;
+	uint16_t next_avail;                   /* of ours: the next entry of the available ring */
+	uint16_t next_used;                    /* where the next used element goes; published by virtq_publish() */
+	uint16_t published;                    /* used.idx as the guest sees it */
+	uint16_t inflight;                     /* chains taken and not put back */
+	uint8_t taken[MSG_QUEUE_SIZE_MAX / 8]; /* heads in flight */
+	const char *why;                       /* reason of the last -EPROTO, a string that lives forever */
+};
+
+/* Takes the rings in use; all of their memory must be RAM and aligned.  0 or -EPROTO (q->why tells). */
+int virtq_setup(struct virtq *q, const struct gmem *mem, const struct msg_virtio_queue *m, uint64_t features);
+
+/* The next available chain.  1: *c is filled and in flight until virtq_put(); 0: none there; -EPROTO: the
+ * driver broke the rules (q->why tells): nothing of the ring may be used until a reset. */
+int virtq_get(struct virtq *q, struct virtq_chain *c);
+/* Gives the chain with @head back, @written bytes of its writable part filled.  The guest sees it after
+ * virtq_publish().  The caller has seen to device_flush_code() order (devices/device.h). */
+void virtq_put(struct virtq *q, uint16_t head, uint32_t written);
+/* Takes back the chains got since the last @n (net: a receive buffer that is too small waits). */
+void virtq_unget(struct virtq *q, const struct virtq_chain *c);
+/* Publishes what was put; true when the driver wants an interrupt for it (virtio 1.2 2.7.7, 2.7.10). */
+bool virtq_publish(struct virtq *q);
+/* Asks the driver not to ring, and to ring again; the latter returns true when chains came meanwhile. */
+void virtq_quiet(struct virtq *q);
+bool virtq_listen(struct virtq *q);
+
+/* Copy between a chain's pieces and a buffer, from @off bytes into its readable or writable part; bytes done. */
+size_t virtq_read(const struct virtq_chain *c, size_t off, void *buf, size_t len);
+size_t virtq_write(const struct virtq_chain *c, size_t off, const void *buf, size_t len);
+
+#endif
