@@ -126,7 +126,7 @@ if fresh "$out/disk.raw" "$here/mkimage.sh" "$here/setup.sh" "$here/packages" "$
 	exit 0
 fi
 for p in mmdebstrap mke2fs ssh-keygen apt-get; do
-	PATH=$PATH:/usr/sbin:/sbin command -v $p >/dev/null || die "no $p: run tests/guest/prepare-host.sh system"
+	PATH=$PATH:/usr/sbin:/sbin command -v $p >/dev/null || die "no $p: run tests/guest/prepare-host.sh check"
 done
 PATH=$PATH:/usr/sbin:/sbin
 mode=$(mode)
