@@ -139,7 +139,7 @@ ${CC:-gcc} -O2 -std=gnu11 -m32 -march=i686 -mfpmath=387 -ffreestanding -nostdlib
 	-fno-stack-protector -o "$tmp/compat32" "$guestdir/prog/compat32.c"
 ${CC:-gcc} -O2 -std=gnu11 -Wall -Wextra -m32 -o "$tmp/pi32" "$here/pi32.c" || die "cannot link 32-bit programs: apt-get install libc6-dev-i386 lib32gcc-12-dev"
 bootstrap
-fill_disk || die "cannot make the file system"
+fill_disk >&2 || die "cannot make the file system"
 echo "root=LABEL=hvx-root ro console=ttyS0" >"$tmp/append"
 for f in vmlinuz initrd.img packages append disk.raw; do
 	mv "$tmp/$f" "$out/$f"
