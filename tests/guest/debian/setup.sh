@@ -34,4 +34,5 @@ chmod 755 "$root/usr/local/bin/compat32" "$root/usr/local/bin/pi32"
 
 # A test guest is no place for surprises: nothing starts by itself to fetch or to index.
 chroot "$root" systemctl disable apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer
+rm -f "$root/etc/machine-id"
 : >"$root/etc/machine-id"
