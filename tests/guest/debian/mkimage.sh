@@ -120,7 +120,7 @@ fill_disk() {
 mkdir -p "$out"
 exec 9>"$HVX_CACHE/debian/.lock"
 flock 9
-if fresh "$out/disk.raw" "$here/mkimage.sh" "$here/setup.sh" "$here/packages" "$here/pi32.c" &&
+if fresh "$out/disk.raw" "$here/mkimage.sh" "$here/setup.sh" "$here/packages" "$here/pi32.c" "$guestdir/prog/compat32.c" &&
 	[ "$(cat "$out/options" 2>/dev/null)" = "$options" ]; then
 	echo "$out"
 	exit 0

@@ -17,6 +17,7 @@ import tempfile
 import time
 from urllib.parse import urlsplit
 
+import network
 import vm
 
 # What a sound kernel never prints.
@@ -29,7 +30,7 @@ def parse_args():
     p.add_argument("--vmm", choices=("hvx", "tcg"), default="hvx")
     p.add_argument("--kernel", choices=("cloud", "generic"), default="cloud")
     p.add_argument("--short", action="store_true", help="one boot, 64 MiB by scp, power-off")
-    p.add_argument("--only", default=".*", help="pattern of stories: basics, copies, restarts, button, crash")
+    p.add_argument("--only", default=".*", help="pattern of stories: basics, copies, network, restarts, button, crash")
     p.add_argument("--monitor", help="hvx-monitor to run (default: HVX_MONITOR, then the build tree's)")
     p.add_argument("--monitor-args", default="", help="further options for hvx-monitor run, by spaces")
     p.add_argument("--limit", type=int, default=180, help="seconds a boot may take")
@@ -75,8 +76,8 @@ class Story:
         vm.copy_disk(self.image, self.disk)
         self.monitor = vm.find_monitor(args.monitor) if args.vmm == "hvx" else None
 
-    def guest(self):
-        return vm.Guest(self.args.vmm, self.image, [self.disk], monitor=self.monitor, keep=self.args.keep,
+    def guest(self, ports=(22,)):
+        return vm.Guest(self.args.vmm, self.image, [self.disk], monitor=self.monitor, keep=self.args.keep, ports=ports,
                         extra=self.args.monitor_args.split() if self.args.vmm == "hvx" else ())
 
     def boot(self, g, times=1):
@@ -267,6 +268,10 @@ def story_copies(story):
             finish(story, g, "poweroff")
 
 
+def story_network(story):
+    network.story_network(story, begin, finish, copy_both_ways, kernel_log)
+
+
 def story_restarts(story):
     with story.guest() as g:
         if begin(story, g):
@@ -301,8 +306,8 @@ def story_crash(story):
         finish(story, g, "stop")
 
 
-STORIES = {"basics": story_basics, "copies": story_copies, "restarts": story_restarts, "button": story_button,
-           "crash": story_crash}
+STORIES = {"basics": story_basics, "copies": story_copies, "network": story_network, "restarts": story_restarts,
+           "button": story_button, "crash": story_crash}
 
 
 def missing_programs(args):

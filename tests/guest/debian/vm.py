@@ -200,9 +200,19 @@ class Guest:
         if self.vmm == "hvx":
             subprocess.run([self.monitor, "stop", self.name, "--timeout=90"], check=True, timeout=100)
             return
+        self.qmp('{"execute":"system_powerdown"}')
+
+    def link(self, up):
+        """Pull the network cable, or put it back."""
+        if self.vmm == "hvx":
+            subprocess.run([self.monitor, "link", self.name, "net0", "up" if up else "down"], check=True, timeout=20)
+        else:
+            self.qmp('{"execute":"set_link","arguments":{"name":"n0","up":%s}}' % str(up).lower())
+
+    def qmp(self, request):
         with socket.socket(socket.AF_UNIX) as s:
             s.connect(f"{self.work}/qmp")
-            s.sendall(b'{"execute":"qmp_capabilities"}{"execute":"system_powerdown"}')
+            s.sendall(b'{"execute":"qmp_capabilities"}' + request.encode())
             time.sleep(0.5)
 
     def end(self, seconds=90):
