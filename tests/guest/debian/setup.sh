@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # Configure the tree $1 of the Debian guest: run by mmdebstrap at the end, in its namespace.
 #
 # Invariant: nothing of the distribution's own is changed; what is here is what an
