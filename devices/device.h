@@ -44,8 +44,21 @@ struct device {
 	struct {
 		uint64_t kicks, calls, resets, broken, invalidates;
 	} n;
+	/* device.c's own */
+	struct ipc_watch *tick;
+	uint32_t generation; /* of the last reset asked for */
+	bool resetting, reset_asked, waiting, has_activation;
+	uint32_t invalidate_id, invalidated;
+	struct msg_virtio_activate activation; /* came while resetting */
+	struct msg_virtio_invalidate ranges;   /* collected */
 	void *priv;
 };
+
+uint64_t device_now(void); /* CLOCK_MONOTONIC, ns */
+/* Appends a counter. */
+void device_count(struct msg_counters *m, const char *name, uint64_t value);
+/* Does the work of these queues (a bit each) and of what is rung for meanwhile. */
+void device_ring(struct device *d, uint32_t bits);
 
 /* Starts the child, receives the configuration, maps memory.  The kind then opens what it needs and fills
  * d->offer. */

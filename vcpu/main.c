@@ -14,7 +14,7 @@
 #include "vcpu/bt/bt.h"
 #include "vcpu/chipset/platform.h"
 #include "vcpu/control.h"
-#include "vcpu/memory.h"
+#include "common/memory.h"
 #include "vcpu/runner.h"
 #include "vcpu/seal.h"
 #include "vcpu/trace.h"

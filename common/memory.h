@@ -1,8 +1,8 @@
 /*
  * Guest RAM and the control region, mapped from what memsvc made.  See memory.c.
  */
-#ifndef HVX_VCPU_MEMORY_H
-#define HVX_VCPU_MEMORY_H
+#ifndef HVX_MEMORY_H
+#define HVX_MEMORY_H
 
 #include <stdint.h>
 

@@ -2,7 +2,7 @@
  * Mapping guest memory.  Invariant: the memfds are sealed against shrinking
  * before they are mapped, so that no access to RAM can raise SIGBUS.
  */
-#include "vcpu/memory.h"
+#include "common/memory.h"
 
 #include <errno.h>
 #include <fcntl.h>

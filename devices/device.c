@@ -1,0 +1,462 @@
+/*
+ * The frame of a device process.  Invariant: between VIRTIO_RESET and its answer no new work
+ * is taken, and after the answer nothing touches the guest's memory until the next activation.
+ */
+#include "devices/device.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "common/err.h"
+#include "common/log.h"
+#include "common/memory.h"
+
+uint64_t device_now(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000ull + (uint64_t)ts.tv_nsec;
+}
+
+static int to(struct device *d, struct ipc_conn *c, uint16_t type, int n)
+{
+	return n < 0 ? n : ipc_send(c, type, d->child.buf, (size_t)n, NULL, 0);
+}
+
+static void to_vcpu(struct device *d, uint16_t type, int n)
+{
+	int rc = d->channel ? to(d, d->channel, type, n) : 0;
+
+	if (rc)
+		fatal(HVX_EXIT_FAIL, "the vcpu does not read: %s", strerror(-rc));
+}
+
+/* ---- what the kinds call ---- */
+
+void device_broken(struct device *d, const char *why)
+{
+	struct msg_virtio_broken m;
+
+	if (d->broken)
+		return;
+	d->broken = true;
+	d->n.broken++;
+	log_guest(LOG_LVL_WARN, "the driver broke the rules: %s", why);
+	snprintf(m.reason, sizeof m.reason, "%s", why);
+	to_vcpu(d, MSG_VIRTIO_BROKEN, pack_virtio_broken(&m, d->child.buf, sizeof d->child.buf));
+}
+
+void device_event(struct device *d, enum msg_dev_news kind, const char *text)
+{
+	struct msg_dev_event m = {.kind = kind};
+
+	snprintf(m.text, sizeof m.text, "%s", text);
+	pack_clean(m.text);
+	if (to(d, d->monitor, MSG_DEV_EVENT, pack_dev_event(&m, d->child.buf, sizeof d->child.buf)))
+		fatal(HVX_EXIT_FAIL, "the monitor does not read");
+}
+
+void device_config_changed(struct device *d)
+{
+	struct msg_virtio_config m = {.len = d->offer.config_len};
+
+	memcpy(m.data, d->offer.config, m.len);
+	to_vcpu(d, MSG_VIRTIO_CONFIG, pack_virtio_config(&m, d->child.buf, sizeof d->child.buf));
+}
+
+void device_publish(struct device *d, unsigned queue)
+{
+	static const uint64_t one = 1;
+
+	if (!virtq_publish(&d->queue[queue]))
+		return;
+	d->n.calls++;
+	if (atomic_fetch_or(&d->bell->called, 1u << queue))
+		return; /* the vcpu has not looked yet */
+	if (write(d->fd[DEV_FD_CALL], &one, sizeof one) < 0 && errno != EAGAIN)
+		fatal(HVX_EXIT_FAIL, "interrupt: %s", strerror(errno));
+}
+
+/* ---- translated code (design.md section 3) ---- */
+
+static bool bit(const uint64_t *bm, uint64_t i)
+{
+	return __atomic_load_n(&bm[i / 64], __ATOMIC_RELAXED) >> (i % 64) & 1;
+}
+
+static void mark_dirty(uint64_t *bm, uint64_t i)
+{
+	if (!bit(bm, i))
+		__atomic_fetch_or(&bm[i / 64], 1ull << (i % 64), __ATOMIC_RELAXED);
+}
+
+/* Waits until the vcpu has answered the invalidation. */
+static void await_code(struct device *d)
+{
+	d->waiting = true;
+	while (d->invalidated != d->invalidate_id) {
+		struct pollfd p = {.fd = ipc_conn_fd(d->channel), .events = POLLIN};
+		if (poll(&p, 1, -1) < 0 && errno != EINTR)
+			fatal(HVX_EXIT_FAIL, "poll: %s", strerror(errno));
+		ipc_conn_drain(d->channel);
+		if (!d->channel)
+			break; /* the vcpu is gone: nobody runs the old code */
+	}
+	d->waiting = false;
+	if (d->reset_asked)
+		ipc_timer_set(d->tick, 0); /* not here: the caller is in the middle of its work */
+}
+
+static void send_ranges(struct device *d)
+{
+	d->ranges.id = ++d->invalidate_id;
+	d->n.invalidates++;
+	to_vcpu(d, MSG_VIRTIO_INVALIDATE, pack_virtio_invalidate(&d->ranges, d->child.buf, sizeof d->child.buf));
+	if (d->channel)
+		await_code(d);
+	d->ranges.nranges = 0;
+}
+
+/* Page by page: dirty bits for all of them, ranges for those with code. */
+static void look_at(struct device *d, uint64_t gpa, uint64_t len)
+{
+	for (uint64_t end = gpa + len, next; gpa < end; gpa = next) {
+		int64_t f = gmem_frame(&d->mem, gpa);
+		next = (gpa | (GMEM_PAGE_SIZE - 1)) + 1;
+		if (next > end)
+			next = end;
+		if (f < 0)
+			continue;
+		mark_dirty(d->mem.dirty_bm, (uint64_t)f);
+		if (!bit(d->mem.code_bm, (uint64_t)f))
+			continue;
+		if (d->ranges.nranges == MSG_RANGES_MAX)
+			send_ranges(d);
+		d->ranges.range[d->ranges.nranges].gpa = gpa;
+		d->ranges.range[d->ranges.nranges++].len = next - gpa;
+	}
+}
+
+void device_flush_code(struct device *d, const struct virtq_seg *seg, unsigned n, uint64_t len)
+{
+	atomic_thread_fence(memory_order_seq_cst); /* the data before the look at the bitmap */
+	for (; n && len; seg++, n--) {
+		uint64_t k = seg->len < len ? seg->len : len;
+		look_at(d, seg->gpa, k);
+		len -= k;
+	}
+	if (d->ranges.nranges)
+		send_ranges(d);
+}
+
+/* ---- doorbells ---- */
+
+static void ring(struct device *d, uint32_t bits)
+{
+	for (unsigned q = 0; bits; q++, bits >>= 1)
+		if ((bits & 1) && q < d->offer.nqueues && d->active && !d->broken && d->queue[q].enabled)
+			d->ops->work(d, q);
+}
+
+void device_ring(struct device *d, uint32_t bits)
+{
+	atomic_store(&d->bell->device_awake, 1);
+	do {
+		ring(d, bits);
+		atomic_store(&d->bell->device_awake, 0); /* and, seq_cst, before the last look */
+		bits = atomic_exchange(&d->bell->kicked, 0);
+		if (bits)
+			atomic_store(&d->bell->device_awake, 1);
+	} while (bits);
+}
+
+static void on_kick(void *ctx)
+{
+	struct device *d = ctx;
+	uint64_t n;
+
+	if (read(d->fd[DEV_FD_KICK], &n, sizeof n) < 0)
+		return;
+	d->n.kicks++;
+	device_ring(d, atomic_exchange(&d->bell->kicked, 0));
+}
+
+/* ---- reset and activation ---- */
+
+static void activate(struct device *d)
+{
+	const struct msg_virtio_activate *m = &d->activation;
+
+	d->has_activation = false;
+	d->features = m->features;
+	d->broken = false;
+	d->active = true;
+	for (uint32_t i = 0; i < m->nqueues; i++) {
+		unsigned q = m->queue[i].index;
+		if (q >= d->offer.nqueues || m->queue[i].size > d->offer.queue_max[q])
+			fatal(HVX_EXIT_FAIL, "activation of a queue that was not offered");
+		if (virtq_setup(&d->queue[q], &d->mem, &m->queue[i], m->features))
+			device_broken(d, d->queue[q].why);
+	}
+	if (d->broken)
+		return;
+	if (d->ops->activate)
+		d->ops->activate(d);
+	device_ring(d, (1u << d->offer.nqueues) - 1); /* chains made available before this */
+}
+
+static void start_reset(struct device *d)
+{
+	d->reset_asked = false;
+	d->active = false;
+	d->n.resets++;
+	d->ops->reset(d);
+}
+
+void device_reset_done(struct device *d)
+{
+	struct msg_virtio_reset m = {d->generation};
+
+	memset(d->queue, 0, sizeof d->queue);
+	atomic_store(&d->bell->called, 0);
+	d->resetting = false;
+	to_vcpu(d, MSG_VIRTIO_RESET_DONE, pack_virtio_reset(&m, d->child.buf, sizeof d->child.buf));
+	if (d->has_activation)
+		activate(d);
+}
+
+static int on_reset(struct device *d, const struct ipc_frame *f)
+{
+	struct msg_virtio_reset m;
+
+	if (unpack_virtio_reset(f->data, f->len, &m))
+		return -EPROTO;
+	d->generation = m.generation;
+	d->has_activation = false;
+	if (d->resetting)
+		return 0; /* one answer, to the last */
+	d->resetting = true;
+	d->active = false;
+	if (d->waiting)
+		d->reset_asked = true;
+	else
+		start_reset(d);
+	return 0;
+}
+
+static int on_activate(struct device *d, const struct ipc_frame *f)
+{
+	if (unpack_virtio_activate(f->data, f->len, &d->activation) || (d->active && !d->resetting))
+		return -EPROTO;
+	d->has_activation = true;
+	if (!d->resetting)
+		activate(d);
+	return 0;
+}
+
+static int on_invalidated(struct device *d, const struct ipc_frame *f)
+{
+	static struct msg_virtio_invalidate m; /* large; there is one loop */
+
+	if (unpack_virtio_invalidate(f->data, f->len, &m) || m.nranges || m.id != d->invalidate_id)
+		return -EPROTO;
+	d->invalidated = m.id;
+	return 0;
+}
+
+static int on_config_write(struct device *d, const struct ipc_frame *f)
+{
+	static struct msg_virtio_config m;
+
+	if (unpack_virtio_config(f->data, f->len, &m))
+		return -EPROTO;
+	if (d->ops->config_write)
+		d->ops->config_write(d, m.offset, m.data, m.len);
+	return 0;
+}
+
+static void on_vcpu_frame(void *ctx, struct ipc_conn *c, struct ipc_frame *f)
+{
+	struct device *d = ctx;
+	int rc = -EPROTO;
+
+	(void)c;
+	if (f->nfds)
+		fatal(HVX_EXIT_FAIL, "descriptors from the vcpu");
+	switch (f->type) {
+	case MSG_VIRTIO_RESET: rc = on_reset(d, f); break;
+	case MSG_VIRTIO_ACTIVATE: rc = on_activate(d, f); break;
+	case MSG_VIRTIO_INVALIDATED: rc = on_invalidated(d, f); break;
+	case MSG_VIRTIO_CONFIG_WRITE: rc = on_config_write(d, f); break;
+	default: break;
+	}
+	if (rc)
+		fatal(HVX_EXIT_FAIL, "message %u from the vcpu: %s", f->type, strerror(-rc));
+}
+
+/* A reset that came in the middle of a piece of work. */
+static void on_tick(void *ctx)
+{
+	struct device *d = ctx;
+
+	if (d->reset_asked)
+		start_reset(d);
+}
+
+/* The vcpu ends before its devices do: what is in flight is finished, the monitor says when to go. */
+static void on_vcpu_closed(void *ctx, struct ipc_conn *c, int error)
+{
+	struct device *d = ctx;
+
+	(void)error;
+	ipc_conn_free(c);
+	d->channel = NULL;
+	d->active = false;
+}
+
+static const struct ipc_handlers vcpu_handlers = {on_vcpu_frame, on_vcpu_closed, pack_type_name};
+
+/* ---- the monitor ---- */
+
+static int on_stats(struct device *d)
+{
+	static struct msg_counters m;
+
+	m.n = 0;
+#define X(field)                                      \
+	memcpy(m.c[m.n].name, #field, sizeof #field); \
+	m.c[m.n++].value = d->n.field;
+	X(kicks)
+	X(calls) X(resets) X(broken) X(invalidates)
+#undef X
+		d->ops->stats(d, &m);
+	return to(d, d->monitor, MSG_DEV_STATS, pack_dev_stats(&m, d->child.buf, sizeof d->child.buf));
+}
+
+void device_count(struct msg_counters *m, const char *name, uint64_t value)
+{
+	snprintf(m->c[m->n].name, sizeof m->c[m->n].name, "%s", name);
+	m->c[m->n++].value = value;
+}
+
+static int on_limits(struct device *d, const struct ipc_frame *f)
+{
+	struct msg_dev_limits m;
+
+	if (unpack_dev_limits(f->data, f->len, &m))
+		return -EPROTO;
+	for (int i = 0; i < 2; i++)
+		limit_set(&d->limit[i], &m, device_now());
+	if (d->ops->limits)
+		d->ops->limits(d);
+	return 0;
+}
+
+static int on_command(struct device *d, const struct ipc_frame *f)
+{
+	struct msg_dev_command m;
+
+	if (unpack_dev_command(f->data, f->len, &m))
+		return -EPROTO;
+	if (d->ops->command)
+		d->ops->command(d, m.op);
+	return 0;
+}
+
+static void on_monitor_frame(void *ctx, struct ipc_conn *c, struct ipc_frame *f)
+{
+	struct device *d = ctx;
+	int rc = -EPROTO;
+
+	(void)c;
+	if (f->nfds == 0 && f->type == MSG_DEV_STATS_GET && unpack_empty(f->len) == 0)
+		rc = on_stats(d);
+	else if (f->nfds == 0 && f->type == MSG_DEV_LIMITS)
+		rc = on_limits(d, f);
+	else if (f->nfds == 0 && f->type == MSG_DEV_COMMAND)
+		rc = on_command(d, f);
+	if (rc)
+		fatal(HVX_EXIT_FAIL, "message %u from the monitor: %s", f->type, strerror(-rc));
+}
+
+static void on_monitor_closed(void *ctx, struct ipc_conn *c, int error)
+{
+	struct device *d = ctx;
+
+	(void)c;
+	if (error)
+		log_error("control socket: %s", strerror(-error));
+	ipc_loop_stop(d->loop);
+}
+
+static const struct ipc_handlers monitor_handlers = {on_monitor_frame, on_monitor_closed, pack_type_name};
+
+/* ---- start ---- */
+
+static void receive(struct device *d)
+{
+	struct ipc_frame f;
+
+	child_expect(&d->child, MSG_DEV_CONFIG, &f);
+	if (unpack_dev_config(f.data, f.len, &d->cfg) || (uint32_t)f.nfds != d->cfg.nfds ||
+	    d->cfg.kind != d->child.role)
+		child_fail(&d->child, HVX_EXIT_FAIL, "malformed configuration from the monitor");
+	for (int i = 0; i < DEV_FD_COUNT; i++)
+		d->fd[i] = -1;
+	for (int i = 0; i < f.nfds; i++)
+		d->fd[d->cfg.fds[i]] = f.fds[i];
+}
+
+static void map(struct device *d)
+{
+	struct stat st;
+	int rc = memory_map(&d->mem, d->fd[DEV_FD_RAM], d->fd[DEV_FD_CONTROL], d->cfg.ram_size);
+	int seals = fcntl(d->fd[DEV_FD_PAGE], F_GET_SEALS);
+
+	if (rc)
+		child_fail(&d->child, HVX_EXIT_HOST, "cannot map guest memory: %s", strerror(-rc));
+	if (seals < 0 || !(seals & F_SEAL_SHRINK) || fstat(d->fd[DEV_FD_PAGE], &st) || st.st_size < (off_t)SHM_PAGE)
+		child_fail(&d->child, HVX_EXIT_FAIL, "malformed page of doorbells");
+	d->bell = mmap(NULL, SHM_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, d->fd[DEV_FD_PAGE], 0);
+	if (d->bell == MAP_FAILED)
+		child_fail(&d->child, HVX_EXIT_HOST, "cannot map the page of doorbells: %s", strerror(errno));
+	for (int i = DEV_FD_RAM; i <= DEV_FD_PAGE; i++)
+		if (i != DEV_FD_CHANNEL)
+			close(d->fd[i]); /* the mappings are enough */
+}
+
+void device_start(struct device *d, int argc, char **argv)
+{
+	child_start(&d->child, argc, argv);
+	receive(d);
+	map(d);
+	for (int i = 0; i < 2; i++)
+		limit_set(&d->limit[i], &d->cfg.limits, device_now());
+	d->loop = ipc_loop_new();
+	if (!d->loop)
+		child_fail(&d->child, HVX_EXIT_HOST, "no memory for the loop");
+}
+
+int device_run(struct device *d)
+{
+	child_seal(&d->child);
+	d->monitor = ipc_conn_new(d->loop, CHILD_CONTROL_FD, d->cfg.id, "monitor", &monitor_handlers, d);
+	d->channel = ipc_conn_new(d->loop, d->fd[DEV_FD_CHANNEL], d->cfg.id, "vcpu", &vcpu_handlers, d);
+	struct ipc_watch *kick = ipc_watch_fd(d->loop, d->fd[DEV_FD_KICK], IPC_READ, on_kick, d);
+	d->tick = ipc_watch_timer(d->loop, on_tick, d);
+	if (!d->monitor || !d->channel || !kick || !d->tick)
+		fatal(HVX_EXIT_FAIL, "no memory for the connections");
+	to_vcpu(d, MSG_VIRTIO_OFFER, pack_virtio_offer(&d->offer, d->child.buf, sizeof d->child.buf));
+	if (ipc_loop_run(d->loop))
+		fatal(HVX_EXIT_FAIL, "the loop ended");
+	return 0;
+}
