@@ -187,6 +187,46 @@ static int set_log(struct config *c, const char *v, char *err, size_t len)
 	return set_text(c->log, sizeof c->log, v, err, len);
 }
 
+/* The last of so many that begin alike gets the next number unless a name was given. */
+static int take_id(const struct config *c, char *id, const char *prefix, unsigned n, char *err, size_t len)
+{
+	if (!id[0])
+		snprintf(id, MSG_ID_MAX, "%s%u", prefix, n);
+	for (unsigned i = 0; i < c->ndisks; i++)
+		if (!strcmp(c->disk[i].id, id))
+			return bad(err, len, "two devices with this id", id);
+	for (unsigned i = 0; i < c->nnets; i++)
+		if (!strcmp(c->net[i].id, id))
+			return bad(err, len, "two devices with this id", id);
+	return 0;
+}
+
+static int set_disk(struct config *c, const char *v, char *err, size_t len)
+{
+	struct disk_option *d = &c->disk[c->ndisks];
+
+	if (c->ndisks == CONFIG_DISKS)
+		return bad(err, len, "more than 8 disks", v);
+	int rc = devopt_disk(d, v, err, len);
+	if (!rc)
+		rc = take_id(c, d->id, "blk", c->ndisks, err, len);
+	c->ndisks += !rc;
+	return rc;
+}
+
+static int set_net(struct config *c, const char *v, char *err, size_t len)
+{
+	struct net_option *n = &c->net[c->nnets];
+
+	if (c->nnets == CONFIG_NETS)
+		return bad(err, len, "more than 8 network cards", v);
+	int rc = devopt_net(n, v, err, len);
+	if (!rc)
+		rc = take_id(c, n->id, "net", c->nnets, err, len);
+	c->nnets += !rc;
+	return rc;
+}
+
 static const struct key {
 	const char *name;
 	setter *set;
@@ -207,6 +247,8 @@ static const struct key {
 	{"debugcon", set_debugcon, false, false},
 	{"pidfile", set_pidfile, false, false},
 	{"log", set_log, false, false},
+	{"disk", set_disk, false, false},
+	{"net", set_net, false, false},
 };
 
 static const struct key *find(const char *name)

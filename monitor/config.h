@@ -9,10 +9,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "monitor/devopt.h"
 #include "proto/pack.h"
 
 #define CONFIG_MAX_CPUS 1 /* what the engine runs today */
 #define CONFIG_PATH_MAX 4096
+#define CONFIG_DISKS    8
+#define CONFIG_NETS     8
 
 enum config_console { CONSOLE_DEFAULT, CONSOLE_STDIO, CONSOLE_PTY, CONSOLE_FILE };
 
@@ -31,6 +34,9 @@ struct config {
 	char debugcon[CONFIG_PATH_MAX]; /* "stderr", a file, or empty */
 	char pidfile[CONFIG_PATH_MAX];
 	char log[CONFIG_PATH_MAX]; /* of a detached monitor; empty: syslog */
+	struct disk_option disk[CONFIG_DISKS];
+	struct net_option net[CONFIG_NETS];
+	unsigned ndisks, nnets;
 };
 
 void config_init(struct config *c);

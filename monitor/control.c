@@ -65,9 +65,11 @@ static int do_status(struct machine *m, struct peer *p)
 
 	snprintf(s.name, sizeof s.name, "%s", m->cfg.name);
 	snprintf(s.state, sizeof s.state, "%s", vm_state_name(m->state));
+	if (m->state == VM_PAUSED && m->reason[0])
+		snprintf(s.state, sizeof s.state, "paused (%.*s)", (int)sizeof s.state - 10, m->reason);
 	snprintf(s.console, sizeof s.console, "%.*s", (int)sizeof s.console - 1, console_describe(m->console));
 	add_process(&s, "monitor", getpid(), 0);
-	for (int i = 0; i < PROC_COUNT; i++)
+	for (int i = 0; i < m->nprocs; i++)
 		if (m->proc[i].pid > 0)
 			add_process(&s, m->proc[i].name, m->proc[i].pid, m->proc[i].layers);
 	p->waits = 0;
@@ -79,16 +81,20 @@ static int do_stats(struct machine *m)
 	if (m->stats_due)
 		return 0; /* under way: the answer is for all who wait */
 	m->stats.n = 0;
-	m->stats_due = 1u << PROC_MEMSVC | 1u << PROC_VCPU;
+	m->stats_due = 1ull << PROC_MEMSVC | 1ull << PROC_VCPU;
 	int rc = machine_send(m, &m->child[PROC_VCPU], MSG_VCPU_STATS_GET, 0, NULL, 0);
 	if (!rc)
 		rc = machine_send(m, &m->child[PROC_MEMSVC], MSG_MEM_STATS_GET, 0, NULL, 0);
+	for (int i = PROC_CARDS; i < PROC_CARDS + m->ncards && !rc; i++) {
+		m->stats_due |= 1ull << i;
+		rc = machine_send(m, &m->child[i], MSG_DEV_STATS_GET, 0, NULL, 0);
+	}
 	return rc;
 }
 
 void control_stats_part(struct machine *m, int proc)
 {
-	m->stats_due &= ~(1u << proc);
+	m->stats_due &= ~(1ull << proc);
 	if (m->stats_due)
 		return;
 	int n = pack_stats_reply(&m->stats, m->buf, sizeof m->buf);
@@ -128,13 +134,30 @@ static int do_console(struct machine *m, struct peer *p)
 	return 0;
 }
 
+/* Requests that an error stopped are tried again before the CPUs go on. */
+static int do_resume(struct machine *m)
+{
+	struct msg_dev_command c = {DEV_OP_RETRY};
+	int rc = 0;
+
+	for (int i = 0; i < m->ncards && !rc; i++) {
+		if (!m->card[i].failed)
+			continue;
+		m->card[i].failed = false;
+		rc = machine_send(m, &m->child[PROC_CARDS + i], MSG_DEV_COMMAND,
+				  pack_dev_command(&c, m->buf, sizeof m->buf), NULL, 0);
+	}
+	m->reason[0] = '\0';
+	return rc ? rc : machine_command(m, OP_RESUME);
+}
+
 static int do_request(struct machine *m, struct peer *p, enum msg_request op)
 {
 	switch (op) {
 	case REQ_STATUS: return do_status(m, p);
 	case REQ_STATS: return do_stats(m);
 	case REQ_PAUSE: return machine_command(m, OP_PAUSE);
-	case REQ_RESUME: return machine_command(m, OP_RESUME);
+	case REQ_RESUME: return do_resume(m);
 	case REQ_STOP: return do_stop(m, p);
 	case REQ_KILL:
 		reply(m, p, 0, "killed", -1);

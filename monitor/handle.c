@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -25,8 +26,8 @@ int handle_hello(struct machine *m, struct peer *p, struct ipc_frame *f)
 		return 0;
 	}
 	p->proc->hello = true;
-	if (p->role == ROLE_VCPU)
-		return machine_configure_vcpu(m);
+	if (p->role != ROLE_MEMSVC)
+		return machine_configure(m);
 	struct msg_mem_config cfg = {m->cfg.memory};
 	return machine_send(m, p, MSG_MEM_CONFIG, pack_mem_config(&cfg, m->buf, sizeof m->buf), NULL, 0);
 }
@@ -76,7 +77,7 @@ int handle_region(struct machine *m, struct peer *p, struct ipc_frame *f)
 	m->control_fd = f->fds[1];
 	f->fds[0] = f->fds[1] = -1;
 	m->region = true;
-	return machine_configure_vcpu(m);
+	return machine_configure(m);
 }
 
 int handle_running(struct machine *m, struct peer *p, struct ipc_frame *f)
@@ -115,6 +116,27 @@ int handle_exit(struct machine *m, struct peer *p, struct ipc_frame *f)
 	return 0;
 }
 
+/* An I/O error is told only where on-error=pause was asked for: the request waits for `resume`. */
+int handle_dev_event(struct machine *m, struct peer *p, struct ipc_frame *f)
+{
+	struct msg_dev_event e;
+
+	if (unpack_dev_event(f->data, f->len, &e))
+		return -EPROTO;
+	if (m->state == VM_ENDING || p->card->failed)
+		return 0;
+	if (e.kind == DEV_EVENT_LINK_LOST) {
+		log_warn("%s: link lost: %s", p->card->id, e.text);
+		return 0;
+	}
+	if (p->role != ROLE_BLK || !m->cfg.disk[p->card->option].pause_error)
+		return -EPROTO;
+	p->card->failed = true;
+	log_error("%s: %s: the VM pauses; resume tries again", p->card->id, e.text);
+	snprintf(m->reason, sizeof m->reason, "%s: %.40s", p->card->id, e.text);
+	return m->state == VM_RUNNING || m->state == VM_LOADING ? machine_command(m, OP_PAUSE) : 0;
+}
+
 int handle_vcpu_state(struct machine *m, struct peer *p, struct ipc_frame *f)
 {
 	struct msg_vcpu_state s;
@@ -133,7 +155,7 @@ static void add_counter(struct msg_counters *c, const char *name, uint64_t v)
 {
 	if (c->n >= MSG_COUNTERS_MAX)
 		return;
-	strncpy(c->c[c->n].name, name, sizeof c->c[0].name - 1);
+	snprintf(c->c[c->n].name, sizeof c->c[0].name, "%.*s", (int)sizeof c->c[0].name - 1, name);
 	c->c[c->n++].value = v;
 }
 
@@ -144,12 +166,43 @@ int handle_mem_stats(struct machine *m, struct peer *p, struct ipc_frame *f)
 	(void)p;
 	if (unpack_mem_stats(f->data, f->len, &s))
 		return -EPROTO;
-	if (!(m->stats_due & (1u << PROC_MEMSVC)))
+	if (!(m->stats_due & (1ull << PROC_MEMSVC)))
 		return 0;
 	add_counter(&m->stats, "ram_pages", s.pages_total);
 	add_counter(&m->stats, "ram_pages_present", s.pages_present);
 	add_counter(&m->stats, "ram_host_bytes", s.host_bytes);
 	control_stats_part(m, PROC_MEMSVC);
+	return 0;
+}
+
+int handle_dev_stats(struct machine *m, struct peer *p, struct ipc_frame *f)
+{
+	static struct msg_counters c; /* large; there is one loop */
+	const struct msg_dev_limits *l = &p->card->limits;
+	const struct {
+		const char *name;
+		uint64_t v;
+	} limits[] = {{"limit_ops", l->ops},
+		      {"limit_ops_burst", l->ops_burst},
+		      {"limit_bytes", l->bytes},
+		      {"limit_bytes_burst", l->bytes_burst}};
+	char name[MSG_ID_MAX + 44];
+	int i = (int)(p - m->child);
+
+	if (unpack_dev_stats(f->data, f->len, &c))
+		return -EPROTO;
+	if (!(m->stats_due & (1ull << i)))
+		return 0;
+	for (uint32_t k = 0; k < c.n; k++) {
+		snprintf(name, sizeof name, "%s.%s", p->card->id, c.c[k].name);
+		add_counter(&m->stats, name, c.c[k].value);
+	}
+	for (size_t k = 0; k < sizeof limits / sizeof limits[0]; k++) {
+		snprintf(name, sizeof name, "%s.%s", p->card->id, limits[k].name);
+		if (limits[k].v)
+			add_counter(&m->stats, name, limits[k].v);
+	}
+	control_stats_part(m, i);
 	return 0;
 }
 
@@ -160,7 +213,7 @@ int handle_vcpu_stats(struct machine *m, struct peer *p, struct ipc_frame *f)
 	(void)p;
 	if (unpack_vcpu_stats(f->data, f->len, &c))
 		return -EPROTO;
-	if (!(m->stats_due & (1u << PROC_VCPU)))
+	if (!(m->stats_due & (1ull << PROC_VCPU)))
 		return 0;
 	for (uint32_t i = 0; i < c.n; i++)
 		add_counter(&m->stats, c.c[i].name, c.c[i].value);

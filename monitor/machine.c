@@ -62,13 +62,11 @@ static void close_given(struct machine *m)
 	}
 }
 
-int machine_configure_vcpu(struct machine *m)
+static int configure_vcpu(struct machine *m)
 {
 	static struct msg_vcpu_config v; /* large; there is one loop */
 	int fds[MSG_FDS_MAX];
 
-	if (m->state != VM_STARTING || !m->region || !m->proc[PROC_VCPU].hello)
-		return 0;
 	memset(&v, 0, sizeof v);
 	memcpy(v.name, m->cfg.name, sizeof v.name);
 	memcpy(v.cmdline, m->cfg.append, sizeof v.cmdline);
@@ -77,6 +75,7 @@ int machine_configure_vcpu(struct machine *m)
 	v.debug_exit = m->cfg.debug_exit;
 	v.reboot = !m->cfg.no_reboot;
 	v.trace = m->cfg.trace;
+	v.devices = (uint32_t)m->ncards;
 	add_fd(&v, fds, FD_RAM, m->ram_fd);
 	add_fd(&v, fds, FD_CONTROL, m->control_fd);
 	add_fd(&v, fds, FD_KERNEL, m->kernel_fd);
@@ -87,17 +86,32 @@ int machine_configure_vcpu(struct machine *m)
 	add_fd(&v, fds, FD_DEBUGCON, m->debugcon_fd);
 	int rc = machine_send(m, &m->child[PROC_VCPU], MSG_VCPU_CONFIG, pack_vcpu_config(&v, m->buf, sizeof m->buf),
 			      fds, (int)v.nfds);
+	if (!rc)
+		rc = card_give_vcpu(m);
 	m->state = VM_LOADING;
 	console_handed_over(m->console);
 	close_given(m);
 	return rc;
 }
 
+int machine_configure(struct machine *m)
+{
+	int rc = 0;
+
+	if (m->state != VM_STARTING || !m->region)
+		return 0;
+	for (int i = 0; i < m->ncards && !rc; i++)
+		rc = card_configure(m, &m->child[PROC_CARDS + i]);
+	if (rc || !m->proc[PROC_VCPU].hello || !card_all_configured(m))
+		return rc;
+	return configure_vcpu(m);
+}
+
 /* ---- the end ---- */
 
 static bool all_reaped(const struct machine *m)
 {
-	for (int i = 0; i < PROC_COUNT; i++)
+	for (int i = 0; i < m->nprocs; i++)
 		if (m->proc[i].pid > 0)
 			return false;
 	return true;
@@ -130,28 +144,47 @@ static void on_end_timer(void *ctx)
 {
 	struct machine *m = ctx;
 
-	for (int i = 0; i < PROC_COUNT; i++)
+	for (int i = 0; i < m->nprocs; i++)
 		if (m->proc[i].pid > 0)
 			log_warn("%s does not go by itself: killed", m->proc[i].name);
-	for (int i = 0; i < PROC_COUNT; i++)
+	for (int i = 0; i < m->nprocs; i++)
 		spawn_kill(&m->proc[i]);
 }
 
-/* Closing the control sockets is what tells children to go. */
+static void hang_up(struct machine *m, int first, int end)
+{
+	for (int i = first; i < end; i++) {
+		ipc_conn_free(m->child[i].conn);
+		m->child[i].conn = NULL;
+	}
+}
+
+/* Closing the control sockets is what tells children to go: devices when the vcpu is gone, so that what it asked
+ * for is done; tools when their device is gone. */
 void machine_end(struct machine *m, int status)
 {
 	if (m->state == VM_ENDING)
 		return;
 	m->state = VM_ENDING;
 	m->status = status;
-	for (int i = 0; i < PROC_COUNT; i++) {
-		ipc_conn_free(m->child[i].conn);
-		m->child[i].conn = NULL;
-	}
+	hang_up(m, 0, PROC_CARDS);
+	if (m->proc[PROC_VCPU].pid <= 0)
+		hang_up(m, PROC_CARDS, m->nprocs);
 	if (console_vcpu_out(m->console) >= 0)
 		console_handed_over(m->console); /* nobody will: let the pipe end */
 	ipc_timer_set(m->end_timer, END_GRACE_MS);
 	maybe_finished(m);
+}
+
+/* passt keeps nothing; qemu-nbd goes by itself when it has written everything. */
+static void end_tools(struct machine *m)
+{
+	for (int i = PROC_CARDS; i < m->nprocs; i++)
+		if (m->proc[i].pid > 0 && !m->proc[i].tool_of)
+			return;
+	for (int i = PROC_CARDS; i < m->nprocs; i++)
+		if (m->proc[i].pid > 0 && m->proc[i].tool_of->role == ROLE_NET)
+			spawn_kill(&m->proc[i]);
 }
 
 static void child_died(struct machine *m, struct proc *p, int wstatus)
@@ -159,18 +192,26 @@ static void child_died(struct machine *m, struct proc *p, int wstatus)
 	char cause[128];
 
 	spawn_finished(p);
-	if (m->state != VM_ENDING) {
+	if (m->state != VM_ENDING && p->tool_of) {
+		log_error("%s of %s died: %s", p->name, p->tool_of->id, spawn_cause(wstatus, cause, sizeof cause));
+	} else if (m->state != VM_ENDING) {
 		log_error("%s died: %s", p->name, spawn_cause(wstatus, cause, sizeof cause));
 		machine_end(m, HVX_EXIT_CHILD);
 	} else if (WIFSIGNALED(wstatus) && !p->killed) {
 		log_error("%s died at the end: %s", p->name, spawn_cause(wstatus, cause, sizeof cause));
+	}
+	if (m->state == VM_ENDING && p->tool_of == NULL)
+		end_tools(m);
+	if (m->state == VM_ENDING && p == &m->proc[PROC_VCPU]) {
+		hang_up(m, PROC_CARDS, m->nprocs);
+		ipc_timer_set(m->end_timer, END_GRACE_MS);
 	}
 	maybe_finished(m);
 }
 
 static struct proc *proc_of(struct machine *m, pid_t pid)
 {
-	for (int i = 0; i < PROC_COUNT; i++)
+	for (int i = 0; i < m->nprocs; i++)
 		if (m->proc[i].pid == pid)
 			return &m->proc[i];
 	return NULL;
@@ -242,19 +283,20 @@ static void on_child_closed(void *ctx, struct ipc_conn *c, int error)
 
 static const struct ipc_handlers child_handlers = {on_child_frame, on_child_closed, pack_type_name};
 
-static int start_child(struct machine *m, int i, const char *program, enum msg_role role)
+int machine_start_child(struct machine *m, int i, const char *program, const char *name, enum msg_role role)
 {
 	struct proc *p = &m->proc[i];
 	char err[256];
 	int fd;
 
-	*p = (struct proc){.program = program, .name = program + 4, .role = role};
+	*p = (struct proc){.program = program, .name = name, .role = role};
 	int rc = spawn_child(m->loop, p, m->cfg.name, m->cfg.strict, m->debug, &fd, err, sizeof err);
 	if (rc) {
 		log_error("%s", err);
 		return rc;
 	}
 	m->child[i] = (struct peer){.m = m, .role = role, .proc = p};
+	m->child[i].card = i >= PROC_CARDS ? &m->card[i - PROC_CARDS] : NULL;
 	m->child[i].conn = ipc_conn_new(m->loop, fd, "monitor", p->name, &child_handlers, &m->child[i]);
 	return m->child[i].conn ? 0 : -ENOMEM;
 }
@@ -392,6 +434,8 @@ static int prepare(struct machine *m)
 	if (!rc)
 		rc = open_files(m);
 	if (!rc)
+		rc = card_open_all(m);
+	if (!rc)
 		rc = make_loop(m);
 	if (rc)
 		return rc;
@@ -463,10 +507,11 @@ void machine_started(struct machine *m)
 static void cleanup(struct machine *m)
 {
 	control_close(m);
-	for (int i = 0; i < PROC_COUNT; i++)
+	for (int i = 0; i < m->nprocs; i++)
 		ipc_conn_free(m->child[i].conn);
 	console_free(m->console);
 	close_given(m);
+	card_close_all(m);
 	for (size_t i = 0; i < sizeof m->sig / sizeof m->sig[0]; i++)
 		ipc_watch_free(m->sig[i]);
 	ipc_watch_free(m->end_timer);
@@ -489,12 +534,13 @@ int machine_run(const struct config *cfg, bool debug, int notify_fd)
 	m->cfg = *cfg;
 	m->debug = debug;
 	m->notify_fd = notify_fd;
+	m->nprocs = PROC_CARDS;
 	m->lock_fd = m->listen_fd = m->ram_fd = m->control_fd = -1;
 	m->kernel_fd = m->initrd_fd = m->trace_fd = m->debugcon_fd = -1;
 	m->status = prepare(m);
 	if (!m->status) {
-		if (start_child(m, PROC_MEMSVC, "hvx-memsvc", ROLE_MEMSVC) ||
-		    start_child(m, PROC_VCPU, "hvx-vcpu", ROLE_VCPU))
+		if (machine_start_child(m, PROC_MEMSVC, "hvx-memsvc", "memsvc", ROLE_MEMSVC) ||
+		    machine_start_child(m, PROC_VCPU, "hvx-vcpu", "vcpu", ROLE_VCPU) || card_start_all(m))
 			machine_end(m, HVX_EXIT_HOST);
 		if (m->state != VM_ENDING || !all_reaped(m))
 			ipc_loop_run(m->loop);

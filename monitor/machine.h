@@ -5,13 +5,16 @@
 #define HVX_MONITOR_MACHINE_H
 
 #include "common/ipc.h"
+#include "monitor/card.h"
 #include "monitor/config.h"
 #include "monitor/console.h"
 #include "monitor/permit.h"
 #include "monitor/runtime.h"
 #include "monitor/spawn.h"
 
-enum { PROC_MEMSVC, PROC_VCPU, PROC_COUNT };
+#define MACHINE_MAX_CARDS (CONFIG_DISKS + CONFIG_NETS)
+/* Then one for each card in their order, then tools (passt, qemu-nbd). */
+enum { PROC_MEMSVC, PROC_VCPU, PROC_CARDS, PROC_MAX = PROC_CARDS + 2 * MACHINE_MAX_CARDS };
 #define MACHINE_MAX_CLIENTS 32
 
 /* Who is at the other end of a connection. */
@@ -20,6 +23,7 @@ struct peer {
 	enum msg_role role;
 	struct ipc_conn *conn;  /* NULL: free slot or gone */
 	struct proc *proc;      /* of a child */
+	struct card *card;      /* of a device process */
 	enum msg_request waits; /* of a client: the request that is not answered yet, 0: none */
 };
 
@@ -29,8 +33,11 @@ struct machine {
 	struct ipc_loop *loop;
 	enum vm_state state;
 	int status; /* exit status once VM_ENDING */
-	struct proc proc[PROC_COUNT];
-	struct peer child[PROC_COUNT], client[MACHINE_MAX_CLIENTS];
+	struct proc proc[PROC_MAX];
+	int nprocs;
+	struct card card[MACHINE_MAX_CARDS];
+	int ncards;
+	struct peer child[PROC_MAX], client[MACHINE_MAX_CLIENTS];
 	struct console *console;
 	int lock_fd, listen_fd;
 	struct ipc_watch *listen_watch, *sig[8], *end_timer, *drain_timer;
@@ -38,11 +45,12 @@ struct machine {
 	bool region, vcpu_hello;
 	int kernel_fd, initrd_fd, trace_fd, debugcon_fd;
 	uint32_t boots;
+	char reason[MSG_NAME_MAX]; /* why it is paused, if not by request */
 	uint64_t start_ns;
 	bool debug;
 	int notify_fd; /* `start`: says the status to the command that waits; -1 */
 	struct msg_counters stats;
-	uint32_t stats_due; /* bit a child whose answer is awaited */
+	uint64_t stats_due; /* bit a child whose answer is awaited */
 	int child_wstatus;
 	uint8_t buf[IPC_MAX_DATA];
 };
@@ -53,7 +61,8 @@ int machine_run(const struct config *cfg, bool debug, int notify_fd);
 /* ---- for the handlers in handle.c and control.c ---- */
 void machine_end(struct machine *m, int status);
 int machine_send(struct machine *m, struct peer *p, uint16_t type, int len, const int *fds, int nfds);
-int machine_configure_vcpu(struct machine *m); /* when everything it needs is there */
+int machine_configure(struct machine *m); /* devices and the vcpu, when what they need is there */
+int machine_start_child(struct machine *m, int i, const char *program, const char *name, enum msg_role role);
 int machine_command(struct machine *m, enum msg_op op);
 void machine_started(struct machine *m);
 
@@ -73,6 +82,8 @@ int handle_running(struct machine *m, struct peer *p, struct ipc_frame *f);
 int handle_exit(struct machine *m, struct peer *p, struct ipc_frame *f);
 int handle_vcpu_state(struct machine *m, struct peer *p, struct ipc_frame *f);
 int handle_mem_stats(struct machine *m, struct peer *p, struct ipc_frame *f);
+int handle_dev_event(struct machine *m, struct peer *p, struct ipc_frame *f);
+int handle_dev_stats(struct machine *m, struct peer *p, struct ipc_frame *f);
 int handle_vcpu_stats(struct machine *m, struct peer *p, struct ipc_frame *f);
 
 #endif

@@ -26,6 +26,16 @@ const struct permit permit_table[] = {
 	{MSG_VCPU_EXIT, ROLE_VCPU, LIVE | VM_BIT(VM_ENDING), 0, 0, handle_exit},
 	{MSG_VCPU_STATE, ROLE_VCPU, LIVE | VM_BIT(VM_ENDING), 0, 0, handle_vcpu_state},
 	{MSG_VCPU_STATS, ROLE_VCPU, LIVE | VM_BIT(VM_ENDING), 0, 0, handle_vcpu_stats},
+	{MSG_HELLO, ROLE_BLK, VM_BIT(VM_STARTING), 0, 0, handle_hello},
+	{MSG_HELLO, ROLE_NET, VM_BIT(VM_STARTING), 0, 0, handle_hello},
+	{MSG_FAILED, ROLE_BLK, ANY, 0, 0, handle_failed},
+	{MSG_FAILED, ROLE_NET, ANY, 0, 0, handle_failed},
+	{MSG_SEALED, ROLE_BLK, START | VM_BIT(VM_ENDING), 0, 0, handle_sealed},
+	{MSG_SEALED, ROLE_NET, START | VM_BIT(VM_ENDING), 0, 0, handle_sealed},
+	{MSG_DEV_EVENT, ROLE_BLK, ANY & ~VM_BIT(VM_STARTING), 0, 0, handle_dev_event},
+	{MSG_DEV_EVENT, ROLE_NET, ANY & ~VM_BIT(VM_STARTING), 0, 0, handle_dev_event},
+	{MSG_DEV_STATS, ROLE_BLK, LIVE | VM_BIT(VM_ENDING), 0, 0, handle_dev_stats},
+	{MSG_DEV_STATS, ROLE_NET, LIVE | VM_BIT(VM_ENDING), 0, 0, handle_dev_stats},
 	{MSG_REQUEST, ROLE_CLIENT, ANY, 0, 0, control_request},
 };
 const unsigned permit_count = sizeof permit_table / sizeof permit_table[0];

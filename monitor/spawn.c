@@ -166,6 +166,62 @@ out:
 	return rc < 0 ? rc : 0;
 }
 
+/* ---- programs that are not ours ---- */
+
+/* In the child; 3 and up may overlap with what is to be put there, so everything moves up first. */
+static void exec_tool(const struct spawn_tool *t, int log, int null)
+{
+	static char listen_pid[32], listen_fds[] = "LISTEN_FDS=1";
+	static char *const listen_env[] = {listen_fds, listen_pid, NULL}, *const none[] = {NULL};
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+	default_signals();
+	setsid();
+	int a = t->fd < 0 ? -1 : fcntl(t->fd, F_DUPFD, 10), b = t->fd2 < 0 ? -1 : fcntl(t->fd2, F_DUPFD, 10);
+	int lg = fcntl(log, F_DUPFD, 10), nl = fcntl(null, F_DUPFD, 10), keep[2], n = 0;
+	dup2(nl, 0);
+	dup2(nl, 1);
+	dup2(lg, 2);
+	if (a >= 0)
+		keep[n++] = dup2(a, 3);
+	if (b >= 0)
+		keep[n++] = dup2(b, 4);
+	sandbox_close_fds(keep, n);
+	snprintf(listen_pid, sizeof listen_pid, "LISTEN_PID=%d", (int)getpid());
+	execve(t->argv[0], t->argv, t->listens ? listen_env : none);
+	_exit(127);
+}
+
+int spawn_tool(struct ipc_loop *l, struct proc *p, const struct spawn_tool *t, const char *vm, char *err, size_t len)
+{
+	int lg[2], null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	if (null < 0 || pipe2(lg, O_CLOEXEC | O_NONBLOCK) < 0) {
+		int rc = -errno;
+		snprintf(err, len, "starting %s: %s", t->argv[0], strerror(errno));
+		if (null >= 0)
+			close(null);
+		return rc;
+	}
+	pid_t pid = t->ns ? sandbox_fork(t->ns, &p->ns) : fork();
+	if (pid == 0)
+		exec_tool(t, lg[1], null);
+	close(null);
+	close(lg[1]);
+	if (pid < 0) {
+		snprintf(err, len, "starting %s: %s", t->argv[0], strerror(t->ns ? -pid : errno));
+		close(lg[0]);
+		return t->ns ? (int)pid : -errno;
+	}
+	p->pid = pid;
+	snprintf(p->vm, sizeof p->vm, "%s", vm);
+	p->log_fd = lg[0];
+	p->log_limit = (struct log_limit)LOG_LIMIT_INIT(50);
+	p->log_watch = ipc_watch_fd(l, p->log_fd, IPC_READ, on_log, p);
+	return 0;
+}
+
 void spawn_kill(struct proc *p)
 {
 	if (p->pid <= 0)

@@ -12,6 +12,8 @@
 #include "common/log.h"
 #include "proto/pack.h"
 
+struct card;
+
 struct proc {
 	const char *program; /* "hvx-vcpu" */
 	const char *name;    /* "vcpu" */
@@ -20,7 +22,8 @@ struct proc {
 	uint32_t ns;     /* namespaces made */
 	uint32_t layers; /* reported when sealed */
 	bool hello, sealed;
-	bool killed; /* we sent SIGKILL */
+	bool killed;                /* we sent SIGKILL */
+	const struct card *tool_of; /* not NULL: no child of ours but what stands behind that card */
 	int log_fd;
 	struct ipc_watch *log_watch;
 	struct log_limit log_limit;
@@ -35,6 +38,17 @@ struct proc {
  */
 int spawn_child(struct ipc_loop *l, struct proc *p, const char *vm, bool strict, bool debug, int *control, char *err,
 		size_t len);
+
+/* How to start a program that is not ours. */
+struct spawn_tool {
+	char *const *argv; /* its absolute path first */
+	int fd;            /* becomes descriptor 3; -1: none */
+	int fd2;           /* becomes descriptor 4; -1: none */
+	bool listens;      /* 3 is a listening socket, told as systemd does it: LISTEN_FDS, LISTEN_PID */
+	uint32_t ns;       /* namespaces it gets (SANDBOX_NAMESPACES bits), as many as can be had */
+};
+/* Starts it with no_new_privs, these descriptors and the log pipe, nothing else.  0 or a negative error. */
+int spawn_tool(struct ipc_loop *l, struct proc *p, const struct spawn_tool *t, const char *vm, char *err, size_t len);
 
 void spawn_kill(struct proc *p);     /* SIGKILL, if it runs */
 void spawn_finished(struct proc *p); /* after it was reaped: takes its last log lines */

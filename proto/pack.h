@@ -91,8 +91,8 @@ enum msg_request { REQ_STATUS = 1, REQ_STATS, REQ_PAUSE, REQ_RESUME, REQ_STOP, R
 #define MSG_NAME_MAX       64
 #define MSG_TEXT_MAX       512
 #define MSG_CMDLINE_MAX    4096
-#define MSG_COUNTERS_MAX   96
-#define MSG_PROCS_MAX      16
+#define MSG_COUNTERS_MAX   384
+#define MSG_PROCS_MAX      40
 #define MSG_FDS_MAX        16
 #define MSG_ID_MAX         32 /* of a device */
 #define MSG_SERIAL_MAX     21 /* 20 characters, virtio 1.2 5.2.6.1 */

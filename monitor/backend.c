@@ -1,0 +1,219 @@
+/*
+ * Back ends outside HVX.  Invariant: whatever program is started gets one connected or
+ * listening socket (and at most the image), and ends when the other end of that socket goes.
+ */
+#include "monitor/backend.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/if_tun.h>
+#include <net/if.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "common/err.h"
+#include "common/log.h"
+#include "common/sandbox.h"
+#include "monitor/machine.h"
+
+#define VNET_HEADER 12 /* struct virtio_net_hdr with num_buffers, virtio 1.2 5.1.6 */
+#define ARGS_MAX    (16 + 2 * DEVOPT_FORWARDS)
+
+static int open_tap(const char *name, int *fd, char *err, size_t len)
+{
+	struct ifreq r = {.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR};
+	int size = VNET_HEADER, f = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
+
+	snprintf(r.ifr_name, sizeof r.ifr_name, "%.*s", IFNAMSIZ - 1, name);
+	if (f < 0 || ioctl(f, TUNSETIFF, &r) < 0 || ioctl(f, TUNSETVNETHDRSZ, &size) < 0) {
+		snprintf(err, len, "tap %s: %s%s", name, strerror(errno),
+			 errno == EPERM ? "; make it first: ip tuntap add NAME mode tap user USER" : "");
+		if (f >= 0)
+			close(f);
+		return HVX_EXIT_HOST;
+	}
+	*fd = f;
+	return 0;
+}
+
+static int join_switch(const char *path, int *fd, char *err, size_t len)
+{
+	struct sockaddr_un a = {.sun_family = AF_UNIX};
+	int f = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	if (strlen(path) >= sizeof a.sun_path) {
+		errno = ENAMETOOLONG;
+	} else {
+		memcpy(a.sun_path, path, strlen(path) + 1);
+		if (f >= 0 && connect(f, (const struct sockaddr *)&a, sizeof a) == 0) {
+			*fd = f;
+			return 0;
+		}
+	}
+	snprintf(err, len, "switch %s: %s", path,
+		 errno == ECONNREFUSED ? "no hvx-switch listens there" : strerror(errno));
+	if (f >= 0)
+		close(f);
+	return HVX_EXIT_HOST;
+}
+
+int backend_open_net(const struct net_option *n, int *fd, char *err, size_t len)
+{
+	switch (n->backend) {
+	case NET_TAP: return open_tap(n->target, fd, err, len);
+	case NET_SWITCH: return join_switch(n->target, fd, err, len);
+	default: return 0;
+	}
+}
+
+/* ---- programs ---- */
+
+/* Only where the system puts programs: not what PATH says. */
+static const char *program(const char *name, char *buf, size_t len)
+{
+	static const char *const dirs[] = {"/usr/bin", "/usr/local/bin", "/bin", "/usr/sbin"};
+
+	for (size_t i = 0; i < sizeof dirs / sizeof dirs[0]; i++) {
+		snprintf(buf, len, "%s/%s", dirs[i], name);
+		if (access(buf, X_OK) == 0)
+			return buf;
+	}
+	return NULL;
+}
+
+static int run(struct machine *m, struct card *c, const char *name, struct spawn_tool *t)
+{
+	struct proc *p = &m->proc[m->nprocs];
+	char err[256];
+
+	*p = (struct proc){.program = name, .name = name, .tool_of = c};
+	int rc = spawn_tool(m->loop, p, t, m->cfg.name, err, sizeof err);
+	if (rc)
+		log_error("%s: %s", c->id, err);
+	else
+		m->nprocs++;
+	return rc;
+}
+
+struct args {
+	char *v[ARGS_MAX];
+	char text[ARGS_MAX][96];
+	int n;
+};
+
+static void arg(struct args *a, const char *text)
+{
+	snprintf(a->text[a->n], sizeof a->text[0], "%s", text);
+	a->v[a->n] = a->text[a->n];
+	a->v[++a->n] = NULL;
+}
+
+static void passt_args(struct args *a, const char *path, const struct net_option *n)
+{
+	static const char *const always[] = {"--foreground", "--quiet", "--stderr", "--fd", "3"};
+	static const char *const alone[] = {"--no-map-gw", "--ipv4-only", "--outbound-if4", "lo",
+					    "--address",   "10.0.2.15",   "--netmask",      "24",
+					    "--gateway",   "10.0.2.2"};
+	char s[96];
+
+	arg(a, path);
+	for (size_t i = 0; i < sizeof always / sizeof always[0]; i++)
+		arg(a, always[i]);
+	if (geteuid() == 0) { /* else it becomes nobody, who may not make a user namespace everywhere */
+		arg(a, "--runas");
+		arg(a, "0");
+	}
+	for (size_t i = 0; i < sizeof alone / sizeof alone[0] && n->restricted; i++)
+		arg(a, alone[i]);
+	for (unsigned i = 0; i < n->nforwards; i++) {
+		const struct net_forward *f = &n->forward[i];
+		arg(a, f->udp ? "-u" : "-t");
+		snprintf(s, sizeof s, "%s%s%u:%u", f->addr, f->addr[0] ? "/" : "", f->host_port, f->guest_port);
+		arg(a, s);
+	}
+}
+
+/* passt shuts itself into namespaces of its own; the host's network is what it is for. */
+static int start_passt(struct machine *m, struct card *c)
+{
+	static struct args a; /* large; there is one loop */
+	char path[64];
+	int sv[2];
+
+	if (!program("passt", path, sizeof path)) {
+		log_error("%s: passt is not installed: --net=user needs it", c->id);
+		return -ENOENT;
+	}
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) < 0)
+		return -errno;
+	a.n = 0;
+	passt_args(&a, path, &m->cfg.net[c->option]);
+	struct spawn_tool t = {.argv = a.v, .fd = sv[1], .fd2 = -1};
+	int rc = run(m, c, "passt", &t);
+	close(sv[1]);
+	fcntl(sv[0], F_SETFL, O_NONBLOCK);
+	c->backend = sv[0];
+	return rc;
+}
+
+/* A socket that listens under a name of the VM's for as long as it takes to connect to it. */
+static int listening_pair(struct machine *m, const char *id, int *server, int *client)
+{
+	struct sockaddr_un a = {.sun_family = AF_UNIX};
+	int n = snprintf(a.sun_path, sizeof a.sun_path, "%s/%s.%s.nbd", m->rt.dir, m->cfg.name, id), rc = 0;
+
+	if (n < 0 || (size_t)n >= sizeof a.sun_path)
+		return -ENAMETOOLONG;
+	*server = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	*client = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	unlink(a.sun_path);
+	if (*server < 0 || *client < 0 || bind(*server, (struct sockaddr *)&a, sizeof a) < 0 ||
+	    listen(*server, 1) < 0 || connect(*client, (struct sockaddr *)&a, sizeof a) < 0)
+		rc = -errno;
+	unlink(a.sun_path);
+	return rc;
+}
+
+static int start_nbd(struct machine *m, struct card *c)
+{
+	const struct disk_option *d = &m->cfg.disk[c->option];
+	static struct args a;
+	char path[64];
+	int server = -1, client = -1;
+
+	if (!program("qemu-nbd", path, sizeof path)) {
+		log_error("%s: qemu-nbd is not installed: format %s needs it", c->id, devopt_format_name(d->format));
+		return -ENOENT;
+	}
+	int rc = listening_pair(m, c->id, &server, &client);
+	if (rc) {
+		log_error("%s: socket for qemu-nbd: %s", c->id, strerror(-rc));
+		return rc;
+	}
+	a.n = 0;
+	arg(&a, path);
+	arg(&a, d->nocache ? "--cache=writethrough" : "--cache=writeback");
+	arg(&a, "--discard=unmap");
+	arg(&a, "--format");
+	arg(&a, devopt_format_name(d->format));
+	if (d->readonly || d->snapshot)
+		arg(&a, "--read-only");
+	arg(&a, "/proc/self/fd/4"); /* the image as it was opened and locked, not what its name is now */
+	struct spawn_tool t = {.argv = a.v, .fd = server, .fd2 = c->backend, .listens = true, .ns = SANDBOX_NAMESPACES};
+	rc = run(m, c, "qemu-nbd", &t);
+	close(server);
+	c->image = c->backend; /* keeps the lock: qemu-nbd opens it anew */
+	c->backend = client;
+	return rc;
+}
+
+int backend_start(struct machine *m, struct card *c)
+{
+	if (c->role == ROLE_NET)
+		return m->cfg.net[c->option].backend == NET_PASST ? start_passt(m, c) : 0;
+	return m->cfg.disk[c->option].format == FORMAT_RAW ? 0 : start_nbd(m, c);
+}

@@ -1,0 +1,251 @@
+/*
+ * Disks and network cards: their files, processes and channels.  Invariant: each descriptor is
+ * handed to exactly the one process that serves that card, and kept nowhere else.
+ */
+#include "monitor/card.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "common/err.h"
+#include "common/log.h"
+#include "monitor/backend.h"
+#include "monitor/image.h"
+#include "monitor/machine.h"
+#include "proto/shm.h"
+
+static void drop(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+}
+
+static struct card *add(struct machine *m, enum msg_role role, int option, const char *id,
+			const struct msg_dev_limits *limits)
+{
+	struct card *c = &m->card[m->ncards++];
+
+	*c = (struct card){.role = role, .option = option, .id = id, .limits = *limits};
+	c->image = c->backend = c->overlay = c->device_end = c->vcpu_end = c->page = c->kick = c->call = -1;
+	return c;
+}
+
+/* A page that neither side can make shorter under the other's mapping. */
+static int make_page(void)
+{
+	int fd = memfd_create("hvx-doorbells", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+	if (fd < 0)
+		return -errno;
+	if (ftruncate(fd, SHM_PAGE) < 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0) {
+		int rc = -errno;
+		close(fd);
+		return rc;
+	}
+	return fd;
+}
+
+static int wire(struct card *c)
+{
+	int sv[2];
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, sv) == 0) {
+		c->device_end = sv[0];
+		c->vcpu_end = sv[1];
+		c->page = make_page();
+		c->kick = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+		c->call = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	}
+	if (c->device_end >= 0 && c->page >= 0 && c->kick >= 0 && c->call >= 0)
+		return 0;
+	log_error("%s: channel: %s", c->id, strerror(errno));
+	return HVX_EXIT_HOST;
+}
+
+static int open_disk(struct machine *m, struct card *c)
+{
+	struct disk_option *d = &m->cfg.disk[c->option];
+	char err[DEVOPT_PATH_MAX + 256];
+
+	if (image_open(d, &c->backend, err, sizeof err)) {
+		log_error("%s", err);
+		return HVX_EXIT_CONFIG;
+	}
+	if (d->snapshot)
+		c->overlay = image_overlay();
+	if (!d->snapshot || c->overlay >= 0)
+		return 0;
+	log_error("disk %s: no file for the snapshot: %s", d->path, strerror(-c->overlay));
+	return HVX_EXIT_HOST;
+}
+
+int card_open_all(struct machine *m)
+{
+	struct config *cfg = &m->cfg;
+	char err[DEVOPT_PATH_MAX + 256];
+	int rc = 0;
+
+	for (unsigned i = 0; i < cfg->nnets && !rc; i++) {
+		struct card *c = add(m, ROLE_NET, (int)i, cfg->net[i].id, &cfg->net[i].limits);
+		c->link_down = cfg->net[i].link_down;
+		rc = backend_open_net(&cfg->net[i], &c->backend, err, sizeof err);
+		if (rc)
+			log_error("%s", err);
+		else
+			rc = wire(c);
+	}
+	for (unsigned i = 0; i < cfg->ndisks && !rc; i++) {
+		struct card *c = add(m, ROLE_BLK, (int)i, cfg->disk[i].id, &cfg->disk[i].limits);
+		rc = open_disk(m, c);
+		if (!rc)
+			rc = wire(c);
+	}
+	return rc;
+}
+
+int card_start_all(struct machine *m)
+{
+	int rc = 0;
+
+	m->nprocs = PROC_CARDS + m->ncards; /* tools come after them */
+	for (int i = 0; i < m->ncards && !rc; i++) {
+		bool blk = m->card[i].role == ROLE_BLK;
+		rc = backend_start(m, &m->card[i]);
+		if (!rc)
+			rc = machine_start_child(m, PROC_CARDS + i, blk ? "hvx-blk" : "hvx-net", m->card[i].id,
+						 m->card[i].role);
+	}
+	return rc;
+}
+
+/* ---- configuration ---- */
+
+static void add_fd(struct msg_dev_config *d, int *fds, enum msg_dev_fd kind, int fd)
+{
+	if (fd < 0)
+		return;
+	d->fds[d->nfds] = kind;
+	fds[d->nfds++] = fd;
+}
+
+static void describe_disk(struct msg_blk_config *b, const struct disk_option *o)
+{
+	b->readonly = o->readonly;
+	b->writeback = !o->nocache;
+	b->pause_error = o->pause_error;
+	b->nbd = o->format != FORMAT_RAW;
+	b->snapshot = o->snapshot;
+	memcpy(b->serial, o->serial, sizeof b->serial);
+}
+
+/* Without mac=: locally administered and the same at every start of a VM of this name. */
+static void default_mac(uint8_t mac[6], const char *vm, const char *id)
+{
+	uint64_t h = 0xcbf29ce484222325ull; /* FNV-1a */
+
+	for (const char *s = vm; *s; s++)
+		h = (h ^ (uint8_t)*s) * 0x100000001b3ull;
+	h = (h ^ '/') * 0x100000001b3ull;
+	for (const char *s = id; *s; s++)
+		h = (h ^ (uint8_t)*s) * 0x100000001b3ull;
+	mac[0] = 0x52;
+	for (int i = 1; i < 6; i++)
+		mac[i] = (uint8_t)(h >> 8 * i);
+}
+
+static void describe_net(struct machine *m, struct msg_net_config *n, const struct net_option *o)
+{
+	n->backend = o->backend;
+	n->mtu = o->mtu;
+	n->link_down = o->link_down;
+	if (o->has_mac)
+		memcpy(n->mac, o->mac, sizeof n->mac);
+	else
+		default_mac(n->mac, m->cfg.name, o->id);
+}
+
+int card_configure(struct machine *m, struct peer *p)
+{
+	static struct msg_dev_config d; /* large; there is one loop */
+	struct card *c = p->card;
+	int fds[MSG_FDS_MAX];
+
+	if (!m->region || !p->proc->hello || c->configured)
+		return 0;
+	memset(&d, 0, sizeof d);
+	snprintf(d.id, sizeof d.id, "%s", c->id);
+	d.ram_size = m->cfg.memory;
+	d.kind = c->role;
+	d.limits = c->limits;
+	if (c->role == ROLE_BLK)
+		describe_disk(&d.blk, &m->cfg.disk[c->option]);
+	else
+		describe_net(m, &d.net, &m->cfg.net[c->option]);
+	add_fd(&d, fds, DEV_FD_RAM, m->ram_fd);
+	add_fd(&d, fds, DEV_FD_CONTROL, m->control_fd);
+	add_fd(&d, fds, DEV_FD_CHANNEL, c->device_end);
+	add_fd(&d, fds, DEV_FD_PAGE, c->page);
+	add_fd(&d, fds, DEV_FD_KICK, c->kick);
+	add_fd(&d, fds, DEV_FD_CALL, c->call);
+	add_fd(&d, fds, DEV_FD_BACKEND, c->backend);
+	add_fd(&d, fds, DEV_FD_OVERLAY, c->overlay);
+	int rc = machine_send(m, p, MSG_DEV_CONFIG, pack_dev_config(&d, m->buf, sizeof m->buf), fds, (int)d.nfds);
+	drop(&c->device_end);
+	drop(&c->backend);
+	drop(&c->overlay);
+	c->configured = true;
+	return rc;
+}
+
+bool card_all_configured(const struct machine *m)
+{
+	for (int i = 0; i < m->ncards; i++)
+		if (!m->card[i].configured)
+			return false;
+	return true;
+}
+
+int card_give_vcpu(struct machine *m)
+{
+	int rc = 0;
+
+	for (int i = 0; i < m->ncards && !rc; i++) {
+		struct card *c = &m->card[i];
+		struct msg_vcpu_device d = {.slot = CARD_FIRST_SLOT + (uint32_t)i};
+		const int fds[] = {c->vcpu_end, c->page, c->kick, c->call};
+		snprintf(d.id, sizeof d.id, "%s", c->id);
+		rc = machine_send(m, &m->child[PROC_VCPU], MSG_VCPU_DEVICE, pack_vcpu_device(&d, m->buf, sizeof m->buf),
+				  fds, 4);
+	}
+	if (!rc)
+		card_close_all(m);
+	return rc;
+}
+
+void card_close_all(struct machine *m)
+{
+	for (int i = 0; i < m->ncards; i++) {
+		struct card *c = &m->card[i];
+		int *const fds[] = {&c->backend, &c->overlay, &c->device_end, &c->vcpu_end,
+				    &c->page,    &c->kick,    &c->call};
+		for (size_t k = 0; k < sizeof fds / sizeof fds[0]; k++)
+			drop(fds[k]);
+	}
+}
+
+struct card *card_find(struct machine *m, const char *id, struct peer **peer)
+{
+	for (int i = 0; i < m->ncards; i++) {
+		*peer = &m->child[PROC_CARDS + i];
+		if (!strcmp(m->card[i].id, id))
+			return &m->card[i];
+	}
+	return NULL;
+}

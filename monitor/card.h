@@ -1,0 +1,41 @@
+/*
+ * The cards that are processes: disks and network cards.  See card.c.
+ */
+#ifndef HVX_MONITOR_CARD_H
+#define HVX_MONITOR_CARD_H
+
+#include <stdbool.h>
+
+#include "proto/pack.h"
+
+struct machine;
+struct peer;
+
+#define CARD_FIRST_SLOT 1 /* PCI device number of the first: network cards, then disks */
+
+struct card {
+	enum msg_role role; /* ROLE_BLK or ROLE_NET */
+	const char *id;     /* in the configuration */
+	int option;         /* which disk or card of the configuration */
+	int backend, overlay;
+	int image;                /* kept for its lock while qemu-nbd serves it */
+	int device_end, vcpu_end; /* of the channel */
+	int page, kick, call;
+	struct msg_dev_limits limits;
+	bool configured;
+	bool link_down, failed; /* failed: an I/O error that waits for resume */
+};
+
+/* Opens what the cards need, by name, and takes the locks: before any child exists.  0 or an exit status, logged. */
+int card_open_all(struct machine *m);
+/* Starts the device processes and the tools they need.  0 or a negative error, logged. */
+int card_start_all(struct machine *m);
+/* Sends the configuration to a device that has said hello, once RAM is there. */
+int card_configure(struct machine *m, struct peer *p);
+bool card_all_configured(const struct machine *m);
+/* After VCPU_CONFIG: the vcpu's ends. */
+int card_give_vcpu(struct machine *m);
+void card_close_all(struct machine *m);
+struct card *card_find(struct machine *m, const char *id, struct peer **peer);
+
+#endif

@@ -1,0 +1,402 @@
+/*
+ * The options of disks and network cards.  Invariant: nothing here looks at the
+ * host; what is accepted is well formed, in range, and each key was given once.
+ */
+#include "monitor/devopt.h"
+
+#include <arpa/inet.h>
+#include <ctype.h>
+#include <errno.h>
+#include <net/if.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define KEYS_MAX 24
+
+struct item {
+	char key[24];
+	char value[DEVOPT_PATH_MAX];
+	bool has_value;
+};
+
+static int bad(char *err, size_t len, const char *what, const char *v)
+{
+	snprintf(err, len, "%s: '%.200s'", what, v);
+	return -EINVAL;
+}
+
+/* Takes the next item off *text; 1 when there was one, 0 at the end, or -EINVAL. */
+static int next_item(const char **text, struct item *it, char *err, size_t len)
+{
+	char raw[sizeof it->key + sizeof it->value];
+	size_t n = 0;
+	const char *s = *text;
+
+	if (!s)
+		return 0;
+	for (; *s && (*s != ',' || s[1] == ','); s++) {
+		if (n == sizeof raw - 1)
+			return bad(err, len, "too long", *text);
+		raw[n++] = *s;
+		s += *s == ',';
+	}
+	raw[n] = '\0';
+	*text = *s ? s + 1 : NULL;
+	char *eq = strchr(raw, '=');
+	it->has_value = eq != NULL;
+	if (eq)
+		*eq++ = '\0';
+	if (!raw[0] || strlen(raw) >= sizeof it->key || (eq && strlen(eq) >= sizeof it->value))
+		return bad(err, len, "not an option", raw);
+	snprintf(it->key, sizeof it->key, "%.*s", (int)sizeof it->key - 1, raw);
+	snprintf(it->value, sizeof it->value, "%.*s", (int)sizeof it->value - 1, eq ? eq : "");
+	return 1;
+}
+
+static int number(const char *v, uint64_t max, uint64_t *out)
+{
+	static const char units[] = "KMGT";
+	char *end;
+
+	errno = 0;
+	unsigned long long n = strtoull(v, &end, 10);
+	if (!isdigit((unsigned char)v[0]) || errno)
+		return -EINVAL;
+	const char *u = *end ? strchr(units, toupper((unsigned char)*end)) : NULL;
+	unsigned shift = u ? 10 * (unsigned)(u - units + 1) : 0;
+	if ((*end && !u) || (*end && end[1]) || n > max >> shift)
+		return -EINVAL;
+	*out = n << shift;
+	return 0;
+}
+
+int devopt_limit(struct msg_dev_limits *l, const char *key, const char *value, char *err, size_t len)
+{
+	const struct {
+		const char *name;
+		uint64_t *v;
+	} keys[] = {{"ops", &l->ops},     {"ops-burst", &l->ops_burst},     {"packets", &l->ops},
+		    {"bytes", &l->bytes}, {"packets-burst", &l->ops_burst}, {"bytes-burst", &l->bytes_burst}};
+
+	for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+		if (strcmp(key, keys[i].name))
+			continue;
+		if (!strcmp(value, "none")) {
+			*keys[i].v = 0;
+			return 0;
+		}
+		return number(value, 1ull << 40, keys[i].v)
+			       ? bad(err, len, "a limit is a number with K, M, G or T, or none", value)
+			       : 0;
+	}
+	return -ENOENT;
+}
+
+static int set_id(char *id, const char *v, char *err, size_t len)
+{
+	size_t n = strlen(v);
+	bool ok = n > 0 && n < MSG_ID_MAX && isalpha((unsigned char)v[0]);
+
+	for (size_t i = 0; i < n && ok; i++)
+		ok = isalnum((unsigned char)v[i]) || strchr("._-", v[i]);
+	if (!ok)
+		return bad(err, len, "an id is a letter and up to 30 letters, digits, dots, dashes and underscores", v);
+	snprintf(id, MSG_ID_MAX, "%.*s", MSG_ID_MAX - 1, v);
+	return 0;
+}
+
+static const char *const formats[FORMAT_COUNT] = {"auto", "raw", "qcow2", "vmdk", "vdi", "vhdx"};
+
+const char *devopt_format_name(enum disk_format f)
+{
+	return f < FORMAT_COUNT ? formats[f] : "?";
+}
+
+static int one_of(const char *const *names, int n, const char *v)
+{
+	for (int i = 0; i < n; i++)
+		if (!strcmp(names[i], v))
+			return i;
+	return -1;
+}
+
+/* ---- what both kinds have ---- */
+
+typedef int setter(void *o, const char *v, char *err, size_t len);
+struct key {
+	const char *name;
+	setter *set;
+	bool is_switch, repeats;
+};
+
+static int apply(const struct key *k, void *o, const struct item *it, char *err, size_t len)
+{
+	if (k->is_switch && it->has_value)
+		return bad(err, len, "takes no value", it->key);
+	if (!k->is_switch && !it->value[0])
+		return bad(err, len, "needs a value", it->key);
+	return k->set(o, it->value, err, len);
+}
+
+static int parse(void *o, struct msg_dev_limits *l, const struct key *keys, const char *text, char *err, size_t len)
+{
+	char seen[KEYS_MAX][sizeof((struct item){0}.key)];
+	unsigned nseen = 0;
+	struct item it;
+	int rc;
+
+	while ((rc = next_item(&text, &it, err, len)) > 0) {
+		const struct key *k = keys;
+		while (k->name && strcmp(k->name, it.key))
+			k++;
+		for (unsigned i = 0; i < nseen; i++)
+			if (!strcmp(seen[i], it.key) && !k->repeats)
+				return bad(err, len, "given twice", it.key);
+		if (nseen < KEYS_MAX)
+			memcpy(seen[nseen++], it.key, sizeof it.key);
+		rc = k->name ? apply(k, o, &it, err, len) : devopt_limit(l, it.key, it.value, err, len);
+		if (rc == -ENOENT)
+			return bad(err, len, "unknown option", it.key);
+		if (rc)
+			return rc;
+	}
+	return rc;
+}
+
+/* ---- disks ---- */
+
+static int disk_path(void *o, const char *v, char *err, size_t len)
+{
+	struct disk_option *d = o;
+
+	(void)err;
+	(void)len;
+	snprintf(d->path, sizeof d->path, "%s", v);
+	return 0;
+}
+
+static int disk_format(void *o, const char *v, char *err, size_t len)
+{
+	struct disk_option *d = o;
+	int f = one_of(formats, FORMAT_COUNT, v);
+
+	if (f < 0)
+		return bad(err, len, "format is auto, raw, qcow2, vmdk, vdi or vhdx", v);
+	d->format = (enum disk_format)f;
+	return 0;
+}
+
+static int disk_readonly(void *o, const char *v, char *err, size_t len)
+{
+	(void)v, (void)err, (void)len;
+	((struct disk_option *)o)->readonly = true;
+	return 0;
+}
+
+static int disk_snapshot(void *o, const char *v, char *err, size_t len)
+{
+	(void)v, (void)err, (void)len;
+	((struct disk_option *)o)->snapshot = true;
+	return 0;
+}
+
+static int disk_cache(void *o, const char *v, char *err, size_t len)
+{
+	if (strcmp(v, "writeback") && strcmp(v, "none"))
+		return bad(err, len, "cache is writeback or none", v);
+	((struct disk_option *)o)->nocache = !strcmp(v, "none");
+	return 0;
+}
+
+static int disk_on_error(void *o, const char *v, char *err, size_t len)
+{
+	if (strcmp(v, "report") && strcmp(v, "pause"))
+		return bad(err, len, "on-error is report or pause", v);
+	((struct disk_option *)o)->pause_error = !strcmp(v, "pause");
+	return 0;
+}
+
+static int disk_serial(void *o, const char *v, char *err, size_t len)
+{
+	struct disk_option *d = o;
+
+	for (const char *s = v; *s; s++)
+		if (!isgraph((unsigned char)*s))
+			return bad(err, len, "a serial number is up to 20 printable characters", v);
+	if (strlen(v) >= sizeof d->serial)
+		return bad(err, len, "a serial number is up to 20 printable characters", v);
+	snprintf(d->serial, sizeof d->serial, "%s", v);
+	return 0;
+}
+
+static int disk_id(void *o, const char *v, char *err, size_t len)
+{
+	return set_id(((struct disk_option *)o)->id, v, err, len);
+}
+
+static const struct key disk_keys[] = {
+	{"path", disk_path, false, false},
+	{"format", disk_format, false, false},
+	{"readonly", disk_readonly, true, false},
+	{"snapshot", disk_snapshot, true, false},
+	{"cache", disk_cache, false, false},
+	{"on-error", disk_on_error, false, false},
+	{"serial", disk_serial, false, false},
+	{"id", disk_id, false, false},
+	{NULL, NULL, false, false},
+};
+
+int devopt_disk(struct disk_option *o, const char *text, char *err, size_t len)
+{
+	memset(o, 0, sizeof *o);
+	int rc = parse(o, &o->limits, disk_keys, text, err, len);
+
+	if (!rc && !o->path[0])
+		return bad(err, len, "a disk needs path=FILE", text);
+	if (!rc && o->readonly && o->snapshot)
+		return bad(err, len, "a read-only disk has nothing to keep in a snapshot", text);
+	return rc;
+}
+
+/* ---- network cards ---- */
+
+static int set_backend(struct net_option *n, enum msg_net_backend b, const char *target, char *err, size_t len)
+{
+	if (n->backend)
+		return bad(err, len, "a card has one of user, tap=, switch=", target);
+	n->backend = b;
+	snprintf(n->target, sizeof n->target, "%s", target);
+	return 0;
+}
+
+static int net_user(void *o, const char *v, char *err, size_t len)
+{
+	return set_backend(o, NET_PASST, v, err, len);
+}
+
+static int net_tap(void *o, const char *v, char *err, size_t len)
+{
+	if (strlen(v) >= IFNAMSIZ || strpbrk(v, "/ %"))
+		return bad(err, len, "not the name of a network interface", v);
+	return set_backend(o, NET_TAP, v, err, len);
+}
+
+static int net_switch(void *o, const char *v, char *err, size_t len)
+{
+	return set_backend(o, NET_SWITCH, v, err, len);
+}
+
+static int port(const char *s, uint16_t *out)
+{
+	uint64_t n;
+
+	if (number(s, 65535, &n) || n == 0)
+		return -EINVAL;
+	*out = (uint16_t)n;
+	return 0;
+}
+
+/* tcp:ADDR:HOSTPORT:GUESTPORT; an IPv6 address in brackets, no address for all of them. */
+static int net_forward(void *o, const char *v, char *err, size_t len)
+{
+	static const char form[] = "forward is tcp:ADDRESS:HOSTPORT:GUESTPORT, or udp:";
+	struct net_option *n = o;
+	struct in6_addr a;
+	char s[96];
+
+	if (n->nforwards == DEVOPT_FORWARDS)
+		return bad(err, len, "more than 16 forwards", v);
+	if (strlen(v) >= sizeof s || (strncmp(v, "tcp:", 4) && strncmp(v, "udp:", 4)))
+		return bad(err, len, form, v);
+	snprintf(s, sizeof s, "%s", v + 4);
+	struct net_forward *f = &n->forward[n->nforwards];
+	*f = (struct net_forward){.udp = v[0] == 'u'};
+	char *g = strrchr(s, ':'), *addr = s;
+	if (!g)
+		return bad(err, len, form, v);
+	*g++ = '\0';
+	char *h = strrchr(s, ':');
+	if (!h || port(h + 1, &f->host_port) || port(g, &f->guest_port))
+		return bad(err, len, form, v);
+	*h = '\0';
+	bool v6 = s[0] == '[';
+	if (v6) {
+		addr++;
+		if (h[-1] != ']')
+			return bad(err, len, form, v);
+		h[-1] = '\0';
+	}
+	if ((*addr || v6) && inet_pton(v6 ? AF_INET6 : AF_INET, addr, &a) != 1)
+		return bad(err, len, "not an address of this host", addr);
+	snprintf(f->addr, sizeof f->addr, "%.45s", addr);
+	n->nforwards++;
+	return 0;
+}
+
+static int net_restrict(void *o, const char *v, char *err, size_t len)
+{
+	(void)v, (void)err, (void)len;
+	((struct net_option *)o)->restricted = true;
+	return 0;
+}
+
+static int net_link(void *o, const char *v, char *err, size_t len)
+{
+	if (strcmp(v, "up") && strcmp(v, "down"))
+		return bad(err, len, "link is up or down", v);
+	((struct net_option *)o)->link_down = !strcmp(v, "down");
+	return 0;
+}
+
+static int net_mac(void *o, const char *v, char *err, size_t len)
+{
+	struct net_option *n = o;
+	bool ok = strlen(v) == 17, zero = true;
+
+	for (int i = 0; i < 17 && ok; i++)
+		ok = i % 3 == 2 ? v[i] == ':' : isxdigit((unsigned char)v[i]) != 0;
+	for (int i = 0; i < 6 && ok; i++) {
+		n->mac[i] = (uint8_t)strtoul(v + 3 * i, NULL, 16);
+		zero = zero && !n->mac[i];
+	}
+	if (!ok || zero || (n->mac[0] & 1))
+		return bad(err, len, "mac is six bytes like 52:54:00:12:34:56, not a group's", v);
+	n->has_mac = true;
+	return 0;
+}
+
+static int net_mtu(void *o, const char *v, char *err, size_t len)
+{
+	uint64_t n;
+
+	if (number(v, DEVOPT_MTU_MAX, &n) || n < DEVOPT_MTU_MIN)
+		return bad(err, len, "mtu is 576 to 65521", v);
+	((struct net_option *)o)->mtu = (uint32_t)n;
+	return 0;
+}
+
+static int net_id(void *o, const char *v, char *err, size_t len)
+{
+	return set_id(((struct net_option *)o)->id, v, err, len);
+}
+
+static const struct key net_keys[] = {
+	{"user", net_user, true, false},      {"tap", net_tap, false, false},
+	{"switch", net_switch, false, false}, {"forward", net_forward, false, true},
+	{"mac", net_mac, false, false},       {"restrict", net_restrict, true, false},
+	{"link", net_link, false, false},     {"mtu", net_mtu, false, false},
+	{"id", net_id, false, false},         {NULL, NULL, false, false},
+};
+
+int devopt_net(struct net_option *o, const char *text, char *err, size_t len)
+{
+	memset(o, 0, sizeof *o);
+	int rc = parse(o, &o->limits, net_keys, text, err, len);
+
+	if (!rc && !o->backend)
+		return bad(err, len, "a card needs one of user, tap=INTERFACE, switch=SOCKET", text);
+	if (!rc && o->backend != NET_PASST && (o->nforwards || o->restricted))
+		return bad(err, len, "forward and restrict are for user", text);
+	return rc;
+}

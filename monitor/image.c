@@ -1,0 +1,176 @@
+/*
+ * Opening disk images.  Invariant: a raw image is never recognised by what is in it, because
+ * the guest writes that; and no descriptor leaves here without its lock.
+ */
+#include "monitor/image.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* Byte LOCK_BASE is the lock itself; a raw image's holder takes all bytes before it too, which keeps QEMU away.
+ * One byte further on, at its process number, each holder has a shared lock: that is how others name it. */
+#define LOCK_BASE  (1ll << 40)
+#define LOCK_NAMES (LOCK_BASE + 1)
+#define PID_LIMIT  (1ll << 22)
+
+static int lock(int fd, int cmd, struct flock *l, short type, off_t start, off_t n)
+{
+	*l = (struct flock){.l_type = type, .l_whence = SEEK_SET, .l_start = start, .l_len = n};
+	return fcntl(fd, cmd, l) < 0 ? -errno : 0;
+}
+
+/* "hvx-monitor, process 12 (--name=web)" as far as the host tells. */
+static void name_holder(int fd, char *s, size_t len)
+{
+	char path[64], text[4096] = "", comm[32] = "a process";
+	struct flock l;
+
+	if (lock(fd, F_OFD_GETLK, &l, F_WRLCK, LOCK_NAMES, PID_LIMIT) || l.l_type == F_UNLCK) {
+		snprintf(s, len, "another program");
+		return;
+	}
+	int pid = (int)(l.l_start - LOCK_NAMES);
+	snprintf(path, sizeof path, "/proc/%d/cmdline", pid);
+	int f = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = f < 0 ? 0 : read(f, text, sizeof text - 1);
+	if (f >= 0)
+		close(f);
+	const char *vm = NULL;
+	for (ssize_t i = 0; i < n; i += (ssize_t)strlen(text + i) + 1)
+		if (!strncmp(text + i, "--name=", 7))
+			vm = text + i + 7;
+	const char *base = strrchr(text, '/');
+	if (n > 0)
+		snprintf(comm, sizeof comm, "%.31s", base ? base + 1 : text);
+	snprintf(s, len, "%s, process %d%s%.63s", comm, pid, vm ? ", VM " : "", vm ? vm : "");
+}
+
+/* -EBUSY when somebody else has it. */
+static int take_lock(int fd, bool write, bool raw)
+{
+	struct flock l;
+	short type = write ? F_WRLCK : F_RDLCK;
+	off_t first = raw ? 0 : LOCK_BASE;
+	int rc = lock(fd, F_OFD_SETLK, &l, type, first, LOCK_NAMES - first);
+
+	if (!rc)
+		rc = lock(fd, F_OFD_SETLK, &l, F_RDLCK, LOCK_NAMES + getpid(), 1);
+	return rc == -EACCES || rc == -EAGAIN ? -EBUSY : rc;
+}
+
+enum disk_format image_probe(const uint8_t *head, size_t n)
+{
+	static const struct {
+		size_t at;
+		const char *magic;
+		size_t len;
+		enum disk_format format;
+	} known[] = {
+		{0, "QFI\xfb", 4, FORMAT_QCOW2},
+		{0, "KDMV", 4, FORMAT_VMDK},
+		{0, "# Disk DescriptorFile", 21, FORMAT_VMDK},
+		{0, "COWD", 4, FORMAT_VMDK},
+		{64, "\x7f\x10\xda\xbe", 4, FORMAT_VDI},
+		{0, "vhdxfile", 8, FORMAT_VHDX},
+	};
+
+	for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+		if (known[i].at + known[i].len <= n && !memcmp(head + known[i].at, known[i].magic, known[i].len))
+			return known[i].format;
+	return FORMAT_AUTO;
+}
+
+static bool named_raw(const char *path)
+{
+	const char *dot = strrchr(path, '.');
+
+	return dot && (!strcmp(dot, ".raw") || !strcmp(dot, ".img"));
+}
+
+/* A file another would have to be opened for: the guest's owner did not name that one. */
+static const char *refers_elsewhere(enum disk_format f, const uint8_t *h, size_t n)
+{
+	static const uint8_t none[8];
+
+	if (f == FORMAT_QCOW2 && n >= 104 && memcmp(h + 8, none, 8))
+		return "has a backing file, which is not followed: flatten it with qemu-img convert";
+	if (f == FORMAT_QCOW2 && n >= 104 && h[7] >= 3 && (h[79] & 4))
+		return "keeps its data in another file, which is not followed";
+	if (f == FORMAT_VMDK && n && h[0] == '#')
+		return "names other files, which are not followed: convert it with qemu-img";
+	return NULL;
+}
+
+static int settle_format(struct disk_option *d, int fd, const struct stat *st, char *err, size_t len)
+{
+	uint8_t head[512];
+	ssize_t n = pread(fd, head, sizeof head, 0);
+	enum disk_format found = n < 0 ? FORMAT_AUTO : image_probe(head, (size_t)n);
+
+	if (d->format == FORMAT_AUTO && found == FORMAT_AUTO && !named_raw(d->path) && !S_ISBLK(st->st_mode)) {
+		snprintf(err, len, "disk %s: no known format; if it is a raw image say format=raw", d->path);
+		return -EINVAL;
+	}
+	if (d->format == FORMAT_AUTO && found != FORMAT_AUTO && (named_raw(d->path) || S_ISBLK(st->st_mode))) {
+		snprintf(err, len,
+			 "disk %s: named like a raw image but begins like %s: say which with format=", d->path,
+			 devopt_format_name(found));
+		return -EINVAL;
+	}
+	if (d->format == FORMAT_AUTO)
+		d->format = found == FORMAT_AUTO ? FORMAT_RAW : found;
+	const char *why = d->format == FORMAT_RAW ? NULL : refers_elsewhere(d->format, head, n < 0 ? 0 : (size_t)n);
+	if (d->format != FORMAT_RAW && found != d->format)
+		why = "does not begin like its format";
+	if (why)
+		snprintf(err, len, "disk %s: %s", d->path, why);
+	return why ? -EINVAL : 0;
+}
+
+int image_open(struct disk_option *d, int *fd, char *err, size_t len)
+{
+	bool write = !d->readonly && !d->snapshot;
+	struct stat st = {0};
+	char holder[160];
+	int flags = (write ? O_RDWR : O_RDONLY) | (d->nocache ? O_DSYNC : 0);
+	int f = open(d->path, flags | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	int rc = f < 0 || fstat(f, &st) < 0 ? -errno : 0;
+
+	if (!rc && !S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
+		rc = -EINVAL;
+	if (rc) {
+		snprintf(err, len, "disk %s: %s", d->path,
+			 rc == -EINVAL ? "neither a file nor a block device" : strerror(-rc));
+		goto out;
+	}
+	rc = settle_format(d, f, &st, err, len);
+	if (rc)
+		goto out;
+	rc = take_lock(f, write, d->format == FORMAT_RAW);
+	if (rc == -EBUSY) {
+		name_holder(f, holder, sizeof holder);
+		snprintf(err, len, "disk %s: in use by %s", d->path, holder);
+	} else if (rc) {
+		snprintf(err, len, "disk %s: lock: %s", d->path, strerror(-rc));
+	}
+out:
+	if (rc && f >= 0)
+		close(f);
+	else if (!rc)
+		*fd = f;
+	return rc;
+}
+
+int image_overlay(void)
+{
+	const char *dir = getenv("TMPDIR");
+	int fd = open(dir && *dir ? dir : "/var/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC | O_EXCL, 0600);
+
+	return fd < 0 ? -errno : fd;
+}

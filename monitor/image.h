@@ -1,0 +1,22 @@
+/*
+ * Disk images: opened, locked, recognised.  See image.c.
+ */
+#ifndef HVX_MONITOR_IMAGE_H
+#define HVX_MONITOR_IMAGE_H
+
+#include "monitor/devopt.h"
+
+/*
+ * Opens what @d names, as it may be used: read-only for a read-only disk and for one whose writes go to a snapshot.
+ * Takes the lock that keeps a second writer away; it lives as long as any copy of *fd.  Settles d->format.
+ * 0, or a negative error with a line in @err.
+ */
+int image_open(struct disk_option *d, int *fd, char *err, size_t len);
+
+/* An unnamed, empty file for a snapshot's writes, in TMPDIR or /var/tmp; or a negative error. */
+int image_overlay(void);
+
+/* What the first bytes of a file say it is; FORMAT_AUTO when no known format begins so. */
+enum disk_format image_probe(const uint8_t *head, size_t n);
+
+#endif
