@@ -27,6 +27,8 @@ static const struct command {
 	{"resume", CMD_RESUME, "[NAME]", "let them go on"},
 	{"stop", CMD_STOP, "[NAME] [--timeout=SECONDS]", "press the power button and wait for the end"},
 	{"kill", CMD_KILL, "[NAME]", "end it at once"},
+	{"limit", CMD_LIMIT, "NAME ID KEY=VALUE...", "change a device's ops, bytes, ops-burst, bytes-burst"},
+	{"link", CMD_LINK, "NAME ID up|down", "put a network card's cable in, or pull it"},
 };
 
 static const char vm_options[] =
@@ -38,6 +40,10 @@ static const char vm_options[] =
 	"  --append=TEXT        kernel command line\n"
 	"  --console=WHERE      stdio (run's default), pty (start's), file:PATH\n"
 	"  --config=FILE        settings from a file, hvx.conf(5); options win over it\n"
+	"  --disk=path=FILE[,...]  a disk: format=auto|raw|qcow2|vmdk|vdi|vhdx, readonly, snapshot,\n"
+	"                       serial=, cache=writeback|none, on-error=report|pause, id=, ops=, bytes=\n"
+	"  --net=user[,...]     a network card; or tap=INTERFACE, switch=SOCKET; forward=tcp:ADDR:PORT:GUESTPORT,\n"
+	"                       restrict, mac=, mtu=, link=up|down, id=, packets=, bytes=\n"
 	"  --sandbox=LEVEL      strict (default): every layer or no start; best: what can be had\n"
 	"  --trace=LIST         of exec,irq,mmio,mmu,exc,sys,pio or all\n"
 	"  --trace-file=FILE    where to (default: hvx-NAME.trace)\n"
@@ -149,8 +155,39 @@ static int option(struct cli *c, const char *arg, char *err, size_t len)
 	return HVX_EXIT_USAGE;
 }
 
+/* limit and link: the VM, the device, and what to set; settings are joined by commas. */
+static int device_word(struct cli *c, const char *arg, char *err, size_t len)
+{
+	struct msg_dev_limits l = {0};
+	char key[32], why[300];
+	size_t n = strlen(c->text);
+	const char *eq = strchr(arg, '=');
+
+	if (!c->id[0]) {
+		if (!arg[0] || strlen(arg) >= sizeof c->id)
+			return usage(err, len, "not the id of a device:", arg);
+		memcpy(c->id, arg, strlen(arg) + 1);
+		return 0;
+	}
+	if (c->cmd == CMD_LINK && (n || (strcmp(arg, "up") && strcmp(arg, "down"))))
+		return usage(err, len, "link is up or down:", arg);
+	if (c->cmd == CMD_LIMIT) {
+		if (!eq || (size_t)(eq - arg) >= sizeof key)
+			return usage(err, len, "a limit is KEY=VALUE:", arg);
+		snprintf(key, sizeof key, "%.*s", (int)(eq - arg), arg);
+		if (devopt_limit(&l, key, eq + 1, why, sizeof why))
+			return usage(err, len, "no limit, or no number:", arg);
+	}
+	if (n + strlen(arg) + 2 > sizeof c->text)
+		return usage(err, len, "too much:", arg);
+	snprintf(c->text + n, sizeof c->text - n, "%s%s", n ? "," : "", arg);
+	return 0;
+}
+
 static int word(struct cli *c, const char *arg, char *err, size_t len)
 {
+	if (c->cfg.name[0] && (c->cmd == CMD_LIMIT || c->cmd == CMD_LINK))
+		return device_word(c, arg, err, len);
 	if (takes_vm_options(c) || c->cmd == CMD_LIST || c->cfg.name[0])
 		return usage(err, len, "one argument too many:", arg);
 	if (!config_name_ok(arg))
@@ -211,6 +248,8 @@ int cli_parse(struct cli *c, int argc, char **argv, char *err, size_t len)
 	int rc = load_files(c, argc, argv, err, len);
 	for (int i = 2; i < argc && !rc; i++)
 		rc = strncmp(argv[i], "--", 2) ? word(c, argv[i], err, len) : option(c, argv[i] + 2, err, len);
+	if (!rc && (c->cmd == CMD_LIMIT || c->cmd == CMD_LINK) && !c->text[0])
+		rc = usage(err, len, "words are missing after", argv[1]);
 	if (!rc && takes_vm_options(c))
 		rc = finish_vm(c, err, len);
 	return rc;

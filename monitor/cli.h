@@ -21,6 +21,8 @@ enum cli_command {
 	CMD_RESUME,
 	CMD_STOP,
 	CMD_KILL,
+	CMD_LIMIT,
+	CMD_LINK,
 	CMD_HELP,
 	CMD_VERSION
 };
@@ -29,6 +31,7 @@ struct cli {
 	enum cli_command cmd, help_on;
 	struct config cfg; /* run and start; cfg.name for the others, empty: the only VM there is */
 	bool json, debug;
+	char id[MSG_ID_MAX], text[MSG_TEXT_MAX]; /* limit, link: the device, what to set */
 	unsigned timeout; /* seconds that stop waits */
 };
 

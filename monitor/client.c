@@ -64,7 +64,10 @@ static int choose_vm(struct client *c)
 
 static int ask(struct client *c, enum msg_request op)
 {
-	struct msg_request_head r = {IPC_VERSION, op};
+	struct msg_request_head r = {.version = IPC_VERSION, .op = op};
+
+	memcpy(r.id, c->cli->id, sizeof r.id);
+	memcpy(r.text, c->cli->text, sizeof r.text);
 
 	c->fd = runtime_connect(&c->rt, c->name);
 	if (c->fd < 0)
@@ -267,6 +270,8 @@ static int dispatch(struct client *c)
 	case CMD_PAUSE: return do_simple(c, REQ_PAUSE);
 	case CMD_RESUME: return do_simple(c, REQ_RESUME);
 	case CMD_STOP: return do_stop(c);
+	case CMD_LIMIT: return do_simple(c, REQ_LIMIT);
+	case CMD_LINK: return do_simple(c, REQ_LINK);
 	case CMD_KILL: return do_kill(c);
 	default: return HVX_EXIT_USAGE;
 	}

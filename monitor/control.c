@@ -134,6 +134,63 @@ static int do_console(struct machine *m, struct peer *p)
 	return 0;
 }
 
+static int no_device(struct machine *m, struct peer *p, const char *what, const char *id)
+{
+	char text[128];
+
+	snprintf(text, sizeof text, "no %s named '%s'", what, id);
+	reply(m, p, HVX_EXIT_FAIL, text, -1);
+	return 0;
+}
+
+/* What is not named stays as it is. */
+static int do_limit(struct machine *m, struct peer *p, const struct msg_request_head *r)
+{
+	struct peer *dev;
+	struct card *c = card_find(m, r->id, &dev);
+	char text[MSG_TEXT_MAX], why[256], *save = NULL;
+
+	if (!c)
+		return no_device(m, p, "device", r->id);
+	struct msg_dev_limits l = c->limits;
+	memcpy(text, r->text, sizeof text);
+	for (char *s = strtok_r(text, ",", &save); s; s = strtok_r(NULL, ",", &save)) {
+		char *eq = strchr(s, '=');
+		if (eq)
+			*eq++ = '\0';
+		int rc = eq ? devopt_limit(&l, s, eq, why, sizeof why) : -ENOENT;
+		if (rc) {
+			reply(m, p, HVX_EXIT_USAGE, rc == -ENOENT ? "no such limit" : why, -1);
+			return 0;
+		}
+	}
+	int rc = machine_send(m, dev, MSG_DEV_LIMITS, pack_dev_limits(&l, m->buf, sizeof m->buf), NULL, 0);
+	if (rc)
+		return rc;
+	c->limits = l;
+	reply(m, p, 0, "", -1);
+	return 0;
+}
+
+static int do_link(struct machine *m, struct peer *p, const struct msg_request_head *r)
+{
+	bool up = !strcmp(r->text, "up");
+	struct msg_dev_command cmd = {up ? DEV_OP_LINK_UP : DEV_OP_LINK_DOWN};
+	struct peer *dev;
+	struct card *c = card_find(m, r->id, &dev);
+
+	if (!c || c->role != ROLE_NET)
+		return no_device(m, p, "network card", r->id);
+	if (!up && strcmp(r->text, "down"))
+		return -EINVAL;
+	int rc = machine_send(m, dev, MSG_DEV_COMMAND, pack_dev_command(&cmd, m->buf, sizeof m->buf), NULL, 0);
+	if (rc)
+		return rc;
+	c->link_down = !up;
+	reply(m, p, 0, "", -1);
+	return 0;
+}
+
 /* Requests that an error stopped are tried again before the CPUs go on. */
 static int do_resume(struct machine *m)
 {
@@ -151,9 +208,11 @@ static int do_resume(struct machine *m)
 	return rc ? rc : machine_command(m, OP_RESUME);
 }
 
-static int do_request(struct machine *m, struct peer *p, enum msg_request op)
+static int do_request(struct machine *m, struct peer *p, const struct msg_request_head *r)
 {
-	switch (op) {
+	switch (r->op) {
+	case REQ_LIMIT: return do_limit(m, p, r);
+	case REQ_LINK: return do_link(m, p, r);
 	case REQ_STATUS: return do_status(m, p);
 	case REQ_STATS: return do_stats(m);
 	case REQ_PAUSE: return machine_command(m, OP_PAUSE);
@@ -185,7 +244,7 @@ int control_request(struct machine *m, struct peer *p, struct ipc_frame *f)
 		return 0;
 	}
 	p->waits = r.op;
-	int rc = do_request(m, p, r.op);
+	int rc = do_request(m, p, &r);
 	if (rc && p->conn)
 		reply(m, p, HVX_EXIT_FAIL, strerror(-rc), -1);
 	return 0;

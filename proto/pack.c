@@ -308,6 +308,8 @@ int pack_request(const struct msg_request_head *m, uint8_t *buf, size_t len)
 
 	w.version = m->version;
 	w.op = m->op;
+	w.id = str(m->id);
+	w.text = str(m->text);
 	return put(&w.base, buf, len);
 }
 
@@ -315,6 +317,7 @@ int unpack_request(const uint8_t *buf, size_t len, struct msg_request_head *m)
 {
 	UNPACK_BEGIN(Request, request);
 	UNPACK_NEED(w->op >= REQ_STATUS && w->op < REQ_COUNT);
+	UNPACK_NEED(copy_text(m->id, sizeof m->id, w->id) && copy_text(m->text, sizeof m->text, w->text));
 	m->version = w->version;
 	m->op = w->op;
 	UNPACK_END();

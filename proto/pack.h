@@ -86,7 +86,7 @@ enum msg_dev_news { DEV_EVENT_IO_ERROR = 1, DEV_EVENT_LINK_LOST, DEV_EVENT_COUNT
 
 enum msg_exit { EXIT_POWEROFF = 1, EXIT_RESET, EXIT_TRIPLE_FAULT, EXIT_DEBUG, EXIT_COUNT };
 enum msg_op { OP_PAUSE = 1, OP_RESUME, OP_POWER_BUTTON, OP_QUIT, OP_COUNT };
-enum msg_request { REQ_STATUS = 1, REQ_STATS, REQ_PAUSE, REQ_RESUME, REQ_STOP, REQ_KILL, REQ_CONSOLE, REQ_COUNT };
+enum msg_request { REQ_STATUS = 1, REQ_STATS, REQ_PAUSE, REQ_RESUME, REQ_STOP, REQ_KILL, REQ_CONSOLE, REQ_LIMIT, REQ_LINK, REQ_COUNT };
 
 #define MSG_NAME_MAX       64
 #define MSG_TEXT_MAX       512
@@ -226,6 +226,7 @@ struct msg_counters { /* VCPU_STATS and STATS_REPLY */
 struct msg_request_head {
 	uint32_t version;
 	enum msg_request op;
+	char id[MSG_ID_MAX], text[MSG_TEXT_MAX]; /* of limit and link */
 };
 struct msg_reply {
 	uint32_t status;

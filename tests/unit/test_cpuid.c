@@ -29,7 +29,7 @@ static void test_forbidden(void)
 	CU_ASSERT_EQUAL(ECX(1, 0) & (1u << 3 | 1u << 5 | 1u << 15), 0);           /* monitor vmx pdcm */
 	CU_ASSERT_EQUAL(EBX(7, 0) & 0xffff0000u & ~0x219c0000u, 0);               /* no AVX-512, no PT */
 	CU_ASSERT_EQUAL(EBX(7, 0) & (1u << 4 | 1u << 11 | 1u << 14), 0);          /* hle rtm mpx */
-	CU_ASSERT_EQUAL(ECX(7, 0) & (1u << 3 | 1u << 7 | 1u << 8 | 1u << 16), 0); /* pku cet-ss gfni la57 */
+	CU_ASSERT_EQUAL(ECX(7, 0) & (1u << 3 | 1u << 7 | 1u << 16), 0);           /* pku cet-ss la57 */
 	CU_ASSERT_EQUAL(EDX(7, 0) & 1u << 20, 0);                                 /* cet-ibt */
 	CU_ASSERT_EQUAL(EAX(0xa, 0), 0);
 	CU_ASSERT_EQUAL(ECX(0x80000001, 0) & (1u << 2 | 1u << 6 | 1u << 11), 0); /* svm sse4a xop */

@@ -187,7 +187,7 @@ static void test_small_ranges(void)
 {
 	struct msg_vcpu_exit e = {EXIT_COUNT, 0}, eo;
 	struct msg_vcpu_command c = {OP_COUNT}, co;
-	struct msg_request_head r = {1, REQ_COUNT}, ro;
+	struct msg_request_head r = {.version = 1, .op = REQ_COUNT}, ro;
 	struct msg_failed f = {.status = 0}, fo;
 	struct msg_mem_stats m = {10, 11, 0}, mo;
 	struct msg_vcpu_running v = {0}, vo;

@@ -1,0 +1,191 @@
+/* --disk= and --net=: what is accepted, and that everything else is refused with a line. */
+#include <CUnit/CUnit.h>
+#include <errno.h>
+#include <string.h>
+
+#include "monitor/config.h"
+#include "monitor/image.h"
+
+static struct disk_option d;
+static struct net_option n;
+static char err[512];
+
+static int disk(const char *text)
+{
+	err[0] = '\0';
+	return devopt_disk(&d, text, err, sizeof err);
+}
+
+static int net(const char *text)
+{
+	err[0] = '\0';
+	return devopt_net(&n, text, err, sizeof err);
+}
+
+static void test_disk(void)
+{
+	CU_ASSERT_EQUAL(disk("path=/a/b.raw"), 0);
+	CU_ASSERT_STRING_EQUAL(d.path, "/a/b.raw");
+	CU_ASSERT(d.format == FORMAT_AUTO && !d.readonly && !d.snapshot && !d.nocache && !d.pause_error && !d.id[0]);
+	CU_ASSERT_EQUAL(disk("path=x,,y=z,format=qcow2,snapshot,cache=none,on-error=pause,serial=S-1,id=root,ops=10K,"
+			     "ops-burst=20,bytes=1M,bytes-burst=none"),
+			0);
+	CU_ASSERT_STRING_EQUAL(d.path, "x,y=z");
+	CU_ASSERT(d.format == FORMAT_QCOW2 && d.snapshot && d.nocache && d.pause_error);
+	CU_ASSERT_STRING_EQUAL(d.serial, "S-1");
+	CU_ASSERT_STRING_EQUAL(d.id, "root");
+	CU_ASSERT(d.limits.ops == 10240 && d.limits.ops_burst == 20 && d.limits.bytes == 1 << 20 &&
+		  d.limits.bytes_burst == 0);
+}
+
+static void test_disk_bad(void)
+{
+	static const char *const bad[] = {
+		"",
+		"readonly",
+		"path",
+		"path=",
+		"path=a,",
+		",path=a",
+		"path=a,path=b",
+		"path=a,format=iso",
+		"path=a,format",
+		"path=a,readonly=yes",
+		"path=a,readonly,readonly",
+		"path=a,readonly,snapshot",
+		"path=a,cache=unsafe",
+		"path=a,on-error=stop",
+		"path=a,serial=123456789012345678901",
+		"path=a,serial=a b",
+		"path=a,id=1a",
+		"path=a,id=a/b",
+		"path=a,id=abcdefghijklmnopqrstuvwxyzabcdef",
+		"path=a,ops=-1",
+		"path=a,ops=1X",
+		"path=a,ops",
+		"path=a,bytes=99999999999999999999",
+		"path=a,bytes=2097152T",
+		"path=a,unknown=1",
+		"path=a,=b",
+		"a_key_that_is_longer_than_any=1,path=a",
+	};
+	char longest[DEVOPT_PATH_MAX + 16] = "path=";
+
+	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+		CU_ASSERT_EQUAL(disk(bad[i]), -EINVAL);
+		CU_ASSERT(err[0] && !strchr(err, '\n'));
+	}
+	memset(longest + 5, 'a', DEVOPT_PATH_MAX - 1);
+	CU_ASSERT_EQUAL(disk(longest), 0);
+	longest[5 + DEVOPT_PATH_MAX - 1] = 'a';
+	CU_ASSERT_EQUAL(disk(longest), -EINVAL);
+}
+
+static void test_net(void)
+{
+	static const uint8_t mac[6] = {0x52, 0x54, 0, 0x12, 0xab, 0xff};
+
+	CU_ASSERT_EQUAL(net("user,forward=tcp:127.0.0.1:2222:22,forward=udp::53:5353,forward=tcp:[::1]:1:65535"), 0);
+	CU_ASSERT(n.backend == NET_PASST && n.nforwards == 3 && !n.restricted && !n.has_mac && !n.mtu);
+	CU_ASSERT_STRING_EQUAL(n.forward[0].addr, "127.0.0.1");
+	CU_ASSERT(!n.forward[0].udp && n.forward[0].host_port == 2222 && n.forward[0].guest_port == 22);
+	CU_ASSERT(n.forward[1].udp && !n.forward[1].addr[0] && n.forward[1].guest_port == 5353);
+	CU_ASSERT_STRING_EQUAL(n.forward[2].addr, "::1");
+	CU_ASSERT_EQUAL(net("tap=tap0,mac=52:54:00:12:Ab:ff,mtu=9000,link=down,packets=5,id=lan"), 0);
+	CU_ASSERT(n.backend == NET_TAP && n.has_mac && n.mtu == 9000 && n.link_down && n.limits.ops == 5);
+	CU_ASSERT(!memcmp(n.mac, mac, 6));
+	CU_ASSERT_EQUAL(net("switch=/run/s,mtu=65521"), 0);
+	CU_ASSERT_STRING_EQUAL(n.target, "/run/s");
+	CU_ASSERT_EQUAL(net("user,restrict"), 0);
+	CU_ASSERT(n.restricted);
+}
+
+static void test_net_bad(void)
+{
+	static const char *const bad[] = {
+		"",
+		"mac=52:54:00:12:34:56",
+		"user=x",
+		"user,tap=a",
+		"tap=",
+		"tap=abcdefghijklmnop",
+		"tap=a/b",
+		"switch",
+		"user,user",
+		"tap=a,restrict",
+		"tap=a,forward=tcp:127.0.0.1:1:2",
+		"user,forward=tcp:127.0.0.1:1",
+		"user,forward=tcp",
+		"user,forward=sctp:127.0.0.1:1:2",
+		"user,forward=tcp:127.0.0.1:0:2",
+		"user,forward=tcp:127.0.0.1:1:65536",
+		"user,forward=tcp:127.0.0:1:2",
+		"user,forward=tcp:[::g]:1:2",
+		"user,forward=tcp:[]:1:2",
+		"user,forward=tcp:]:1:2",
+		"user,forward=tcp:[::1:1:2",
+		"user,forward=tcp:::1:1:2",
+		"user,forward=tcp:-q:1:2",
+		"user,mac=01:00:5e:00:00:01",
+		"user,mac=00:00:00:00:00:00",
+		"user,mac=52:54:00:12:34",
+		"user,mac=52-54-00-12-34-56",
+		"user,mac=5g:54:00:12:34:56",
+		"user,mtu=575",
+		"user,mtu=65522",
+		"user,link=on",
+		"user,,mac=1",
+	};
+
+	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+		CU_ASSERT_EQUAL(net(bad[i]), -EINVAL);
+		CU_ASSERT(err[0] && !strchr(err, '\n'));
+	}
+}
+
+static void test_ids(void)
+{
+	static struct config c;
+
+	config_init(&c);
+	CU_ASSERT_EQUAL(config_set(&c, "disk", "path=a.raw", err, sizeof err), 0);
+	CU_ASSERT_EQUAL(config_set(&c, "disk", "path=b.raw", err, sizeof err), 0);
+	CU_ASSERT_EQUAL(config_set(&c, "net", "user", err, sizeof err), 0);
+	CU_ASSERT(c.ndisks == 2 && c.nnets == 1);
+	CU_ASSERT_STRING_EQUAL(c.disk[1].id, "blk1");
+	CU_ASSERT_STRING_EQUAL(c.net[0].id, "net0");
+	CU_ASSERT_EQUAL(config_set(&c, "net", "user,id=blk1", err, sizeof err), -EINVAL);
+	CU_ASSERT_EQUAL(c.nnets, 1);
+	for (int i = 2; i < CONFIG_DISKS; i++)
+		CU_ASSERT_EQUAL(config_set(&c, "disk", "path=b.raw", err, sizeof err), 0);
+	CU_ASSERT_EQUAL(config_set(&c, "disk", "path=b.raw", err, sizeof err), -EINVAL);
+}
+
+static void test_probe(void)
+{
+	uint8_t h[512] = {0};
+
+	CU_ASSERT_EQUAL(image_probe(h, sizeof h), FORMAT_AUTO);
+	memcpy(h, "QFI\xfb", 4);
+	CU_ASSERT_EQUAL(image_probe(h, sizeof h), FORMAT_QCOW2);
+	CU_ASSERT_EQUAL(image_probe(h, 3), FORMAT_AUTO);
+	memcpy(h, "vhdxfile", 8);
+	CU_ASSERT_EQUAL(image_probe(h, sizeof h), FORMAT_VHDX);
+	memset(h, 0, sizeof h);
+	memcpy(h + 64, "\x7f\x10\xda\xbe", 4);
+	CU_ASSERT_EQUAL(image_probe(h, sizeof h), FORMAT_VDI);
+}
+
+CU_ErrorCode suite_devopt(void);
+CU_ErrorCode suite_devopt(void)
+{
+	CU_pSuite s = CU_add_suite("devopt", NULL, NULL);
+
+	CU_add_test(s, "disk", test_disk);
+	CU_add_test(s, "disk, bad", test_disk_bad);
+	CU_add_test(s, "net", test_net);
+	CU_add_test(s, "net, bad", test_net_bad);
+	CU_add_test(s, "ids", test_ids);
+	CU_add_test(s, "probe", test_probe);
+	return CU_get_error();
+}
