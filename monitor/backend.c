@@ -115,9 +115,8 @@ static void arg(struct args *a, const char *text)
 static void passt_args(struct args *a, const char *path, const struct net_option *n)
 {
 	static const char *const always[] = {"--foreground", "--quiet", "--stderr", "--fd", "3"};
-	static const char *const alone[] = {"--no-map-gw", "--ipv4-only", "--outbound-if4", "lo",
-					    "--address",   "10.0.2.15",   "--netmask",      "24",
-					    "--gateway",   "10.0.2.2"};
+	/* a connection from 127.0.0.1 goes nowhere but to this host */
+	static const char *const alone[] = {"--no-map-gw", "--ipv4-only", "--outbound", "127.0.0.1"};
 	char s[96];
 
 	arg(a, path);

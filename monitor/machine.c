@@ -176,7 +176,7 @@ void machine_end(struct machine *m, int status)
 	maybe_finished(m);
 }
 
-/* passt keeps nothing; qemu-nbd goes by itself when it has written everything. */
+/* passt keeps nothing; qemu-nbd writes out everything when it is asked to go. */
 static void end_tools(struct machine *m)
 {
 	for (int i = PROC_CARDS; i < m->nprocs; i++)
@@ -185,6 +185,8 @@ static void end_tools(struct machine *m)
 	for (int i = PROC_CARDS; i < m->nprocs; i++)
 		if (m->proc[i].pid > 0 && m->proc[i].tool_of->role == ROLE_NET)
 			spawn_kill(&m->proc[i]);
+		else if (m->proc[i].pid > 0)
+			kill(m->proc[i].pid, SIGTERM);
 }
 
 static void child_died(struct machine *m, struct proc *p, int wstatus)

@@ -48,6 +48,7 @@ static const struct sandbox_call calls[] = {
 	ALLOW(newfstatat, "how libc spells fstat"),
 	/* children and files at the end */
 	ALLOW_EQ(kill, 1, SIGKILL, "a child that does not go"),
+	ALLOW_EQ(kill, 1, SIGTERM, "qemu-nbd, once its disk is not used any more"),
 	ALLOW(wait4, "children that ended"),
 	ALLOW(waitid, "children that ended"),
 	ALLOW(unlink, "socket, lock and pidfile"),

@@ -1,7 +1,11 @@
 /* --disk= and --net=: what is accepted, and that everything else is refused with a line. */
 #include <CUnit/CUnit.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "monitor/config.h"
 #include "monitor/image.h"
@@ -176,6 +180,68 @@ static void test_probe(void)
 	CU_ASSERT_EQUAL(image_probe(h, sizeof h), FORMAT_VDI);
 }
 
+static int open_as(const char *path, const char *options)
+{
+	char text[200];
+	int fd = -1;
+
+	snprintf(text, sizeof text, "path=%s%s", path, options);
+	CU_ASSERT_EQUAL_FATAL(disk(text), 0);
+	return image_open(&d, &fd, err, sizeof err) ? -1 : fd;
+}
+
+/* Open file descriptions of one process exclude each other as those of two do. */
+static void test_image_lock(void)
+{
+	char path[] = "/tmp/hvx-image-XXXXXX.raw", pid[32];
+	int fd = mkstemps(path, 4);
+
+	CU_ASSERT_FATAL(fd >= 0 && ftruncate(fd, 1 << 20) == 0);
+	close(fd);
+	int a = open_as(path, ""), b;
+	CU_ASSERT(a >= 0 && d.format == FORMAT_RAW && (fcntl(a, F_GETFL) & O_ACCMODE) == O_RDWR);
+	CU_ASSERT_EQUAL(open_as(path, ""), -1);
+	snprintf(pid, sizeof pid, "process %d", (int)getpid());
+	CU_ASSERT_PTR_NOT_NULL(strstr(err, pid));
+	CU_ASSERT_EQUAL(open_as(path, ",readonly"), -1);
+	close(a);
+	a = open_as(path, ",readonly");
+	b = open_as(path, ",snapshot");
+	CU_ASSERT(a >= 0 && b >= 0 && (fcntl(a, F_GETFL) & O_ACCMODE) == O_RDONLY);
+	CU_ASSERT_EQUAL(open_as(path, ""), -1);
+	close(a);
+	close(b);
+	unlink(path);
+}
+
+static void test_image_format(void)
+{
+	char path[] = "/tmp/hvx-image-XXXXXX";
+	int fd = mkstemp(path), a;
+	uint8_t head[512] = "QFI\xfb";
+
+	CU_ASSERT_FATAL(fd >= 0 && ftruncate(fd, 1 << 20) == 0);
+	CU_ASSERT_EQUAL(open_as(path, ""), -1); /* nothing known, and nobody says it is raw */
+	CU_ASSERT_PTR_NOT_NULL(strstr(err, "format=raw"));
+	CU_ASSERT_EQUAL(open_as(path, ",format=qcow2"), -1);
+	a = open_as(path, ",format=raw");
+	CU_ASSERT(a >= 0);
+	close(a);
+	head[7] = 3;
+	CU_ASSERT_EQUAL_FATAL(pwrite(fd, head, sizeof head, 0), sizeof head);
+	a = open_as(path, "");
+	CU_ASSERT(a >= 0 && d.format == FORMAT_QCOW2);
+	close(a);
+	head[15] = 1; /* a backing file */
+	CU_ASSERT_EQUAL_FATAL(pwrite(fd, head, sizeof head, 0), sizeof head);
+	CU_ASSERT_EQUAL(open_as(path, ""), -1);
+	CU_ASSERT_PTR_NOT_NULL(strstr(err, "backing"));
+	close(fd);
+	unlink(path);
+	CU_ASSERT_EQUAL(open_as(path, ""), -1);
+	CU_ASSERT_EQUAL(open_as("/tmp", ""), -1);
+}
+
 CU_ErrorCode suite_devopt(void);
 CU_ErrorCode suite_devopt(void)
 {
@@ -187,5 +253,7 @@ CU_ErrorCode suite_devopt(void)
 	CU_add_test(s, "net, bad", test_net_bad);
 	CU_add_test(s, "ids", test_ids);
 	CU_add_test(s, "probe", test_probe);
+	CU_add_test(s, "image: lock", test_image_lock);
+	CU_add_test(s, "image: format", test_image_format);
 	return CU_get_error();
 }
