@@ -1,0 +1,46 @@
+#!/bin/sh
+# Disks and network cards that cannot be had: one clear line, the documented status, nothing left.
+. "$(dirname "$0")/lib.sh"
+vm=${prefix}d
+
+try() { # NAME STATUS PATTERN OPTIONS...
+	try_name=$1 try_status=$2 try_pattern=$3
+	shift 3
+	timeout 30 "$monitor" run --name=$vm --kernel="$guest" --memory=16M "$@" </dev/null >"$tmp/out" 2>"$tmp/err"
+	is "$try_name: status" "$try_status" $?
+	has "$try_name: says why" "$try_pattern" "$tmp/err"
+	is "$try_name: in one line" 1 "$(wc -l <"$tmp/err")"
+}
+
+truncate -s 1M "$tmp/a.raw" "$tmp/plain"
+printf 'QFI\373\0\0\0\003' >"$tmp/cow.raw"
+printf 'QFI\373\0\0\0\003\0\0\0\0\0\0\002\0' >"$tmp/backed"
+truncate -s 1M "$tmp/cow.raw" "$tmp/backed"
+
+try "no file" 3 'none.raw: No such file' --disk=path="$tmp/none.raw"
+try "a directory" 3 'directory|neither a file' --disk=path="$tmp",format=raw
+try "nobody says it is raw" 3 'say format=raw' --disk=path="$tmp/plain"
+try "raw by name, qcow2 by content" 3 'begins like qcow2' --disk=path="$tmp/cow.raw"
+try "another format than said" 3 'does not begin like' --disk=path="$tmp/a.raw",format=vdi
+try "a backing file" 3 'backing file' --disk=path="$tmp/backed"
+try "the same image twice" 3 'in use by .*process' --disk=path="$tmp/a.raw" --disk=path="$tmp/a.raw"
+try "written and read" 3 'in use by .*process' --disk=path="$tmp/a.raw",readonly --disk=path="$tmp/a.raw"
+try "no path" 2 'needs path' --disk=readonly
+try "unknown key" 2 "unknown option: 'colour'" --disk=path="$tmp/a.raw",colour=red
+try "one id for two" 2 'two devices with this id' --disk=path="$tmp/a.raw",id=x --net=user,id=x
+try "two back ends" 2 'one of user' --net=user,tap=tap0
+try "a bad forward" 2 'forward is tcp' --net=user,forward=tcp:22
+try "no switch" 4 'switch .*: (No such file|no hvx-switch)' --net=switch="$tmp/none"
+is "the images are as they were" "1048576 1048576" "$(stat -c %s "$tmp/a.raw") $(stat -c %s "$tmp/plain")"
+
+"$monitor" limit nosuch blk0 ops=1 2>"$tmp/err"
+is "limit: no such VM" 1 $?
+"$monitor" limit $vm blk0 ops=many 2>"$tmp/err"
+is "limit: bad number" 2 $?
+"$monitor" link $vm net0 2>"$tmp/err"
+is "link: words missing" 2 $?
+"$monitor" link $vm net0 sideways 2>"$tmp/err"
+is "link: neither up nor down" 2 $?
+nothing_left $vm
+ok "nothing left behind" $?
+done_testing
