@@ -19,8 +19,27 @@ static void check_string(const char *s, size_t room)
 	FUZZ_CHECK(memchr(s, 0, room));
 }
 
+static void check_devices(const struct config *c)
+{
+	FUZZ_CHECK(c->ndisks <= CONFIG_DISKS && c->nnets <= CONFIG_NETS);
+	for (unsigned i = 0; i < c->ndisks; i++) {
+		const struct disk_option *d = &c->disk[i];
+		check_string(d->id, sizeof d->id);
+		check_string(d->path, sizeof d->path);
+		check_string(d->serial, sizeof d->serial);
+		FUZZ_CHECK(d->id[0] && d->path[0] && d->format < FORMAT_COUNT);
+	}
+	for (unsigned i = 0; i < c->nnets; i++) {
+		const struct net_option *n = &c->net[i];
+		check_string(n->id, sizeof n->id);
+		check_string(n->target, sizeof n->target);
+		FUZZ_CHECK(n->id[0] && n->backend && n->nforwards <= DEVOPT_FORWARDS && !(n->mac[0] & 1));
+	}
+}
+
 static void check_config(const struct config *c)
 {
+	check_devices(c);
 	check_string(c->name, sizeof c->name);
 	FUZZ_CHECK(!c->name[0] || config_name_ok(c->name));
 	FUZZ_CHECK(c->memory >= 1 << 20 && c->memory % 4096 == 0);
@@ -99,6 +118,12 @@ size_t fuzz_seed(unsigned i, uint8_t *buf)
 		"1run\n--name=vm1\n--memory=64M\n--cpus=1\n--kernel=/boot/vmlinuz\n--initrd=/x\n--append=console=ttyS0\n",
 		"1start\n--kernel=k\n--console=pty\n--sandbox=strict\n--trace=exec,irq\n--trace-file=f\n--no-reboot\n--debug\n",
 		"1start\n--kernel=k\n--debug-exit\n--debugcon=stderr\n--pidfile=p\n--log=l\n--name=a.b_c-d",
+		"0disk = path=/a,,b.raw,format=raw,readonly,serial=s,id=a\ndisk=path=b,format=qcow2,snapshot,ops=1K\n"
+		"net = tap=t0,mac=52:54:00:00:00:01,mtu=9000,link=down\nnet=switch=/s,packets=1,bytes=2M,bytes-burst=none\n",
+		"1run\n--kernel=k\n--disk=path=x.img,cache=none,on-error=pause\n"
+		"--net=user,restrict,forward=tcp:127.0.0.1:2222:22,forward=udp:[::1]:53:53,forward=tcp::1:2\n",
+		"1limit\nvm1\nblk0\nops=10\nbytes=none\n",
+		"1link\nvm1\nnet0\ndown\n",
 		"1list\n",
 		"1status\nvm1\n",
 		"1stats\nvm1\n--json\n",
