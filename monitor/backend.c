@@ -202,7 +202,12 @@ static int start_nbd(struct machine *m, struct card *c)
 	if (d->readonly || d->snapshot)
 		arg(&a, "--read-only");
 	arg(&a, "/proc/self/fd/4"); /* the image as it was opened and locked, not what its name is now */
-	struct spawn_tool t = {.argv = a.v, .fd = server, .fd2 = c->backend, .listens = true, .ns = SANDBOX_NAMESPACES};
+	struct spawn_tool t = {.argv = a.v,
+			       .fd = server,
+			       .fd2 = c->backend,
+			       .listens = true,
+			       .confine = true,
+			       .ns = SANDBOX_NAMESPACES};
 	rc = run(m, c, "qemu-nbd", &t);
 	close(server);
 	c->image = c->backend; /* keeps the lock: qemu-nbd opens it anew */

@@ -32,7 +32,7 @@ struct cli {
 	struct config cfg; /* run and start; cfg.name for the others, empty: the only VM there is */
 	bool json, debug;
 	char id[MSG_ID_MAX], text[MSG_TEXT_MAX]; /* limit, link: the device, what to set */
-	unsigned timeout; /* seconds that stop waits */
+	unsigned timeout;                        /* seconds that stop waits */
 };
 
 /* 0; or HVX_EXIT_USAGE or HVX_EXIT_CONFIG with @err filled. */

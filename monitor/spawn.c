@@ -22,6 +22,7 @@
 
 #include "common/child.h"
 #include "common/sandbox.h"
+#include "monitor/confine.h"
 
 /* Beside us (the build tree), in the libexec that goes with our bin, or where `make install` puts it. */
 static int open_program(const char *name)
@@ -192,6 +193,10 @@ static void exec_tool(const struct spawn_tool *t, int log, int null)
 	if (b >= 0)
 		keep[n++] = dup2(b, 4);
 	sandbox_close_fds(keep, n);
+	/* allocates, which one thread may even here */
+	int rc = t->confine ? confine_file_server(4) : 0;
+	if (rc && rc != -EOPNOTSUPP)
+		_exit(126);
 	snprintf(listen_pid, sizeof listen_pid, "LISTEN_PID=%d", (int)getpid());
 	execve(t->argv[0], t->argv, t->listens ? listen_env : none);
 	_exit(127);

@@ -45,6 +45,7 @@ struct spawn_tool {
 	int fd;            /* becomes descriptor 3; -1: none */
 	int fd2;           /* becomes descriptor 4; -1: none */
 	bool listens;      /* 3 is a listening socket, told as systemd does it: LISTEN_FDS, LISTEN_PID */
+	bool confine;      /* 4 is an image: confine_file_server() */
 	uint32_t ns;       /* namespaces it gets (SANDBOX_NAMESPACES bits), as many as can be had */
 };
 /* Starts it with no_new_privs, these descriptors and the log pipe, nothing else.  0 or a negative error. */
