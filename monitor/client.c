@@ -125,8 +125,8 @@ static void list_one(void *ctx, const char *name)
 	snprintf(c->name, sizeof c->name, "%s", name);
 	if (ask(c, REQ_STATUS) == 0) {
 		if (c->f.type == MSG_STATUS_REPLY && !unpack_status_reply(c->f.data, c->f.len, &s))
-			printf("%-24s %-9s %6lluM  pid %u\n", s.name, s.state, (unsigned long long)(s.ram_size >> 20),
-			       s.nprocs ? s.proc[0].pid : 0);
+			printf("%-24s %-9.*s %6lluM  pid %u\n", s.name, (int)strcspn(s.state, " "), s.state,
+			       (unsigned long long)(s.ram_size >> 20), s.nprocs ? s.proc[0].pid : 0);
 		ipc_close_fds(&c->f);
 	}
 	if (c->fd >= 0)
