@@ -76,8 +76,6 @@ static const struct feature { /* CPUID bit behind each instruction set; leaf 0: 
 	{ZYDIS_ISA_SET_AVX_GFNI, 7, 0, ECX, 8},
 	{ZYDIS_ISA_SET_VAES, 7, 0, ECX, 9},
 	{ZYDIS_ISA_SET_VPCLMULQDQ, 7, 0, ECX, 10},
-	{ZYDIS_ISA_SET_MOVDIR, 7, 0, ECX, 27},
-	{ZYDIS_ISA_SET_AVX_VNNI, 7, 1, EAX, 4},
 	{ZYDIS_ISA_SET_XSAVEOPT, 0xd, 1, EAX, 0},
 	{ZYDIS_ISA_SET_XSAVEC, 0xd, 1, EAX, 1},
 	{ZYDIS_ISA_SET_LZCNT, 0x80000001, 0, ECX, 5},

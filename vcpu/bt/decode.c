@@ -441,7 +441,7 @@ static bool not_offered(const ZydisDecodedInstruction *z)
 	case ZYDIS_ISA_EXT_KEYLOCKER_WIDE:
 	case ZYDIS_ISA_EXT_HRESET:
 	case ZYDIS_ISA_EXT_MOVDIR:
-	case ZYDIS_ISA_EXT_GFNI:
+	case ZYDIS_ISA_EXT_AVX_VNNI:
 	case ZYDIS_ISA_EXT_SERIALIZE: return true;
 	default:
 		return z->mnemonic == M(GETSEC) || z->mnemonic == M(RSM) || z->mnemonic == M(VMMCALL) ||
@@ -650,6 +650,7 @@ static uint8_t isa_of(const ZydisDecodedInstruction *z)
 	case ZYDIS_ISA_EXT_F16C:
 	case ZYDIS_ISA_EXT_VAES:
 	case ZYDIS_ISA_EXT_VPCLMULQDQ: return ISA_AVX;
+	case ZYDIS_ISA_EXT_GFNI: return z->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX ? ISA_AVX : ISA_SSE;
 	default: return ISA_GPR;
 	}
 }

@@ -53,7 +53,7 @@
 	(BIT(3) | BIT(5) | BIT(6) | BIT(8) | BIT(9) | BIT(13) | BIT(18) | BIT(19) | BIT(23) | BIT(24) | \
 	 BIT(29)) /* bmi1 avx2 fdp-excptn bmi2 erms zero-fcs rdseed adx clflushopt clwb sha */
 #define F7B_OURS  (BIT(0) | BIT(1) | BIT(7) | BIT(10) | BIT(20)) /* fsgsbase tsc_adjust smep invpcid smap */
-#define F7C_HOST  (BIT(9) | BIT(10))                             /* vaes vpclmulqdq */
+#define F7C_HOST  (BIT(8) | BIT(9) | BIT(10))                    /* gfni vaes vpclmulqdq */
 #define F7C_OURS  (BIT(2) | BIT(22))                             /* umip rdpid */
 #define F7D_HOST  BIT(4)                                         /* fsrm */
 #define F7D_INTEL (BIT(26) | BIT(27) | BIT(29) | BIT(31))        /* spec_ctrl stibp arch_capabilities ssbd */
