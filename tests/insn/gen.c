@@ -8,6 +8,7 @@
  */
 #include "gen.h"
 
+#include <stdbool.h>
 #include <string.h>
 
 #include "steer.h"
@@ -119,6 +120,21 @@ static void fix_vsib(struct gen *g, struct testcase *tc, const ZydisDecodedOpera
 static int is_string(const struct insn_inst *i)
 {
 	return i->in.meta.category == ZYDIS_CATEGORY_STRINGOP || i->in.meta.category == ZYDIS_CATEGORY_IOSTRINGOP;
+}
+
+/* Extended states that the host has switched on and the guest is not offered (AVX-512, PKRU ...). */
+static uint64_t foreign_states(void)
+{
+	static uint64_t found;
+	static bool asked;
+	uint32_t lo, hi;
+
+	if (!asked) {
+		__asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
+		found = ((uint64_t)hi << 32 | lo) & ~7ull;
+		asked = true;
+	}
+	return found;
 }
 
 static int op_target(struct gen *g, struct steer *s, const struct insn_inst *i, const ZydisDecodedOperand *op,
@@ -290,7 +306,20 @@ static void fix_special(struct gen *g, struct testcase *tc, const struct test *t
 		if (!one_in(&g->r, 4))
 			add_poke(tc, first_mem(g, tc, t, i), rnd(&g->r) & 0xffffffff0000ffffull);
 		return;
-	case ZYDIS_MNEMONIC_XGETBV: tc->in.gpr[1] = one_in(&g->r, 3) ? 2 + below(&g->r, 9) : 0; return;
+	case ZYDIS_MNEMONIC_XGETBV:
+		tc->in.gpr[1] = one_in(&g->r, 3) || foreign_states() ? 2 + below(&g->r, 9) : 0;
+		return;
+	case ZYDIS_MNEMONIC_XSAVE:
+	case ZYDIS_MNEMONIC_XSAVE64:
+	case ZYDIS_MNEMONIC_XSAVEC:
+	case ZYDIS_MNEMONIC_XSAVEC64:
+	case ZYDIS_MNEMONIC_XSAVEOPT:
+	case ZYDIS_MNEMONIC_XSAVEOPT64:
+	case ZYDIS_MNEMONIC_XRSTOR:
+	case ZYDIS_MNEMONIC_XRSTOR64: /* edx:eax asks for nothing that the guest does not have */
+		tc->in.gpr[0] &= ~(uint64_t)(uint32_t)foreign_states();
+		tc->in.gpr[2] &= ~(foreign_states() >> 32);
+		return;
 	case ZYDIS_MNEMONIC_WRFSBASE:
 	case ZYDIS_MNEMONIC_WRGSBASE: return;
 	case ZYDIS_MNEMONIC_POPA: /* how much of it is done when it faults is not defined */
