@@ -163,6 +163,7 @@ static void tell_exit(struct control *c)
 	ipc_watch_enable(c->console, false);
 	ipc_watch_free(c->room);
 	c->room = NULL;
+	cards_stop(c->cards);
 	platform_destroy(c->run->vm->plat);
 	c->run->vm->plat = NULL;
 	if (!m.kind)

@@ -11,6 +11,7 @@
 struct control {
 	struct child *child;
 	struct runner *run;
+	struct cards *cards;
 	struct ipc_loop *loop;
 	struct ipc_conn *conn;
 	struct ipc_watch *wake, *console, *room;

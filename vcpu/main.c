@@ -12,6 +12,7 @@
 #include "common/err.h"
 #include "common/log.h"
 #include "vcpu/bt/bt.h"
+#include "vcpu/cards.h"
 #include "vcpu/chipset/platform.h"
 #include "vcpu/control.h"
 #include "common/memory.h"
@@ -31,6 +32,7 @@ struct process {
 	struct boot_config boot;
 	struct runner run;
 	struct control control;
+	struct cards cards;
 	char debugcon[256]; /* a line in the making */
 	size_t debugcon_n;
 };
@@ -46,6 +48,7 @@ static void receive(struct process *p)
 		p->fd[i] = -1;
 	for (int i = 0; i < f.nfds; i++)
 		p->fd[p->cfg.fds[i]] = f.fds[i];
+	cards_receive(&p->cards, &p->child, p->cfg.devices);
 }
 
 /* ---- what the platform tells; called with its lock held ---- */
@@ -145,11 +148,14 @@ static void make_threads(struct process *p)
 	p->run.v = p->vm.vcpu[0];
 	p->run.boot = &p->boot;
 	p->run.reboot = p->cfg.reboot;
+	p->run.cards = p->control.cards = &p->cards;
 	p->control.child = &p->child;
 	p->control.run = &p->run;
 	p->control.console_fd = p->fd[FD_CONSOLE_IN];
 	make_platform(p); /* its callbacks use p->run */
 	int rc = control_init(&p->control);
+	if (!rc)
+		rc = cards_init(&p->cards, &p->vm, p->control.loop);
 	if (!rc)
 		rc = runner_create(&p->run);
 	if (rc)
@@ -167,6 +173,7 @@ int main(int argc, char **argv)
 	make_vm(&p);
 	make_threads(&p);
 	child_seal(&p.child);
+	cards_start(&p.cards);
 	runner_go(&p.run);
 	int status = control_run(&p.control);
 	trace_flush();

@@ -138,9 +138,7 @@ static void halt(struct vcpu *v)
 		syscall(SYS_futex, &v->pending, FUTEX_WAIT_BITSET_PRIVATE, p, due == UINT64_MAX ? NULL : &ts, NULL,
 			FUTEX_BITSET_MATCH_ANY);
 	}
-	v->sleeping = 0;
-	if (wakes(v, atomic_load(&v->pending)))
-		v->halted = 0;
+	v->sleeping = 0; /* still halted: what is delivered ends that */
 }
 
 static void wait_paused(struct vcpu *v)
@@ -148,7 +146,7 @@ static void wait_paused(struct vcpu *v)
 	uint32_t p;
 
 	v->sleeping = 1;
-	while ((p = atomic_load(&v->pending)) & PEND_PAUSE && !(p & (PEND_STOP | PEND_RESET)))
+	while ((p = atomic_load(&v->pending)) & PEND_PAUSE && !(p & (PEND_STOP | PEND_RESET | PEND_FLUSH)))
 		syscall(SYS_futex, &v->pending, FUTEX_WAIT_PRIVATE, p, NULL, NULL, 0);
 	v->sleeping = 0;
 }
@@ -157,9 +155,9 @@ static void deliver_interrupt(struct vcpu *v)
 {
 	int vec = platform_ack_intr(v->vm->plat, v);
 
-	v->halted = 0;
 	if (vec < 0)
 		return;
+	v->halted = 0;
 	v->stats.interrupts++;
 	trace(TRACE_IRQ, "vector %02x at %llx", (unsigned)vec, (unsigned long long)v->rip);
 	if (cpu_deliver(v, (unsigned)vec, EVENT_INTR, false, 0))
@@ -179,13 +177,16 @@ static bool handle_events(struct vcpu *v)
 		v->exit_reason = VM_EXIT_RESET;
 		return true;
 	}
+	if (p & PEND_FLUSH) {
+		atomic_fetch_and(&v->pending, ~PEND_FLUSH);
+		if (v->vm->invalidate)
+			v->vm->invalidate(v, v->vm->invalidate_ctx);
+	}
 	if (p & PEND_PAUSE) {
 		vcpu_fpu_out(v);
 		wait_paused(v);
 		return true;
 	}
-	if (p & PEND_FLUSH)
-		atomic_fetch_and(&v->pending, ~PEND_FLUSH);
 	if (p & PEND_TIMER) {
 		atomic_fetch_and(&v->pending, ~PEND_TIMER);
 		if (platform_run_timers(v->vm->plat, now_ns()) == UINT64_MAX)

@@ -34,6 +34,8 @@ static void tell(struct runner *r, enum runner_news news)
 static int boot(struct runner *r)
 {
 	platform_reset(r->vm->plat);
+	if (r->cards)
+		cards_wait_reset(r->cards, r->v); /* what devices have in flight must not land in the next life's memory */
 	cpu_reset(r->v);
 	int rc = boot_load(r->vm, r->boot, r->error, sizeof r->error);
 	if (rc) {

@@ -11,6 +11,7 @@
 
 #include "proto/pack.h"
 #include "vcpu/boot/load.h"
+#include "vcpu/cards.h"
 #include "vcpu/vcpu.h"
 
 /* What the thread tells the main one, in this order of importance. */
@@ -20,6 +21,7 @@ struct runner {
 	struct vm *vm;
 	struct vcpu *v;
 	const struct boot_config *boot;
+	struct cards *cards; /* may be NULL */
 	bool reboot;
 	int wake_fd; /* eventfd of the main thread's loop */
 	pthread_t thread;

@@ -49,7 +49,7 @@ static const struct sandbox_call calls[] = {
 	ALLOW_EQ(arch_prctl, 0, ARCH_GET_GS, "gs base is struct vcpu"),
 	ALLOW(clock_nanosleep, "halted vcpus, short waits"),
 	ALLOW(ppoll, "halted vcpus"),
-	ALLOW(poll, "a console that takes nothing now"),
+	ALLOW(poll, "a console that takes nothing now, the offer of a device"),
 	ALLOW(sched_yield, "short waits"),
 	ALLOW(getpid, "target of kicks"),
 	ALLOW(gettid, "target of kicks"),
@@ -93,6 +93,6 @@ const struct sandbox_table vcpu_seal = {
 	.name = "vcpu",
 	.calls = calls,
 	.n = sizeof calls / sizeof calls[0],
-	.max_fds = 64,
+	.max_fds = 128, /* three a card */
 	.max_threads = 0,
 };

@@ -180,7 +180,7 @@ struct vcpu_stats { /* all counted by the vcpu's thread; names as in `hvx-monito
 		X(tlb_page_flushes) X(walks) X(exceptions) X(page_faults) X(interrupts) X(kicks) X(hlts) X(helpers)   \
 			X(mmio) X(pio) X(cross_page) X(unaligned) X(smc_writes) X(smc_blocks) X(signals)              \
 				X(single_steps) X(msr_reads) X(msr_writes) X(cr3_loads) X(string_helpers)             \
-					X(host_faults) X(cpuids)
+					X(host_faults) X(cpuids) X(doorbells) X(doorbell_wakes) X(device_flushes)
 #define X(n) uint64_t n;
 	VCPU_STATS(X)
 #undef X
@@ -312,6 +312,9 @@ struct vm {
 	struct vcpu *vcpu[64];
 	const char *name;
 	uint64_t tsc_hz; /* set before cpu_reset(); 0: guests must calibrate */
+	/* PEND_FLUSH: translations of guest memory that others have written go; on the vcpu's thread.  May be NULL. */
+	void (*invalidate)(struct vcpu *v, void *ctx);
+	void *invalidate_ctx;
 };
 
 /* ---- flags ---- */

@@ -113,6 +113,13 @@ static void config_write(struct pci_func *f, unsigned off, uint32_t val, unsigne
 		f->written(f, off, size);
 }
 
+static uint32_t config_read(struct pci_func *f, unsigned off, unsigned size)
+{
+	if (f->reading)
+		f->reading(f, off, size);
+	return pci_get(f, off, size);
+}
+
 static struct pci_func *lookup(const struct pci *p, unsigned bus, unsigned devfn)
 {
 	return bus ? NULL : p->func[devfn & 0xff];
@@ -121,7 +128,7 @@ static struct pci_func *lookup(const struct pci *p, unsigned bus, unsigned devfn
 static uint64_t mech1_read(void *dev, uint64_t off, unsigned size)
 {
 	struct pci *p = dev;
-	const struct pci_func *f;
+	struct pci_func *f;
 	uint32_t a = p->address;
 
 	if (off < 4) {
@@ -130,7 +137,7 @@ static uint64_t mech1_read(void *dev, uint64_t off, unsigned size)
 		return a >> off * 8;
 	}
 	f = a >> 31 ? lookup(p, a >> 16 & 0xff, a >> 8 & 0xff) : NULL;
-	return f ? pci_get(f, (a & 0xfc) + (off & 3), size) : 0xffffffffu;
+	return f ? config_read(f, (a & 0xfc) + (off & 3), size) : 0xffffffffu;
 }
 
 static void mech1_write(void *dev, uint64_t off, uint64_t val, unsigned size)
@@ -155,10 +162,10 @@ const struct bus_ops pci_mech1_ops = {mech1_read, mech1_write, 4};
 
 static uint64_t ecam_read(void *dev, uint64_t off, unsigned size)
 {
-	const struct pci_func *f = lookup(dev, (unsigned)(off >> 20), (unsigned)(off >> 12));
+	struct pci_func *f = lookup(dev, (unsigned)(off >> 20), (unsigned)(off >> 12));
 	unsigned reg = off & 0xfff;
 
-	return f && reg < 256 ? pci_get(f, reg, size) : 0xffffffffu;
+	return f && reg < 256 ? config_read(f, reg, size) : 0xffffffffu;
 }
 
 static void ecam_write(void *dev, uint64_t off, uint64_t val, unsigned size)

@@ -64,6 +64,8 @@ struct pci_func {
 	bool intx_out;   /* level that goes out, after INTx disable */
 	/* after a guest's write to configuration registers [off, off+size); may be NULL */
 	void (*written)(struct pci_func *f, unsigned off, unsigned size);
+	/* before a guest's read of them; may be NULL */
+	void (*reading)(struct pci_func *f, unsigned off, unsigned size);
 	void *dev;
 };
 
@@ -74,6 +76,7 @@ struct pci {
 	uint64_t next_io, next_mem, next_mem64; /* for BARs of functions added */
 	unsigned asserted[4];                   /* functions that assert each of the four lines */
 	void (*intx)(void *ctx, unsigned line, bool level);
+	void (*msi)(void *ctx, uint64_t addr, uint32_t data); /* a message-signalled interrupt goes out */
 	/* byte register 0xcf9 lies inside mechanism 1's address register */
 	uint8_t (*cf9_read)(void *ctx);
 	void (*cf9_write)(void *ctx, uint8_t val);

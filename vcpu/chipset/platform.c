@@ -29,10 +29,12 @@
 #include "vcpu/chipset/pm.h"
 #include "vcpu/chipset/sysports.h"
 #include "vcpu/chipset/timer.h"
+#include "vcpu/chipset/virtio_pci.h"
 #include "vcpu/vcpu.h"
 
-#define ISA_IRQS 16
-#define COMS     4
+#define ISA_IRQS  16
+#define COMS      4
+#define PCI_SLOTS 32
 
 /* Who drives an ISA interrupt line: a line is high while any of its sources is. */
 enum source { SRC_CHIP, SRC_COM, SRC_PCI = SRC_COM + COMS, SRC_EXTERNAL };
@@ -57,6 +59,8 @@ struct platform {
 	struct sysports ports;
 	struct debugexit debugexit;
 	struct pci pci;
+	struct virtio_pci *virtio[PCI_SLOTS];
+	unsigned nvirtio;
 };
 
 static void lock(struct platform *p)
@@ -147,6 +151,26 @@ static void pci_intx(void *ctx, unsigned line, bool level)
 	p->gsi_pci = level ? p->gsi_pci | bit : p->gsi_pci & ~bit;
 	gsi_drive(p, PCI_GSI_BASE + line);
 	pci_wires(p);
+}
+
+/* A message-signalled interrupt (SDM 3A 11.11). */
+static void msi_deliver(struct platform *p, uint64_t addr, uint32_t data)
+{
+	struct apic_msg m = {
+		.dest = addr >> 12 & 0xff,
+		.logical = addr >> 2 & 1,
+		.vector = (uint8_t)data,
+		.mode = data >> 8 & 7,
+		.level = data >> 15 & 1,
+	};
+
+	if (addr >> 20 == LAPIC_BASE >> 20)
+		lapics_deliver(&p->lapics, &m);
+}
+
+static void pci_msi(void *ctx, uint64_t addr, uint32_t data)
+{
+	msi_deliver(ctx, addr, data);
 }
 
 static void lpc_written(struct pci_func *f, unsigned off, unsigned size)
@@ -360,6 +384,7 @@ static int debugexit_create(struct platform *p)
 static int pci_create(struct platform *p)
 {
 	p->pci.intx = pci_intx;
+	p->pci.msi = pci_msi;
 	p->pci.cf9_read = cf9_read;
 	p->pci.cf9_write = cf9_write;
 	p->pci.ctx = p;
@@ -373,6 +398,8 @@ static int pci_create(struct platform *p)
 static void pci_power(struct platform *p)
 {
 	pci_reset(&p->pci);
+	for (unsigned i = 0; i < p->nvirtio; i++)
+		virtio_pci_reset(p->virtio[i]);
 }
 
 /* In wiring order: what delivers interrupts before what raises them. */
@@ -431,6 +458,29 @@ void platform_reset(struct platform *p)
 struct pci *platform_pci(struct platform *p)
 {
 	return &p->pci;
+}
+
+int platform_add_virtio(struct platform *p, struct virtio_pci *vp, unsigned slot)
+{
+	int rc = slot < PCI_SLOTS && p->nvirtio < PCI_SLOTS ? 0 : -EINVAL;
+
+	lock(p);
+	if (!rc)
+		rc = virtio_pci_add(&p->pci, vp, (uint8_t)(slot << 3));
+	if (!rc)
+		p->virtio[p->nvirtio++] = vp;
+	unlock(p);
+	return rc;
+}
+
+void platform_lock(struct platform *p)
+{
+	lock(p);
+}
+
+void platform_unlock(struct platform *p)
+{
+	unlock(p);
 }
 
 /* ---- buses ---- */
@@ -555,18 +605,8 @@ void platform_set_irq(struct platform *p, unsigned gsi, bool level)
 
 void platform_msi(struct platform *p, uint64_t addr, uint32_t data)
 {
-	struct apic_msg m = {
-		.dest = addr >> 12 & 0xff,
-		.logical = addr >> 2 & 1,
-		.vector = (uint8_t)data,
-		.mode = data >> 8 & 7,
-		.level = data >> 15 & 1,
-	};
-
-	if (addr >> 20 != LAPIC_BASE >> 20)
-		return;
 	lock(p);
-	lapics_deliver(&p->lapics, &m);
+	msi_deliver(p, addr, data);
 	unlock(p);
 }
 

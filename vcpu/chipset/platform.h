@@ -37,6 +37,13 @@ void platform_reset(struct platform *p); /* power-on state of every chip, in the
 struct pci;
 struct pci *platform_pci(struct platform *p); /* for adding functions before the machine starts: chipset/pci.h */
 
+/* virtio devices (chipset/virtio_pci.h), whose data is moved by somebody else.  Added before the machine starts, at a
+ * PCI device number; 0 or a negative error.  Their functions are called between lock and unlock. */
+struct virtio_pci;
+int platform_add_virtio(struct platform *p, struct virtio_pci *vp, unsigned slot);
+void platform_lock(struct platform *p);
+void platform_unlock(struct platform *p);
+
 /* Buses.  size 1, 2, 4 (mmio also 8); values little-endian in @val.  Nothing there reads as ones. */
 uint64_t platform_pio_read(struct platform *p, struct vcpu *v, uint16_t port, unsigned size);
 void platform_pio_write(struct platform *p, struct vcpu *v, uint16_t port, uint64_t val, unsigned size);

@@ -1,0 +1,473 @@
+/*
+ * Device processes' cards.  The vcpu's thread only posts (a bit, an eventfd); everything that is
+ * a message is sent and received by the main thread.
+ *
+ * Invariant: a device process is answered that translations are gone only after the vcpu's thread
+ * has removed them (design.md section 3); while that thread waits for a reset it serves such requests.
+ *
+ * What a device process sends is as little trusted as the guest: what is malformed ends the channel,
+ * and the guest sees a device that needs a reset.
+ */
+#include "vcpu/cards.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/err.h"
+#include "common/log.h"
+#include "vcpu/chipset/platform.h"
+#include "vcpu/mmu/mmu.h"
+
+#define DEVICE_FDS 4
+
+static void ring_main(struct cards *c)
+{
+	static const uint64_t one = 1;
+
+	if (write(c->post_fd, &one, sizeof one) < 0 && errno != EAGAIN)
+		fatal(HVX_EXIT_FAIL, "wake-up of the main thread: %s", strerror(errno));
+}
+
+/* ---- what the transport asks for: under the platform's lock, on the vcpu's thread ---- */
+
+static void on_kick(void *dev, unsigned queue)
+{
+	static const uint64_t one = 1;
+	struct card *c = dev;
+	struct vcpu_stats *s = &c->all->vm->vcpu[0]->stats;
+
+	s->doorbells++;
+	if (atomic_fetch_or(&c->bell->kicked, 1u << queue) >> queue & 1)
+		return; /* it was rung for and has not looked yet */
+	if (atomic_load(&c->bell->device_awake))
+		return;
+	s->doorbell_wakes++;
+	if (write(c->kick, &one, sizeof one) < 0 && errno != EAGAIN)
+		fatal(HVX_EXIT_FAIL, "doorbell: %s", strerror(errno));
+}
+
+static void on_activate(void *dev, const struct msg_virtio_activate *m)
+{
+	struct card *c = dev;
+
+	c->activation = *m;
+	c->post_activate = true;
+	ring_main(c->all);
+}
+
+static void on_config_write(void *dev, uint32_t off, uint32_t len)
+{
+	struct card *c = dev;
+	uint32_t end = off + len;
+
+	if (c->post_config) {
+		end = c->config_off + c->config_len > end ? c->config_off + c->config_len : end;
+		off = c->config_off < off ? c->config_off : off;
+	}
+	c->config_off = off;
+	c->config_len = end - off;
+	c->post_config = true;
+	ring_main(c->all);
+}
+
+static void on_reset(void *dev)
+{
+	struct card *c = dev;
+
+	c->post_reset = true;
+	ring_main(c->all);
+}
+
+static const struct virtio_pci_ops ops = {on_kick, on_activate, on_reset, on_config_write};
+
+/* ---- the main thread's side ---- */
+
+static struct platform *plat(struct card *c)
+{
+	return c->all->vm->plat;
+}
+
+static void announce(struct cards *c)
+{
+	pthread_mutex_lock(&c->lock);
+	pthread_cond_broadcast(&c->changed);
+	pthread_mutex_unlock(&c->lock);
+}
+
+static void reset_done(struct card *c)
+{
+	if (plat(c)) {
+		platform_lock(plat(c));
+		virtio_pci_reset_done(&c->vp);
+		platform_unlock(plat(c));
+	}
+	announce(c->all);
+}
+
+/* The device process is gone or talks nonsense; the monitor sees to the former. */
+static void hang_up(struct card *c)
+{
+	ipc_conn_free(c->conn);
+	c->conn = NULL;
+	if (plat(c)) {
+		platform_lock(plat(c));
+		virtio_pci_broken(&c->vp);
+		platform_unlock(plat(c));
+	}
+	reset_done(c);
+}
+
+static void send(struct card *c, uint16_t type, int len)
+{
+	int rc = len < 0 ? len : ipc_send(c->conn, type, c->all->child->buf, (size_t)len, NULL, 0);
+
+	if (!rc)
+		return;
+	log_error("%s does not read: %s", c->id, strerror(-rc));
+	hang_up(c);
+}
+
+struct posts {
+	bool activate, config, reset;
+	struct msg_virtio_activate activation;
+	struct msg_virtio_config written;
+};
+
+static void take_posts(struct card *c, struct posts *p)
+{
+	platform_lock(plat(c));
+	p->activate = c->post_activate;
+	p->config = c->post_config;
+	p->reset = c->post_reset;
+	p->activation = c->activation;
+	p->written.offset = c->config_off;
+	p->written.len = c->config_len;
+	if (p->config)
+		memcpy(p->written.data, c->vp.offer.config + c->config_off, c->config_len);
+	c->post_activate = c->post_config = c->post_reset = false;
+	platform_unlock(plat(c));
+}
+
+static void serve_posts(struct card *c)
+{
+	uint8_t *buf = c->all->child->buf;
+	size_t size = sizeof c->all->child->buf;
+	static struct posts p; /* large; there is one loop */
+
+	if (!plat(c))
+		return;
+	take_posts(c, &p);
+	if (p.activate && c->conn)
+		send(c, MSG_VIRTIO_ACTIVATE, pack_virtio_activate(&p.activation, buf, size));
+	if (p.config && c->conn)
+		send(c, MSG_VIRTIO_CONFIG_WRITE, pack_virtio_config(&p.written, buf, size));
+	if (p.reset && c->conn) {
+		struct msg_virtio_reset m = {++c->generation};
+		send(c, MSG_VIRTIO_RESET, pack_virtio_reset(&m, buf, size));
+	} else if (p.reset) {
+		reset_done(c);
+	}
+}
+
+/* Answers a request whose translations are gone. */
+static void serve_flush(struct card *c)
+{
+	struct msg_virtio_invalidate m = {.id = c->ranges.id};
+
+	pthread_mutex_lock(&c->all->lock);
+	bool done = c->flush == FLUSH_DONE || (c->flush == FLUSH_ASKED && c->all->alone);
+	if (done)
+		c->flush = FLUSH_NONE;
+	pthread_mutex_unlock(&c->all->lock);
+	if (done && c->conn)
+		send(c, MSG_VIRTIO_INVALIDATED,
+		     pack_virtio_invalidate(&m, c->all->child->buf, sizeof c->all->child->buf));
+}
+
+static void on_post(void *ctx)
+{
+	struct cards *c = ctx;
+	uint64_t n;
+
+	if (read(c->post_fd, &n, sizeof n) < 0)
+		return;
+	for (unsigned i = 0; i < c->n; i++) {
+		serve_posts(c->card[i]);
+		serve_flush(c->card[i]);
+	}
+}
+
+static void on_call(void *ctx)
+{
+	struct card *c = ctx;
+	uint64_t n;
+
+	if (read(c->call, &n, sizeof n) < 0 || !plat(c))
+		return;
+	uint32_t bits = atomic_exchange(&c->bell->called, 0);
+	platform_lock(plat(c));
+	virtio_pci_interrupt(&c->vp, bits);
+	platform_unlock(plat(c));
+}
+
+/* ---- translated code ---- */
+
+/* On the vcpu's thread, between two blocks. */
+static void flush_code(struct vcpu *v, void *ctx)
+{
+	struct cards *c = ctx;
+	bool any = false;
+
+	pthread_mutex_lock(&c->lock);
+	for (unsigned i = 0; i < c->n; i++) {
+		struct card *k = c->card[i];
+		if (k->flush != FLUSH_ASKED)
+			continue;
+		for (uint32_t r = 0; r < k->ranges.nranges; r++)
+			code_written(v, k->ranges.range[r].gpa, k->ranges.range[r].len);
+		v->stats.device_flushes++;
+		k->flush = FLUSH_DONE;
+		any = true;
+	}
+	pthread_mutex_unlock(&c->lock);
+	if (any)
+		ring_main(c);
+}
+
+static bool any_resetting(struct cards *c)
+{
+	bool any = false;
+
+	platform_lock(c->vm->plat);
+	for (unsigned i = 0; i < c->n; i++)
+		any |= c->card[i]->vp.resetting;
+	platform_unlock(c->vm->plat);
+	return any;
+}
+
+static bool flush_asked(const struct cards *c)
+{
+	for (unsigned i = 0; i < c->n; i++)
+		if (c->card[i]->flush == FLUSH_ASKED)
+			return true;
+	return false;
+}
+
+void cards_wait_reset(struct cards *c, struct vcpu *v)
+{
+	pthread_mutex_lock(&c->lock);
+	while (any_resetting(c)) {
+		if (!flush_asked(c)) {
+			pthread_cond_wait(&c->changed, &c->lock);
+			continue;
+		}
+		pthread_mutex_unlock(&c->lock);
+		flush_code(v, c);
+		pthread_mutex_lock(&c->lock);
+	}
+	pthread_mutex_unlock(&c->lock);
+}
+
+void cards_stop(struct cards *c)
+{
+	pthread_mutex_lock(&c->lock);
+	c->alone = true;
+	pthread_mutex_unlock(&c->lock);
+	for (unsigned i = 0; i < c->n; i++)
+		serve_flush(c->card[i]);
+}
+
+/* ---- messages of the device ---- */
+
+static bool range_ok(const struct msg_virtio_invalidate *m)
+{
+	for (uint32_t i = 0; i < m->nranges; i++)
+		if (m->range[i].gpa + m->range[i].len < m->range[i].gpa)
+			return false;
+	return m->nranges;
+}
+
+static int on_invalidate(struct card *c, const struct ipc_frame *f)
+{
+	if (c->flush != FLUSH_NONE || unpack_virtio_invalidate(f->data, f->len, &c->ranges) || !range_ok(&c->ranges))
+		return -EPROTO;
+	pthread_mutex_lock(&c->all->lock);
+	c->flush = FLUSH_ASKED;
+	pthread_cond_broadcast(&c->all->changed);
+	pthread_mutex_unlock(&c->all->lock);
+	vcpu_kick(c->all->vm->vcpu[0], PEND_FLUSH);
+	serve_flush(c); /* nobody is left to do it */
+	return 0;
+}
+
+static int on_reset_done(struct card *c, const struct ipc_frame *f)
+{
+	struct msg_virtio_reset m;
+
+	if (unpack_virtio_reset(f->data, f->len, &m) || m.generation > c->generation)
+		return -EPROTO;
+	if (m.generation == c->generation)
+		reset_done(c);
+	return 0;
+}
+
+static int on_config(struct card *c, const struct ipc_frame *f)
+{
+	static struct msg_virtio_config m;
+
+	if (unpack_virtio_config(f->data, f->len, &m) || m.offset || m.len != c->vp.offer.config_len)
+		return -EPROTO;
+	if (!plat(c))
+		return 0;
+	platform_lock(plat(c));
+	virtio_pci_config(&c->vp, m.data, m.len);
+	platform_unlock(plat(c));
+	return 0;
+}
+
+static int on_broken(struct card *c, const struct ipc_frame *f)
+{
+	static struct msg_virtio_broken m;
+
+	if (unpack_virtio_broken(f->data, f->len, &m))
+		return -EPROTO;
+	if (!plat(c))
+		return 0;
+	platform_lock(plat(c));
+	virtio_pci_broken(&c->vp);
+	platform_unlock(plat(c));
+	return 0;
+}
+
+static void on_frame(void *ctx, struct ipc_conn *conn, struct ipc_frame *f)
+{
+	struct card *c = ctx;
+	int rc = -EPROTO;
+
+	(void)conn;
+	if (f->nfds == 0)
+		switch (f->type) {
+		case MSG_VIRTIO_INVALIDATE: rc = on_invalidate(c, f); break;
+		case MSG_VIRTIO_RESET_DONE: rc = on_reset_done(c, f); break;
+		case MSG_VIRTIO_CONFIG: rc = on_config(c, f); break;
+		case MSG_VIRTIO_BROKEN: rc = on_broken(c, f); break;
+		default: break;
+		}
+	if (!rc)
+		return;
+	log_error("%s sent a malformed message (%u): hung up", c->id, f->type);
+	hang_up(c);
+}
+
+static void on_closed(void *ctx, struct ipc_conn *conn, int error)
+{
+	struct card *c = ctx;
+
+	(void)conn;
+	if (error)
+		log_error("%s: channel: %s", c->id, strerror(-error));
+	hang_up(c);
+}
+
+static const struct ipc_handlers handlers = {on_frame, on_closed, pack_type_name};
+
+/* ---- start ---- */
+
+static struct shm_doorbells *map_page(int fd)
+{
+	struct stat st;
+	int seals = fcntl(fd, F_GET_SEALS);
+
+	if (seals < 0 || !(seals & F_SEAL_SHRINK) || fstat(fd, &st) || st.st_size < (off_t)SHM_PAGE)
+		return NULL;
+	void *p = mmap(NULL, SHM_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	close(fd); /* the mapping is enough */
+	return p == MAP_FAILED ? NULL : p;
+}
+
+static void receive_one(struct cards *c)
+{
+	struct msg_vcpu_device d;
+	struct ipc_frame f;
+	struct card *k = calloc(1, sizeof *k);
+
+	child_expect(c->child, MSG_VCPU_DEVICE, &f);
+	if (!k)
+		child_fail(c->child, HVX_EXIT_HOST, "no memory for a card");
+	if (unpack_vcpu_device(f.data, f.len, &d) || f.nfds != DEVICE_FDS)
+		child_fail(c->child, HVX_EXIT_FAIL, "malformed card from the monitor");
+	memcpy(k->id, d.id, sizeof k->id);
+	k->all = c;
+	k->slot = d.slot;
+	k->channel = f.fds[0];
+	k->bell = map_page(f.fds[1]);
+	k->kick = f.fds[2];
+	k->call = f.fds[3];
+	if (!k->bell)
+		child_fail(c->child, HVX_EXIT_HOST, "cannot map the doorbells of %s", k->id);
+	c->card[c->n++] = k;
+}
+
+void cards_receive(struct cards *c, struct child *child, unsigned n)
+{
+	c->child = child;
+	if (n > MSG_DEVICES_MAX)
+		child_fail(child, HVX_EXIT_FAIL, "too many cards");
+	for (unsigned i = 0; i < n; i++)
+		receive_one(c);
+}
+
+int cards_init(struct cards *c, struct vm *vm, struct ipc_loop *loop)
+{
+	c->vm = vm;
+	c->loop = loop;
+	c->post_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (c->post_fd < 0)
+		return -errno;
+	pthread_mutex_init(&c->lock, NULL);
+	pthread_cond_init(&c->changed, NULL);
+	vm->invalidate = flush_code;
+	vm->invalidate_ctx = c;
+	c->post_watch = ipc_watch_fd(loop, c->post_fd, IPC_READ, on_post, c);
+	return c->post_watch ? 0 : -ENOMEM;
+}
+
+/* Waits for the device's first frame, or for the monitor's hanging up: then nothing here matters any more. */
+static void await_offer(struct card *c)
+{
+	struct pollfd p[2] = {{.fd = c->channel, .events = POLLIN}, {.fd = CHILD_CONTROL_FD, .events = 0}};
+	struct ipc_frame f;
+
+	while (poll(p, 2, -1) < 0)
+		if (errno != EINTR)
+			fatal(HVX_EXIT_FAIL, "poll: %s", strerror(errno));
+	if (!(p[0].revents & POLLIN) || ipc_recv_frame(c->channel, c->all->child->buf, &f))
+		child_fail(c->all->child, HVX_EXIT_CHILD, "%s ended before it told what it is", c->id);
+	if (f.type != MSG_VIRTIO_OFFER || f.nfds || unpack_virtio_offer(f.data, f.len, &c->vp.offer))
+		child_fail(c->all->child, HVX_EXIT_CHILD, "%s sent no valid offer", c->id);
+}
+
+void cards_start(struct cards *c)
+{
+	for (unsigned i = 0; i < c->n; i++) {
+		struct card *k = c->card[i];
+		await_offer(k);
+		k->vp.ops = &ops;
+		k->vp.dev = k;
+		int rc = platform_add_virtio(c->vm->plat, &k->vp, k->slot);
+		if (rc)
+			child_fail(c->child, HVX_EXIT_CONFIG, "no place for %s on the PCI bus: %s", k->id,
+				   strerror(-rc));
+		k->conn = ipc_conn_new(c->loop, k->channel, "vcpu", k->id, &handlers, k);
+		k->call_watch = ipc_watch_fd(c->loop, k->call, IPC_READ, on_call, k);
+		if (!k->conn || !k->call_watch)
+			child_fail(c->child, HVX_EXIT_HOST, "no memory for the channel of %s", k->id);
+	}
+}

@@ -1,0 +1,66 @@
+/*
+ * Cards whose data is moved by a process of their own (hvx-blk, hvx-net): the vcpu's end of the
+ * channel (proto/virtio.proto) and of the doorbells (proto/shm.h).  See cards.c.
+ */
+#ifndef HVX_VCPU_CARDS_H
+#define HVX_VCPU_CARDS_H
+
+#include <pthread.h>
+#include <stdbool.h>
+
+#include "common/child.h"
+#include "proto/shm.h"
+#include "vcpu/chipset/virtio_pci.h"
+#include "vcpu/vcpu.h"
+
+struct platform;
+struct cards;
+
+enum card_flush { FLUSH_NONE, FLUSH_ASKED, FLUSH_DONE };
+
+struct card {
+	struct virtio_pci vp; /* under the platform's lock */
+	struct cards *all;
+	char id[MSG_ID_MAX];
+	unsigned slot;
+	int channel, kick, call;
+	struct shm_doorbells *bell;
+	struct ipc_conn *conn; /* NULL: the device process is gone */
+	struct ipc_watch *call_watch;
+	/* posted by the vcpu's thread for the main one, under the platform's lock; in this order */
+	bool post_activate, post_config, post_reset;
+	struct msg_virtio_activate activation;
+	uint32_t config_off, config_len;
+	uint32_t generation; /* of the last reset sent */
+	/* under cards.lock */
+	enum card_flush flush;
+	struct msg_virtio_invalidate ranges;
+};
+
+struct cards {
+	struct child *child;
+	struct vm *vm;
+	struct ipc_loop *loop;
+	struct card *card[MSG_DEVICES_MAX];
+	unsigned n;
+	int post_fd; /* eventfd: the vcpu's thread has posted something */
+	struct ipc_watch *post_watch;
+	/* innermost but for the platform's lock */
+	pthread_mutex_t lock;
+	pthread_cond_t changed; /* a reset is done, a flush is asked for */
+	bool alone;             /* no vcpu runs any more: the main thread flushes */
+};
+
+/* Receives @n frames VCPU_DEVICE and maps the pages; before the final seal.  Exits when that fails. */
+void cards_receive(struct cards *c, struct child *child, unsigned n);
+/* Makes the descriptors that need making before the final seal; 0 or a negative error. */
+int cards_init(struct cards *c, struct vm *vm, struct ipc_loop *loop);
+/* After the final seal: waits for each device's offer, puts the cards on the bus and watches the channels. */
+void cards_start(struct cards *c);
+
+/* The vcpu's thread: waits until no device has a reset under way (after platform_reset()). */
+void cards_wait_reset(struct cards *c, struct vcpu *v);
+/* The vcpu's thread has ended, the platform goes. */
+void cards_stop(struct cards *c);
+
+#endif
