@@ -33,7 +33,8 @@ static struct card *add(struct machine *m, enum msg_role role, int option, const
 	struct card *c = &m->card[m->ncards++];
 
 	*c = (struct card){.role = role, .option = option, .id = id, .limits = *limits};
-	c->image = c->backend = c->overlay = c->device_end = c->vcpu_end = c->page = c->kick = c->call = -1;
+	c->image = c->backend = c->overlay = c->device_end = c->vcpu_end = c->page = c->kick = -1;
+	c->call[0] = c->call[1] = -1;
 	return c;
 }
 
@@ -61,9 +62,10 @@ static int wire(struct card *c)
 		c->vcpu_end = sv[1];
 		c->page = make_page();
 		c->kick = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-		c->call = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+		if (pipe2(c->call, O_CLOEXEC | O_NONBLOCK))
+			c->call[0] = c->call[1] = -1;
 	}
-	if (c->device_end >= 0 && c->page >= 0 && c->kick >= 0 && c->call >= 0)
+	if (c->device_end >= 0 && c->page >= 0 && c->kick >= 0 && c->call[0] >= 0)
 		return 0;
 	log_error("%s: channel: %s", c->id, strerror(errno));
 	return HVX_EXIT_HOST;
@@ -193,13 +195,14 @@ int card_configure(struct machine *m, struct peer *p)
 	add_fd(&d, fds, DEV_FD_CHANNEL, c->device_end);
 	add_fd(&d, fds, DEV_FD_PAGE, c->page);
 	add_fd(&d, fds, DEV_FD_KICK, c->kick);
-	add_fd(&d, fds, DEV_FD_CALL, c->call);
+	add_fd(&d, fds, DEV_FD_CALL, c->call[1]);
 	add_fd(&d, fds, DEV_FD_BACKEND, c->backend);
 	add_fd(&d, fds, DEV_FD_OVERLAY, c->overlay);
 	int rc = machine_send(m, p, MSG_DEV_CONFIG, pack_dev_config(&d, m->buf, sizeof m->buf), fds, (int)d.nfds);
 	drop(&c->device_end);
 	drop(&c->backend);
 	drop(&c->overlay);
+	drop(&c->call[1]);
 	c->configured = true;
 	return rc;
 }
@@ -219,7 +222,7 @@ int card_give_vcpu(struct machine *m)
 	for (int i = 0; i < m->ncards && !rc; i++) {
 		struct card *c = &m->card[i];
 		struct msg_vcpu_device d = {.slot = CARD_FIRST_SLOT + (uint32_t)i};
-		const int fds[] = {c->vcpu_end, c->page, c->kick, c->call};
+		const int fds[] = {c->vcpu_end, c->page, c->kick, c->call[0]};
 		snprintf(d.id, sizeof d.id, "%s", c->id);
 		rc = machine_send(m, &m->child[PROC_VCPU], MSG_VCPU_DEVICE, pack_vcpu_device(&d, m->buf, sizeof m->buf),
 				  fds, 4);
@@ -234,7 +237,7 @@ void card_close_all(struct machine *m)
 	for (int i = 0; i < m->ncards; i++) {
 		struct card *c = &m->card[i];
 		int *const fds[] = {&c->backend, &c->overlay, &c->device_end, &c->vcpu_end,
-				    &c->page,    &c->kick,    &c->call};
+				    &c->page,    &c->kick,    &c->call[0],    &c->call[1]};
 		for (size_t k = 0; k < sizeof fds / sizeof fds[0]; k++)
 			drop(fds[k]);
 	}

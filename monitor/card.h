@@ -20,7 +20,8 @@ struct card {
 	int backend, overlay;
 	int image;                /* kept for its lock while qemu-nbd serves it */
 	int device_end, vcpu_end; /* of the channel */
-	int page, kick, call;
+	int page, kick;
+	int call[2]; /* a pipe, not an eventfd: only pipes can signal a thread (fcntl(2), O_ASYNC) */
 	struct msg_dev_limits limits;
 	bool configured;
 	bool link_down, failed; /* failed: an I/O error that waits for resume */

@@ -75,7 +75,7 @@ enum msg_dev_fd {
 	DEV_FD_CHANNEL, /* virtio.proto, to the vcpu */
 	DEV_FD_PAGE,    /* struct shm_doorbells */
 	DEV_FD_KICK,    /* eventfd: the guest has work */
-	DEV_FD_CALL,    /* eventfd: the guest is to be interrupted */
+	DEV_FD_CALL,    /* pipe: the guest is to be interrupted */
 	DEV_FD_BACKEND, /* image, NBD socket, tap, passt's stream, a switch's listening or connected socket */
 	DEV_FD_OVERLAY, /* where a snapshot's writes go */
 	DEV_FD_COUNT
@@ -135,7 +135,7 @@ struct msg_vcpu_config {
 	enum msg_fd fds[MSG_FDS_MAX]; /* each kind at most once */
 	uint32_t devices;             /* so many VCPU_DEVICE frames follow */
 };
-/* Descriptors: channel, page of doorbells, kick, call. */
+/* Descriptors: channel, page of doorbells, kick (eventfd), call (a pipe's reading end). */
 struct msg_vcpu_device {
 	char id[MSG_ID_MAX];
 	uint32_t slot; /* PCI device number, 1 to 30 */

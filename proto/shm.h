@@ -58,7 +58,7 @@ static inline struct shm_layout shm_layout(uint64_t ram_size)
 
 /*
  * Doorbells of one card, a page shared by the vcpu and the device process.  A side that has work for the
- * other sets the queue's bit, then, after a full fence, writes the eventfd only if the other is not awake
+ * other sets the queue's bit, then, after a full fence, writes the eventfd (calls: the pipe) only if the other is not awake
  * (kicks: @device_awake) or no bit was set before (calls).  The device clears @device_awake, full fence, and
  * looks at @kicked once more before it sleeps.
  */

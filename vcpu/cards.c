@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -204,17 +205,54 @@ static void on_post(void *ctx)
 	}
 }
 
-static void on_call(void *ctx)
-{
-	struct card *c = ctx;
-	uint64_t n;
+/* ---- calls for interrupts ---- */
 
-	if (read(c->call, &n, sizeof n) < 0 || !plat(c))
+/* On any thread.  The byte first, then the bits: a call in between is seen now or signals again. */
+static void take_call(struct card *c)
+{
+	uint8_t drop[512];
+	uint32_t bits;
+
+	if (read(c->call, drop, sizeof drop) < 0 && errno != EAGAIN)
 		return;
-	uint32_t bits = atomic_exchange(&c->bell->called, 0);
+	bits = atomic_exchange(&c->bell->called, 0);
+	if (!bits || !plat(c))
+		return;
 	platform_lock(plat(c));
 	virtio_pci_interrupt(&c->vp, bits);
 	platform_unlock(plat(c));
+}
+
+/* On the vcpu's thread, that the pipe has signalled: no other thread has to wake up for it. */
+static void on_calls(struct vcpu *v, void *ctx)
+{
+	struct cards *c = ctx;
+
+	(void)v;
+	for (unsigned i = 0; i < c->n; i++)
+		if (atomic_load(&c->card[i]->bell->called))
+			take_call(c->card[i]);
+}
+
+/* Where pipes do not signal. */
+static void on_call(void *ctx)
+{
+	take_call(ctx);
+}
+
+static bool signals(struct card *c, const struct vcpu *v)
+{
+	struct f_owner_ex who = {F_OWNER_TID, v->tid};
+	int flags = fcntl(c->call, F_GETFL);
+
+	return flags >= 0 && !fcntl(c->call, F_SETOWN_EX, &who) && !fcntl(c->call, F_SETSIG, SIGUSR1) &&
+	       !fcntl(c->call, F_SETFL, flags | O_ASYNC);
+}
+
+void cards_wire(struct cards *c)
+{
+	for (unsigned i = 0; i < c->n; i++)
+		c->card[i]->direct = signals(c->card[i], c->vm->vcpu[0]);
 }
 
 /* ---- translated code ---- */
@@ -434,7 +472,8 @@ int cards_init(struct cards *c, struct vm *vm, struct ipc_loop *loop)
 	pthread_mutex_init(&c->lock, NULL);
 	pthread_cond_init(&c->changed, NULL);
 	vm->invalidate = flush_code;
-	vm->invalidate_ctx = c;
+	vm->called = on_calls;
+	vm->cards = c;
 	c->post_watch = ipc_watch_fd(loop, c->post_fd, IPC_READ, on_post, c);
 	return c->post_watch ? 0 : -ENOMEM;
 }
@@ -466,8 +505,8 @@ void cards_start(struct cards *c)
 			child_fail(c->child, HVX_EXIT_CONFIG, "no place for %s on the PCI bus: %s", k->id,
 				   strerror(-rc));
 		k->conn = ipc_conn_new(c->loop, k->channel, "vcpu", k->id, &handlers, k);
-		k->call_watch = ipc_watch_fd(c->loop, k->call, IPC_READ, on_call, k);
-		if (!k->conn || !k->call_watch)
+		k->call_watch = k->direct ? NULL : ipc_watch_fd(c->loop, k->call, IPC_READ, on_call, k);
+		if (!k->conn || (!k->direct && !k->call_watch))
 			child_fail(c->child, HVX_EXIT_HOST, "no memory for the channel of %s", k->id);
 	}
 }

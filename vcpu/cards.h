@@ -26,6 +26,7 @@ struct card {
 	int channel, kick, call;
 	struct shm_doorbells *bell;
 	struct ipc_conn *conn; /* NULL: the device process is gone */
+	bool direct; /* calls signal the vcpu's thread; else the main one watches them */
 	struct ipc_watch *call_watch;
 	/* posted by the vcpu's thread for the main one, under the platform's lock; in this order */
 	bool post_activate, post_config, post_reset;
@@ -55,6 +56,8 @@ struct cards {
 void cards_receive(struct cards *c, struct child *child, unsigned n);
 /* Makes the descriptors that need making before the final seal; 0 or a negative error. */
 int cards_init(struct cards *c, struct vm *vm, struct ipc_loop *loop);
+/* When the vcpu's thread is there, before the final seal: devices' calls go to it. */
+void cards_wire(struct cards *c);
 /* After the final seal: waits for each device's offer, puts the cards on the bus and watches the channels. */
 void cards_start(struct cards *c);
 

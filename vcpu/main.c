@@ -160,6 +160,7 @@ static void make_threads(struct process *p)
 		rc = runner_create(&p->run);
 	if (rc)
 		child_fail(&p->child, HVX_EXIT_HOST, "cannot make the vcpu's thread: %s", strerror(-rc));
+	cards_wire(&p->cards);
 }
 
 int main(int argc, char **argv)

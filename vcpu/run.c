@@ -180,12 +180,18 @@ static bool handle_events(struct vcpu *v)
 	if (p & PEND_FLUSH) {
 		atomic_fetch_and(&v->pending, ~PEND_FLUSH);
 		if (v->vm->invalidate)
-			v->vm->invalidate(v, v->vm->invalidate_ctx);
+			v->vm->invalidate(v, v->vm->cards);
 	}
 	if (p & PEND_PAUSE) {
 		vcpu_fpu_out(v);
 		wait_paused(v);
 		return true;
+	}
+	if (p & PEND_CALL) {
+		atomic_fetch_and(&v->pending, ~PEND_CALL);
+		if (v->vm->called)
+			v->vm->called(v, v->vm->cards);
+		p = atomic_load(&v->pending);
 	}
 	if (p & PEND_TIMER) {
 		atomic_fetch_and(&v->pending, ~PEND_TIMER);

@@ -20,6 +20,8 @@ static const struct sandbox_call calls[] = {
 	SETUP_EQ(mmap, 2, PROT_READ | PROT_EXEC, "the executable mapping of code memory"),
 	SETUP_EQ(fcntl, 1, F_ADD_SEALS, "code memory keeps its size"),
 	SETUP_EQ(fcntl, 1, F_GET_SEALS, "RAM must be sealed"),
+	SETUP_EQ(fcntl, 1, F_SETOWN_EX, "devices' calls signal the vcpu's thread"),
+	SETUP_EQ(fcntl, 1, F_SETSIG, "devices' calls signal the vcpu's thread"),
 	SETUP_EQ(clone, 0, THREAD_FLAGS, "threads of the vcpus"),
 	SETUP_ENOSYS(clone3, "its flags cannot be filtered: libc falls back to clone"),
 	SETUP(rseq, "start of a thread"),

@@ -168,6 +168,7 @@ struct jump_cache {
 #define PEND_STOP  (1u << 4) /* leave vcpu_run() */
 #define PEND_PAUSE (1u << 5) /* wait until cleared */
 #define PEND_FLUSH (1u << 6) /* another thread asks for invalidation */
+#define PEND_CALL  (1u << 7) /* a device process calls for an interrupt */
 
 /* Why vcpu_run() came back. */
 enum vm_exit { VM_EXIT_NONE, VM_EXIT_POWEROFF, VM_EXIT_RESET, VM_EXIT_TRIPLE_FAULT, VM_EXIT_DEBUG, VM_EXIT_STOPPED };
@@ -314,7 +315,9 @@ struct vm {
 	uint64_t tsc_hz; /* set before cpu_reset(); 0: guests must calibrate */
 	/* PEND_FLUSH: translations of guest memory that others have written go; on the vcpu's thread.  May be NULL. */
 	void (*invalidate)(struct vcpu *v, void *ctx);
-	void *invalidate_ctx;
+	/* PEND_CALL: device processes have called; on the vcpu's thread.  May be NULL. */
+	void (*called)(struct vcpu *v, void *ctx);
+	void *cards;
 };
 
 /* ---- flags ---- */

@@ -68,6 +68,8 @@ static void on_kick(int sig, siginfo_t *si, void *ctx)
 	if (v) {
 		if (si->si_code == SI_TIMER)
 			atomic_fetch_or(&v->pending, PEND_TIMER);
+		else if (si->si_code == POLL_IN) /* a device process's pipe (vcpu/cards.c) */
+			atomic_fetch_or(&v->pending, PEND_CALL);
 		v->stats.kicks++;
 		kick_running(v, ((ucontext_t *)ctx)->uc_mcontext.gregs);
 	}
