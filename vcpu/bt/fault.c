@@ -66,10 +66,9 @@ static void on_kick(int sig, siginfo_t *si, void *ctx)
 
 	(void)sig;
 	if (v) {
-		if (si->si_code == SI_TIMER)
-			atomic_fetch_or(&v->pending, PEND_TIMER);
-		else if (si->si_code == POLL_IN) /* a device process's pipe (vcpu/cards.c) */
-			atomic_fetch_or(&v->pending, PEND_CALL);
+		/* Of two signals that are pending together the kernel keeps one, but for timers'.  So each may stand for a
+		 * device process's pipe (vcpu/cards.c) as well. */
+		atomic_fetch_or(&v->pending, si->si_code == SI_TIMER ? PEND_TIMER | PEND_CALL : PEND_CALL);
 		v->stats.kicks++;
 		kick_running(v, ((ucontext_t *)ctx)->uc_mcontext.gregs);
 	}
