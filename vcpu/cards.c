@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "common/err.h"
+#include "common/gmem.h"
 #include "common/log.h"
 #include "vcpu/chipset/platform.h"
 #include "vcpu/mmu/mmu.h"
@@ -86,7 +87,15 @@ static void on_reset(void *dev)
 	ring_main(c->all);
 }
 
-static const struct virtio_pci_ops ops = {on_kick, on_activate, on_reset, on_config_write};
+static void on_settle(void *dev)
+{
+	struct card *c = dev;
+
+	c->all->settle = true;
+	vcpu_kick(c->all->vm->vcpu[0], PEND_CALL);
+}
+
+static const struct virtio_pci_ops ops = {on_kick, on_activate, on_reset, on_settle, on_config_write};
 
 /* ---- the main thread's side ---- */
 
@@ -112,16 +121,23 @@ static void reset_done(struct card *c)
 	announce(c->all);
 }
 
-/* The device process is gone or talks nonsense; the monitor sees to the former. */
+static void needs_reset(struct card *c)
+{
+	if (!plat(c))
+		return;
+	platform_lock(plat(c));
+	virtio_pci_broken(&c->vp);
+	platform_unlock(plat(c));
+}
+
+/* The device process is gone or talks nonsense; the monitor sees to the former.  Nobody serves the card from now on. */
 static void hang_up(struct card *c)
 {
 	ipc_conn_free(c->conn);
 	c->conn = NULL;
-	if (plat(c)) {
-		platform_lock(plat(c));
-		virtio_pci_broken(&c->vp);
-		platform_unlock(plat(c));
-	}
+	ipc_watch_free(c->call_watch); /* a pipe without a writer is always ready */
+	c->call_watch = NULL;
+	needs_reset(c);
 	reset_done(c);
 }
 
@@ -167,6 +183,8 @@ static void serve_posts(struct card *c)
 	take_posts(c, &p);
 	if (p.activate && c->conn)
 		send(c, MSG_VIRTIO_ACTIVATE, pack_virtio_activate(&p.activation, buf, size));
+	else if (p.activate)
+		needs_reset(c);
 	if (p.config && c->conn)
 		send(c, MSG_VIRTIO_CONFIG_WRITE, pack_virtio_config(&p.written, buf, size));
 	if (p.reset && c->conn) {
@@ -214,7 +232,7 @@ static void take_call(struct card *c)
 	uint32_t bits;
 
 	if (read(c->call, drop, sizeof drop) < 0 && errno != EAGAIN)
-		return;
+		log_warn("%s: interrupts: %s", c->id, strerror(errno));
 	bits = atomic_exchange(&c->bell->called, 0);
 	if (!bits || !plat(c))
 		return;
@@ -223,12 +241,19 @@ static void take_call(struct card *c)
 	platform_unlock(plat(c));
 }
 
-/* On the vcpu's thread, that the pipe has signalled: no other thread has to wake up for it. */
+/*
+ * On the vcpu's thread, that the pipe has signalled: no other thread has to wake up for it.  Any signal brings it
+ * here, since one that is pending already swallows the next (vcpu/bt/fault.c).
+ */
 static void on_calls(struct vcpu *v, void *ctx)
 {
 	struct cards *c = ctx;
 
-	(void)v;
+	if (c->settle) {
+		c->settle = false;
+		vcpu_fpu_out(v); /* it may sleep */
+		cards_wait_reset(c, v);
+	}
 	for (unsigned i = 0; i < c->n; i++)
 		if (atomic_load(&c->card[i]->bell->called))
 			take_call(c->card[i]);
@@ -324,17 +349,20 @@ void cards_stop(struct cards *c)
 
 /* ---- messages of the device ---- */
 
-static bool range_ok(const struct msg_virtio_invalidate *m)
+/* Each range is a piece of one page of RAM, so that what a message makes the vcpu do is bounded. */
+static bool ranges_ok(const struct gmem *mem, const struct msg_virtio_invalidate *m)
 {
 	for (uint32_t i = 0; i < m->nranges; i++)
-		if (m->range[i].gpa + m->range[i].len < m->range[i].gpa)
+		if (gmem_frame(mem, m->range[i].gpa) < 0 ||
+		    m->range[i].len > GMEM_PAGE_SIZE - (m->range[i].gpa & (GMEM_PAGE_SIZE - 1)))
 			return false;
 	return m->nranges;
 }
 
 static int on_invalidate(struct card *c, const struct ipc_frame *f)
 {
-	if (c->flush != FLUSH_NONE || unpack_virtio_invalidate(f->data, f->len, &c->ranges) || !range_ok(&c->ranges))
+	if (c->flush != FLUSH_NONE || unpack_virtio_invalidate(f->data, f->len, &c->ranges) ||
+	    !ranges_ok(c->all->vm->mem, &c->ranges))
 		return -EPROTO;
 	pthread_mutex_lock(&c->all->lock);
 	c->flush = FLUSH_ASKED;
@@ -376,11 +404,7 @@ static int on_broken(struct card *c, const struct ipc_frame *f)
 
 	if (unpack_virtio_broken(f->data, f->len, &m))
 		return -EPROTO;
-	if (!plat(c))
-		return 0;
-	platform_lock(plat(c));
-	virtio_pci_broken(&c->vp);
-	platform_unlock(plat(c));
+	needs_reset(c);
 	return 0;
 }
 

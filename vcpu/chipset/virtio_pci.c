@@ -67,10 +67,18 @@ static bool masked(const struct virtio_pci *vp, unsigned vector)
 	return (pci_get(&vp->f, vp->msix_cap + 2, 2) & MSIX_MASK_ALL) || (vp->msix[vector].control & 1);
 }
 
+/* The line is the OR of the ISR's bits while MSI-X is off (virtio 1.2 4.1.4.5.1). */
+static void drive_line(struct virtio_pci *vp)
+{
+	pci_set_intx(&vp->f, vp->isr && !msix_on(vp));
+}
+
 static void send_pending(struct virtio_pci *vp)
 {
 	struct pci *p = vp->f.bus;
 
+	if (!msix_on(vp))
+		return;
 	for (unsigned i = 0; vp->pending >> i; i++) {
 		if (!(vp->pending >> i & 1) || masked(vp, i))
 			continue;
@@ -82,10 +90,10 @@ static void send_pending(struct virtio_pci *vp)
 
 static void raise_intr(struct virtio_pci *vp, uint16_t vector, uint8_t isr)
 {
-	if (!msix_on(vp)) {
+	if (!msix_on(vp) || isr == ISR_CONFIG)
 		vp->isr |= isr;
-		pci_set_intx(&vp->f, true);
-	} else if (vector <= vp->offer.nqueues) {
+	drive_line(vp);
+	if (msix_on(vp) && vector <= vp->offer.nqueues) {
 		vp->pending |= 1u << vector;
 		send_pending(vp);
 	}
@@ -133,7 +141,7 @@ static uint8_t read_isr(struct virtio_pci *vp)
 	uint8_t isr = vp->isr;
 
 	vp->isr = 0;
-	pci_set_intx(&vp->f, false);
+	drive_line(vp);
 	return isr;
 }
 
@@ -182,6 +190,7 @@ void virtio_pci_reset(struct virtio_pci *vp)
 		vp->msix[i].control = 1;
 	}
 	vp->pending = 0;
+	vp->master = false;
 	device_reset(vp);
 }
 
@@ -442,10 +451,25 @@ static const struct bus_ops msix_ops = {msix_read, msix_write, 4};
 
 static void msix_control_written(struct virtio_pci *vp)
 {
-	if (!msix_on(vp))
-		return;
-	pci_set_intx(&vp->f, false);
+	drive_line(vp);
 	send_pending(vp);
+}
+
+/*
+ * A function that is no bus master touches no memory (PCI Local Bus 3.0 6.2.2): a kernel that is about to
+ * hand over to another one relies on it.  So a running device is reset when the driver switches bus mastering
+ * off, and the guest does not go on before nothing is in flight.  One that was never switched on runs all the same.
+ */
+static void command_written(struct virtio_pci *vp)
+{
+	bool master = pci_get(&vp->f, PCI_COMMAND, 2) & PCI_CMD_MASTER;
+
+	if (vp->master && !master && vp->active) {
+		device_reset(vp);
+		if (vp->resetting)
+			vp->ops->settle(vp->dev);
+	}
+	vp->master = master;
 }
 
 /* The window onto BAR 0 in configuration space (virtio 1.2 4.1.4.9): true with where and how much, if it is sane. */
@@ -469,6 +493,8 @@ static void cfg_written(struct pci_func *f, unsigned off, unsigned size)
 
 	if (size > 4)
 		return; /* a reset of the bus */
+	if (overlaps(off, size, PCI_COMMAND, 2))
+		command_written(vp);
 	if (overlaps(off, size, vp->msix_cap + 2, 2))
 		msix_control_written(vp);
 	if (overlaps(off, size, vp->cfg_cap + 16, 4) && window(vp, &at, &len))

@@ -25,6 +25,8 @@ struct virtio_pci_ops {
 	void (*activate)(void *dev, const struct msg_virtio_activate *m);
 	/* Ends in virtio_pci_reset_done(), at once or later. */
 	void (*reset)(void *dev);
+	/* The guest runs no further before virtio_pci_reset_done(). */
+	void (*settle)(void *dev);
 	void (*config_write)(void *dev, uint32_t off, uint32_t len); /* vp->offer.config has the new bytes */
 };
 
@@ -42,6 +44,7 @@ struct virtio_pci {
 	uint32_t device_sel, driver_sel; /* which half of the features is looked at */
 	uint16_t config_vector, queue_sel;
 	uint8_t status, generation, isr;
+	bool master;    /* bus mastering is on, as last written */
 	bool active;    /* the device was told to start */
 	bool resetting; /* asked for, not done: registers ignore writes and status stays what it was */
 	struct virtio_pci_queue q[MSG_QUEUES_MAX];
