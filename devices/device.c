@@ -7,8 +7,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <stdio.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -18,6 +18,8 @@
 #include "common/err.h"
 #include "common/log.h"
 #include "common/memory.h"
+
+#define RING_TURNS 64 /* of work before the loop looks at its messages again */
 
 uint64_t device_now(void)
 {
@@ -38,6 +40,19 @@ static void to_vcpu(struct device *d, uint16_t type, int n)
 
 	if (rc)
 		fatal(HVX_EXIT_FAIL, "the vcpu does not read: %s", strerror(-rc));
+}
+
+/* ---- bitmaps of pages ---- */
+
+static bool bit(const uint64_t *bm, uint64_t i)
+{
+	return __atomic_load_n(&bm[i / 64], __ATOMIC_RELAXED) >> (i % 64) & 1;
+}
+
+static void mark_dirty(uint64_t *bm, uint64_t i)
+{
+	if (!bit(bm, i))
+		__atomic_fetch_or(&bm[i / 64], 1ull << (i % 64), __ATOMIC_RELAXED);
 }
 
 /* ---- what the kinds call ---- */
@@ -73,11 +88,26 @@ void device_config_changed(struct device *d)
 	to_vcpu(d, MSG_VIRTIO_CONFIG, pack_virtio_config(&m, d->child.buf, sizeof d->child.buf));
 }
 
+/* The ring of used elements is written memory like any other. */
+static void mark_ring(struct device *d, const struct virtq *q)
+{
+	uint64_t gpa = q->used_gpa & ~(uint64_t)(GMEM_PAGE_SIZE - 1), end = q->used_gpa + 6 + 8ull * q->size;
+
+	for (; gpa < end; gpa += GMEM_PAGE_SIZE)
+		mark_dirty(d->mem.dirty_bm, (uint64_t)gmem_frame(&d->mem, gpa));
+}
+
 void device_publish(struct device *d, unsigned queue)
 {
 	static const uint64_t one = 1;
+	struct virtq *q = &d->queue[queue];
+	bool tell;
 
-	if (!virtq_publish(&d->queue[queue]))
+	if (q->published == q->next_used)
+		return;
+	tell = virtq_publish(q);
+	mark_ring(d, q);
+	if (!tell)
 		return;
 	d->n.calls++;
 	if (atomic_fetch_or(&d->bell->called, 1u << queue))
@@ -87,17 +117,6 @@ void device_publish(struct device *d, unsigned queue)
 }
 
 /* ---- translated code (design.md section 3) ---- */
-
-static bool bit(const uint64_t *bm, uint64_t i)
-{
-	return __atomic_load_n(&bm[i / 64], __ATOMIC_RELAXED) >> (i % 64) & 1;
-}
-
-static void mark_dirty(uint64_t *bm, uint64_t i)
-{
-	if (!bit(bm, i))
-		__atomic_fetch_or(&bm[i / 64], 1ull << (i % 64), __ATOMIC_RELAXED);
-}
 
 /* Waits until the vcpu has answered the invalidation. */
 static void await_code(struct device *d)
@@ -167,16 +186,28 @@ static void ring(struct device *d, uint32_t bits)
 			d->ops->work(d, q);
 }
 
+/* A guest that never stops ringing: the rest waits for the loop's next turn, others have theirs first. */
+static void ring_later(struct device *d, uint32_t bits)
+{
+	static const uint64_t one = 1;
+
+	atomic_fetch_or(&d->bell->kicked, bits);
+	if (write(d->fd[DEV_FD_KICK], &one, sizeof one) < 0 && errno != EAGAIN)
+		fatal(HVX_EXIT_FAIL, "doorbell: %s", strerror(errno));
+}
+
 void device_ring(struct device *d, uint32_t bits)
 {
-	atomic_store(&d->bell->device_awake, 1);
-	do {
+	for (int turn = 0; bits; turn++) {
+		if (turn == RING_TURNS) {
+			ring_later(d, bits);
+			return;
+		}
+		atomic_store(&d->bell->device_awake, 1);
 		ring(d, bits);
 		atomic_store(&d->bell->device_awake, 0); /* and, seq_cst, before the last look */
 		bits = atomic_exchange(&d->bell->kicked, 0);
-		if (bits)
-			atomic_store(&d->bell->device_awake, 1);
-	} while (bits);
+	}
 }
 
 static void on_kick(void *ctx)
@@ -336,7 +367,8 @@ static int on_stats(struct device *d)
 	memcpy(m.c[m.n].name, #field, sizeof #field); \
 	m.c[m.n++].value = d->n.field;
 	X(kicks)
-	X(calls) X(resets) X(broken) X(invalidates)
+	X(calls)
+	X(resets) X(broken) X(invalidates)
 #undef X
 		d->ops->stats(d, &m);
 	return to(d, d->monitor, MSG_DEV_STATS, pack_dev_stats(&m, d->child.buf, sizeof d->child.buf));
@@ -437,6 +469,7 @@ static void map(struct device *d)
 void device_start(struct device *d, int argc, char **argv)
 {
 	child_start(&d->child, argc, argv);
+	d->control = CHILD_CONTROL_FD;
 	receive(d);
 	map(d);
 	for (int i = 0; i < 2; i++)
@@ -449,7 +482,12 @@ void device_start(struct device *d, int argc, char **argv)
 int device_run(struct device *d)
 {
 	child_seal(&d->child);
-	d->monitor = ipc_conn_new(d->loop, CHILD_CONTROL_FD, d->cfg.id, "monitor", &monitor_handlers, d);
+	return device_serve(d);
+}
+
+int device_serve(struct device *d)
+{
+	d->monitor = ipc_conn_new(d->loop, d->control, d->cfg.id, "monitor", &monitor_handlers, d);
 	d->channel = ipc_conn_new(d->loop, d->fd[DEV_FD_CHANNEL], d->cfg.id, "vcpu", &vcpu_handlers, d);
 	struct ipc_watch *kick = ipc_watch_fd(d->loop, d->fd[DEV_FD_KICK], IPC_READ, on_kick, d);
 	d->tick = ipc_watch_timer(d->loop, on_tick, d);

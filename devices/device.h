@@ -15,7 +15,8 @@ struct device;
 
 /* A kind of device.  All calls come from the one loop. */
 struct device_ops {
-	/* Rings have work: get chains, put them back.  Called again after every doorbell. */
+	/* Rings have work: get chains, put them back.  Called again after every doorbell.  Takes no further chain once
+	 * d->active is false: a reset may arrive within device_flush_code(). */
 	void (*work)(struct device *d, unsigned queue);
 	/* DRIVER_OK: d->features and d->queue[] are set; may be NULL. */
 	void (*activate)(struct device *d);
@@ -31,7 +32,7 @@ struct device {
 	struct child child;
 	const struct device_ops *ops;
 	struct msg_dev_config cfg;
-	int fd[DEV_FD_COUNT];
+	int control, fd[DEV_FD_COUNT]; /* the monitor's socket; the rest as DEV_CONFIG brought it */
 	struct gmem mem;
 	struct shm_doorbells *bell;
 	struct ipc_loop *loop;
@@ -65,6 +66,8 @@ void device_ring(struct device *d, uint32_t bits);
 void device_start(struct device *d, int argc, char **argv);
 /* Final seal, offer to the vcpu, and the loop until the monitor hangs up; the exit status. */
 int device_run(struct device *d);
+/* Its part after the seal: offer and loop (tests call it without a monitor's child around it). */
+int device_serve(struct device *d);
 
 /* The driver broke the rules: NEEDS_RESET, counted, logged at a limited rate. */
 void device_broken(struct device *d, const char *why);
