@@ -232,7 +232,7 @@ static int set_limits(const struct sandbox_table *t)
 
 	if (!rc)
 		rc = limit(RLIMIT_NOFILE, t->max_fds);
-	if (!rc)
+	if (!rc && !t->locked)
 		rc = limit(RLIMIT_MEMLOCK, 0);
 	if (!rc)
 		rc = limit(RLIMIT_MSGQUEUE, 0);

@@ -95,6 +95,7 @@ struct sandbox_table {
 	size_t n;
 	unsigned max_fds;     /* RLIMIT_NOFILE */
 	unsigned max_threads; /* RLIMIT_NPROC once sealed; 0: no more of them */
+	bool locked;          /* keeps RLIMIT_MEMLOCK: recent kernels count an io_uring's rings there */
 };
 
 /*

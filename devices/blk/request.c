@@ -1,0 +1,416 @@
+/*
+ * The front end of a disk: chains into requests, requests into steps, steps' results into status bytes.
+ *
+ *   chain: header {type, sector} | data to write          (readable)
+ *          data read                          | status    (writable)
+ *
+ * Invariant: a request is either free, in flight in a store, or parked; what has been told to the guest
+ * as done was done by the store, and a reset is answered when no store has anything of ours.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/log.h"
+#include "devices/blk/blk.h"
+
+/* virtio 1.2 5.2.6 */
+enum { T_IN = 0, T_OUT = 1, T_FLUSH = 4, T_GET_ID = 8, T_DISCARD = 11, T_WRITE_ZEROES = 13 };
+enum { S_OK = 0, S_IOERR = 1, S_UNSUPP = 2 };
+#define HEADER 16u
+#define ID_LEN 20u
+#define UNMAP  1u
+
+struct header {
+	uint32_t type, reserved;
+	uint64_t sector;
+};
+struct range { /* of discard and write zeroes, virtio 1.2 5.2.6 */
+	uint64_t sector;
+	uint32_t sectors, flags;
+};
+_Static_assert(sizeof(struct header) == HEADER && sizeof(struct range) == 16, "virtio 1.2 5.2.6");
+
+static uint8_t zeroes[64 * 1024] __attribute__((aligned(4096)));
+
+/* ---- the end of a request ---- */
+
+static void release(struct blk_request *r)
+{
+	struct blk *b = r->b;
+
+	r->next = b->free;
+	b->free = r;
+	b->inflight--;
+	if (b->resetting && !b->inflight) {
+		b->resetting = false;
+		device_reset_done(&b->dev);
+	}
+}
+
+static void finish(struct blk_request *r, uint8_t status)
+{
+	struct blk *b = r->b;
+	struct virtq_chain *c = &r->chain;
+
+	if (!b->resetting && b->dev.channel) {
+		virtq_write(c, c->in_len - 1, &status, 1);
+		device_flush_code(&b->dev, c->seg + c->nout, c->nin, c->in_len);
+		virtq_put(&b->dev.queue[0], c->head, (uint32_t)c->in_len);
+		b->publish = true;
+	}
+	release(r);
+}
+
+/* ---- steps ---- */
+
+/* The pieces of [pos, pos + len) of the request's data. */
+static void gather(struct blk_request *r, uint64_t pos, uint64_t len)
+{
+	const struct virtq_chain *c = &r->chain;
+	const struct virtq_seg *s = r->op == BLK_READ ? c->seg + c->nout : c->seg;
+	uint64_t off = pos + (r->op == BLK_READ ? 0 : HEADER);
+
+	for (r->io.niov = 0; len; s++) {
+		if (off >= s->len) {
+			off -= s->len;
+			continue;
+		}
+		uint64_t k = s->len - off < len ? s->len - off : len;
+		r->iov[r->io.niov++] = (struct iovec){s->ptr + off, k};
+		len -= k;
+		off = 0;
+	}
+}
+
+/* Zeroes to be written, where the store has no other way. */
+static void gather_zeroes(struct blk_request *r)
+{
+	struct blk_io *io = &r->io;
+	uint64_t left = io->len;
+
+	io->op = BLK_WRITE;
+	for (io->niov = 0; left && io->niov < VIRTQ_SEGS_MAX; io->niov++) {
+		uint64_t k = left < sizeof zeroes ? left : sizeof zeroes;
+		r->iov[io->niov] = (struct iovec){zeroes, k};
+		left -= k;
+	}
+	io->len -= left;
+}
+
+/* Begins the next step. */
+static int64_t step(struct blk_request *r)
+{
+	struct blk *b = r->b;
+	struct blk_io *io = &r->io;
+	struct blk_store *s = b->top ? b->top : b->base;
+
+	io->op = r->flushing ? BLK_FLUSH : r->op;
+	if (r->flushing)
+		return b->top ? 0 : s->ops->submit(s, io); /* a snapshot does not outlive a crash */
+	io->at = r->at + r->pos;
+	io->len = r->len - r->pos < BLK_STEP ? r->len - r->pos : BLK_STEP;
+	io->unmap = r->unmap;
+	io->fua = r->op == BLK_WRITE && !b->writeback && !b->top;
+	if (b->top && r->op == BLK_READ)
+		s = blk_overlay_where(b, io->at, &io->len);
+	if (r->op == BLK_READ || r->op == BLK_WRITE)
+		gather(r, r->pos, io->len);
+	else if (r->op == BLK_ZEROES && !(r->unmap ? s->unmap : s->zeroes))
+		gather_zeroes(r);
+	return s->ops->submit(s, io);
+}
+
+/* An error of the host's. */
+static void failed(struct blk_request *r, int error)
+{
+	static const char *const names[] = {"read", "write", "flush", "discard", "write zeroes"};
+	struct blk *b = r->b;
+	char text[160];
+
+	b->n.errors++;
+	snprintf(text, sizeof text, "%s at byte %llu: %s", names[r->io.op], (unsigned long long)(r->at + r->pos),
+		 strerror(error));
+	log_guest(LOG_LVL_ERROR, "%s", text);
+	if (!b->dev.cfg.blk.pause_error || b->resetting) {
+		finish(r, S_IOERR);
+		return;
+	}
+	r->next = b->parked;
+	b->parked = r;
+	if (!r->next)
+		device_event(&b->dev, DEV_EVENT_IO_ERROR, text);
+}
+
+/* The store turned out not to have such a thing: true when there is another way, or none is needed. */
+static bool without(struct blk_request *r, int64_t *n)
+{
+	struct blk *b = r->b;
+	struct blk_store *s = b->top ? b->top : b->base;
+
+	if (r->io.op == BLK_ZEROES) {
+		*(r->unmap ? &s->unmap : &s->zeroes) = false;
+		*n = -EAGAIN;
+		return true;
+	}
+	if (r->io.op != BLK_DISCARD)
+		return false;
+	*n = 0; /* a hint */
+	r->pos = r->len;
+	return true;
+}
+
+static void account(struct blk_request *r, uint64_t n)
+{
+	struct blk *b = r->b;
+
+	if (r->op == BLK_READ)
+		b->n.read_bytes += n;
+	else if (r->op == BLK_WRITE)
+		b->n.written_bytes += n;
+	if (b->top && r->op != BLK_READ && n)
+		blk_overlay_mark(b, r->at + r->pos, n);
+	r->pos += n;
+}
+
+/* Takes a step's result; true when there is another step to do, else the request is finished or parked. */
+static bool advance(struct blk_request *r, int64_t n)
+{
+	if (n == -EOPNOTSUPP)
+		without(r, &n);
+	if (n == -EINTR || n == -EAGAIN)
+		return true;
+	if (n < 0 || (!n && !r->flushing && r->pos < r->len)) {
+		failed(r, n ? (int)-n : EIO);
+		return false;
+	}
+	if (!r->flushing) {
+		account(r, (uint64_t)n);
+		if (r->pos < r->len)
+			return true;
+		if ((r->op == BLK_DISCARD || r->op == BLK_ZEROES) && !r->b->writeback) {
+			r->flushing = true;
+			return true;
+		}
+	}
+	finish(r, S_OK);
+	return false;
+}
+
+static void go_on(struct blk_request *r)
+{
+	int64_t n;
+
+	do
+		n = step(r);
+	while (n != BLK_PENDING && advance(r, n));
+}
+
+void blk_done(struct blk_io *io, int64_t result)
+{
+	struct blk_request *r = (struct blk_request *)(void *)io; /* its first member */
+
+	if (advance(r, result))
+		go_on(r);
+}
+
+/* ---- the beginning of a request ---- */
+
+/* Bytes [at, at + len) of the disk, if there are such. */
+static bool place(struct blk_request *r, uint64_t sector, uint64_t len)
+{
+	struct blk *b = r->b;
+	uint32_t block = b->base->block;
+
+	if (sector > b->size / BLK_SECTOR || len > b->size - sector * BLK_SECTOR)
+		return false;
+	r->at = sector * BLK_SECTOR;
+	r->len = len;
+	return !(r->at % block) && !(len % block);
+}
+
+/* Discard and write zeroes; one range a request, as the configuration space says. */
+static int parse_range(struct blk_request *r, enum blk_op op)
+{
+	struct blk *b = r->b;
+	struct range g;
+
+	r->op = op;
+	if (b->readonly || r->chain.out_len != HEADER + sizeof g)
+		return S_IOERR;
+	virtq_read(&r->chain, HEADER, &g, sizeof g);
+	if (g.flags & ~(op == BLK_ZEROES ? UNMAP : 0u))
+		return S_UNSUPP;
+	r->unmap = g.flags & UNMAP;
+	return place(r, g.sector, (uint64_t)g.sectors * BLK_SECTOR) ? S_OK : S_IOERR;
+}
+
+static int get_id(struct blk_request *r)
+{
+	char id[MSG_SERIAL_MAX] = ""; /* 20 bytes, padded with zeroes */
+
+	memcpy(id, r->b->dev.cfg.blk.serial, sizeof id);
+	r->op = BLK_READ;
+	virtq_write(&r->chain, 0, id, r->chain.in_len - 1 < ID_LEN ? r->chain.in_len - 1 : ID_LEN);
+	return S_OK;
+}
+
+/* Fills op, at, len; a status other than S_OK ends the request. */
+static int parse(struct blk_request *r, const struct header *h)
+{
+	struct blk *b = r->b;
+
+	r->at = r->len = r->pos = 0;
+	r->flushing = r->unmap = false;
+	switch (h->type) {
+	case T_IN:
+		r->op = BLK_READ;
+		b->n.reads++;
+		return place(r, h->sector, r->chain.in_len - 1) ? S_OK : S_IOERR;
+	case T_OUT:
+		r->op = BLK_WRITE;
+		b->n.writes++;
+		return !b->readonly && place(r, h->sector, r->chain.out_len - HEADER) ? S_OK : S_IOERR;
+	case T_FLUSH:
+		r->op = BLK_FLUSH;
+		b->n.flushes++;
+		r->flushing = true;
+		return S_OK;
+	case T_DISCARD:
+		b->n.discards++;
+		return b->base->discard || b->top ? parse_range(r, BLK_DISCARD) : S_UNSUPP;
+	case T_WRITE_ZEROES: b->n.zeroes++; return parse_range(r, BLK_ZEROES);
+	case T_GET_ID: return get_id(r);
+	default: return S_UNSUPP;
+	}
+}
+
+static void begin(struct blk_request *r, const struct header *h)
+{
+	struct blk *b = r->b;
+	int status = parse(r, h);
+
+	b->inflight++;
+	b->n.depth = b->inflight > b->n.depth ? b->inflight : b->n.depth;
+	b->n.refused += status != S_OK;
+	if (status == S_OK && (r->len || r->flushing))
+		go_on(r);
+	else
+		finish(r, (uint8_t)status);
+}
+
+/* Takes a chain of the ring.  False: there is none, or it has to wait. */
+static bool take(struct blk *b)
+{
+	struct device *d = &b->dev;
+	struct virtq *q = &d->queue[0];
+	struct blk_request *r = b->free;
+	struct header h;
+	uint64_t wait;
+
+	if (!r || !d->active || d->broken || b->limited)
+		return false;
+	int rc = virtq_get(q, &r->chain);
+	if (rc < 0)
+		device_broken(d, q->why);
+	if (rc <= 0)
+		return false;
+	if (virtq_read(&r->chain, 0, &h, HEADER) != HEADER || !r->chain.in_len) {
+		device_broken(d, "a request without a header or a status");
+		return false;
+	}
+	if (!limit_take(&d->limit[0], r->chain.out_len + r->chain.in_len - HEADER - 1, device_now(), &wait)) {
+		virtq_unget(q, &r->chain);
+		b->limited = true;
+		ipc_timer_set(b->timer, (unsigned)((wait + 999999) / 1000000));
+		return false;
+	}
+	b->free = r->next;
+	begin(r, &h);
+	return true;
+}
+
+static void kick(struct blk *b)
+{
+	b->base->ops->kick(b->base);
+	if (b->top)
+		b->top->ops->kick(b->top);
+}
+
+void blk_settle(struct blk *b)
+{
+	if (b->publish && b->dev.active)
+		device_publish(&b->dev, 0);
+	b->publish = false;
+}
+
+void blk_work(struct device *d, unsigned queue)
+{
+	struct blk *b = (struct blk *)(void *)d; /* its first member */
+	struct virtq *q = &d->queue[queue];
+
+	do {
+		virtq_quiet(q);
+		while (take(b))
+			;
+		kick(b);
+		blk_settle(b);
+	} while (d->active && !d->broken && virtq_listen(q) && !b->limited);
+}
+
+static void on_limit(void *ctx)
+{
+	struct blk *b = ctx;
+
+	b->limited = false;
+	device_ring(&b->dev, 1);
+}
+
+void blk_limits_changed(struct blk *b)
+{
+	if (b->limited)
+		ipc_timer_set(b->timer, 0);
+}
+
+void blk_retry(struct blk *b)
+{
+	struct blk_request *r = b->parked, *next;
+
+	for (b->parked = NULL; r; r = next) {
+		next = r->next;
+		go_on(r);
+	}
+	kick(b);
+	blk_settle(b);
+}
+
+void blk_reset(struct device *d)
+{
+	struct blk *b = (struct blk *)(void *)d;
+	struct blk_request *r = b->parked, *next;
+
+	b->resetting = true;
+	b->publish = false;
+	b->inflight++; /* so that the last of these does not answer */
+	for (b->parked = NULL; r; r = next) {
+		next = r->next;
+		release(r);
+	}
+	if (--b->inflight)
+		return;
+	b->resetting = false;
+	device_reset_done(d);
+}
+
+int blk_requests_init(struct blk *b)
+{
+	for (unsigned i = BLK_QUEUE; i--;) {
+		struct blk_request *r = &b->request[i];
+		r->b = b;
+		r->io.iov = r->iov;
+		r->next = b->free;
+		b->free = r;
+	}
+	b->timer = ipc_watch_timer(b->dev.loop, on_limit, b);
+	return b->timer ? 0 : -ENOMEM;
+}
