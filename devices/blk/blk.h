@@ -67,6 +67,7 @@ struct blk {
 	uint64_t size;                /* bytes, whole blocks */
 	bool readonly, writeback;     /* writeback: flushes are the driver's affair */
 	bool publish;                 /* something was put into the used ring */
+	bool stepped;                 /* a step was begun that no kick() has seen */
 	bool resetting, limited; /* limited: the timer runs */
 	unsigned inflight;
 	struct blk_request *free, *parked; /* parked: failed, to be tried again (on-error=pause) */
@@ -84,7 +85,7 @@ void blk_retry(struct blk *b); /* what is parked */
 void blk_limits_changed(struct blk *b);
 int blk_requests_init(struct blk *b);
 /* A step has ended, with what submit() would have returned.  The store calls it for all that have, and, when the loop
- * woke it and not kick(), blk_settle() after them: the guest hears of it. */
+ * woke it and not kick(), blk_settle() after them: that gets other steps going and tells the guest. */
 void blk_done(struct blk_io *io, int64_t result);
 void blk_settle(struct blk *b);
 

@@ -204,6 +204,7 @@ static void go_on(struct blk_request *r)
 	do
 		n = step(r);
 	while (n != BLK_PENDING && advance(r, n));
+	r->b->stepped |= n == BLK_PENDING;
 }
 
 void blk_done(struct blk_io *io, int64_t result)
@@ -330,15 +331,15 @@ static bool take(struct blk *b)
 	return true;
 }
 
-static void kick(struct blk *b)
-{
-	b->base->ops->kick(b->base);
-	if (b->top)
-		b->top->ops->kick(b->top);
-}
-
+/* A step that ends in one store may begin one in the other. */
 void blk_settle(struct blk *b)
 {
+	while (b->stepped) {
+		b->stepped = false;
+		b->base->ops->kick(b->base);
+		if (b->top)
+			b->top->ops->kick(b->top);
+	}
 	if (b->publish && b->dev.active)
 		device_publish(&b->dev, 0);
 	b->publish = false;
@@ -353,7 +354,6 @@ void blk_work(struct device *d, unsigned queue)
 		virtq_quiet(q);
 		while (take(b))
 			;
-		kick(b);
 		blk_settle(b);
 	} while (d->active && !d->broken && virtq_listen(q) && !b->limited);
 }
@@ -380,7 +380,6 @@ void blk_retry(struct blk *b)
 		next = r->next;
 		go_on(r);
 	}
-	kick(b);
 	blk_settle(b);
 }
 

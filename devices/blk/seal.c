@@ -25,6 +25,8 @@ static const struct sandbox_call calls[] = {
 	SETUP_ENOSYS(clone3, "its flags cannot be filtered: libc falls back to clone"),
 	SETUP(rseq, "start of a thread"),
 	SETUP(set_robust_list, "start of a thread"),
+	SETUP_EQ(fcntl, 1, F_GETFD, "libnbd: its socket closes on exec"),
+	SETUP_EQ(fcntl, 1, F_SETFD, "libnbd: its socket closes on exec"),
 	SETUP(getsockopt, "libnbd looks at its socket"),
 	SETUP(setsockopt, "libnbd: no delays"),
 	SETUP(epoll_create1, "the loop"),
