@@ -420,6 +420,28 @@ static void test_arming(void)
 	teardown();
 }
 
+/* A deadline that passes while it is being set: it fires at once or the timer is near, never far away. */
+static void test_deadline_now(void)
+{
+	unsigned far = 0, lost = 0;
+
+	setup();
+	f.clock.manual = NULL;
+	hclock_init(&f.clock, TSC_HZ);
+	wr(0x320, 0x40033);
+	for (unsigned i = 0; i < 200000; i++) {
+		lapic_wrmsr(&s.apic[0], 0x6e0, hclock_tsc(&f.clock) + i % 600);
+		far += s.apic[0].timer.slot >= 0 && s.apic[0].timer.deadline > hclock_now(&f.clock) + 1000000000;
+		lost += s.apic[0].timer.slot < 0 && !(rd(0x210) >> 19 & 1);
+		CU_ASSERT_EQUAL_FATAL(far + lost, 0);
+		if (s.apic[0].timer.slot < 0) {
+			CU_ASSERT_EQUAL(lapic_ack(&s.apic[0]), 0x33);
+			wr(0xb0, 0);
+		}
+	}
+	teardown();
+}
+
 CU_ErrorCode suite_lapic(void)
 {
 	CU_pSuite u = CU_add_suite("lapic", NULL, NULL);
@@ -439,6 +461,7 @@ CU_ErrorCode suite_lapic(void)
 	CU_add_test(u, "divisors", test_divisors);
 	CU_add_test(u, "periodic timer", test_periodic);
 	CU_add_test(u, "TSC deadline", test_deadline);
+	CU_add_test(u, "a TSC deadline that is now", test_deadline_now);
 	CU_add_test(u, "arming", test_arming);
 	return CU_get_error();
 }

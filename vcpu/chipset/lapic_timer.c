@@ -85,10 +85,12 @@ static uint64_t guest_tsc(const struct lapic *l)
 	return hclock_tsc(l->all->clock) + l->v->tsc_offset;
 }
 
-/* Only while the deadline lies ahead. */
-static uint64_t deadline_ns(struct lapic *l)
+/* Ticks until the deadline, 0 when it has passed: of one reading, as the TSC moves on between two. */
+static uint64_t ticks_left(const struct lapic *l)
 {
-	return hclock_after(l->all->clock, l->tsc_deadline - guest_tsc(l));
+	uint64_t now = guest_tsc(l);
+
+	return l->tsc_deadline > now ? l->tsc_deadline - now : 0;
 }
 
 static void expire(struct lapic *l)
@@ -97,24 +99,17 @@ static void expire(struct lapic *l)
 	lapic_lvt_fire(l, LVT_TIMER);
 }
 
-static bool deadline_passed(const struct lapic *l)
-{
-	return guest_tsc(l) >= l->tsc_deadline;
-}
-
 void lapic_timer_deadline(struct lapic *l, uint64_t tsc)
 {
+	uint64_t left;
+
 	if (mode_of(l->lvt[LVT_TIMER]) != MODE_DEADLINE)
 		return; /* SDM: ignored in the other modes */
 	l->tsc_deadline = tsc;
-	if (!tsc) {
-		timer_set(&l->timer, TIMER_NEVER);
-	} else if (deadline_passed(l)) {
-		timer_set(&l->timer, TIMER_NEVER);
+	left = ticks_left(l);
+	timer_set(&l->timer, left ? hclock_after(l->all->clock, left) : TIMER_NEVER);
+	if (tsc && !left)
 		expire(l);
-	} else {
-		timer_set(&l->timer, deadline_ns(l));
-	}
 }
 
 uint64_t lapic_timer_get_deadline(struct lapic *l)
@@ -125,13 +120,14 @@ uint64_t lapic_timer_get_deadline(struct lapic *l)
 void lapic_timer_expired(void *ctx, uint64_t now)
 {
 	struct lapic *l = ctx;
-	uint64_t due;
+	uint64_t due, left;
 
 	switch (mode_of(l->lvt[LVT_TIMER])) {
 	case MODE_DEADLINE:
 		/* the two clocks may have drifted apart since the timer was set */
-		if (l->tsc_deadline && !deadline_passed(l)) {
-			due = deadline_ns(l);
+		left = ticks_left(l);
+		if (left) {
+			due = hclock_after(l->all->clock, left);
 			timer_set(&l->timer, due > now ? due : now + 1);
 			return;
 		}
