@@ -190,6 +190,7 @@ void virtio_pci_reset(struct virtio_pci *vp)
 		vp->msix[i].control = 1;
 	}
 	vp->pending = 0;
+	vp->isr = 0;
 	vp->master = false;
 	device_reset(vp);
 }
