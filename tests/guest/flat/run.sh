@@ -27,6 +27,16 @@ dir=$(mktemp -d) || exit 2
 trap 'rm -rf "$dir"' EXIT
 trap 'exit 130' INT TERM
 
+# Guests of disks have two, which nobody has used before.
+disks_of() {
+	case $1 in
+	virtio*)
+		truncate -s 4M "$dir/$1-a.raw" "$dir/$1-b.raw"
+		echo "--disk=path=$dir/$1-a.raw --disk=path=$dir/$1-b.raw"
+		;;
+	esac
+}
+
 # One guest; console lines in $dir/out, everything else in $dir/err; the status.
 run_one() {
 	if [ $qemu = yes ]; then
@@ -35,7 +45,7 @@ run_one() {
 			-debugcon null -kernel "$1" >"$dir/err" 2>&1 </dev/null
 	else
 		timeout "$limit" "$monitor" run --kernel="$1" --memory=64M --debug-exit \
-			--console="file:$dir/out" ${HVX_FLAGS-} >"$dir/err" 2>&1 </dev/null
+			--console="file:$dir/out" $(disks_of "$name") ${HVX_FLAGS-} >"$dir/err" 2>&1 </dev/null
 	fi
 }
 
