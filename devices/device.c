@@ -112,7 +112,7 @@ void device_publish(struct device *d, unsigned queue)
 	d->n.calls++;
 	if (atomic_fetch_or(&d->bell->called, 1u << queue))
 		return; /* the vcpu has not looked yet */
-	if (write(d->fd[DEV_FD_CALL], &one, sizeof one) < 0 && errno != EAGAIN)
+	if (write(d->fd[DEV_FD_CALL], &one, sizeof one) < 0 && errno != EAGAIN && errno != EPIPE) /* the vcpu may be gone */
 		fatal(HVX_EXIT_FAIL, "interrupt: %s", strerror(errno));
 }
 

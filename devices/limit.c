@@ -58,3 +58,9 @@ bool limit_take(struct limit *l, uint64_t bytes, uint64_t now_ns, uint64_t *wait
 		l->bytes -= (double)bytes;
 	return true;
 }
+
+void limit_owe(struct limit *l, uint64_t ops)
+{
+	if (l->set.ops)
+		l->ops -= (double)ops;
+}
