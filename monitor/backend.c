@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <linux/if_tun.h>
 #include <net/if.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -18,10 +19,12 @@
 #include "common/err.h"
 #include "common/log.h"
 #include "common/sandbox.h"
+#include "devices/net/join.h"
 #include "monitor/machine.h"
 
-#define VNET_HEADER 12 /* struct virtio_net_hdr with num_buffers, virtio 1.2 5.1.6 */
-#define ARGS_MAX    (16 + 2 * DEVOPT_FORWARDS)
+#define VNET_HEADER     12   /* struct virtio_net_hdr with num_buffers, virtio 1.2 5.1.6 */
+#define SWITCH_PATIENCE 5000 /* ms for its answer */
+#define ARGS_MAX        (16 + 2 * DEVOPT_FORWARDS)
 
 static int open_tap(const char *name, int *fd, char *err, size_t len)
 {
@@ -40,22 +43,47 @@ static int open_tap(const char *name, int *fd, char *err, size_t len)
 	return 0;
 }
 
-static int join_switch(const char *path, int *fd, char *err, size_t len)
+/* Tells the switch the card's address, before anybody else has the socket; its answer as an error with its text. */
+static const char *register_mac(int fd, const uint8_t mac[6])
+{
+	struct switch_join j = {.magic = SWITCH_MAGIC, .version = SWITCH_VERSION};
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+	struct switch_answer a;
+
+	memcpy(j.mac, mac, sizeof j.mac);
+	if (send(fd, &j, sizeof j, MSG_NOSIGNAL) != (ssize_t)sizeof j)
+		return strerror(errno);
+	if (poll(&p, 1, SWITCH_PATIENCE) != 1)
+		return "no answer";
+	if (recv(fd, &a, sizeof a, MSG_DONTWAIT) != (ssize_t)sizeof a || a.magic != SWITCH_MAGIC)
+		return "what listens there is no hvx-switch, or one of another user";
+	switch (a.result) {
+	case SWITCH_WELCOME: return NULL;
+	case SWITCH_MAC_TAKEN: return "another port has this mac";
+	case SWITCH_FULL: return "all ports are taken";
+	default: return "refused: of another user or version";
+	}
+}
+
+static int join_switch(const struct net_option *n, int *fd, char *err, size_t len)
 {
 	struct sockaddr_un a = {.sun_family = AF_UNIX};
-	int f = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	const char *why = strerror(ENAMETOOLONG);
+	int f = -1;
 
-	if (strlen(path) >= sizeof a.sun_path) {
-		errno = ENAMETOOLONG;
-	} else {
-		memcpy(a.sun_path, path, strlen(path) + 1);
-		if (f >= 0 && connect(f, (const struct sockaddr *)&a, sizeof a) == 0) {
-			*fd = f;
-			return 0;
-		}
+	if (strlen(n->target) < sizeof a.sun_path) {
+		memcpy(a.sun_path, n->target, strlen(n->target) + 1);
+		f = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+		if (f < 0 || connect(f, (const struct sockaddr *)&a, sizeof a))
+			why = errno == ECONNREFUSED ? "no hvx-switch listens there" : strerror(errno);
+		else
+			why = register_mac(f, n->mac);
 	}
-	snprintf(err, len, "switch %s: %s", path,
-		 errno == ECONNREFUSED ? "no hvx-switch listens there" : strerror(errno));
+	if (!why) {
+		*fd = f;
+		return 0;
+	}
+	snprintf(err, len, "switch %s: %s", n->target, why);
 	if (f >= 0)
 		close(f);
 	return HVX_EXIT_HOST;
@@ -65,7 +93,7 @@ int backend_open_net(const struct net_option *n, int *fd, char *err, size_t len)
 {
 	switch (n->backend) {
 	case NET_TAP: return open_tap(n->target, fd, err, len);
-	case NET_SWITCH: return join_switch(n->target, fd, err, len);
+	case NET_SWITCH: return join_switch(n, fd, err, len);
 	default: return 0;
 	}
 }

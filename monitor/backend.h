@@ -9,7 +9,7 @@
 struct machine;
 struct card;
 
-/* Opens a tap or connects to a switch; *fd stays -1 for `user`.  0 or an exit status with a line in @err. */
+/* Opens a tap, or joins a switch with n->mac; *fd stays -1 for `user`.  0 or an exit status with a line in @err. */
 int backend_open_net(const struct net_option *n, int *fd, char *err, size_t len);
 /* Starts passt or qemu-nbd where @c needs it; c->backend becomes the device's end.  0 or a negative error, logged. */
 int backend_start(struct machine *m, struct card *c);

@@ -88,6 +88,21 @@ static int open_disk(struct machine *m, struct card *c)
 	return HVX_EXIT_HOST;
 }
 
+/* Without mac=: locally administered and the same at every start of a VM of this name. */
+static void default_mac(uint8_t mac[6], const char *vm, const char *id)
+{
+	uint64_t h = 0xcbf29ce484222325ull; /* FNV-1a */
+
+	for (const char *s = vm; *s; s++)
+		h = (h ^ (uint8_t)*s) * 0x100000001b3ull;
+	h = (h ^ '/') * 0x100000001b3ull;
+	for (const char *s = id; *s; s++)
+		h = (h ^ (uint8_t)*s) * 0x100000001b3ull;
+	mac[0] = 0x52;
+	for (int i = 1; i < 6; i++)
+		mac[i] = (uint8_t)(h >> 8 * i);
+}
+
 int card_open_all(struct machine *m)
 {
 	struct config *cfg = &m->cfg;
@@ -97,6 +112,8 @@ int card_open_all(struct machine *m)
 	for (unsigned i = 0; i < cfg->nnets && !rc; i++) {
 		struct card *c = add(m, ROLE_NET, (int)i, cfg->net[i].id, &cfg->net[i].limits);
 		c->link_down = cfg->net[i].link_down;
+		if (!cfg->net[i].has_mac)
+			default_mac(cfg->net[i].mac, cfg->name, cfg->net[i].id);
 		rc = backend_open_net(&cfg->net[i], &c->backend, err, sizeof err);
 		if (rc)
 			log_error("%s", err);
@@ -147,30 +164,12 @@ static void describe_disk(struct msg_blk_config *b, const struct disk_option *o)
 	memcpy(b->serial, o->serial, sizeof b->serial);
 }
 
-/* Without mac=: locally administered and the same at every start of a VM of this name. */
-static void default_mac(uint8_t mac[6], const char *vm, const char *id)
-{
-	uint64_t h = 0xcbf29ce484222325ull; /* FNV-1a */
-
-	for (const char *s = vm; *s; s++)
-		h = (h ^ (uint8_t)*s) * 0x100000001b3ull;
-	h = (h ^ '/') * 0x100000001b3ull;
-	for (const char *s = id; *s; s++)
-		h = (h ^ (uint8_t)*s) * 0x100000001b3ull;
-	mac[0] = 0x52;
-	for (int i = 1; i < 6; i++)
-		mac[i] = (uint8_t)(h >> 8 * i);
-}
-
-static void describe_net(struct machine *m, struct msg_net_config *n, const struct net_option *o)
+static void describe_net(struct msg_net_config *n, const struct net_option *o)
 {
 	n->backend = o->backend;
 	n->mtu = o->mtu;
 	n->link_down = o->link_down;
-	if (o->has_mac)
-		memcpy(n->mac, o->mac, sizeof n->mac);
-	else
-		default_mac(n->mac, m->cfg.name, o->id);
+	memcpy(n->mac, o->mac, sizeof n->mac);
 }
 
 int card_configure(struct machine *m, struct peer *p)
@@ -189,7 +188,7 @@ int card_configure(struct machine *m, struct peer *p)
 	if (c->role == ROLE_BLK)
 		describe_disk(&d.blk, &m->cfg.disk[c->option]);
 	else
-		describe_net(m, &d.net, &m->cfg.net[c->option]);
+		describe_net(&d.net, &m->cfg.net[c->option]);
 	add_fd(&d, fds, DEV_FD_RAM, m->ram_fd);
 	add_fd(&d, fds, DEV_FD_CONTROL, m->control_fd);
 	add_fd(&d, fds, DEV_FD_CHANNEL, c->device_end);

@@ -50,7 +50,7 @@ struct net_backend {
 	const char *name;
 	unsigned takes;                  /* FRAME_*: offloads it passes on; the front end does the others */
 	bool whole;                      /* takes TCP frames larger than any wire's, up to NET_WHOLE_MAX */
-	void (*start)(struct net *n);    /* before the final seal; may be NULL */
+	void (*start)(struct net *n);    /* before the final seal */
 	void (*activate)(struct net *n); /* features are negotiated; may be NULL */
 	/* Sends the first frames of the batch; returns how many are gone.  When not all are, it has called front_tx_block() or
 	 * front_lost().  With an empty batch: what it kept from the last one. */
@@ -61,18 +61,18 @@ struct net_backend {
 };
 #define NET_WHOLE_MAX 65535u
 
-#define NET_COUNTERS(X)                                                                                  \
-	X(rx_frames)                                                                                     \
-	X(rx_bytes) X(tx_frames) X(tx_bytes)                                                             \
-		X(rx_merged)         /* frames of the wire that went to the guest within a larger one */ \
-		X(tx_cut)            /* frames cut in pieces here */                                     \
-		X(rx_drop_link)      /* the cable is pulled */                                           \
-		X(rx_drop_down)      /* no driver */                                                     \
-		X(rx_drop_malformed) /* from the back end */                                             \
-		X(rx_drop_long)      /* larger than the guest's buffers */                               \
-		X(tx_drop_link) X(tx_drop_malformed) /* lengths or offloads that make no sense */        \
-		X(tx_drop_refused)                   /* by the back end */                               \
-		X(rx_waits)                          /* times the guest had no buffers */                \
+#define NET_COUNTERS(X)                                                                                           \
+	X(rx_frames)                                                                                              \
+	X(rx_bytes)                                                                                               \
+	X(tx_frames) X(tx_bytes) X(rx_merged) /* frames of the wire that went to the guest within a larger one */ \
+		X(tx_cut)                     /* frames cut in pieces here */                                     \
+		X(rx_drop_link)               /* the cable is pulled */                                           \
+		X(rx_drop_down)               /* no driver */                                                     \
+		X(rx_drop_malformed)          /* from the back end */                                             \
+		X(rx_drop_long)               /* larger than the guest's buffers */                               \
+		X(tx_drop_link) X(tx_drop_malformed) /* lengths or offloads that make no sense */                 \
+		X(tx_drop_refused)                   /* by the back end */                                        \
+		X(rx_waits)                          /* times the guest had no buffers */                         \
 		X(tx_waits)                          /* times the back end took nothing */
 
 struct net {

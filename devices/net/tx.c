@@ -154,6 +154,7 @@ static enum taken take(struct net *n)
 		return STOP;
 	}
 	virtq_read(c, 0, &f.h, sizeof f.h);
+	f.h.flags &= VNET_NEEDS_CSUM; /* the rest is for drivers to hear */
 	struct tx_chain *t = &b->c[b->nchains];
 	*t = (struct tx_chain){.head = c->head, .first = b->n};
 	f.len = (uint32_t)(c->out_len - sizeof f.h);
