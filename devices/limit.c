@@ -4,13 +4,13 @@
  */
 #include "devices/limit.h"
 
-#define NS 1000000000.0
+#define NS 1000000000 /* a token is so many billionths, so a rate is so many of them a nanosecond */
 
-static double burst_of(uint64_t rate, uint64_t burst)
+static __int128 burst_of(uint64_t rate, uint64_t burst)
 {
-	double b = burst ? (double)burst : (double)rate / 10;
+	__int128 b = burst ? burst : rate / 10;
 
-	return b < 1 ? 1 : b;
+	return (b < 1 ? 1 : b) * NS;
 }
 
 void limit_set(struct limit *l, const struct msg_dev_limits *set, uint64_t now_ns)
@@ -21,18 +21,18 @@ void limit_set(struct limit *l, const struct msg_dev_limits *set, uint64_t now_n
 	l->bytes = burst_of(set->bytes, set->bytes_burst);
 }
 
-static double refill(double have, uint64_t rate, uint64_t burst, uint64_t ns)
+static __int128 refill(__int128 have, uint64_t rate, uint64_t burst, uint64_t ns)
 {
-	double full = burst_of(rate, burst);
+	__int128 full = burst_of(rate, burst);
 
-	have += (double)rate * (double)ns / NS;
+	have += (__int128)rate * ns;
 	return have > full ? full : have;
 }
 
 /* Nanoseconds until @have reaches @need. */
-static uint64_t wait_for(double have, double need, uint64_t rate)
+static uint64_t wait_for(__int128 have, __int128 need, uint64_t rate)
 {
-	return rate && have < need ? (uint64_t)((need - have) * NS / (double)rate) + 1 : 0;
+	return rate && have < need ? (uint64_t)((need - have + rate - 1) / rate) : 0;
 }
 
 bool limit_take(struct limit *l, uint64_t bytes, uint64_t now_ns, uint64_t *wait_ns)
@@ -46,16 +46,16 @@ bool limit_take(struct limit *l, uint64_t bytes, uint64_t now_ns, uint64_t *wait
 	l->ops = refill(l->ops, l->set.ops, l->set.ops_burst, ns);
 	l->bytes = refill(l->bytes, l->set.bytes, l->set.bytes_burst, ns);
 	/* Bytes may go into debt: an operation larger than the burst passes once the debt of the last is paid. */
-	uint64_t a = wait_for(l->ops, 1, l->set.ops), b = wait_for(l->bytes, 0, l->set.bytes);
+	uint64_t a = wait_for(l->ops, NS, l->set.ops), b = wait_for(l->bytes, 0, l->set.bytes);
 	*wait_ns = a > b ? a : b;
 	if (*wait_ns) {
 		l->throttled++;
 		return false;
 	}
 	if (l->set.ops)
-		l->ops -= 1;
+		l->ops -= NS;
 	if (l->set.bytes)
-		l->bytes -= (double)bytes;
+		l->bytes -= (__int128)bytes * NS;
 	return true;
 }
 

@@ -12,7 +12,8 @@
 struct limit {
 	struct msg_dev_limits set;
 	uint64_t last_ns;
-	double ops, bytes;  /* tokens; a taken one may leave debt for bytes */
+	__int128 ops,
+		bytes; /* tokens, in billionths; bytes may be in debt.  Integers: hvx-vcpu has no vector registers */
 	uint64_t throttled; /* how often work had to wait */
 };
 

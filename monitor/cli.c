@@ -44,6 +44,7 @@ static const char vm_options[] =
 	"                       serial=, cache=writeback|none, on-error=report|pause, id=, ops=, bytes=\n"
 	"  --net=user[,...]     a network card; or tap=INTERFACE, switch=SOCKET; forward=tcp:ADDR:PORT:GUESTPORT,\n"
 	"                       restrict, mac=, mtu=, link=up|down, id=, packets=, bytes=\n"
+	"  --rng[=bytes=N|none] a source of random numbers, at most N bytes a second (default 1M)\n"
 	"  --sandbox=LEVEL      strict (default): every layer or no start; best: what can be had\n"
 	"  --trace=LIST         of exec,irq,mmio,mmu,exc,sys,pio or all\n"
 	"  --trace-file=FILE    where to (default: hvx-NAME.trace)\n"

@@ -227,6 +227,11 @@ static int set_net(struct config *c, const char *v, char *err, size_t len)
 	return rc;
 }
 
+static int set_rng(struct config *c, const char *v, char *err, size_t len)
+{
+	return devopt_rng(&c->local, v, err, len);
+}
+
 static const struct key {
 	const char *name;
 	setter *set;
@@ -249,7 +254,14 @@ static const struct key {
 	{"log", set_log, false, false},
 	{"disk", set_disk, false, false},
 	{"net", set_net, false, false},
+	{"rng", set_rng, false, false},
 };
+
+/* Switches that may have a value. */
+static bool value_optional(const struct key *k)
+{
+	return k->set == set_rng;
+}
 
 static const struct key *find(const char *name)
 {
@@ -274,7 +286,7 @@ int config_set(struct config *c, const char *key, const char *value, char *err, 
 		snprintf(err, len, "unknown setting '%.100s'", key);
 		return -ENOENT;
 	}
-	if (!value && !k->is_switch) {
+	if (!value && !k->is_switch && !value_optional(k)) {
 		snprintf(err, len, "%s needs a value", key);
 		return -EINVAL;
 	}

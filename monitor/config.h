@@ -37,6 +37,7 @@ struct config {
 	struct disk_option disk[CONFIG_DISKS];
 	struct net_option net[CONFIG_NETS];
 	unsigned ndisks, nnets;
+	struct msg_local local; /* devices that hvx-vcpu serves itself */
 };
 
 void config_init(struct config *c);

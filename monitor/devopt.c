@@ -400,3 +400,21 @@ int devopt_net(struct net_option *o, const char *text, char *err, size_t len)
 		return bad(err, len, "forward and restrict are for user", text);
 	return rc;
 }
+
+/* ---- devices of the vcpu process ---- */
+
+int devopt_rng(struct msg_local *l, const char *text, char *err, size_t len)
+{
+	static const struct key none[] = {{NULL, NULL, false, false}};
+	struct msg_dev_limits limits = {.bytes = DEVOPT_RNG_BYTES};
+	int rc = 0;
+
+	l->rng = !text || strcmp(text, "no");
+	if (l->rng && text && strcmp(text, "yes"))
+		rc = parse(NULL, &limits, none, text, err, len);
+	if (!rc && (limits.ops || limits.ops_burst))
+		return bad(err, len, "its limits are bytes and bytes-burst", text);
+	l->rng_bytes = limits.bytes;
+	l->rng_burst = limits.bytes_burst;
+	return rc;
+}

@@ -53,6 +53,10 @@ int devopt_net(struct net_option *o, const char *text, char *err, size_t len);
  * bytes-burst; the value a number with K, M, G or none. -ENOENT when @key is no limit. */
 int devopt_limit(struct msg_dev_limits *l, const char *key, const char *value, char *err, size_t len);
 
+/* --rng: yes, no, or bytes= and bytes-burst=; NULL is yes.  A limit holds unless bytes=none. */
+#define DEVOPT_RNG_BYTES (1ull << 20)
+int devopt_rng(struct msg_local *l, const char *text, char *err, size_t len);
+
 const char *devopt_format_name(enum disk_format f);
 
 #endif

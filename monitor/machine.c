@@ -76,6 +76,7 @@ static int configure_vcpu(struct machine *m)
 	v.reboot = !m->cfg.no_reboot;
 	v.trace = m->cfg.trace;
 	v.devices = (uint32_t)m->ncards;
+	v.local = m->cfg.local;
 	add_fd(&v, fds, FD_RAM, m->ram_fd);
 	add_fd(&v, fds, FD_CONTROL, m->control_fd);
 	add_fd(&v, fds, FD_KERNEL, m->kernel_fd);

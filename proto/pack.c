@@ -148,9 +148,28 @@ int unpack_mem_stats(const uint8_t *buf, size_t len, struct msg_mem_stats *m)
 
 /* ---- vcpu.proto ---- */
 
+static void local_out(const struct msg_local *m, Hvx__LocalDevices *w)
+{
+	hvx__local_devices__init(w);
+	w->rng = m->rng;
+	w->rng_bytes = m->rng_bytes;
+	w->rng_burst = m->rng_burst;
+}
+
+static bool local_in(const Hvx__LocalDevices *w, struct msg_local *m)
+{
+	if (!w)
+		return false;
+	m->rng = w->rng;
+	m->rng_bytes = w->rng_bytes;
+	m->rng_burst = w->rng_burst;
+	return known_only(&w->base) && (w->rng_bytes | w->rng_burst) <= MSG_RATE_MAX;
+}
+
 int pack_vcpu_config(const struct msg_vcpu_config *m, uint8_t *buf, size_t len)
 {
 	Hvx__VcpuConfig w = HVX__VCPU_CONFIG__INIT;
+	Hvx__LocalDevices local;
 	uint32_t fds[MSG_FDS_MAX];
 
 	for (uint32_t i = 0; i < m->nfds; i++)
@@ -164,6 +183,8 @@ int pack_vcpu_config(const struct msg_vcpu_config *m, uint8_t *buf, size_t len)
 	w.reboot = m->reboot;
 	w.trace = m->trace;
 	w.devices = m->devices;
+	local_out(&m->local, &local);
+	w.local = &local;
 	w.n_fds = m->nfds;
 	w.fds = fds;
 	return put(&w.base, buf, len);
@@ -207,6 +228,7 @@ int unpack_vcpu_config(const uint8_t *buf, size_t len, struct msg_vcpu_config *m
 	UNPACK_NEED(copy_cmdline(m->cmdline, sizeof m->cmdline, &w->cmdline));
 	UNPACK_NEED(fds_ok(w, m));
 	UNPACK_NEED(w->devices <= MSG_DEVICES_MAX);
+	UNPACK_NEED(local_in(w->local, &m->local));
 	m->devices = w->devices;
 	m->ram_size = w->ram_size;
 	m->cpus = w->cpus;

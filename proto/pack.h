@@ -101,6 +101,7 @@ enum msg_request { REQ_STATUS = 1, REQ_STATS, REQ_PAUSE, REQ_RESUME, REQ_STOP, R
 #define MSG_QUEUE_SIZE_MAX 1024
 #define MSG_VCONFIG_MAX    256 /* device configuration space */
 #define MSG_RANGES_MAX     512
+#define MSG_RATE_MAX       (1ull << 41) /* of a limit */
 
 struct msg_hello {
 	uint32_t version;
@@ -124,6 +125,10 @@ struct msg_mem_region {
 struct msg_mem_stats {
 	uint64_t pages_total, pages_present, host_bytes;
 };
+struct msg_local { /* devices that the vcpu process serves itself */
+	bool rng;
+	uint64_t rng_bytes, rng_burst; /* a second; 0: no limit, a tenth of a second's worth */
+};
 struct msg_vcpu_config {
 	char name[MSG_NAME_MAX];
 	uint64_t ram_size;
@@ -134,6 +139,7 @@ struct msg_vcpu_config {
 	uint32_t nfds;
 	enum msg_fd fds[MSG_FDS_MAX]; /* each kind at most once */
 	uint32_t devices;             /* so many VCPU_DEVICE frames follow */
+	struct msg_local local;
 };
 /* Descriptors: channel, page of doorbells, kick (eventfd), call (a pipe's reading end). */
 struct msg_vcpu_device {

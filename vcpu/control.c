@@ -12,6 +12,7 @@
 #include "common/err.h"
 #include "common/log.h"
 #include "vcpu/chipset/platform.h"
+#include "vcpu/local/local.h"
 
 #define ROOM_POLL_MS 2 /* how often a full UART is looked at */
 
@@ -96,6 +97,7 @@ static int stats(struct control *c)
 	m.c[m.n++].value = s->counter;
 	VCPU_STATS(X)
 #undef X
+	locals_stats(c->run->vm->locals, &m);
 	return send_packed(c, MSG_VCPU_STATS, pack_vcpu_stats(&m, c->child->buf, sizeof c->child->buf));
 }
 
@@ -164,6 +166,7 @@ static void tell_exit(struct control *c)
 	ipc_watch_free(c->room);
 	c->room = NULL;
 	cards_stop(c->cards);
+	locals_stop(c->run->vm->locals);
 	platform_destroy(c->run->vm->plat);
 	c->run->vm->plat = NULL;
 	if (!m.kind)

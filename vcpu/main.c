@@ -16,6 +16,7 @@
 #include "vcpu/chipset/platform.h"
 #include "vcpu/control.h"
 #include "common/memory.h"
+#include "vcpu/local/set.h"
 #include "vcpu/runner.h"
 #include "vcpu/seal.h"
 #include "vcpu/trace.h"
@@ -33,6 +34,7 @@ struct process {
 	struct runner run;
 	struct control control;
 	struct cards cards;
+	struct local_set local;
 	char debugcon[256]; /* a line in the making */
 	size_t debugcon_n;
 };
@@ -156,6 +158,8 @@ static void make_threads(struct process *p)
 	int rc = control_init(&p->control);
 	if (!rc)
 		rc = cards_init(&p->cards, &p->vm, p->control.loop);
+	if (!rc)
+		rc = local_set_create(&p->local, &p->vm, p->control.loop, &p->cfg.local);
 	if (!rc)
 		rc = runner_create(&p->run);
 	if (rc)

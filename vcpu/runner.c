@@ -12,6 +12,7 @@
 #include "common/log.h"
 #include "vcpu/chipset/platform.h"
 #include "vcpu/cpu/reset.h"
+#include "vcpu/local/local.h"
 #include "vcpu/trace.h"
 
 static __thread struct vcpu *in_guest; /* this thread's registers may hold the guest's vector state */
@@ -36,6 +37,8 @@ static int boot(struct runner *r)
 	platform_reset(r->vm->plat);
 	if (r->cards)
 		cards_wait_reset(r->cards, r->v); /* what devices have in flight must not land in the next life's memory */
+	if (r->vm->locals)
+		locals_wait_reset(r->vm->locals);
 	cpu_reset(r->v);
 	int rc = boot_load(r->vm, r->boot, r->error, sizeof r->error);
 	if (rc) {

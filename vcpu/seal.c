@@ -83,7 +83,7 @@ static const struct sandbox_call calls[] = {
 	ALLOW(mremap, "heap"),
 	ALLOW(madvise, "heap, caches given back"),
 	ALLOW(brk, "heap"),
-	ALLOW(getrandom, "heap hardening, guest's RDRAND where the host has none"),
+	ALLOW(getrandom, "heap hardening, virtio-rng, guest's RDRAND where the host has none"),
 	ALLOW(sched_getaffinity, "libc sizes its heaps by CPU"),
 	/* the end */
 	ALLOW(restart_syscall, "a wait interrupted by stop and continue"),

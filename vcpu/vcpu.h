@@ -23,6 +23,7 @@
 
 struct gmem;
 struct platform;
+struct locals;
 struct bt;
 
 /* ---- architectural constants (SDM 3A 2.5, 4.x; 3A 6.15) ---- */
@@ -318,6 +319,7 @@ struct vm {
 	/* PEND_CALL: device processes have called; on the vcpu's thread.  May be NULL. */
 	void (*called)(struct vcpu *v, void *ctx);
 	void *cards;
+	struct locals *locals; /* devices on the main thread (local/local.h); may be NULL */
 };
 
 /* ---- flags ---- */

@@ -28,7 +28,20 @@ keep_modules() {
 	done
 }
 
-if [ ! -e "$dir/vmlinuz" ]; then
+# keep_drivers ROOT DIR: drivers of the devices that hvx-vcpu serves itself, in the order to load them in.
+keep_drivers() {
+	mkdir -p "$2"
+	for m in virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio-rng virtio_balloon \
+		virtio_console watchdog i6300esb; do
+		found=$(find "$1/lib/modules" -name "$m.ko")
+		if [ -n "$found" ]; then
+			cp "$found" "$2/"
+			echo "$m.ko" >>"$2/order"
+		fi
+	done
+}
+
+if [ ! -e "$dir/vmlinuz" ] || [ ! -e "$dir/drivers/order" ]; then
 	# On a fresh system apt has no lists yet.
 	apt-cache show "$meta" >/dev/null 2>&1 || as_root apt-get update -q >&2
 	pkg=$(apt-cache depends "$meta" | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1)
@@ -42,6 +55,7 @@ if [ ! -e "$dir/vmlinuz" ]; then
 	(cd "$tmp/root" && grep ' boot/vmlinuz-' DEBIAN/md5sums | md5sum -c --quiet >&2) || die "$pkg: vmlinuz does not match its checksum"
 	mv "$tmp"/root/boot/vmlinuz-* "$tmp/vmlinuz"
 	keep_modules "$tmp/root" "$tmp/modules"
+	keep_drivers "$tmp/root" "$tmp/drivers"
 	echo "$pkg" >"$tmp/package"
 	rm -rf "$tmp/root" "$tmp"/*.deb
 	mv "$tmp" "$dir"

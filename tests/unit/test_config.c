@@ -89,6 +89,29 @@ static void test_values(void)
 	CU_ASSERT_EQUAL(set("no-reboot", "maybe"), -EINVAL);
 }
 
+static void test_local(void)
+{
+	config_init(&c);
+	CU_ASSERT_FALSE(c.local.rng);
+	CU_ASSERT_EQUAL(set("rng", NULL), 0);
+	CU_ASSERT(c.local.rng && c.local.rng_bytes == DEVOPT_RNG_BYTES);
+	CU_ASSERT_EQUAL(set("rng", "bytes=64K,bytes-burst=1"), 0);
+	CU_ASSERT(c.local.rng_bytes == 65536 && c.local.rng_burst == 1);
+	CU_ASSERT_EQUAL(set("rng", "bytes=none"), 0);
+	CU_ASSERT_EQUAL(c.local.rng_bytes, 0);
+	CU_ASSERT_EQUAL(set("rng", "no"), 0);
+	CU_ASSERT_FALSE(c.local.rng);
+	CU_ASSERT_EQUAL(set("rng", "yes"), 0);
+	CU_ASSERT(c.local.rng);
+	CU_ASSERT_EQUAL(set("rng", "ops=5"), -EINVAL);
+	CU_ASSERT_EQUAL(set("rng", "bytes=x"), -EINVAL);
+	CU_ASSERT_EQUAL(set("rng", "bytes"), -EINVAL);
+	CU_ASSERT_EQUAL(set("rng", "colour=red"), -EINVAL);
+	CU_ASSERT_EQUAL(set("rng", ""), -EINVAL);
+	CU_ASSERT_EQUAL(parse("kernel = /k\nrng = bytes=1M\n"), 0);
+	CU_ASSERT(c.local.rng);
+}
+
 static void test_trace(void)
 {
 	CU_ASSERT_EQUAL(trace_parse("exec"), TRACE_EXEC);
@@ -147,7 +170,7 @@ CU_ErrorCode suite_config(void)
 	CU_pSuite s = CU_add_suite("config", NULL, NULL);
 
 	if (!s || !CU_ADD_TEST(s, test_memory) || !CU_ADD_TEST(s, test_names) || !CU_ADD_TEST(s, test_values) ||
-	    !CU_ADD_TEST(s, test_trace) || !CU_ADD_TEST(s, test_file) || !CU_ADD_TEST(s, test_file_errors) ||
+	    !CU_ADD_TEST(s, test_trace) || !CU_ADD_TEST(s, test_local) || !CU_ADD_TEST(s, test_file) || !CU_ADD_TEST(s, test_file_errors) ||
 	    !CU_ADD_TEST(s, test_check))
 		return CU_get_error();
 	return CUE_SUCCESS;

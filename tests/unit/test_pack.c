@@ -39,6 +39,7 @@ static void make_config(struct msg_vcpu_config *c)
 	c->fds[0] = FD_RAM;
 	c->fds[1] = FD_CONTROL;
 	c->fds[2] = FD_KERNEL;
+	c->local = (struct msg_local){.rng = true, .rng_bytes = 1 << 20, .rng_burst = 5};
 }
 
 static void test_vcpu_config(void)
@@ -109,6 +110,11 @@ static void fd_missing(struct msg_vcpu_config *c)
 	c->nfds = 2;
 }
 
+static void huge_rate(struct msg_vcpu_config *c)
+{
+	c->local.rng_burst = MSG_RATE_MAX + 1;
+}
+
 static void name_control(struct msg_vcpu_config *c)
 {
 	strcpy(c->name, "a\nb");
@@ -117,7 +123,7 @@ static void name_control(struct msg_vcpu_config *c)
 static void test_vcpu_config_ranges(void)
 {
 	static void (*const bad[])(struct msg_vcpu_config *) = {
-		odd_ram, no_ram, huge_ram, no_cpus, many_cpus, fd_twice, fd_unknown, fd_missing, name_control};
+		odd_ram, no_ram, huge_ram, no_cpus, many_cpus, fd_twice, fd_unknown, fd_missing, name_control, huge_rate};
 
 	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
 		CU_ASSERT_EQUAL(config_with(bad[i]), -EPROTO);

@@ -1,0 +1,136 @@
+#!/usr/bin/env python3
+# The devices that hvx-vcpu serves itself, with Linux's own drivers; one line a check, in TAP.
+#
+# usage: devices.py cloud|generic [CHECK...]
+# HVX_MONITOR names the hvx-monitor to use (default: that of the build tree it is called from).
+#
+# Invariant: what the guest says is compared with what the host sees; nothing is left behind.
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+import traceback
+
+here = os.path.dirname(os.path.abspath(__file__))
+monitor = os.environ.get("HVX_MONITOR", os.path.join(os.getcwd(), "hvx-monitor"))
+name = "dev%d" % os.getpid()
+MIB = 1 << 20
+
+
+class Guest:
+    """A VM in the foreground; its console is a pipe to init-devices."""
+
+    def __init__(self, *options, memory="256M", append=""):
+        command = [monitor, "run", "--name=" + name, "--kernel=" + kernel, "--initrd=" + initrd, "--memory=" + memory,
+                   "--append=console=ttyS0 panic=-1 quiet " + append] + list(options)
+        self.p = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        self.text = ""
+        self.until("DONE ready\n", 60)
+
+    def until(self, what, seconds=30):
+        """The text up to and without what; what comes after it stays for the next call."""
+        end = time.time() + seconds
+        while what not in self.text:
+            left = end - time.time()
+            if left <= 0 or not select.select([self.p.stdout], [], [], left)[0]:
+                raise AssertionError("no %r in %r" % (what, self.text[-600:]))
+            data = os.read(self.p.stdout.fileno(), 65536)
+            if not data:
+                raise AssertionError("ended without %r: %r" % (what, self.text[-600:]))
+            self.text += data.decode(errors="replace").replace("\r", "")
+        got, self.text = self.text.split(what, 1)
+        return got
+
+    def send(self, line):
+        self.p.stdin.write(line.encode() + b"\n")
+        self.p.stdin.flush()
+
+    def run(self, line, seconds=30):
+        """Runs a line in the guest; its output. It must succeed."""
+        self.send(line)
+        out = self.until("DONE ", seconds)
+        status = self.until("\n")
+        assert status == "0", "%s: status %s: %s" % (line, status, out)
+        return out.strip()
+
+    def stats(self):
+        return json.loads(subprocess.check_output([monitor, "stats", "--json", name]))
+
+    def end(self):
+        """Powers it off: its exit status, and nothing left."""
+        if self.p.poll() is None:
+            self.send("poweroff -f")
+        try:
+            self.p.communicate(timeout=20)
+        except subprocess.TimeoutExpired:
+            self.p.kill()
+            raise AssertionError("does not power off")
+        return self.p.returncode
+
+
+def control(*words):
+    return subprocess.run([monitor] + list(words), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def within(seconds, what):
+    """Waits until what() is true."""
+    end = time.time() + seconds
+    while not what():
+        assert time.time() < end, "not within %d s" % seconds
+        time.sleep(0.1)
+
+
+# ---- checks ----
+
+def check_rng():
+    g = Guest("--rng=bytes=64K,bytes-burst=64K")
+    assert g.run("cat /sys/class/misc/hw_random/rng_current") == "virtio_rng.0"
+    one, two = (g.run("head -c 64 /dev/hwrng | md5sum") for _ in range(2))
+    assert one != two
+    begin = time.time()
+    g.run("head -c 262144 /dev/hwrng >/tmp/r; test $(stat -c %s /tmp/r) = 262144; gzip -c /tmp/r >/tmp/z; "
+          "test $(stat -c %s /tmp/z) -gt 262144")
+    took = time.time() - begin
+    assert 2.5 < took < 15, "256 KiB at 64 KiB/s took %.1f s" % took
+    s = g.stats()
+    assert s["rng.bytes"] >= 262144 + 128 and s["rng.throttled"] > 0 and s["rng.limit_bytes"] == 65536, s
+    assert g.run("cd /sys/bus/virtio/drivers/virtio_rng; echo virtio0 >unbind; echo virtio0 >bind; "
+                 "head -c 16 /dev/hwrng | wc -c") == "16"
+    assert g.stats()["rng.resets"] >= 1
+    assert g.end() == 0
+
+
+# ---- ----
+
+def main():
+    global kernel, initrd
+    flavour = sys.argv[1] if len(sys.argv) > 1 else ""
+    if flavour not in ("cloud", "generic"):
+        sys.exit("usage: devices.py cloud|generic [CHECK...]")
+    env = dict(os.environ, HVX_CACHE=os.environ["HVX_CACHE"])
+    kernel, initrd = (subprocess.check_output(["flock", env["HVX_CACHE"] + "/.lock", "sh", os.path.join(here, script), flavour],
+                                              env=env, text=True).strip()
+                      for script in ("fetch-kernel.sh", "mkdevimage.sh"))
+    checks = [c for c in globals() if c.startswith("check_")]
+    wanted = ["check_" + c.replace("-", "_") for c in sys.argv[2:]] or checks
+    failed = 0
+    for number, check in enumerate(wanted, 1):
+        begin = time.time()
+        try:
+            why = globals()[check]()
+        except AssertionError:
+            failed += 1
+            print("not ok %d - %s: %s" % (number, flavour, check[6:]))
+            print("".join("# %s\n" % line for line in traceback.format_exc().splitlines()[-5:]), end="")
+        else:
+            print("ok %d - %s: %s (%.1f s)%s" % (number, flavour, check[6:], time.time() - begin,
+                                                  " # SKIP " + why if why else ""))
+        sys.stdout.flush()
+        control("kill", name)
+    print("1..%d" % len(wanted))
+    return failed != 0
+
+
+sys.exit(main())

@@ -1,0 +1,170 @@
+/* vcpu/local: the frame (order of flush and publication, resets, broken drivers) and virtio-rng. */
+#include <string.h>
+
+#include "tests/unit/localvm.h"
+#include "vcpu/local/rng.h"
+
+static struct rng rng;
+static struct local *d = &rng.dev;
+
+static void begin(uint64_t bytes, uint64_t burst)
+{
+	const struct msg_dev_limits limit = {.bytes = bytes, .bytes_burst = burst};
+
+	lv_begin();
+	memset(&rng, 0, sizeof rng);
+	CU_ASSERT_EQUAL_FATAL(rng_create(&rng, &lv.locals, 30, &limit), 0);
+	lv_start(d, 0, 1);
+}
+
+static void end(void)
+{
+	ipc_watch_free(rng.tick);
+	lv_end();
+}
+
+static unsigned zeros(uint64_t gpa, unsigned len)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < len; i++)
+		n += !*lv_at(gpa + i);
+	return n;
+}
+
+static void test_bytes(void)
+{
+	begin(0, 0);
+	lv_put_desc(0, 0, LV_BUF, 1000, LV_WRITE | LV_NEXT, 1);
+	lv_put_desc(0, 1, LV_BUF + 0x2ff0, 1000, LV_WRITE, 0);
+	lv_offer(d, 0, 0);
+	CU_ASSERT_EQUAL(lv_used(0), 1);
+	CU_ASSERT_EQUAL(lv_used_len(0, 0), 2000);
+	CU_ASSERT_EQUAL(lv_isr(d), 1);
+	CU_ASSERT(zeros(LV_BUF, 1000) < 30 && zeros(LV_BUF + 0x2ff0, 1000) < 30);
+	CU_ASSERT_EQUAL(zeros(LV_BUF + 1000, 100), 100);
+	CU_ASSERT_EQUAL(lv.dirty[4], 1 | 12); /* pages 0x100, 0x102 and 0x103 */
+	CU_ASSERT_EQUAL(lv_counter(d, "bytes"), 2000);
+	/* no more than a piece of a large one */
+	lv_put_desc(0, 2, LV_BUF, 65536, LV_WRITE, 0);
+	lv_offer(d, 0, 2);
+	CU_ASSERT_EQUAL(lv_used_len(0, 1), LOCAL_BYTES_MAX);
+	end();
+}
+
+/* Where there is translated code, the guest sees the buffer used only after that is gone. */
+static void test_flush_order(void)
+{
+	begin(0, 0);
+	lv.code[4] = 2;
+	lv_put_desc(0, 0, LV_BUF + 0xff8, 16, LV_WRITE, 0);
+	lv_offer(d, 0, 0);
+	CU_ASSERT_EQUAL(lv_used(0), 0);
+	CU_ASSERT_EQUAL(lv_isr(d), 0);
+	CU_ASSERT_EQUAL(zeros(LV_BUF + 0xff8, 16) / 8, 0); /* the data is there */
+	lv_put_desc(0, 1, LV_BUF + 0x5000, 16, LV_WRITE, 0);
+	lv_offer(d, 0, 1); /* has to wait, too */
+	CU_ASSERT_EQUAL(lv_used(0), 0);
+	CU_ASSERT_EQUAL(zeros(LV_BUF + 0x5000, 16), 16);
+	lv_flush();
+	CU_ASSERT_EQUAL(lv.ncode, 1);
+	CU_ASSERT_EQUAL(lv.code_gpa, LV_BUF + 0x1000);
+	CU_ASSERT_EQUAL(lv.code_len, 8);
+	CU_ASSERT_EQUAL(lv_used(0), 2);
+	CU_ASSERT_EQUAL(lv_isr(d), 1);
+	CU_ASSERT_EQUAL(lv_counter(d, "flushes"), 1);
+	end();
+}
+
+/* A reset while a flush is under way: nothing is published afterwards, and a new life waits for it. */
+static void test_reset_in_flush(void)
+{
+	begin(0, 0);
+	lv.code[4] = 1;
+	lv_put_desc(0, 0, LV_BUF, 16, LV_WRITE, 0);
+	lv_offer(d, 0, 0);
+	lv_start(d, 0, 1);
+	CU_ASSERT_EQUAL(lv_used(0), 0);
+	lv_put_desc(0, 3, LV_BUF + 0x8000, 16, LV_WRITE, 0);
+	lv_offer(d, 0, 3);
+	CU_ASSERT_EQUAL(lv_used(0), 0);
+	lv_flush();
+	CU_ASSERT_EQUAL(lv.ncode, 1);
+	CU_ASSERT_EQUAL(lv_used(0), 1);
+	CU_ASSERT_EQUAL(*(uint32_t *)(void *)lv_at(0x13004), 3);
+	end();
+}
+
+static void test_broken(void)
+{
+	begin(0, 0);
+	lv_put_desc(0, 0, LV_BUF, 16, 0, 0); /* nothing to write to */
+	lv_offer(d, 0, 0);
+	CU_ASSERT(lv_status(d) & VIRTIO_S_NEEDS_RESET);
+	lv_start(d, 0, 1);
+	lv_put_desc(0, 0, LV_PAGES * 4096 - 8, 16, LV_WRITE, 0);
+	lv_offer(d, 0, 0);
+	CU_ASSERT(lv_status(d) & VIRTIO_S_NEEDS_RESET);
+	CU_ASSERT_EQUAL(lv_isr(d), 2);
+	lv_put_desc(0, 1, LV_BUF, 16, LV_WRITE, 0);
+	lv_offer(d, 0, 1);
+	CU_ASSERT_EQUAL(lv_used(0), 0);
+	lv_start(d, 0, 1);
+	lv_put_desc(0, 1, LV_BUF, 16, LV_WRITE, 0);
+	lv_offer(d, 0, 1);
+	CU_ASSERT_EQUAL(lv_used(0), 1);
+	CU_ASSERT_EQUAL(lv_counter(d, "broken"), 2);
+	CU_ASSERT_EQUAL(lv_counter(d, "resets"), 2);
+	end();
+}
+
+static void test_limit(void)
+{
+	begin(10000, 100);
+	for (unsigned i = 0; i < 4; i++) {
+		lv_put_desc(0, i, LV_BUF + 4096 * i, 1000, LV_WRITE, 0);
+		lv_offer(d, 0, (uint16_t)i);
+	}
+	/* the first takes the burst and 900 bytes of debt, 90 ms; a second and a third are due 100 ms after each other */
+	CU_ASSERT_EQUAL(lv_used(0), 1);
+	lv_pump(130);
+	CU_ASSERT(lv_used(0) >= 2 && lv_used(0) <= 3);
+	lv_pump(300);
+	CU_ASSERT_EQUAL(lv_used(0), 4);
+	CU_ASSERT(lv_counter(d, "throttled") >= 3);
+	CU_ASSERT_EQUAL(lv_counter(d, "requests"), 4);
+	end();
+}
+
+/* With event indices the driver is asked to ring again when its chains are used up. */
+static void test_event_idx(void)
+{
+	begin(0, 0);
+	lv_start(d, VIRTQ_FEATURES, 1);
+	lv_put_desc(0, 0, LV_BUF, 16, LV_WRITE, 0);
+	lv_offer(d, 0, 0);
+	CU_ASSERT_EQUAL(lv_used(0), 1);
+	CU_ASSERT_EQUAL(((uint16_t *)(void *)lv_at(0x13000))[2 + 4 * LV_SIZE], 1);
+	end();
+}
+
+static void test_stop(void)
+{
+	begin(0, 0);
+	locals_stop(&lv.locals);
+	lv_put_desc(0, 0, LV_BUF, 16, LV_WRITE, 0);
+	lv_offer(d, 0, 0);
+	CU_ASSERT_EQUAL(lv_used(0), 0);
+	end();
+}
+
+CU_ErrorCode suite_local(void)
+{
+	CU_pSuite s = CU_add_suite("local", NULL, NULL);
+
+	if (!s || !CU_ADD_TEST(s, test_bytes) || !CU_ADD_TEST(s, test_flush_order) ||
+	    !CU_ADD_TEST(s, test_reset_in_flush) || !CU_ADD_TEST(s, test_broken) || !CU_ADD_TEST(s, test_limit) ||
+	    !CU_ADD_TEST(s, test_event_idx) || !CU_ADD_TEST(s, test_stop))
+		return CU_get_error();
+	return CUE_SUCCESS;
+}

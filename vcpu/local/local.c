@@ -1,0 +1,404 @@
+/*
+ * Devices on the main thread.  The vcpu's thread only posts bits and rings an eventfd; rings are read
+ * and written here.
+ *
+ * Invariant: a used index is published only after the vcpu's thread has dropped the translations of
+ * every page that was written for it (design.md section 3); until then the device does nothing more.
+ */
+#include "vcpu/local/local.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "common/err.h"
+#include "common/log.h"
+#include "vcpu/chipset/platform.h"
+#include "vcpu/mmu/mmu.h"
+
+uint64_t local_now(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000ull + (uint64_t)ts.tv_nsec;
+}
+
+static void ring_main(struct locals *l)
+{
+	static const uint64_t one = 1;
+
+	if (write(l->post_fd, &one, sizeof one) < 0 && errno != EAGAIN)
+		fatal(HVX_EXIT_FAIL, "wake-up of the main thread: %s", strerror(errno));
+}
+
+/* ---- what the transport asks for: under the platform's lock, on the vcpu's thread ---- */
+
+static void on_kick(void *dev, unsigned queue)
+{
+	struct local *d = dev;
+
+	if (d->post_rung >> queue & 1)
+		return;
+	d->post_rung |= 1u << queue;
+	ring_main(d->all);
+}
+
+static void on_activate(void *dev, const struct msg_virtio_activate *m)
+{
+	struct local *d = dev;
+
+	d->activation = *m;
+	d->post_activate = true;
+	ring_main(d->all);
+}
+
+static void on_reset(void *dev)
+{
+	struct local *d = dev;
+
+	d->post_reset = true;
+	ring_main(d->all);
+}
+
+static void on_config_write(void *dev, uint32_t off, uint32_t len)
+{
+	(void)dev, (void)off, (void)len; /* whoever wants to know looks there */
+}
+
+static const struct virtio_pci_ops pci_ops = {on_kick, on_activate, on_reset, on_config_write};
+
+/* ---- chains ---- */
+
+bool local_get(struct local *d, unsigned queue)
+{
+	struct virtq *q = &d->queue[queue];
+
+	if (!d->active || d->broken || !q->enabled)
+		return false;
+	int rc = virtq_get(q, &d->all->chain);
+	if (!rc && virtq_listen(q)) /* the driver rings from here on */
+		rc = virtq_get(q, &d->all->chain);
+	if (rc < 0)
+		local_broken(d, q->why);
+	d->n.requests += rc > 0;
+	return rc > 0;
+}
+
+void local_put(struct local *d, unsigned queue, uint16_t head, uint32_t written)
+{
+	virtq_put(&d->queue[queue], head, written);
+	d->unpublished |= 1u << queue;
+}
+
+void local_broken(struct local *d, const char *why)
+{
+	if (d->broken)
+		return;
+	d->broken = true;
+	d->n.broken++;
+	log_guest(LOG_LVL_WARN, "%s: the driver broke the rules: %s", d->id, why);
+	platform_lock(d->all->vm->plat);
+	virtio_pci_broken(&d->vp);
+	platform_unlock(d->all->vm->plat);
+}
+
+/* ---- translated code ---- */
+
+static bool bit(const uint64_t *bm, uint64_t i)
+{
+	return __atomic_load_n(&bm[i / 64], __ATOMIC_RELAXED) >> (i % 64) & 1;
+}
+
+/* A page that was written; true when it holds translated code. */
+static bool mark(struct local *d, uint64_t gpa)
+{
+	const struct gmem *g = d->all->vm->mem;
+	int64_t f = gmem_frame(g, gpa);
+
+	if (f < 0)
+		return false;
+	if (!bit(g->dirty_bm, (uint64_t)f))
+		__atomic_fetch_or(&g->dirty_bm[f / 64], 1ull << (f % 64), __ATOMIC_RELAXED);
+	return bit(g->code_bm, (uint64_t)f);
+}
+
+static void add_range(struct local *d, uint64_t gpa, uint64_t len)
+{
+	if (d->nranges == LOCAL_RANGES)
+		fatal(HVX_EXIT_FAIL, "%s wrote more than it has room to tell", d->id);
+	d->range[d->nranges++] = (struct local_range){gpa, len};
+}
+
+void local_wrote(struct local *d, const struct virtq_seg *seg, unsigned n, uint64_t len)
+{
+	atomic_thread_fence(memory_order_seq_cst); /* the data before the look at the bitmap */
+	for (; n && len; seg++, n--) {
+		uint64_t k = seg->len < len ? seg->len : len, gpa = seg->gpa, end = gpa + k, next;
+		for (; gpa < end; gpa = next) {
+			next = (gpa | (GMEM_PAGE_SIZE - 1)) + 1;
+			next = next < end ? next : end;
+			if (mark(d, gpa))
+				add_range(d, gpa, next - gpa);
+		}
+		len -= k;
+	}
+}
+
+void local_wrote_range(struct local *d, uint64_t gpa, uint64_t len)
+{
+	bool code = false;
+
+	atomic_thread_fence(memory_order_seq_cst);
+	for (uint64_t at = gpa; at < gpa + len; at += GMEM_PAGE_SIZE)
+		code |= mark(d, at);
+	if (code)
+		add_range(d, gpa, len);
+}
+
+bool local_room(const struct local *d, unsigned n)
+{
+	return d->nranges + n <= LOCAL_RANGES;
+}
+
+/* On the vcpu's thread, between two blocks. */
+static void invalidate(struct vcpu *v, void *ctx)
+{
+	struct locals *l = v->vm->locals;
+	bool any = false;
+
+	if (l->next_invalidate)
+		l->next_invalidate(v, ctx);
+	pthread_mutex_lock(&l->lock);
+	for (unsigned i = 0; i < l->n; i++) {
+		struct local *d = l->dev[i];
+		if (d->flush != LOCAL_FLUSH_ASKED)
+			continue;
+		for (unsigned r = 0; r < d->nranges; r++)
+			code_written(v, d->range[r].gpa, d->range[r].len);
+		v->stats.device_flushes++;
+		d->flush = LOCAL_FLUSH_DONE;
+		any = true;
+	}
+	pthread_mutex_unlock(&l->lock);
+	if (any)
+		ring_main(l);
+}
+
+static void ask_flush(struct local *d)
+{
+	pthread_mutex_lock(&d->all->lock);
+	d->flush = LOCAL_FLUSH_ASKED;
+	pthread_mutex_unlock(&d->all->lock);
+	d->flushing = true;
+	d->n.flushes++;
+	vcpu_kick(d->all->vm->vcpu[0], PEND_FLUSH);
+}
+
+/* True when the device may go on: no flush, or one that is done. */
+static bool flushed(struct local *d)
+{
+	if (!d->flushing)
+		return true;
+	pthread_mutex_lock(&d->all->lock);
+	if (d->flush == LOCAL_FLUSH_DONE) {
+		d->flush = LOCAL_FLUSH_NONE;
+		d->nranges = 0;
+		d->flushing = false;
+	}
+	pthread_mutex_unlock(&d->all->lock);
+	return !d->flushing;
+}
+
+static void publish(struct local *d)
+{
+	uint32_t calls = 0;
+
+	for (unsigned q = 0; d->unpublished >> q; q++)
+		if (d->unpublished >> q & 1 && virtq_publish(&d->queue[q]))
+			calls |= 1u << q;
+	d->unpublished = 0;
+	if (!calls)
+		return;
+	platform_lock(d->all->vm->plat);
+	virtio_pci_interrupt(&d->vp, calls);
+	platform_unlock(d->all->vm->plat);
+}
+
+void local_again(struct local *d)
+{
+	if (d->all->stopped || !flushed(d))
+		return;
+	if (d->active && !d->broken) {
+		publish(d); /* what the flush held back */
+		d->ops->work(d);
+	}
+	if (d->nranges)
+		ask_flush(d);
+	else if (d->active)
+		publish(d);
+}
+
+/* ---- posts ---- */
+
+static void activate(struct local *d, const struct msg_virtio_activate *m)
+{
+	d->features = m->features;
+	d->active = true;
+	d->broken = false;
+	d->unpublished = 0;
+	for (uint32_t i = 0; i < m->nqueues; i++)
+		if (virtq_setup(&d->queue[m->queue[i].index], d->all->vm->mem, &m->queue[i], m->features))
+			local_broken(d, d->queue[m->queue[i].index].why);
+	d->rung = (1u << d->vp.offer.nqueues) - 1; /* chains made available before this */
+}
+
+static void start_reset(struct local *d)
+{
+	d->active = false;
+	d->resetting = true;
+	d->rung = d->unpublished = 0;
+	d->n.resets++;
+	memset(d->queue, 0, sizeof d->queue);
+	d->ops->reset(d);
+}
+
+void local_reset_done(struct local *d)
+{
+	if (!d->resetting)
+		return;
+	d->resetting = false;
+	platform_lock(d->all->vm->plat);
+	virtio_pci_reset_done(&d->vp);
+	platform_unlock(d->all->vm->plat);
+	pthread_mutex_lock(&d->all->lock);
+	pthread_cond_broadcast(&d->all->changed);
+	pthread_mutex_unlock(&d->all->lock);
+}
+
+/* In the order in which they can have been posted: a reset ends what was activated before it. */
+static void serve(struct local *d)
+{
+	static struct msg_virtio_activate m; /* large; there is one loop */
+
+	platform_lock(d->all->vm->plat);
+	bool start = d->post_activate, reset = d->post_reset;
+	uint32_t rung = d->post_rung;
+	m = d->activation;
+	d->post_activate = d->post_reset = false;
+	d->post_rung = 0;
+	platform_unlock(d->all->vm->plat);
+	if (start)
+		activate(d, &m);
+	d->n.kicks += rung != 0;
+	d->rung |= rung;
+	if (reset)
+		start_reset(d);
+	if (start || rung || d->flushing)
+		local_again(d);
+}
+
+static void on_post(void *ctx)
+{
+	struct locals *l = ctx;
+	uint64_t n;
+
+	if (read(l->post_fd, &n, sizeof n) < 0 || l->stopped)
+		return;
+	for (unsigned i = 0; i < l->n; i++)
+		serve(l->dev[i]);
+}
+
+/* ---- configuration, counters ---- */
+
+void local_config(struct local *d, unsigned off, const void *data, unsigned len)
+{
+	uint8_t all[MSG_VCONFIG_MAX];
+
+	if (d->all->stopped)
+		return;
+	platform_lock(d->all->vm->plat);
+	memcpy(all, d->vp.offer.config, d->vp.offer.config_len);
+	memcpy(all + off, data, len);
+	virtio_pci_config(&d->vp, all, d->vp.offer.config_len);
+	platform_unlock(d->all->vm->plat);
+}
+
+void local_count(struct msg_counters *m, const char *id, const char *name, uint64_t value)
+{
+	if (m->n >= MSG_COUNTERS_MAX)
+		return;
+	snprintf(m->c[m->n].name, sizeof m->c[m->n].name, "%s.%s", id, name);
+	m->c[m->n++].value = value;
+}
+
+void locals_stats(struct locals *l, struct msg_counters *m)
+{
+	for (unsigned i = 0; i < l->n; i++) {
+		struct local *d = l->dev[i];
+#define X(field) local_count(m, d->id, #field, d->n.field);
+		X(kicks)
+		X(requests) X(resets) X(broken) X(flushes)
+#undef X
+			d->ops->stats(d, m);
+	}
+}
+
+/* ---- life ---- */
+
+int locals_init(struct locals *l, struct vm *vm, struct ipc_loop *loop)
+{
+	l->vm = vm;
+	l->loop = loop;
+	l->post_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (l->post_fd < 0)
+		return -errno;
+	pthread_mutex_init(&l->lock, NULL);
+	pthread_cond_init(&l->changed, NULL);
+	l->next_invalidate = vm->invalidate;
+	vm->invalidate = invalidate;
+	vm->locals = l;
+	l->post_watch = ipc_watch_fd(loop, l->post_fd, IPC_READ, on_post, l);
+	return l->post_watch ? 0 : -ENOMEM;
+}
+
+int locals_add(struct locals *l, struct local *d, unsigned slot)
+{
+	if (l->n == LOCAL_MAX || d->vp.offer.nqueues > LOCAL_QUEUES)
+		return -ENOSPC;
+	d->all = l;
+	d->vp.ops = &pci_ops;
+	d->vp.dev = d;
+	int rc = platform_add_virtio(l->vm->plat, &d->vp, slot);
+	if (!rc)
+		l->dev[l->n++] = d;
+	return rc;
+}
+
+static bool any_resetting(struct locals *l)
+{
+	bool any = false;
+
+	platform_lock(l->vm->plat);
+	for (unsigned i = 0; i < l->n; i++)
+		any |= l->dev[i]->vp.resetting;
+	platform_unlock(l->vm->plat);
+	return any;
+}
+
+/* Translations that are to go meanwhile go before the next block runs: PEND_FLUSH stays set. */
+void locals_wait_reset(struct locals *l)
+{
+	pthread_mutex_lock(&l->lock);
+	while (any_resetting(l))
+		pthread_cond_wait(&l->changed, &l->lock);
+	pthread_mutex_unlock(&l->lock);
+}
+
+void locals_stop(struct locals *l)
+{
+	l->stopped = true;
+}

@@ -1,0 +1,18 @@
+/*
+ * Which local devices there are.  Invariant: a device has the same place on the bus whatever else the
+ * VM has: these from the top, cards from the bottom.
+ */
+#include "vcpu/local/set.h"
+
+enum { SLOT_RNG = 30 };
+
+int local_set_create(struct local_set *s, struct vm *vm, struct ipc_loop *loop, const struct msg_local *cfg)
+{
+	int rc = locals_init(&s->locals, vm, loop);
+
+	if (!rc && cfg->rng) {
+		const struct msg_dev_limits limit = {.bytes = cfg->rng_bytes, .bytes_burst = cfg->rng_burst};
+		rc = rng_create(&s->rng, &s->locals, SLOT_RNG, &limit);
+	}
+	return rc;
+}

@@ -1,0 +1,17 @@
+/*
+ * The devices that the vcpu process serves itself, as the monitor's configuration asks for them.  See set.c.
+ */
+#ifndef HVX_LOCAL_SET_H
+#define HVX_LOCAL_SET_H
+
+#include "vcpu/local/rng.h"
+
+struct local_set {
+	struct locals locals;
+	struct rng rng;
+};
+
+/* After the platform and cards_init(), before the final seal; 0 or a negative error. */
+int local_set_create(struct local_set *s, struct vm *vm, struct ipc_loop *loop, const struct msg_local *cfg);
+
+#endif
