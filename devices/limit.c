@@ -62,5 +62,5 @@ bool limit_take(struct limit *l, uint64_t bytes, uint64_t now_ns, uint64_t *wait
 void limit_owe(struct limit *l, uint64_t ops)
 {
 	if (l->set.ops)
-		l->ops -= (double)ops;
+		l->ops -= (__int128)ops * NS;
 }
