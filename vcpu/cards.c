@@ -25,6 +25,7 @@
 #include "common/gmem.h"
 #include "common/log.h"
 #include "vcpu/chipset/platform.h"
+#include "vcpu/local/local.h"
 #include "vcpu/mmu/mmu.h"
 
 #define DEVICE_FDS 4
@@ -91,7 +92,7 @@ static void on_settle(void *dev)
 {
 	struct card *c = dev;
 
-	c->all->settle = true;
+	c->all->vm->settle = true;
 	vcpu_kick(c->all->vm->vcpu[0], PEND_CALL);
 }
 
@@ -249,10 +250,12 @@ static void on_calls(struct vcpu *v, void *ctx)
 {
 	struct cards *c = ctx;
 
-	if (c->settle) {
-		c->settle = false;
+	if (c->vm->settle) {
+		c->vm->settle = false;
 		vcpu_fpu_out(v); /* it may sleep */
 		cards_wait_reset(c, v);
+		if (c->vm->locals)
+			locals_wait_reset(c->vm->locals);
 	}
 	for (unsigned i = 0; i < c->n; i++)
 		if (atomic_load(&c->card[i]->bell->called))

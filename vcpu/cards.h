@@ -44,7 +44,6 @@ struct cards {
 	struct ipc_loop *loop;
 	struct card *card[MSG_DEVICES_MAX];
 	unsigned n;
-	bool settle; /* the vcpu's own: it waits for resets before it goes on */
 	int post_fd; /* eventfd: the vcpu's thread has posted something */
 	struct ipc_watch *post_watch;
 	/* innermost but for the platform's lock */

@@ -316,6 +316,7 @@ struct vm {
 	uint64_t tsc_hz; /* set before cpu_reset(); 0: guests must calibrate */
 	/* PEND_FLUSH: translations of guest memory that others have written go; on the vcpu's thread.  May be NULL. */
 	void (*invalidate)(struct vcpu *v, void *ctx);
+	bool settle; /* the vcpu's thread waits for devices' resets before it goes on */
 	/* PEND_CALL: device processes have called; on the vcpu's thread.  May be NULL. */
 	void (*called)(struct vcpu *v, void *ctx);
 	void *cards;

@@ -64,12 +64,21 @@ static void on_reset(void *dev)
 	ring_main(d->all);
 }
 
+/* Bus mastering went off while something was in flight. */
+static void on_settle(void *dev)
+{
+	struct local *d = dev;
+
+	d->all->vm->settle = true;
+	vcpu_kick(d->all->vm->vcpu[0], PEND_CALL);
+}
+
 static void on_config_write(void *dev, uint32_t off, uint32_t len)
 {
 	(void)dev, (void)off, (void)len; /* whoever wants to know looks there */
 }
 
-static const struct virtio_pci_ops pci_ops = {on_kick, on_activate, on_reset, on_config_write};
+static const struct virtio_pci_ops pci_ops = {on_kick, on_activate, on_reset, on_settle, on_config_write};
 
 /* ---- chains ---- */
 
