@@ -100,9 +100,7 @@ class InGuest:
     def begin(self):
         """Boot; returns seconds to multi-user."""
         g = self.guest.start()
-        boot = g.wait_console(vm.MULTI_USER, 300)
-        g.wait_ssh()
-        g.ssh("systemctl is-system-running --wait", 120, check=False)
+        boot = g.wait_multi_user(300)
         g.scp(self.args.rtt, "guest:/root/rtt")
         g.ssh(f"chmod 755 /root/rtt; iperf3 -s -D -p {IPERF_PORT}; (/root/rtt serve {RTT_PORT} >/dev/null 2>&1 </dev/null &)")
         self.gateway = g.ssh("ip -4 route show default | awk '{print $3; exit}'").strip()
