@@ -259,23 +259,40 @@ static void finish_ip(struct frame *f)
 	store(ip + 10, csum_fold(&c));
 }
 
-/* TCP's checksum with its pseudo-header (RFC 9293 3.1, RFC 8200 8.1). */
-static void finish_tcp(struct frame *f)
+/* TCP's pseudo-header (RFC 9293 3.1, RFC 8200 8.1). */
+static void sum_pseudo(struct csum *c, const struct frame *f)
 {
 	const uint8_t *ip = f->head + f->l3;
-	uint8_t *tcp = f->head + f->l4, pseudo[8] = {0};
-	struct csum c = {0};
+	uint8_t pseudo[8] = {0};
 
 	put32(pseudo, f->len - f->l4);
 	put32(pseudo + 4, IP_TCP);
-	csum_add(&c, pseudo, sizeof pseudo);
+	csum_add(c, pseudo, sizeof pseudo);
 	if (ip[0] >> 4 == 6)
-		csum_add(&c, ip + 8, 32);
+		csum_add(c, ip + 8, 32);
 	else
-		csum_add(&c, ip + 12, 8);
+		csum_add(c, ip + 12, 8);
+}
+
+static void finish_tcp(struct frame *f)
+{
+	uint8_t *tcp = f->head + f->l4;
+	struct csum c = {0};
+
+	sum_pseudo(&c, f);
 	put16(tcp + 16, 0);
 	sum_range(&c, f, f->l4, f->len - f->l4);
 	store(tcp + 16, csum_fold(&c));
+}
+
+void frame_partial(struct frame *f)
+{
+	struct csum c = {0};
+
+	finish_ip(f);
+	sum_pseudo(&c, f);
+	uint16_t v = csum_fold(&c);
+	memcpy(f->head + f->l4 + 16, &v, sizeof v);
 }
 
 void frame_whole(struct frame *f)

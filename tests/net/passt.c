@@ -255,6 +255,55 @@ static void test_mergeable(void)
 	finish();
 }
 
+/* Segments that follow each other come as one, if the driver takes that. */
+static void merge(bool v6, uint64_t features)
+{
+	static uint8_t b[20 * 1514];
+	size_t end = 0, payload, done = 0;
+	struct vnet_hdr h;
+
+	begin(features);
+	guest_post(&g, 100);
+	struct tcp_spec s = {.v6 = v6, .data = 1400, .seq = 0xffffe000, .flags = 0x10, .tcp_options = 12};
+	for (unsigned i = 0; i < 20; i++, s.seq += 1400) {
+		s.fill = (uint8_t)i;
+		s.data = i == 19 ? 700 : 1400;
+		s.flags = i == 19 ? 0x18 : 0x10;
+		size_t len = frames_tcp(b + end + 4, &s, NULL, &payload);
+		b[end] = b[end + 1] = 0;
+		b[end + 2] = (uint8_t)(len >> 8);
+		b[end + 3] = (uint8_t)len;
+		end += 4 + len;
+	}
+	peer_write(b, end);
+	unsigned frames = 0;
+	while (done < 19 * 1400 + 700) {
+		size_t len = guest_receive(&g, &h, got, sizeof got, 5000);
+		CHECK(len > payload);
+		for (size_t i = 0; i < len - payload; i++) {
+			size_t k = (done + i) / 1400, at = (done + i) % 1400;
+			CHECK(got[payload + i] == (uint8_t)(k + at + at / 251));
+		}
+		if (len > 1514)
+			CHECK(h.gso_size == 1400 && h.gso_type == (v6 ? VNET_GSO_TCPV6 : VNET_GSO_TCPV4) &&
+			      h.hdr_len == payload && (h.flags & VNET_NEEDS_CSUM));
+		else
+			CHECK(!h.gso_type && !frames_wrong(got, len));
+		done += len - payload;
+		frames++;
+	}
+	CHECK(features & F_GUEST_TSO ? frames < 20 && guest_stat(&g, "rx_merged") > 0
+				     : frames == 20 && !guest_stat(&g, "rx_merged"));
+	finish();
+}
+
+static void test_merge(void)
+{
+	merge(false, F_ALL);
+	merge(true, F_ALL);
+	merge(false, F_V1 | F_MRG | F_GUEST_CSUM);
+}
+
 /* No buffers: frames wait, and come when there are some; in order. */
 static void test_waiting(void)
 {
@@ -492,6 +541,7 @@ static const struct {
 	     {"receive", test_receive},
 	     {"split", test_split},
 	     {"mergeable", test_mergeable},
+	     {"merge", test_merge},
 	     {"waiting", test_waiting},
 	     {"too long", test_too_long},
 	     {"link", test_link},
