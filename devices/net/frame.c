@@ -15,6 +15,7 @@
 #define ETH_VLAN 0x8100
 #define ETH_QINQ 0x88a8
 #define IP_TCP   6
+#define UDP_CSUM 6
 #define TCP_FIN  0x01
 #define TCP_PSH  0x08
 #define TCP_CWR  0x80
@@ -216,13 +217,10 @@ static void sum_range(struct csum *c, const struct frame *f, uint32_t off, uint3
 	}
 }
 
-/* As it is stored: UDP's "no checksum" is never the result of one (RFC 768); the rest does not mind. */
 static void store(uint8_t *at, uint16_t sum)
 {
 	uint16_t v = (uint16_t)~sum;
 
-	if (!v)
-		v = 0xffff;
 	memcpy(at, &v, sizeof v);
 }
 
@@ -238,7 +236,10 @@ void frame_checksum(struct frame *f)
 	if (!(f->h.flags & VNET_NEEDS_CSUM))
 		return;
 	sum_range(&c, f, f->h.csum_start, f->len - f->h.csum_start);
-	store(f->head + f->h.csum_start + f->h.csum_offset, csum_fold(&c));
+	uint8_t *at = f->head + f->h.csum_start + f->h.csum_offset;
+	store(at, csum_fold(&c));
+	if (f->h.csum_offset == UDP_CSUM && !get16(at))
+		put16(at, 0xffff); /* zero says that there is none (RFC 768) */
 	no_offloads(f);
 	f->h.flags |= VNET_DATA_VALID;
 }
