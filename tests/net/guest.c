@@ -131,7 +131,7 @@ static void configure(struct guest *g, int backend)
 	close(backend);
 }
 
-void guest_start(struct guest *g, enum msg_net_backend kind, int backend)
+void guest_start_sealed(struct guest *g, enum msg_net_backend kind, int backend)
 {
 	static const uint8_t mac[6] = {0x52, 0x54, 0, 1, 2, 3};
 	struct ipc_frame f;
@@ -146,6 +146,13 @@ void guest_start(struct guest *g, enum msg_net_backend kind, int backend)
 	await(g, g->control, MSG_HELLO, &f);
 	configure(g, backend);
 	await(g, g->control, MSG_SEALED, &f);
+}
+
+void guest_start(struct guest *g, enum msg_net_backend kind, int backend)
+{
+	struct ipc_frame f;
+
+	guest_start_sealed(g, kind, backend);
 	await(g, g->channel, MSG_VIRTIO_OFFER, &f);
 	CHECK(!unpack_virtio_offer(f.data, f.len, &g->offer));
 	CHECK(g->offer.device_id == 1 && g->offer.nqueues == 2);
@@ -177,20 +184,25 @@ void guest_activate(struct guest *g, uint64_t features)
 		guest_turn(g, 1);
 }
 
-int guest_end(struct guest *g)
+void guest_free(struct guest *g)
 {
-	int status;
+	const int fds[] = {g->control, g->channel, g->kick, g->call, g->ram_fd, g->ctl_fd};
 
-	close(g->control);
-	close(g->channel);
-	close(g->kick);
-	close(g->call);
-	CHECK(waitpid(g->pid, &status, 0) == g->pid);
+	for (size_t i = 0; i < sizeof fds / sizeof fds[0]; i++)
+		close(fds[i]);
 	munmap(g->ram, RAM_SIZE);
 	munmap(g->ctl, g->layout.total);
 	munmap(g->bell, SHM_PAGE);
-	close(g->ram_fd);
-	close(g->ctl_fd);
+}
+
+int guest_end(struct guest *g)
+{
+	int status, closed = open("/dev/null", O_RDONLY | O_CLOEXEC);
+
+	CHECK(dup2(closed, g->control) == g->control);
+	close(closed);
+	CHECK(waitpid(g->pid, &status, 0) == g->pid);
+	guest_free(g);
 	return status;
 }
 
