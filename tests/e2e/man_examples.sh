@@ -5,6 +5,7 @@
 man=$here/../../man
 mkdir "$tmp/bin" "$tmp/rt"
 ln -s "$monitor" "$tmp/bin/hvx-monitor"
+ln -s "$(dirname "$monitor")/hvx-switch" "$tmp/bin/hvx-switch"
 PATH=$tmp/bin:$PATH
 export PATH
 
