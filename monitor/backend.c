@@ -23,6 +23,7 @@
 #include "monitor/machine.h"
 
 #define VNET_HEADER     12   /* struct virtio_net_hdr with num_buffers, virtio 1.2 5.1.6 */
+#define PASST_BUFFER    (4 << 20)
 #define SWITCH_PATIENCE 5000 /* ms for its answer */
 #define ARGS_MAX        (16 + 2 * DEVOPT_FORWARDS)
 
@@ -177,6 +178,8 @@ static int start_passt(struct machine *m, struct card *c)
 	}
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) < 0)
 		return -errno;
+	for (int i = 0; i < 2; i++) /* passt drops what it cannot send at once; as much as the host allows */
+		setsockopt(sv[i], SOL_SOCKET, SO_SNDBUF, &(const int){PASST_BUFFER}, sizeof(int));
 	a.n = 0;
 	passt_args(&a, path, &m->cfg.net[c->option]);
 	struct spawn_tool t = {.argv = a.v, .fd = sv[1], .fd2 = -1};

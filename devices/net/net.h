@@ -65,7 +65,8 @@ struct net_backend {
 	X(rx_frames)                                                                                     \
 	X(rx_bytes)                                                                                      \
 	X(tx_frames)                                                                                     \
-	X(tx_bytes) X(rx_merged)     /* frames of the wire that went to the guest within a larger one */ \
+	X(tx_bytes)                                                                                      \
+	X(rx_merged)                 /* frames of the wire that went to the guest within a larger one */ \
 		X(tx_cut)            /* frames cut in pieces here */                                     \
 		X(rx_drop_link)      /* the cable is pulled */                                           \
 		X(rx_drop_down)      /* no driver */                                                     \
@@ -93,6 +94,7 @@ struct net {
 	} tx;
 	struct {
 		bool throttled;
+		bool hungry;   /* the driver is asked to ring when it has buffers */
 		bool paid;     /* the frame that waits has passed the limit */
 		unsigned skip; /* pieces of it that the guest has */
 		uint32_t unpublished;
