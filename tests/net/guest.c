@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -268,7 +269,7 @@ void guest_turn(struct guest *g, int ms)
 		on_channel(g);
 	if (p[2].revents) {
 		CHECK(read(g->call, drop, sizeof drop) > 0);
-		__atomic_exchange_n(&g->bell->called, 0, __ATOMIC_SEQ_CST);
+		atomic_store(&g->bell->called, 0);
 	}
 }
 
@@ -329,8 +330,8 @@ void guest_ring(struct guest *g, unsigned n)
 {
 	static const uint64_t one = 1;
 
-	__atomic_fetch_or(&g->bell->kicked, 1u << n, __ATOMIC_SEQ_CST);
-	if (!__atomic_load_n(&g->bell->device_awake, __ATOMIC_SEQ_CST))
+	atomic_fetch_or(&g->bell->kicked, 1u << n);
+	if (!atomic_load(&g->bell->device_awake))
 		CHECK(write(g->kick, &one, sizeof one) == sizeof one);
 }
 
