@@ -259,6 +259,8 @@ def shown(row, value):
 def table(args, found, trouble):
     medians = {row: {e: statistics.median(found[e][row.name]) for e in args.envs if found[e].get(row.name)} for row in ROWS}
     rows = [row for row in ROWS if medians[row]]
+    if not rows:
+        return "nothing was measured\n" + troubles(trouble)
     ratios = {row: [better(row, medians[row].get("native"), medians[row].get("tcg")),
                     better(row, medians[row].get("native"), medians[row].get("hvx")),
                     better(row, medians[row].get("hvx"), medians[row].get("tcg"))] for row in rows}
