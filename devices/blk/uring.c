@@ -35,13 +35,12 @@ static void submit_now(struct uring *u)
 {
 	int rc;
 
-	u->unsubmitted = false;
 	do
 		rc = io_uring_submit(&u->ring);
 	while (rc == -EINTR);
 	if (rc < 0 && rc != -EAGAIN && rc != -EBUSY)
 		fatal(HVX_EXIT_FAIL, "io_uring: %s", strerror(-rc));
-	u->unsubmitted = rc < 0; /* short of memory: the next kick tries again */
+	u->unsubmitted = io_uring_sq_ready(&u->ring); /* short of memory: once more */
 }
 
 static struct io_uring_sqe *entry(struct uring *u)
@@ -75,7 +74,8 @@ static void prepare(struct io_uring_sqe *e, const struct blk_io *io, int fd)
 		break;
 	case BLK_FLUSH: io_uring_prep_fsync(e, fd, IORING_FSYNC_DATASYNC); break;
 	case BLK_DISCARD:
-		io_uring_prep_fallocate(e, fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)io->at, (off_t)io->len);
+		io_uring_prep_fallocate(e, fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)io->at,
+					(off_t)io->len);
 		break;
 	case BLK_ZEROES:
 		io_uring_prep_fallocate(e, fd, zero | FALLOC_FL_KEEP_SIZE, (off_t)io->at, (off_t)io->len);
@@ -118,7 +118,7 @@ static void uring_kick(struct blk_store *s)
 		if (u->unsubmitted)
 			submit_now(u);
 		reap(u);
-	} while (u->unsubmitted && io_uring_sq_ready(&u->ring));
+	} while (u->unsubmitted);
 }
 
 static void on_ready(void *ctx)
