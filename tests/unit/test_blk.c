@@ -722,6 +722,31 @@ static void test_snapshot_error(void)
 	front_free(f);
 }
 
+/* A read that goes from one store to the other and back, when the first one's answer comes by itself. */
+static void test_two_stores(void)
+{
+	static const struct front_setup set = {.size = MIB, .snapshot = true};
+	struct front *f = start(&set);
+
+	fill(f->base.data, MIB, 3);
+	fill(front_data(f, 0), 512, 4);
+	CU_ASSERT_EQUAL(front_do(f, 0, FRONT_OUT, 1, 512, 0), FRONT_OK);
+	CU_ASSERT_EQUAL(front_do(f, 0, FRONT_OUT, 3, 512, 0), FRONT_OK);
+	f->base.later = f->top.later = f->top.eager = true;
+	front_put(f, 1, FRONT_IN, 0, 0, 5 * 512, 0);
+	front_ring(f);
+	CU_ASSERT_TRUE(f->base.nheld == 1 && !f->top.nheld);
+	fakestore_complete(&f->base, 0);
+	CU_ASSERT_EQUAL(f->top.nheld, 1);
+	f->base.eager = true;
+	blk_settle(&f->b);
+	front_look(f);
+	CU_ASSERT_EQUAL(f->status[1], FRONT_OK);
+	for (unsigned i = 0; i < 5; i++)
+		CU_ASSERT_TRUE(all(front_data(f, 1) + i * 512, 512, i % 2 ? 4 : 3));
+	front_free(f);
+}
+
 CU_ErrorCode suite_blk(void);
 CU_ErrorCode suite_blk(void)
 {
@@ -753,6 +778,7 @@ CU_ErrorCode suite_blk(void)
 		{"limits", test_limits},
 		{"snapshot", test_snapshot},
 		{"snapshot and an error", test_snapshot_error},
+		{"two stores", test_two_stores},
 	};
 	CU_pSuite s = CU_add_suite("blk", NULL, NULL);
 
