@@ -14,6 +14,7 @@
 #include "common/err.h"
 #include "common/log.h"
 #include "devices/blk/blk.h"
+#include "devices/blk/uring.h"
 
 #define FILES_MAX 2
 
@@ -158,31 +159,31 @@ static int restrict_ring(struct io_uring *ring)
 	return reg(ring, IORING_REGISTER_RESTRICTIONS, r, n);
 }
 
-static int make_ring(struct uring *u, const int *fds, unsigned n)
+int blk_uring_make(struct io_uring *ring, const int *fds, unsigned n)
 {
 	struct io_uring_params p = {.flags = IORING_SETUP_R_DISABLED | IORING_SETUP_COOP_TASKRUN};
-	int rc = io_uring_queue_init_params(BLK_QUEUE, &u->ring, &p);
+	int rc = io_uring_queue_init_params(BLK_QUEUE, ring, &p);
 
 	if (rc == -EINVAL) { /* before Linux 5.19 */
 		p = (struct io_uring_params){.flags = IORING_SETUP_R_DISABLED};
-		rc = io_uring_queue_init_params(BLK_QUEUE, &u->ring, &p);
+		rc = io_uring_queue_init_params(BLK_QUEUE, ring, &p);
 	}
 	if (rc)
 		return rc;
-	rc = io_uring_register_files(&u->ring, fds, n);
+	rc = io_uring_register_files(ring, fds, n);
 	if (!rc)
-		rc = restrict_ring(&u->ring);
+		rc = restrict_ring(ring);
 	if (!rc)
-		rc = reg(&u->ring, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
+		rc = reg(ring, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
 	if (rc)
-		io_uring_queue_exit(&u->ring);
+		io_uring_queue_exit(ring);
 	return rc > 0 ? 0 : rc;
 }
 
 int blk_uring_open(struct blk *b, const int *fds, unsigned n, struct blk_store **stores)
 {
 	struct uring *u = calloc(1, sizeof *u);
-	int rc = u ? make_ring(u, fds, n) : -ENOMEM;
+	int rc = u ? blk_uring_make(&u->ring, fds, n) : -ENOMEM;
 
 	if (rc) {
 		free(u);

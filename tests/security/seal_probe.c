@@ -4,7 +4,7 @@
  * Each probe is a process of its own: namespaces, empty root, both filters, then one
  * call.  Invariant: a probe that comes back, or dies of anything else, is a failure.
  *
- * Usage: seal_probe [vcpu|memsvc|monitor|net|switch]
+ * Usage: seal_probe [vcpu|memsvc|monitor|blk|net|switch]
  */
 #include <asm/prctl.h>
 #include <errno.h>
@@ -26,10 +26,12 @@
 #include <unistd.h>
 
 #include "common/sandbox.h"
+#include "devices/blk/seal.h"
 #include "devices/net/seal.h"
 #include "devices/net/switch_seal.h"
 #include "memsvc/seal.h"
 #include "monitor/seal.h"
+#include "tests/security/uring_probe.h"
 #include "vcpu/seal.h"
 
 #define LAST_SYSCALL 470 /* beyond what kernels have today: new ones are covered by the default */
@@ -197,7 +199,7 @@ static void arguments(const struct sandbox_table *t)
 
 	for (size_t i = 0; i < sizeof list / sizeof list[0]; i++)
 		run(t, &list[i]);
-	if (t == &memsvc_seal) {
+	if (t == &memsvc_seal || t == &blk_seal) {
 		const struct probe p = {"tgkill with another signal", SYS_tgkill, {1, 1, SIGUSR1, 0, 0, 0}, false};
 		run(t, &p);
 	}
@@ -255,12 +257,14 @@ static void check(const struct sandbox_table *t)
 
 int main(int argc, char **argv)
 {
-	static const struct sandbox_table *const all[] = {&memsvc_seal, &vcpu_seal, &monitor_seal, &net_seal,
-							  &switch_seal};
+	static const struct sandbox_table *const all[] = {&memsvc_seal, &vcpu_seal, &monitor_seal,
+							  &blk_seal,    &net_seal,  &switch_seal};
 
 	for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
 		if (argc < 2 || !strcmp(argv[1], all[i]->name))
 			check(all[i]);
+	if (argc < 2 || !strcmp(argv[1], "blk"))
+		failures += uring_probe();
 	printf("%u probes, %u failures\n", probes, failures);
 	return failures != 0;
 }
