@@ -99,7 +99,7 @@ static unsigned pieces(struct vm *v, struct desc *d, unsigned most, uint64_t at,
 	return n;
 }
 
-static void make_available(struct vm *v, unsigned head)
+void vm_put_head(struct vm *v, unsigned head)
 {
 	*word(v, AVAIL + 4 + v->avail % VM_QUEUE * 2) = (uint16_t)head;
 	atomic_store_explicit(word(v, AVAIL + 2), ++v->avail, memory_order_release);
@@ -139,7 +139,7 @@ void vm_put(struct vm *v, unsigned slot, uint32_t type, uint64_t sector, uint32_
 	}
 	if (table)
 		*desc(v, slot * EACH) = (struct desc){TABLES + slot * TABLE * 16, n * 16, INDIRECT, 0};
-	make_available(v, slot * EACH);
+	vm_put_head(v, slot * EACH);
 }
 
 void vm_ring(struct vm *v)

@@ -57,7 +57,7 @@ static void exec_blk(struct vm *v, int control, uint32_t ns)
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
 	if (v->set.fsize)
-		setrlimit(RLIMIT_FSIZE, &(struct rlimit){v->set.fsize, v->set.fsize});
+		setrlimit(RLIMIT_FSIZE, &(struct rlimit){v->set.fsize, RLIM_INFINITY});
 	if (v->set.no_uring)
 		refuse_uring();
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC), ctl = fcntl(control, F_DUPFD, 10),

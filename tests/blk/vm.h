@@ -78,6 +78,7 @@ void vm_reset(struct vm *v); /* and the answer */
 uint8_t *vm_data(struct vm *v, unsigned slot);
 /* Makes a request available, as a chain or an indirect table, in one or many pieces; not rung. */
 void vm_put(struct vm *v, unsigned slot, uint32_t type, uint64_t sector, uint32_t len);
+void vm_put_head(struct vm *v, unsigned head); /* a chain that is there already, or what looks like one */
 void vm_ring(struct vm *v);
 /* Takes what is done; true when that is something. */
 bool vm_look(struct vm *v);
