@@ -6,7 +6,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -75,6 +74,19 @@ static int take_lock(int fd, bool write, bool raw)
 	return rc == -EACCES || rc == -EAGAIN ? -EBUSY : rc;
 }
 
+/* A process that has ended has no command line, whether somebody has waited for it or not. */
+static bool lives(int pid)
+{
+	char path[64], c;
+
+	snprintf(path, sizeof path, "/proc/%d/cmdline", pid);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	bool yes = fd >= 0 && read(fd, &c, 1) == 1;
+	if (fd >= 0)
+		close(fd);
+	return yes;
+}
+
 /* After a kill the kernel lets go of an io_uring's files a little later than of the process. */
 static int wait_for_lock(int fd, bool write, bool raw)
 {
@@ -82,7 +94,7 @@ static int wait_for_lock(int fd, bool write, bool raw)
 
 	for (int i = 0; rc == -EBUSY && i < LOCK_TRIES; i++) {
 		int pid = holder(fd);
-		if (!pid || kill(pid, 0) == 0 || errno != ESRCH)
+		if (!pid || lives(pid))
 			break; /* somebody has it who lives */
 		usleep(10000);
 		rc = take_lock(fd, write, raw);
