@@ -100,9 +100,11 @@ static void end(struct test *t, unsigned slot, bool broken)
 	uint32_t n = s->len / MODEL_SECTOR;
 	bool ok = s->status == VM_OK;
 
-	if (!ok && !(broken && s->status == VM_IOERR))
-		vm_die("%s: request %u at sector %llu: status %d", t->kind->name, s->type,
+	if (!ok && !(broken && s->status == VM_IOERR)) {
+		vm_show(&t->v);
+		vm_die("%s, life %u: request %u at sector %llu: status %d", t->kind->name, t->life, s->type,
 		       (unsigned long long)s->sector, s->status);
+	}
 	if (ok && s->type == VM_IN && !model_read_done(&t->m, s->sector, n, vm_data(&t->v, slot)))
 		vm_die("%s: sectors %llu to %llu do not hold what was written", t->kind->name,
 		       (unsigned long long)s->sector, (unsigned long long)s->sector + n - 1);
@@ -223,7 +225,7 @@ static void kill_it(struct test *t)
 		t->v.slot[0].status = VM_FREE;
 	}
 	vm_kill(&t->v, true, how == 2);
-	collect(t, how == 1);
+	collect(t, how != 0); /* it may have seen the server go first */
 	if (t->kind->snapshot)
 		model_copy(&t->m, &t->base);
 	else
@@ -372,6 +374,7 @@ int main(int argc, char **argv)
 	if (!dir && !(dir = mkdtemp(own)))
 		vm_die("%s: %s", own, strerror(errno));
 	printf("seed %llu, images in %s\n", (unsigned long long)seed, dir);
+	fflush(stdout);
 	for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
 		if (!kind || !strcmp(kind, kinds[i].name))
 			test_kind(&kinds[i], kind ? kills : (kills * kinds[i].share + 99) / 100, seed + i, dir);

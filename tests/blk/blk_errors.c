@@ -18,7 +18,7 @@
 #include "tests/blk/vm.h"
 
 #define MIB   (1u << 20)
-#define DISKS 24u /* CONFIG_DISKS and slots of the bus allow no more */
+#define DISKS MSG_DEVICES_MAX /* more cards than one VM can have disks */
 
 static char dir[256];
 static uint64_t seed = 1;

@@ -88,10 +88,12 @@ void vm_reset(struct vm *v)
 /* The data in pieces of any size, as many as there is room for. */
 static unsigned pieces(struct vm *v, struct desc *d, unsigned most, uint64_t at, uint32_t len, uint16_t flags)
 {
+	uint32_t largest = one_in(&v->r, 2) ? len : 1 + len / 32; /* a few, or many */
 	unsigned n = 0;
 
 	while (len) {
-		uint32_t k = n + 1 < most && one_in(&v->r, 2) ? 1 + below(&v->r, len) : len;
+		uint32_t k = n + 1 < most && !one_in(&v->r, 16) ? 1 + below(&v->r, largest) : len;
+		k = k < len ? k : len;
 		d[n++] = (struct desc){at, k, flags, 0};
 		at += k;
 		len -= k;

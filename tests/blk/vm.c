@@ -182,11 +182,13 @@ static void configure(struct vm *v, int backend, int page)
 		close(overlay);
 }
 
-static void show_log(struct vm *v)
+void vm_show(struct vm *v)
 {
 	char buf[2048];
 	ssize_t n;
 
+	while (v->nbd.pid > 0 && (n = read(v->nbd.log_fd, buf, sizeof buf)) > 0)
+		fwrite(buf, 1, (size_t)n, stderr);
 	lseek(v->log, 0, SEEK_SET);
 	while ((n = read(v->log, buf, sizeof buf)) > 0)
 		fwrite(buf, 1, (size_t)n, stderr);
@@ -198,7 +200,7 @@ void vm_expect(struct vm *v, int fd, uint16_t type)
 
 	if (poll(&p, 1, VM_LIMIT) == 1 && !ipc_recv_frame(fd, v->buf, &v->f) && v->f.type == type)
 		return;
-	show_log(v);
+	vm_show(v);
 	int st = 0;
 	bool gone = waitpid(v->blk, &st, WNOHANG) == v->blk;
 	vm_die("hvx-blk did not send %s but %u; it %s, status 0x%x", pack_type_name(type), v->f.type,
@@ -296,7 +298,7 @@ void vm_kill(struct vm *v, bool blk, bool nbd)
 	kill(v->blk, SIGKILL);
 	int st = reap(v->blk, "hvx-blk");
 	if (!WIFSIGNALED(st) || WTERMSIG(st) != SIGKILL) {
-		show_log(v);
+		vm_show(v);
 		vm_die("hvx-blk ended by itself, status 0x%x", st);
 	}
 	reap_nbd(v);
@@ -309,7 +311,7 @@ void vm_stop(struct vm *v)
 	shutdown(v->control, SHUT_RDWR);
 	int st = reap(v->blk, "hvx-blk");
 	if (st) {
-		show_log(v);
+		vm_show(v);
 		vm_die("hvx-blk ended with status 0x%x", st);
 	}
 	reap_nbd(v);

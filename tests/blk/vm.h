@@ -67,6 +67,7 @@ void vm_kill(struct vm *v, bool blk, bool nbd);
 /* The monitor hangs up: both must end, hvx-blk with status 0. */
 void vm_stop(struct vm *v);
 void vm_free(struct vm *v);
+void vm_show(struct vm *v); /* what the two have logged */
 uint64_t vm_counter(struct vm *v, const char *name);
 void vm_command(struct vm *v, enum msg_dev_op op);
 /* The next frame of the channel or of the control socket must be of this type. */
