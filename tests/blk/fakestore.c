@@ -91,6 +91,13 @@ static int64_t submit(struct blk_store *s, struct blk_io *io)
 	return BLK_PENDING;
 }
 
+void fakestore_fail(struct fakestore *f, enum blk_op op, int error, unsigned times)
+{
+	f->error_op = op;
+	f->error = error;
+	f->errors = times;
+}
+
 void fakestore_complete(struct fakestore *f, unsigned i)
 {
 	struct blk_io *io = f->held[i];

@@ -28,6 +28,8 @@ struct fakestore {
 /* @size bytes of zeroes, blocks of @block. */
 void fakestore_init(struct fakestore *f, uint64_t size, uint32_t block);
 void fakestore_free(struct fakestore *f);
+/* The next @times steps of @op fail. */
+void fakestore_fail(struct fakestore *f, enum blk_op op, int error, unsigned times);
 /* Does step number @i of those that wait (0: the oldest) and tells the front end. */
 void fakestore_complete(struct fakestore *f, unsigned i);
 

@@ -185,6 +185,22 @@ void front_activate(struct front *f, uint64_t features)
 	blk_activate(d);
 }
 
+struct front *front_start(const struct front_setup *s)
+{
+	struct front *f = front_new(s);
+
+	front_activate(f, FRONT_ALL);
+	return f;
+}
+
+bool front_all(const uint8_t *p, size_t n, uint8_t c)
+{
+	while (n--)
+		if (*p++ != c)
+			return false;
+	return true;
+}
+
 /* ---- the driver ---- */
 
 uint8_t *front_data(struct front *f, unsigned slot)

@@ -20,6 +20,7 @@ enum { FRONT_OK = 0, FRONT_IOERR = 1, FRONT_UNSUPP = 2 };
 #define FRONT_F_CONFIG_WCE   (1ull << 11)
 #define FRONT_F_DISCARD      (1ull << 13)
 #define FRONT_F_WRITE_ZEROES (1ull << 14)
+#define FRONT_ALL            (FRONT_F_FLUSH | FRONT_F_CONFIG_WCE | FRONT_F_DISCARD | FRONT_F_WRITE_ZEROES)
 #define FRONT_WCE            32 /* in the configuration space */
 
 struct front_setup {
@@ -44,7 +45,9 @@ struct front {
 };
 
 struct front *front_new(const struct front_setup *s);
+struct front *front_start(const struct front_setup *s); /* and activates it, with FRONT_ALL */
 void front_free(struct front *f);
+bool front_all(const uint8_t *p, size_t n, uint8_t c); /* are all bytes the same? */
 void front_activate(struct front *f, uint64_t features);
 
 /* Data of a slot: what a write brings, what a read leaves. */
