@@ -1,15 +1,17 @@
 #!/usr/bin/env python3
-# The devices that hvx-vcpu serves itself, with Linux's own drivers; one line a check, in TAP.
+# The devices that hvx-vcpu serves itself, and what drivers do to a disk, with Linux's own; one line a check, in TAP.
 #
 # usage: devices.py cloud|generic [CHECK...]
 # HVX_MONITOR names the hvx-monitor to use (default: that of the build tree it is called from).
 #
 # Invariant: what the guest says is compared with what the host sees; nothing is left behind.
+import hashlib
 import json
 import os
 import select
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 
@@ -100,6 +102,36 @@ def check_rng():
                  "head -c 16 /dev/hwrng | wc -c") == "16"
     assert g.stats()["rng.resets"] >= 1
     assert g.end() == 0
+
+
+def check_disk_drivers():
+    """Drivers that let go in the middle of reads and writes, at both levels; the data stays what it is."""
+    with tempfile.TemporaryDirectory() as tmp:
+        with open(tmp + "/disk.raw", "wb") as f:
+            f.write(os.urandom(16 * MIB) + bytes(16 * MIB))
+        g = Guest("--disk=id=d,path=" + tmp + "/disk.raw")
+        half = "dd if=/dev/vda bs=1M count=16 2>/dev/null | md5sum"
+        want = g.run(half)
+        with open(tmp + "/disk.raw", "rb") as f:
+            assert want.split()[0] == hashlib.md5(f.read(16 * MIB)).hexdigest()
+        # whatever fails while the driver goes must not come back as success with other data
+        work = ("(while [ -e /tmp/go ]; do echo 3 >/proc/sys/vm/drop_caches; "
+                "dd if=/dev/vda of=/dev/null bs=1M; dd if=/tmp/junk of=/dev/vda seek=20 bs=1M conv=fsync; done) >/dev/null 2>&1 &")
+        g.run("dd if=/dev/urandom of=/tmp/junk bs=1M count=8")
+        pci = g.run("cd /sys/bus/virtio/devices/virtio0; basename $(readlink -f ..)")
+        for turn, (where, what) in enumerate([("virtio/drivers/virtio_blk", "virtio0"), ("pci/drivers/virtio-pci", pci)] * 2):
+            g.run("touch /tmp/go; " + work)
+            time.sleep(0.05 + 0.1 * (turn % 3))
+            g.run("cd /sys/bus/%s; echo %s >unbind; rm /tmp/go; wait; test ! -b /dev/vda && rm -f /dev/vda" % (where, what))
+            g.run("cd /sys/bus/%s; echo %s >bind; for i in 1 2 3 4 5; do [ -b /dev/vda ] || sleep 1; done; "
+                  "echo 3 >/proc/sys/vm/drop_caches" % (where, what))
+            assert g.run(half) == want, "turn %d" % turn
+        g.run("dd if=/tmp/junk of=/dev/vda seek=20 bs=1M conv=fsync; echo 3 >/proc/sys/vm/drop_caches; "
+              "dd if=/dev/vda skip=20 bs=1M count=8 | cmp - /tmp/junk")
+        s = g.stats()
+        assert s["d.resets"] >= 4 and s["d.broken"] == 0, s
+        assert "error" not in g.run("dmesg | grep -i 'virtio.*error' || true")
+        assert g.end() == 0
 
 
 # ---- ----
