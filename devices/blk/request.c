@@ -367,7 +367,7 @@ void blk_work(struct device *d, unsigned queue)
 		while (take(b))
 			;
 		blk_settle(b);
-	} while (d->active && !d->broken && virtq_listen(q) && !b->limited);
+	} while (d->active && !d->broken && virtq_listen(q) && !b->limited && b->free);
 }
 
 static void on_limit(void *ctx)
