@@ -55,9 +55,11 @@ struct site {
 	uint8_t len;   /* of the guest instruction */
 	uint8_t align; /* SITE_MEM: alignment the instruction insists on, or 0 */
 };
-#define SITE_ACC_SS    0x20 /* through SS: #SS instead of #GP */
-#define SITE_ACC_STACK 0x40 /* the implicit stack operand */
-#define SITE_ACC_RANGE 0x80 /* checks a range for several accesses */
+#define SITE_ACC_MF     0x08 /* a pending x87 exception comes before what the operand raises */
+#define SITE_ACC_MASKED 0x10 /* masked move: only chosen elements count */
+#define SITE_ACC_SS     0x20 /* through SS: #SS instead of #GP */
+#define SITE_ACC_STACK  0x40 /* the implicit stack operand */
+#define SITE_ACC_RANGE  0x80 /* checks a range for several accesses */
 
 /* A direct exit: `jmp/jcc rel32` to patch, or a branch cell. */
 struct bexit {
@@ -79,7 +81,7 @@ struct block {
 	uint32_t mode;
 	uint32_t host, host_b, host_ind,
 		host_end;           /* entries: flags in host; flags in slot; indirect (rcx, rdx in slots too) */
-	uint32_t ind_jmp, ind_cold; /* indirect exit: its final jmp and the slow path */
+	uint32_t ind_jne, ind_jmp, ind_cold; /* indirect exit: after its compare, its final jmp and the slow path */
 	uint64_t gpa2;              /* page of the bytes beyond the first page, or ~0 */
 	uint32_t hash_next, page_next[2];
 	uint32_t in_links; /* exits linked to this block */
@@ -167,6 +169,8 @@ int fetch_gpa(struct vcpu *v, uint64_t gva, uint64_t *gpa); /* walks for executi
 /* bt/state.c: brings v->regs[], flags and rip to the guest's state at @s from host_regs[]/host_flags. */
 void state_sync(struct vcpu *v, const struct site *s);
 uint64_t site_rip(const struct vcpu *v, const struct site *s);
+/* The guest instruction at @s, decoded again (saves the extended state: the decoder is a library); -1 when its bytes are not in RAM. */
+int site_insn(struct vcpu *v, const struct site *s, struct insn *in);
 
 /* bt/fault.c: signal handlers of the vcpu's thread.  Call once per thread. */
 int fault_init_thread(struct vcpu *v);

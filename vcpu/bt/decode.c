@@ -132,11 +132,29 @@ static void fill_explicit_mem(struct insn *in, const ZydisDecodedOperand *o)
 		in->mem_read = 1;
 }
 
-/* Stores that leave elements of their operand alone: a stand-in for it must hold the old contents. */
-static bool is_masked_store(ZydisMnemonic m)
+/* Moves that leave elements of their operand alone. */
+static bool is_masked_move(ZydisMnemonic m)
 {
 	return m == ZYDIS_MNEMONIC_VMASKMOVPS || m == ZYDIS_MNEMONIC_VMASKMOVPD || m == ZYDIS_MNEMONIC_VPMASKMOVD ||
 	       m == ZYDIS_MNEMONIC_VPMASKMOVQ;
+}
+
+/* fisttp came with SSE3, but belongs here. */
+static bool is_x87(const ZydisDecodedInstruction *z)
+{
+	return z->meta.isa_ext == ZYDIS_ISA_EXT_X87 || z->mnemonic == ZYDIS_MNEMONIC_FISTTP;
+}
+
+/* Does it look for a pending x87 exception before anything else?  (SDM 1 8.6, 9.5.1) */
+static bool waits(const ZydisDecodedInstruction *z, const ZydisDecodedOperand *op)
+{
+	if (is_x87(z))
+		return z->mnemonic != ZYDIS_MNEMONIC_FNSTCW && z->mnemonic != ZYDIS_MNEMONIC_FNSTSW;
+	for (int i = 0; i < z->operand_count; i++)
+		if (op[i].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+		    ZydisRegisterGetClass(op[i].reg.value) == ZYDIS_REGCLASS_MMX)
+			return true;
+	return false;
 }
 
 /* The decoder takes [disp32 + index] with REX.B for [r13 + index] when the address size is 32 bits: there is no base. */
@@ -191,8 +209,10 @@ static void fill_operands(struct insn *in, const ZydisDecodedInstruction *z, con
 			in->imm2 = o->ptr.segment;
 		}
 	}
-	if (in->mem_write && (is_masked_store(z->mnemonic) || z->meta.isa_ext == ZYDIS_ISA_EXT_X87))
-		in->mem_read = 1; /* an x87 store with an unmasked exception leaves memory alone */
+	in->masked = in->has_mem && is_masked_move(z->mnemonic);
+	in->waits = waits(z, op);
+	if (in->mem_write && is_x87(z))
+		in->mem_read = 1; /* an unmasked exception leaves memory alone */
 	if (z->mnemonic == ZYDIS_MNEMONIC_CLFLUSH || z->mnemonic == ZYDIS_MNEMONIC_CLFLUSHOPT ||
 	    z->mnemonic == ZYDIS_MNEMONIC_CLWB)
 		in->mem.size = 1; /* a line, wherever in it the address points */
@@ -641,6 +661,7 @@ static uint8_t isa_of(const ZydisDecodedInstruction *z)
 		case M(CRC32):
 		case M(POPCNT):
 		case M(PAUSE): return ISA_GPR;
+		case M(FISTTP): return ISA_X87;
 		default: return ISA_SSE;
 		}
 	case ZYDIS_ISA_EXT_AVX:

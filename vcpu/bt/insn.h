@@ -145,6 +145,8 @@ struct insn {
 	uint8_t seg2;
 	uint8_t rep; /* 0, 0xf2 or 0xf3 */
 	uint8_t has_mem : 1, has_modrm : 1, lock : 1, rex_w : 1, imm_port : 1, mem_read : 1, mem_write : 1;
+	uint8_t masked : 1; /* AVX masked move */
+	uint8_t waits : 1;  /* looks for a pending x87 exception first */
 	uint8_t high8; /* uses ah, ch, dh or bh: no REX may be added */
 	struct insn_mem mem;
 	int64_t imm;

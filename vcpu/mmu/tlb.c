@@ -8,6 +8,7 @@
 #include "common/gmem.h"
 #include "vcpu/bt/bt.h"
 #include "vcpu/bt/exits.h"
+#include "vcpu/bt/masked.h"
 #include "vcpu/cpu/breakpoint.h"
 #include "vcpu/mmu/mmu.h"
 #include "vcpu/trace.h"
@@ -311,11 +312,46 @@ static void request_bounce(struct vcpu *v, const struct site *s, uint64_t gva)
 	v->bounce_gva = gva;
 }
 
+/* Is an x87 exception pending?  The guest's state is in the host's registers, or saved. */
+static bool x87_pending(const struct vcpu *v)
+{
+	uint16_t sw;
+
+	if (v->fpu_saved)
+		memcpy(&sw, v->fpu_area + 2, sizeof sw);
+	else
+		__asm__ volatile("fnstsw %0" : "=m"(sw));
+	return sw & 0x80;
+}
+
+/* A masked move whose operand as a whole is not plain RAM: element by element, and out. */
+static int access_masked(struct vcpu *v, const struct site *s)
+{
+	struct insn in;
+
+	v->exc_pending = 0;
+	state_sync(v, s);
+	if (site_insn(v, s, &in) < 0 || !in.masked)
+		raise_gp(v, 0); /* its bytes are gone */
+	else
+		bt_masked(v, &in);
+	return 0;
+}
+
 /* Finishes a slow path: 1 to resume. */
 static int access_done(struct vcpu *v, const struct site *s, uint64_t gva, int r)
 {
 	struct block *b = &v->bt->blocks[s->block];
 
+	if (r != FILL_OK && r != FILL_SMC) {
+		if (s->acc & SITE_ACC_MASKED)
+			return access_masked(v, s);
+		if ((s->acc & SITE_ACC_MF) && x87_pending(v)) {
+			raise_exception(v, EXC_MF);
+			state_sync(v, s);
+			return 0;
+		}
+	}
 	if (r == FILL_RAISED && v->exc_vector == EXC_GP && (s->acc & SITE_ACC_SS))
 		v->exc_vector = EXC_SS;
 	if (r != FILL_OK && r != FILL_SMC && s->align &&
