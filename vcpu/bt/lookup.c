@@ -7,6 +7,7 @@
 #include "vcpu/bt/decode.h"
 #include "vcpu/bt/exits.h"
 #include "vcpu/bt/gather.h"
+#include "vcpu/cpu/operand.h"
 #include "vcpu/cpu/sysinsn.h"
 #include "vcpu/mmu/mmu.h"
 #include "vcpu/trace.h"
@@ -143,12 +144,42 @@ static uint64_t exit_target(const struct vcpu *v, const struct block *b, const s
 	return mode_long(b->mode) ? rip : b->mode & MODE_CS16 ? (uint16_t)rip : (uint32_t)rip;
 }
 
+/* Takes back what a near branch has done to its registers (SDM 1 6.4: it faults as a whole). */
+static void undo_branch(struct vcpu *v, const struct site *s)
+{
+	struct insn in;
+
+	if (site_insn(v, s, &in) < 0)
+		return;
+	switch (in.cls) {
+	case CLS_RET: v->regs[R_SP] -= 8 + (uint64_t)in.imm; break;
+	case CLS_CALL: v->regs[R_SP] += 8; break;
+	case CLS_LOOP:
+		if (in.opcode == 0xe3)
+			break;
+		v->regs[R_CX] = in.addrsize == 4 ? (uint32_t)(v->regs[R_CX] + 1) : v->regs[R_CX] + 1;
+		break;
+	default: break;
+	}
+}
+
+/* A near branch at @rip to an address that is not canonical faults on the branch. */
+static const void *bad_target(struct vcpu *v, const struct site *s, uint64_t rip)
+{
+	v->rip = rip;
+	undo_branch(v, s);
+	raise_gp(v, 0);
+	return NULL;
+}
+
 static const void *direct_exit(struct vcpu *v, const struct site *s)
 {
 	struct bt *bt = v->bt;
 	uint32_t x = s->aux, b, flushes = (uint32_t)v->stats.code_flushes;
 
 	v->rip = exit_target(v, &bt->blocks[s->block], &bt->exits[x]);
+	if (mode_long(v->mode) && !is_canonical(v->rip) && bt->exits[x].gdelta != s->goff + s->len)
+		return bad_target(v, s, v->rip - (uint64_t)(int64_t)bt->exits[x].gdelta + s->goff);
 	if ((bt->blocks[s->block].mode & MODE_STEP) || bt_must_stop(v))
 		return NULL;
 	b = bt_find(v, 0);
@@ -190,7 +221,13 @@ const void *bt_c_exit(struct vcpu *v)
 	uint64_t target = v->rip;
 
 	state_sync(v, &s);
+	if (s.kind == SITE_RAISE) {
+		raise_error(v, s.aux, 0);
+		return NULL;
+	}
 	if (s.kind == SITE_INDIRECT) {
+		if (mode_long(v->mode) && !is_canonical(target))
+			return bad_target(v, &s, v->rip);
 		v->rip = target;
 		return indirect_exit(v, &s);
 	}

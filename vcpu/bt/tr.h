@@ -28,7 +28,7 @@ struct ea {
 	uint64_t value;    /* EA_CONST */
 };
 
-enum cold_kind { COLD_MEM, COLD_EXIT, COLD_TRAMPOLINE, COLD_INDIRECT, COLD_HELPER };
+enum cold_kind { COLD_MEM, COLD_EXIT, COLD_TRAMPOLINE, COLD_INDIRECT, COLD_HELPER, COLD_RAISE };
 
 struct cold {
 	uint8_t kind, t1, t2, size, acc, fl, checked;
@@ -106,6 +106,7 @@ void tr_helper(struct tr *t, const struct insn *in, enum site_kind kind);
 void tr_cold_exit(struct tr *t, const struct cold *k);
 void tr_cold_trampoline(struct tr *t, const struct cold *k);
 void tr_cold_indirect(struct tr *t, const struct cold *k);
+void tr_cold_raise(struct tr *t); /* #GP(0) at the current instruction */
 
 struct cold *tr_cold(struct tr *t, enum cold_kind kind);
 

@@ -407,9 +407,11 @@ void tr_call(struct tr *t, const struct insn *in)
 
 /*
  * Target in rcx; the guest's rcx and rdx are in their slots.
- *   mov rdx, rcx; and rdx, -4096; mov gs:[ip_page], rdx              ; user code only
  *   mov edx, ecx; and edx, JC_SIZE-1
- *   cmp rcx, gs:[jc.tag + rdx*8]; jne cold; jmp gs:[jc.host + rdx*8]
+ *   cmp rcx, gs:[jc.tag + rdx*8]; jne cold
+ *   and rcx, -4096; mov gs:[ip_page], rcx                            ; user code only
+ *   jmp gs:[jc.host + rdx*8]
+ * ip_page stays the branch's own until the target is known to be good; its block loads rcx from the slot.
  */
 static void indirect_tail(struct tr *t)
 {
@@ -424,16 +426,16 @@ static void indirect_tail(struct tr *t)
 		k->from = emit_jmp(&t->c);
 		return;
 	}
-	if (t->pic) {
-		emit_mov_rr(&t->c, R_DX, R_CX);
-		emit_alu_imm(&t->c, 1, ALU_AND, R_DX, -4096);
-		emit_store(&t->c, hm_gs(VOFF(ip_page)), R_DX);
-	}
 	emit_rm_reg(&t->c, 0, 0x8b, R_DX, R_CX);
 	emit_alu_imm(&t->c, 0, ALU_AND, R_DX, JC_SIZE - 1);
 	emit_rm_mem(&t->c, 1, 0x3b, R_CX, hm_gs_index(jc + offsetof(struct jump_cache, tag), R_DX, 8));
 	k = tr_cold(t, COLD_INDIRECT);
+	t->bt->blocks[t->block].ind_jne = (uint32_t)(t->c.p - t->bt->rw);
 	k->from = emit_jcc(&t->c, CC_NE);
+	if (t->pic) {
+		emit_alu_imm(&t->c, 1, ALU_AND, R_CX, -4096);
+		emit_store(&t->c, hm_gs(VOFF(ip_page)), R_CX);
+	}
 	t->bt->blocks[t->block].ind_jmp = (uint32_t)(t->c.p - t->bt->rw);
 	emit_jmp_mem(&t->c, hm_gs_index(jc + offsetof(struct jump_cache, host), R_DX, 8));
 }
@@ -465,6 +467,33 @@ static void load_target_mem(struct tr *t, const struct insn *in, unsigned size)
 		emit_load_size(t, size, R_CX, m);
 }
 
+/*
+ * A call whose target is not canonical faults before it pushes; other branches are taken back in C.
+ *   mov rdx, rcx; sar rdx, 47; add edx, 1; cmp edx, 1; ja cold
+ */
+static void check_call_target(struct tr *t)
+{
+	struct cold *k;
+
+	tr_take(t, R_DX);
+	tr_flags_clobber(t, BIT(R_CX) | BIT(R_DX));
+	emit_mov_rr(&t->c, R_DX, R_CX);
+	emit_shift_imm(&t->c, 1, SH_SAR, R_DX, 47);
+	emit_alu_imm(&t->c, 0, ALU_ADD, R_DX, 1);
+	emit_alu_imm(&t->c, 0, ALU_CMP, R_DX, 1);
+	k = tr_cold(t, COLD_RAISE);
+	k->from = emit_jcc(&t->c, CC_A);
+}
+
+void tr_cold_raise(struct tr *t)
+{
+	uint32_t s = tr_site(t, SITE_RAISE);
+
+	t->bt->sites[s].aux = EXC_GP;
+	emit_store_imm32(&t->c, 0, hm_gs(VOFF(site)), (int32_t)s);
+	emit_jmp_to(&t->c, t->bt->rw + (glue_exit - t->bt->rx));
+}
+
 /* jmp r/m and call r/m */
 void tr_indirect(struct tr *t, const struct insn *in)
 {
@@ -480,8 +509,11 @@ void tr_indirect(struct tr *t, const struct insn *in)
 		else
 			emit_rm_reg(&t->c, 0, size == 2 ? 0x0fb7 : 0x8b, R_CX, in->rm);
 	}
-	if (in->cls == CLS_CALL_IND)
+	if (in->cls == CLS_CALL_IND) {
+		if (t->long_mode)
+			check_call_target(t);
 		push_return(t, in, BIT(R_CX));
+	}
 	indirect_tail(t);
 }
 
