@@ -22,7 +22,7 @@
 #include "devices/net/join.h"
 #include "monitor/machine.h"
 
-#define VNET_HEADER     12   /* struct virtio_net_hdr with num_buffers, virtio 1.2 5.1.6 */
+#define VNET_HEADER     12 /* struct virtio_net_hdr with num_buffers, virtio 1.2 5.1.6 */
 #define PASST_BUFFER    (4 << 20)
 #define SWITCH_PATIENCE 5000 /* ms for its answer */
 #define ARGS_MAX        (16 + 2 * DEVOPT_FORWARDS)
@@ -56,8 +56,11 @@ static const char *register_mac(int fd, const uint8_t mac[6])
 		return strerror(errno);
 	if (poll(&p, 1, SWITCH_PATIENCE) != 1)
 		return "no answer";
-	if (recv(fd, &a, sizeof a, MSG_DONTWAIT) != (ssize_t)sizeof a || a.magic != SWITCH_MAGIC)
-		return "what listens there is no hvx-switch, or one of another user";
+	ssize_t k = recv(fd, &a, sizeof a, MSG_DONTWAIT);
+	if (k < 0)
+		return "it hung up: all ports are taken, or it is another user's";
+	if (k != (ssize_t)sizeof a || a.magic != SWITCH_MAGIC)
+		return "what listens there is no hvx-switch";
 	switch (a.result) {
 	case SWITCH_WELCOME: return NULL;
 	case SWITCH_MAC_TAKEN: return "another port has this mac";

@@ -279,7 +279,7 @@ void guest_reset(struct guest *g)
 
 	to_device(g, g->channel, MSG_VIRTIO_RESET, pack_virtio_reset(&m, g->buf, sizeof g->buf));
 	while (!(g->generation >> 31))
-		guest_turn(g, 5000);
+		guest_turn(g, PATIENCE);
 	g->generation &= ~(1u << 31);
 }
 
@@ -300,7 +300,7 @@ uint64_t guest_stat(struct guest *g, const char *name)
 	g->stats.n = 0;
 	to_device(g, g->control, MSG_DEV_STATS_GET, 0);
 	while (!g->stats.n)
-		guest_turn(g, 5000);
+		guest_turn(g, PATIENCE);
 	for (uint32_t i = 0; i < g->stats.n; i++)
 		if (!strcmp(g->stats.c[i].name, name))
 			return g->stats.c[i].value;
@@ -410,7 +410,7 @@ void guest_sent(struct guest *g)
 		q->seen = used_idx(q);
 		want_calls(q);
 		if (used_idx(q) == q->seen)
-			guest_turn(g, 5000);
+			guest_turn(g, PATIENCE);
 	}
 	q->seen = q->next;
 }

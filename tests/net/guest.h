@@ -16,6 +16,7 @@
 #define RX          0
 #define TX          1
 #define GUEST_QUEUE 256u
+#define PATIENCE    20000 /* ms for what must happen: hosts may be busy */
 
 /* features, virtio 1.2 5.1.3 and 6 */
 #define F_CSUM       (1ull << 0)

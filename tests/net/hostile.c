@@ -148,7 +148,7 @@ static void await_bytes(const uint8_t *want, size_t len)
 	size_t have = 0;
 
 	while (have < len || memcmp(b + have - len, want, len)) {
-		CHECK(have < sizeof b && poll(&p, 1, 5000) == 1);
+		CHECK(have < sizeof b && poll(&p, 1, PATIENCE) == 1);
 		ssize_t k = recv(peer, b + have, sizeof b - have, 0);
 		CHECK(k > 0);
 		have += (size_t)k;
@@ -168,7 +168,7 @@ static void round_of_sense(void)
 	while (!peer_send(len))
 		guest_turn(&g, 5);
 	do {
-		n = guest_receive(&g, &h, got, sizeof got, 5000);
+		n = guest_receive(&g, &h, got, sizeof got, PATIENCE);
 		CHECK(n);
 	} while (n != len || memcmp(got, frame + 4, len));
 	guest_send(&g, NULL, frame + 4, len, 0);
