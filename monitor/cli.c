@@ -28,6 +28,7 @@ static const struct command {
 	{"stop", CMD_STOP, "[NAME] [--timeout=SECONDS]", "press the power button and wait for the end"},
 	{"kill", CMD_KILL, "[NAME]", "end it at once"},
 	{"limit", CMD_LIMIT, "NAME ID KEY=VALUE...", "change a device's ops, bytes, ops-burst, bytes-burst"},
+	{"balloon", CMD_BALLOON, "NAME [SIZE]", "how much memory the guest is to have; or what it has"},
 	{"link", CMD_LINK, "NAME ID up|down", "put a network card's cable in, or pull it"},
 };
 
@@ -45,6 +46,7 @@ static const char vm_options[] =
 	"  --net=user[,...]     a network card; or tap=INTERFACE, switch=SOCKET; forward=tcp:ADDR:PORT:GUESTPORT,\n"
 	"                       restrict, mac=, mtu=, link=up|down, id=, packets=, bytes=\n"
 	"  --rng[=bytes=N|none] a source of random numbers, at most N bytes a second (default 1M)\n"
+	"  --balloon            the guest can give memory back: hvx-monitor balloon, and what it does not use\n"
 	"  --sandbox=LEVEL      strict (default): every layer or no start; best: what can be had\n"
 	"  --trace=LIST         of exec,irq,mmio,mmu,exc,sys,pio or all\n"
 	"  --trace-file=FILE    where to (default: hvx-NAME.trace)\n"
@@ -115,7 +117,7 @@ static int own_option(struct cli *c, const char *key, const char *v, bool *taken
 		c->cmd = CMD_HELP;
 	} else if (!strcmp(key, "version") && !v) {
 		c->cmd = CMD_VERSION;
-	} else if (!strcmp(key, "json") && !v && c->cmd == CMD_STATS) {
+	} else if (!strcmp(key, "json") && !v && (c->cmd == CMD_STATS || c->cmd == CMD_BALLOON)) {
 		c->json = true;
 	} else if (!strcmp(key, "timeout") && c->cmd == CMD_STOP) {
 		return set_timeout(c, v, err, len);
@@ -185,10 +187,24 @@ static int device_word(struct cli *c, const char *arg, char *err, size_t len)
 	return 0;
 }
 
+static int balloon_word(struct cli *c, const char *arg, char *err, size_t len)
+{
+	uint64_t bytes;
+
+	if (c->text[0])
+		return usage(err, len, "one argument too many:", arg);
+	if (config_size(arg, &bytes) || strlen(arg) >= sizeof c->text)
+		return usage(err, len, "not an amount of memory:", arg);
+	snprintf(c->text, sizeof c->text, "%s", arg);
+	return 0;
+}
+
 static int word(struct cli *c, const char *arg, char *err, size_t len)
 {
 	if (c->cfg.name[0] && (c->cmd == CMD_LIMIT || c->cmd == CMD_LINK))
 		return device_word(c, arg, err, len);
+	if (c->cfg.name[0] && c->cmd == CMD_BALLOON)
+		return balloon_word(c, arg, err, len);
 	if (takes_vm_options(c) || c->cmd == CMD_LIST || c->cfg.name[0])
 		return usage(err, len, "one argument too many:", arg);
 	if (!config_name_ok(arg))

@@ -173,7 +173,28 @@ static int do_status(struct client *c)
 	return 0;
 }
 
-static int do_stats(struct client *c)
+/* Those whose name starts with @prefix; so many. */
+static unsigned print_counters(struct client *c, const struct msg_counters *s, const char *prefix)
+{
+	unsigned n = 0;
+
+	if (c->cli->json)
+		printf("{");
+	for (uint32_t i = 0; i < s->n; i++) {
+		if (strncmp(s->c[i].name, prefix, strlen(prefix)))
+			continue;
+		if (c->cli->json)
+			printf("%s\"%s\": %llu", n ? ", " : "", s->c[i].name, (unsigned long long)s->c[i].value);
+		else
+			printf("%-20s %llu\n", s->c[i].name, (unsigned long long)s->c[i].value);
+		n++;
+	}
+	if (c->cli->json)
+		printf("}\n");
+	return n;
+}
+
+static int do_stats(struct client *c, const char *prefix)
 {
 	static struct msg_counters s;
 	int rc = ask_or_say(c, REQ_STATS);
@@ -182,17 +203,10 @@ static int do_stats(struct client *c)
 		return rc;
 	if (c->f.type != MSG_STATS_REPLY || unpack_stats_reply(c->f.data, c->f.len, &s))
 		return take_reply(c, NULL) ?: HVX_EXIT_FAIL;
-	if (c->cli->json)
-		printf("{");
-	for (uint32_t i = 0; i < s.n; i++) {
-		if (c->cli->json)
-			printf("%s\"%s\": %llu", i ? ", " : "", s.c[i].name, (unsigned long long)s.c[i].value);
-		else
-			printf("%-20s %llu\n", s.c[i].name, (unsigned long long)s.c[i].value);
-	}
-	if (c->cli->json)
-		printf("}\n");
-	return 0;
+	unsigned n = print_counters(c, &s, prefix);
+	if (!n)
+		log_error("%s: this VM has no such device", c->name);
+	return n ? 0 : HVX_EXIT_FAIL;
 }
 
 static int do_simple(struct client *c, enum msg_request op)
@@ -265,7 +279,8 @@ static int dispatch(struct client *c)
 	switch (c->cli->cmd) {
 	case CMD_LIST: return do_list(c);
 	case CMD_STATUS: return do_status(c);
-	case CMD_STATS: return do_stats(c);
+	case CMD_STATS: return do_stats(c, "");
+	case CMD_BALLOON: return c->cli->text[0] ? do_simple(c, REQ_BALLOON) : do_stats(c, "balloon.");
 	case CMD_CONSOLE: return do_console(c);
 	case CMD_PAUSE: return do_simple(c, REQ_PAUSE);
 	case CMD_RESUME: return do_simple(c, REQ_RESUME);

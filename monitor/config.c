@@ -56,7 +56,7 @@ static int set_name(struct config *c, const char *v, char *err, size_t len)
 	return 0;
 }
 
-static int set_memory(struct config *c, const char *v, char *err, size_t len)
+int config_size(const char *v, uint64_t *bytes)
 {
 	char *end;
 
@@ -64,7 +64,7 @@ static int set_memory(struct config *c, const char *v, char *err, size_t len)
 	unsigned long long n = strtoull(v, &end, 10);
 	unsigned shift = 20;
 	if (!isdigit((unsigned char)v[0]) || errno)
-		return bad(err, len, "memory is a number with K, M or G", v);
+		return -EINVAL;
 	switch (*end) {
 	case 'k':
 	case 'K': shift = 10; break;
@@ -73,14 +73,17 @@ static int set_memory(struct config *c, const char *v, char *err, size_t len)
 	case 'm':
 	case 'M':
 	case '\0': break;
-	default: return bad(err, len, "memory is a number with K, M or G", v);
+	default: return -EINVAL;
 	}
-	if (*end && end[1])
-		return bad(err, len, "memory is a number with K, M or G", v);
-	if (n > SHM_MAX_RAM >> shift || n << shift < MEMORY_MIN || (n << shift) % SHM_PAGE)
-		return bad(err, len, "memory must be 1M to 1024G in whole pages of 4K", v);
-	c->memory = n << shift;
+	if ((*end && end[1]) || n > SHM_MAX_RAM >> shift || n << shift < MEMORY_MIN || (n << shift) % SHM_PAGE)
+		return -EINVAL;
+	*bytes = n << shift;
 	return 0;
+}
+
+static int set_memory(struct config *c, const char *v, char *err, size_t len)
+{
+	return config_size(v, &c->memory) ? bad(err, len, "memory is 1M to 1024G, a number with K, M or G", v) : 0;
 }
 
 static int set_cpus(struct config *c, const char *v, char *err, size_t len)
@@ -232,6 +235,11 @@ static int set_rng(struct config *c, const char *v, char *err, size_t len)
 	return devopt_rng(&c->local, v, err, len);
 }
 
+static int set_balloon(struct config *c, const char *v, char *err, size_t len)
+{
+	return set_bool(&c->local.balloon, v, err, len);
+}
+
 static const struct key {
 	const char *name;
 	setter *set;
@@ -255,6 +263,7 @@ static const struct key {
 	{"disk", set_disk, false, false},
 	{"net", set_net, false, false},
 	{"rng", set_rng, false, false},
+	{"balloon", set_balloon, true, false},
 };
 
 /* Switches that may have a value. */

@@ -113,7 +113,7 @@ static int do_stop(struct machine *m, struct peer *p)
 		reply(m, p, HVX_EXIT_FAIL, "the VM is paused: resume it first", -1);
 		return 0;
 	}
-	int rc = machine_command(m, OP_POWER_BUTTON);
+	int rc = machine_command(m, OP_POWER_BUTTON, 0);
 	if (!rc)
 		reply(m, p, 0, "power button pressed", -1);
 	return rc;
@@ -191,6 +191,28 @@ static int do_link(struct machine *m, struct peer *p, const struct msg_request_h
 	return 0;
 }
 
+static int do_balloon(struct machine *m, struct peer *p, const struct msg_request_head *r)
+{
+	uint64_t bytes;
+	char text[128];
+
+	if (!m->cfg.local.balloon) {
+		reply(m, p, HVX_EXIT_FAIL, "this VM has no balloon", -1);
+		return 0;
+	}
+	if (config_size(r->text, &bytes))
+		return -EINVAL;
+	if (bytes > m->cfg.memory) {
+		snprintf(text, sizeof text, "the VM has %lluM", (unsigned long long)m->cfg.memory >> 20);
+		reply(m, p, HVX_EXIT_FAIL, text, -1);
+		return 0;
+	}
+	int rc = machine_command(m, OP_BALLOON, bytes);
+	if (!rc)
+		reply(m, p, 0, "", -1);
+	return rc;
+}
+
 /* Requests that an error stopped are tried again before the CPUs go on. */
 static int do_resume(struct machine *m)
 {
@@ -205,7 +227,7 @@ static int do_resume(struct machine *m)
 				  pack_dev_command(&c, m->buf, sizeof m->buf), NULL, 0);
 	}
 	m->reason[0] = '\0';
-	return rc ? rc : machine_command(m, OP_RESUME);
+	return rc ? rc : machine_command(m, OP_RESUME, 0);
 }
 
 static int do_request(struct machine *m, struct peer *p, const struct msg_request_head *r)
@@ -213,9 +235,10 @@ static int do_request(struct machine *m, struct peer *p, const struct msg_reques
 	switch (r->op) {
 	case REQ_LIMIT: return do_limit(m, p, r);
 	case REQ_LINK: return do_link(m, p, r);
+	case REQ_BALLOON: return do_balloon(m, p, r);
 	case REQ_STATUS: return do_status(m, p);
 	case REQ_STATS: return do_stats(m);
-	case REQ_PAUSE: return machine_command(m, OP_PAUSE);
+	case REQ_PAUSE: return machine_command(m, OP_PAUSE, 0);
 	case REQ_RESUME: return do_resume(m);
 	case REQ_STOP: return do_stop(m, p);
 	case REQ_KILL:

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -35,9 +36,9 @@ int machine_send(struct machine *m, struct peer *p, uint16_t type, int len, cons
 	return ipc_send(p->conn, type, m->buf, (size_t)len, fds, nfds);
 }
 
-int machine_command(struct machine *m, enum msg_op op)
+int machine_command(struct machine *m, enum msg_op op, uint64_t value)
 {
-	struct msg_vcpu_command c = {op};
+	struct msg_vcpu_command c = {op, value};
 
 	return machine_send(m, &m->child[PROC_VCPU], MSG_VCPU_COMMAND, pack_vcpu_command(&c, m->buf, sizeof m->buf),
 			    NULL, 0);
@@ -53,7 +54,8 @@ static void add_fd(struct msg_vcpu_config *v, int *fds, enum msg_fd kind, int fd
 
 static void close_given(struct machine *m)
 {
-	int *const given[] = {&m->ram_fd, &m->control_fd, &m->kernel_fd, &m->initrd_fd, &m->trace_fd, &m->debugcon_fd};
+	int *const given[] = {&m->ram_fd,   &m->control_fd,  &m->kernel_fd, &m->initrd_fd,
+			      &m->trace_fd, &m->debugcon_fd, &m->mem_end,   &m->vcpu_end};
 
 	for (size_t i = 0; i < sizeof given / sizeof given[0]; i++) {
 		if (*given[i] > 2)
@@ -85,6 +87,7 @@ static int configure_vcpu(struct machine *m)
 	add_fd(&v, fds, FD_CONSOLE_OUT, console_vcpu_out(m->console));
 	add_fd(&v, fds, FD_TRACE, m->trace_fd);
 	add_fd(&v, fds, FD_DEBUGCON, m->debugcon_fd);
+	add_fd(&v, fds, FD_MEMSVC, m->vcpu_end);
 	int rc = machine_send(m, &m->child[PROC_VCPU], MSG_VCPU_CONFIG, pack_vcpu_config(&v, m->buf, sizeof m->buf),
 			      fds, (int)v.nfds);
 	if (!rc)
@@ -429,6 +432,22 @@ static int make_loop(struct machine *m)
 	return m->end_timer && m->drain_timer ? 0 : HVX_EXIT_HOST;
 }
 
+/* No third process is in the balloon's path. */
+static int make_mem_channel(struct machine *m)
+{
+	int sv[2];
+
+	if (!m->cfg.local.balloon)
+		return 0;
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, sv) < 0) {
+		log_error("channel of the balloon: %s", strerror(errno));
+		return HVX_EXIT_HOST;
+	}
+	m->mem_end = sv[0];
+	m->vcpu_end = sv[1];
+	return 0;
+}
+
 static int prepare(struct machine *m)
 {
 	char err[512];
@@ -438,6 +457,8 @@ static int prepare(struct machine *m)
 		rc = open_files(m);
 	if (!rc)
 		rc = card_open_all(m);
+	if (!rc)
+		rc = make_mem_channel(m);
 	if (!rc)
 		rc = make_loop(m);
 	if (rc)
@@ -539,7 +560,7 @@ int machine_run(const struct config *cfg, bool debug, int notify_fd)
 	m->notify_fd = notify_fd;
 	m->nprocs = PROC_CARDS;
 	m->lock_fd = m->listen_fd = m->ram_fd = m->control_fd = -1;
-	m->kernel_fd = m->initrd_fd = m->trace_fd = m->debugcon_fd = -1;
+	m->kernel_fd = m->initrd_fd = m->trace_fd = m->debugcon_fd = m->mem_end = m->vcpu_end = -1;
 	m->status = prepare(m);
 	if (!m->status) {
 		if (machine_start_child(m, PROC_MEMSVC, "hvx-memsvc", "memsvc", ROLE_MEMSVC) ||

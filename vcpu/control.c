@@ -81,6 +81,11 @@ static int command(struct control *c, const struct ipc_frame *f)
 		atomic_fetch_and(&v->pending, ~PEND_PAUSE);
 		vcpu_kick(v, 0);
 		return send_state(c, false);
+	case OP_BALLOON:
+		if (!c->local->balloon.mem)
+			return -EPROTO;
+		balloon_target(&c->local->balloon, m.value);
+		return 0;
 	case OP_POWER_BUTTON: platform_power_button(c->run->vm->plat); return 0;
 	default: return -EPROTO;
 	}
@@ -101,6 +106,15 @@ static int stats(struct control *c)
 	return send_packed(c, MSG_VCPU_STATS, pack_vcpu_stats(&m, c->child->buf, sizeof c->child->buf));
 }
 
+static void on_fresh(void *ctx)
+{
+	struct control *c = ctx;
+	int rc = stats(c);
+
+	if (rc)
+		fatal(HVX_EXIT_FAIL, "counters for the monitor: %s", strerror(-rc));
+}
+
 static void on_frame(void *ctx, struct ipc_conn *conn, struct ipc_frame *f)
 {
 	struct control *c = ctx;
@@ -110,7 +124,7 @@ static void on_frame(void *ctx, struct ipc_conn *conn, struct ipc_frame *f)
 	if (f->type == MSG_VCPU_COMMAND && f->nfds == 0)
 		rc = command(c, f);
 	else if (f->type == MSG_VCPU_STATS_GET && f->nfds == 0 && unpack_empty(f->len) == 0)
-		rc = stats(c);
+		rc = locals_refresh(&c->local->locals, on_fresh, c) ? 0 : stats(c);
 	if (rc)
 		fatal(HVX_EXIT_FAIL, "message %u from the monitor: %s", f->type, strerror(-rc));
 }

@@ -152,6 +152,7 @@ static void make_threads(struct process *p)
 	p->run.reboot = p->cfg.reboot;
 	p->run.cards = p->control.cards = &p->cards;
 	p->control.child = &p->child;
+	p->control.local = &p->local;
 	p->control.run = &p->run;
 	p->control.console_fd = p->fd[FD_CONSOLE_IN];
 	make_platform(p); /* its callbacks use p->run */
@@ -159,7 +160,7 @@ static void make_threads(struct process *p)
 	if (!rc)
 		rc = cards_init(&p->cards, &p->vm, p->control.loop);
 	if (!rc)
-		rc = local_set_create(&p->local, &p->vm, p->control.loop, &p->cfg.local);
+		rc = local_set_create(&p->local, &p->vm, p->control.loop, &p->cfg.local, p->fd);
 	if (!rc)
 		rc = runner_create(&p->run);
 	if (rc)

@@ -18,6 +18,8 @@
 	X(mem_config, msg_mem_config)               \
 	X(mem_region, msg_mem_region)               \
 	X(mem_stats, msg_mem_stats)                 \
+	X(mem_change, msg_mem_change)               \
+	X(mem_changed, msg_mem_changed)             \
 	X(vcpu_config, msg_vcpu_config)             \
 	X(vcpu_running, msg_vcpu_running)           \
 	X(vcpu_exit, msg_vcpu_exit)                 \

@@ -37,10 +37,10 @@ class Guest:
         while what not in self.text:
             left = end - time.time()
             if left <= 0 or not select.select([self.p.stdout], [], [], left)[0]:
-                raise AssertionError("no %r in %r" % (what, self.text[-600:]))
+                raise AssertionError("no %r in %r" % (what, self.text[-1500:]))
             data = os.read(self.p.stdout.fileno(), 65536)
             if not data:
-                raise AssertionError("ended without %r: %r" % (what, self.text[-600:]))
+                raise AssertionError("ended without %r: %r" % (what, self.text[-1500:]))
             self.text += data.decode(errors="replace").replace("\r", "")
         got, self.text = self.text.split(what, 1)
         return got
@@ -134,6 +134,69 @@ def check_disk_drivers():
         assert g.end() == 0
 
 
+def meminfo(g, what):
+    return int(g.run("grep ^%s: /proc/meminfo" % what).split()[1]) << 10
+
+
+def check_balloon():
+    g = Guest("--balloon")
+    host = lambda: g.stats()["ram_host_bytes"]
+    # what the guest frees is reported and leaves the host
+    g.run("dd if=/dev/urandom of=/tmp/a bs=1M count=70 2>/dev/null; md5sum /tmp/a >/tmp/sum")
+    full = host()
+    g.run("cp /tmp/a /tmp/b; rm /tmp/b; dd if=/dev/zero of=/tmp/c bs=1M count=80 2>/dev/null; rm /tmp/c; md5sum -c /tmp/sum")
+    g.run("rm /tmp/a; sync; echo 3 >/proc/sys/vm/drop_caches")
+    within(20, lambda: host() < full - 50 * MIB)
+    s = g.stats()
+    assert s["balloon.pages_reported"] << 12 > 100 * MIB and s["ram_pages_punched"] == s["balloon.pages_reported"], s
+    # the balloon: memory goes
+    free = meminfo(g, "MemFree")
+    assert abs(s["balloon.guest_free"] - free) < 8 * MIB and s["balloon.guest_total"] == meminfo(g, "MemTotal"), s
+    r = control("balloon", name, "128M")
+    assert r.returncode == 0, r.stdout
+    within(20, lambda: g.stats()["balloon.actual_bytes"] == 128 * MIB)
+    s = g.stats()
+    assert s["balloon.target_bytes"] == 128 * MIB and s["ram_pages_ballooned"] << 12 == 128 * MIB, s
+    assert s["balloon.pages_inflated"] << 12 >= 128 * MIB, s
+    assert meminfo(g, "MemFree") < free - 120 * MIB
+    assert host() < 110 * MIB, host()
+    r = control("balloon", name, "1G")
+    assert r.returncode == 1 and "256M" in r.stdout, r.stdout
+    # and comes back, all of it good
+    assert control("balloon", name, "256M").returncode == 0
+    within(20, lambda: g.stats()["balloon.actual_bytes"] == 256 * MIB)
+    assert g.stats()["ram_pages_ballooned"] == 0
+    g.run("dd if=/dev/urandom of=/tmp/a bs=1M count=150 2>/dev/null; md5sum /tmp/a >/tmp/sum; md5sum -c /tmp/sum")
+    # a guest that runs out of memory takes it back itself
+    g.run("rm /tmp/a; mount -o remount,size=200M /tmp")
+    control("balloon", name, "110M")
+    within(20, lambda: g.stats()["balloon.actual_bytes"] < 116 * MIB)
+    g.run("dd if=/dev/zero of=/tmp/a bs=1M count=100 2>/dev/null")
+    assert g.stats()["balloon.actual_bytes"] > 150 * MIB
+    out = control("balloon", name).stdout
+    assert "balloon.target_bytes" in out and "rng" not in out, out
+    # the driver goes and comes again
+    g.run("rm /tmp/a; cd /sys/bus/virtio/drivers/virtio_balloon; echo virtio0 >unbind; echo virtio0 >bind")
+    within(20, lambda: g.stats()["balloon.actual_bytes"] < 116 * MIB)
+    assert control("pause", name).returncode == 0
+    assert "balloon.target_bytes" in control("balloon", name).stdout
+    assert control("resume", name).returncode == 0
+    assert g.end() == 0
+
+
+def check_balloon_reboot():
+    """Nothing of the old balloon in the next life, but its target."""
+    g = Guest("--balloon", append="reboot=t")
+    control("balloon", name, "160M")
+    within(20, lambda: g.stats()["balloon.actual_bytes"] == 160 * MIB)
+    g.send("reboot -f")
+    g.until("DONE ready\n", 60)
+    within(20, lambda: g.stats()["balloon.actual_bytes"] == 160 * MIB)
+    assert g.stats()["ram_pages_ballooned"] << 12 == 96 * MIB
+    g.run("dd if=/dev/urandom of=/tmp/a bs=1M count=60 2>/dev/null; md5sum /tmp/a >/tmp/sum; md5sum -c /tmp/sum")
+    assert g.end() == 0
+
+
 # ---- ----
 
 def main():
@@ -155,7 +218,7 @@ def main():
         except AssertionError:
             failed += 1
             print("not ok %d - %s: %s" % (number, flavour, check[6:]))
-            print("".join("# %s\n" % line for line in traceback.format_exc().splitlines()[-5:]), end="")
+            print("".join("# %s\n" % line for line in traceback.format_exc().splitlines()[-40:]), end="")
         else:
             print("ok %d - %s: %s (%.1f s)%s" % (number, flavour, check[6:], time.time() - begin,
                                                   " # SKIP " + why if why else ""))

@@ -39,7 +39,7 @@ static void make_config(struct msg_vcpu_config *c)
 	c->fds[0] = FD_RAM;
 	c->fds[1] = FD_CONTROL;
 	c->fds[2] = FD_KERNEL;
-	c->local = (struct msg_local){.rng = true, .rng_bytes = 1 << 20, .rng_burst = 5};
+	c->local = (struct msg_local){.rng = true, .rng_bytes = 1 << 20, .rng_burst = 5, .balloon = true};
 }
 
 static void test_vcpu_config(void)
@@ -151,6 +151,41 @@ static void test_region(void)
 	CU_ASSERT_EQUAL(unpack_mem_region(buf, (size_t)n, &out), -EPROTO);
 }
 
+static void test_mem_change(void)
+{
+	static struct msg_mem_change in, out;
+	const uint64_t last = SHM_MAX_RAM / SHM_PAGE;
+
+	in = (struct msg_mem_change){.id = 7, .op = MEM_OP_BALLOON, .nranges = MSG_RANGES_MAX};
+	for (uint32_t i = 0; i < in.nranges; i++) {
+		in.range[i].first = last - 1 - i;
+		in.range[i].count = i + 1;
+	}
+	int n = pack_mem_change(&in, buf, sizeof buf);
+	CU_ASSERT_FATAL(n > 0);
+	CU_ASSERT_EQUAL(unpack_mem_change(buf, (size_t)n, &out), 0);
+	CU_ASSERT_EQUAL(memcmp(&in, &out, sizeof in), 0);
+	in.range[3].count++;
+	n = pack_mem_change(&in, buf, sizeof buf);
+	CU_ASSERT_EQUAL(unpack_mem_change(buf, (size_t)n, &out), -EPROTO);
+	in.range[3].count = 0;
+	n = pack_mem_change(&in, buf, sizeof buf);
+	CU_ASSERT_EQUAL(unpack_mem_change(buf, (size_t)n, &out), -EPROTO);
+	in = (struct msg_mem_change){.op = MEM_OP_REPORT}; /* nothing */
+	n = pack_mem_change(&in, buf, sizeof buf);
+	CU_ASSERT_EQUAL(unpack_mem_change(buf, (size_t)n, &out), -EPROTO);
+	in.op = MEM_OP_RETURN_ALL;
+	n = pack_mem_change(&in, buf, sizeof buf);
+	CU_ASSERT_EQUAL(unpack_mem_change(buf, (size_t)n, &out), 0);
+	in.op = MEM_OP_COUNT;
+	n = pack_mem_change(&in, buf, sizeof buf);
+	CU_ASSERT_EQUAL(unpack_mem_change(buf, (size_t)n, &out), -EPROTO);
+	struct msg_mem_changed done = {9}, again;
+	n = pack_mem_changed(&done, buf, sizeof buf);
+	CU_ASSERT_EQUAL(unpack_mem_changed(buf, (size_t)n, &again), 0);
+	CU_ASSERT_EQUAL(again.id, 9);
+}
+
 static void test_counters(void)
 {
 	static struct msg_counters in, out;
@@ -192,10 +227,10 @@ static void test_status(void)
 static void test_small_ranges(void)
 {
 	struct msg_vcpu_exit e = {EXIT_COUNT, 0}, eo;
-	struct msg_vcpu_command c = {OP_COUNT}, co;
+	struct msg_vcpu_command c = {.op = OP_COUNT}, co;
 	struct msg_request_head r = {.version = 1, .op = REQ_COUNT}, ro;
 	struct msg_failed f = {.status = 0}, fo;
-	struct msg_mem_stats m = {10, 11, 0}, mo;
+	struct msg_mem_stats m = {.pages_total = 10, .pages_present = 11}, mo;
 	struct msg_vcpu_running v = {0}, vo;
 	int n;
 
@@ -270,7 +305,7 @@ CU_ErrorCode suite_pack(void)
 
 	if (!s || !CU_ADD_TEST(s, test_hello) || !CU_ADD_TEST(s, test_vcpu_config) ||
 	    !CU_ADD_TEST(s, test_vcpu_config_ranges) || !CU_ADD_TEST(s, test_unknown_field) ||
-	    !CU_ADD_TEST(s, test_region) || !CU_ADD_TEST(s, test_counters) || !CU_ADD_TEST(s, test_status) ||
+	    !CU_ADD_TEST(s, test_region) || !CU_ADD_TEST(s, test_mem_change) || !CU_ADD_TEST(s, test_counters) || !CU_ADD_TEST(s, test_status) ||
 	    !CU_ADD_TEST(s, test_small_ranges) || !CU_ADD_TEST(s, test_noise) || !CU_ADD_TEST(s, test_clean) ||
 	    !CU_ADD_TEST(s, test_layout))
 		return CU_get_error();

@@ -19,6 +19,8 @@
 #include "vcpu/chipset/platform.h"
 #include "vcpu/mmu/mmu.h"
 
+#define PATIENCE_MS 200 /* a guest that does not tell its counters */
+
 uint64_t local_now(void)
 {
 	struct timespec ts;
@@ -346,14 +348,46 @@ void local_count(struct msg_counters *m, const char *id, const char *name, uint6
 
 void locals_stats(struct locals *l, struct msg_counters *m)
 {
-	for (unsigned i = 0; i < l->n; i++) {
+	for (unsigned i = 0; i < l->n && !l->stopped; i++) {
 		struct local *d = l->dev[i];
 #define X(field) local_count(m, d->id, #field, d->n.field);
 		X(kicks)
-		X(requests) X(resets) X(broken) X(flushes)
+		X(requests)
+		X(resets) X(broken) X(flushes)
 #undef X
 			d->ops->stats(d, m);
 	}
+}
+
+void locals_fresh(struct locals *l)
+{
+	void (*ready)(void *ctx) = l->ready;
+
+	l->ready = NULL;
+	if (ready)
+		ready(l->ready_ctx);
+}
+
+static void on_patience(void *ctx)
+{
+	locals_fresh(ctx);
+}
+
+bool locals_refresh(struct locals *l, void (*ready)(void *ctx), void *ctx)
+{
+	bool any = false;
+
+	if (l->stopped || l->ready)
+		return false;
+	for (unsigned i = 0; i < l->n; i++)
+		if (l->dev[i]->ops->refresh)
+			any |= l->dev[i]->ops->refresh(l->dev[i]);
+	if (!any)
+		return false;
+	l->ready = ready;
+	l->ready_ctx = ctx;
+	ipc_timer_set(l->patience, PATIENCE_MS);
+	return true;
 }
 
 /* ---- life ---- */
@@ -371,7 +405,8 @@ int locals_init(struct locals *l, struct vm *vm, struct ipc_loop *loop)
 	vm->invalidate = invalidate;
 	vm->locals = l;
 	l->post_watch = ipc_watch_fd(loop, l->post_fd, IPC_READ, on_post, l);
-	return l->post_watch ? 0 : -ENOMEM;
+	l->patience = ipc_watch_timer(loop, on_patience, l);
+	return l->post_watch && l->patience ? 0 : -ENOMEM;
 }
 
 int locals_add(struct locals *l, struct local *d, unsigned slot)

@@ -31,6 +31,8 @@ struct local_ops {
 	/* Forget every queue and call local_reset_done() when nothing is in flight elsewhere, at once or later. */
 	void (*reset)(struct local *d);
 	void (*stats)(struct local *d, struct msg_counters *m);
+	/* Asks the guest for newer counters: true when locals_fresh() will tell of them.  May be NULL. */
+	bool (*refresh)(struct local *d);
 };
 
 enum local_flush { LOCAL_FLUSH_NONE, LOCAL_FLUSH_ASKED, LOCAL_FLUSH_DONE };
@@ -71,6 +73,9 @@ struct locals {
 	bool stopped;
 	pthread_mutex_t lock; /* taken before the platform's */
 	pthread_cond_t changed;
+	void (*ready)(void *ctx); /* of locals_refresh(); NULL: nobody waits */
+	void *ready_ctx;
+	struct ipc_watch *patience;
 	/* who had the vm's hook before */
 	void (*next_invalidate)(struct vcpu *v, void *ctx);
 	struct virtq_chain chain; /* of the device that works just now */
@@ -85,6 +90,10 @@ void locals_wait_reset(struct locals *l);
 /* The vcpu's thread has ended, the platform goes: no device does anything any more. */
 void locals_stop(struct locals *l);
 void locals_stats(struct locals *l, struct msg_counters *m);
+/* Asks guests for counters that only they know; @ready is called when they have answered, or a little later without an
+ * answer.  False: there is nobody to ask, or somebody waits already. */
+bool locals_refresh(struct locals *l, void (*ready)(void *ctx), void *ctx);
+void locals_fresh(struct locals *l);
 
 /* ---- for the devices ---- */
 /* The next chain of a queue in d->all->chain: true; false when there is none, the queue is off, or the driver broke the
