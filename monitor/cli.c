@@ -46,6 +46,7 @@ static const char vm_options[] =
 	"  --net=user[,...]     a network card; or tap=INTERFACE, switch=SOCKET; forward=tcp:ADDR:PORT:GUESTPORT,\n"
 	"                       restrict, mac=, mtu=, link=up|down, id=, packets=, bytes=\n"
 	"  --rng[=bytes=N|none] a source of random numbers, at most N bytes a second (default 1M)\n"
+	"  --watchdog=ACTION    a watchdog; when it runs out: reset, poweroff, pause, none\n"
 	"  --balloon            the guest can give memory back: hvx-monitor balloon, and what it does not use\n"
 	"  --sandbox=LEVEL      strict (default): every layer or no start; best: what can be had\n"
 	"  --trace=LIST         of exec,irq,mmio,mmu,exc,sys,pio or all\n"

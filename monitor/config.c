@@ -235,6 +235,18 @@ static int set_rng(struct config *c, const char *v, char *err, size_t len)
 	return devopt_rng(&c->local, v, err, len);
 }
 
+static int set_watchdog(struct config *c, const char *v, char *err, size_t len)
+{
+	static const char *const actions[WATCHDOG_COUNT] = {"no", "reset", "poweroff", "pause", "none"};
+
+	for (int i = 0; i < WATCHDOG_COUNT; i++)
+		if (!strcmp(v, actions[i])) {
+			c->local.watchdog = (enum msg_watchdog)i;
+			return 0;
+		}
+	return bad(err, len, "watchdog is reset, poweroff, pause or none; no: there is none", v);
+}
+
 static int set_balloon(struct config *c, const char *v, char *err, size_t len)
 {
 	return set_bool(&c->local.balloon, v, err, len);
@@ -264,6 +276,7 @@ static const struct key {
 	{"net", set_net, false, false},
 	{"rng", set_rng, false, false},
 	{"balloon", set_balloon, true, false},
+	{"watchdog", set_watchdog, false, false},
 };
 
 /* Switches that may have a value. */

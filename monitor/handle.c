@@ -152,6 +152,8 @@ int handle_vcpu_state(struct machine *m, struct peer *p, struct ipc_frame *f)
 	if (m->state == VM_ENDING)
 		return 0;
 	m->state = s.paused ? VM_PAUSED : VM_RUNNING;
+	if (s.reason[0])
+		memcpy(m->reason, s.reason, sizeof m->reason);
 	control_answer(m, s.paused ? REQ_PAUSE : REQ_RESUME, 0, "");
 	return 0;
 }

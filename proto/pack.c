@@ -217,6 +217,7 @@ static void local_out(const struct msg_local *m, Hvx__LocalDevices *w)
 	w->rng_bytes = m->rng_bytes;
 	w->rng_burst = m->rng_burst;
 	w->balloon = m->balloon;
+	w->watchdog = m->watchdog;
 }
 
 static bool local_in(const Hvx__LocalDevices *w, struct msg_local *m)
@@ -227,7 +228,8 @@ static bool local_in(const Hvx__LocalDevices *w, struct msg_local *m)
 	m->rng_bytes = w->rng_bytes;
 	m->rng_burst = w->rng_burst;
 	m->balloon = w->balloon;
-	return known_only(&w->base) && (w->rng_bytes | w->rng_burst) <= MSG_RATE_MAX;
+	m->watchdog = w->watchdog;
+	return known_only(&w->base) && (w->rng_bytes | w->rng_burst) <= MSG_RATE_MAX && w->watchdog < WATCHDOG_COUNT;
 }
 
 int pack_vcpu_config(const struct msg_vcpu_config *m, uint8_t *buf, size_t len)
@@ -360,12 +362,14 @@ int pack_vcpu_state(const struct msg_vcpu_state *m, uint8_t *buf, size_t len)
 	Hvx__VcpuState w = HVX__VCPU_STATE__INIT;
 
 	w.paused = m->paused;
+	w.reason = str(m->reason);
 	return put(&w.base, buf, len);
 }
 
 int unpack_vcpu_state(const uint8_t *buf, size_t len, struct msg_vcpu_state *m)
 {
 	UNPACK_BEGIN(VcpuState, vcpu_state);
+	UNPACK_NEED(copy_text(m->reason, sizeof m->reason, w->reason));
 	m->paused = w->paused;
 	UNPACK_END();
 }

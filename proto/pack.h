@@ -91,6 +91,8 @@ enum msg_exit { EXIT_POWEROFF = 1, EXIT_RESET, EXIT_TRIPLE_FAULT, EXIT_DEBUG, EX
 enum msg_op { OP_PAUSE = 1, OP_RESUME, OP_POWER_BUTTON, OP_QUIT, OP_BALLOON, OP_COUNT };
 /* What a guest does with its pages: into the balloon, reported as free, out of the balloon, all out of it. */
 enum msg_mem_op { MEM_OP_BALLOON = 1, MEM_OP_REPORT, MEM_OP_RETURN, MEM_OP_RETURN_ALL, MEM_OP_COUNT };
+/* What becomes of a VM whose watchdog runs out. */
+enum msg_watchdog { WATCHDOG_OFF, WATCHDOG_RESET, WATCHDOG_POWEROFF, WATCHDOG_PAUSE, WATCHDOG_NONE, WATCHDOG_COUNT };
 enum msg_request { REQ_STATUS = 1, REQ_STATS, REQ_PAUSE, REQ_RESUME, REQ_STOP, REQ_KILL, REQ_CONSOLE, REQ_LIMIT, REQ_LINK, REQ_BALLOON, REQ_COUNT };
 
 #define MSG_NAME_MAX       64
@@ -146,6 +148,7 @@ struct msg_local { /* devices that the vcpu process serves itself */
 	bool rng;
 	uint64_t rng_bytes, rng_burst; /* a second; 0: no limit, a tenth of a second's worth */
 	bool balloon;
+	enum msg_watchdog watchdog; /* OFF: there is none */
 };
 struct msg_vcpu_config {
 	char name[MSG_NAME_MAX];
@@ -240,6 +243,7 @@ struct msg_vcpu_command {
 };
 struct msg_vcpu_state {
 	bool paused;
+	char reason[MSG_NAME_MAX]; /* when it has paused by itself */
 };
 struct msg_counters { /* VCPU_STATS and STATS_REPLY */
 	uint32_t n;

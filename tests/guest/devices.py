@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # The devices that hvx-vcpu serves itself, and what drivers do to a disk, with Linux's own; one line a check, in TAP.
 #
-# usage: devices.py cloud|generic [CHECK...]
+# usage: devices.py cloud|generic [CHECK...]      (cloud: all but the watchdog; generic: the watchdog)
 # HVX_MONITOR names the hvx-monitor to use (default: that of the build tree it is called from).
 #
 # Invariant: what the guest says is compared with what the host sees; nothing is left behind.
@@ -197,10 +197,63 @@ def check_balloon_reboot():
     assert g.end() == 0
 
 
+def watched(action, *options):
+    """A guest whose watchdog has four seconds and is being answered."""
+    g = Guest("--watchdog=" + action, *options, append="reboot=t")
+    g.run("rmmod i6300esb; insmod /drivers/i6300esb.ko heartbeat=4")
+    assert g.run("cat /sys/class/watchdog/watchdog0/identity /sys/class/watchdog/watchdog0/bootstatus") == \
+        "i6300ESB timer\n0"
+    g.run("exec 3>/dev/watchdog0")
+    return g
+
+
+def state():
+    return [line.split(None, 1)[1] for line in control("status", name).stdout.splitlines() if line.startswith("state:")]
+
+
+def check_watchdog():
+    if flavour == "cloud":
+        return "this kernel has no driver for it"
+    g = watched("reset")
+    g.run("for i in 1 2 3 4 5 6 7 8; do echo >&3; sleep 1; done")
+    assert control("pause", name).returncode == 0
+    time.sleep(6)  # the time of a guest that stands still does not count
+    assert control("resume", name).returncode == 0
+    g.run("echo >&3")
+    s = g.stats()
+    assert s["watchdog.reloads"] >= 9 and s["watchdog.timeouts"] == 0, s
+    said = g.until("DONE ready\n", 60)  # nobody answers any more
+    assert "the watchdog has run out: the VM restarts" in said, said
+    assert "boots:    2" in control("status", name).stdout
+    assert g.run("cat /sys/class/watchdog/watchdog0/bootstatus") == "32"  # WDIOF_CARDRESET
+    g.run("sleep 5")
+    assert g.end() == 0
+
+
+def check_watchdog_actions():
+    if flavour == "cloud":
+        return "this kernel has no driver for it"
+    for action, options in (("poweroff", ()), ("reset", ("--no-reboot",))):
+        g = watched(action, *options)
+        assert g.p.wait(20) == 0
+    g = watched("pause")
+    within(20, lambda: state() == ["paused (watchdog)"])
+    time.sleep(1)
+    assert control("resume", name).returncode == 0
+    assert state() == ["running"]
+    g.run("echo >&3; sleep 1")
+    assert g.end() == 0
+    g = watched("none")
+    g.until("the watchdog has run out: nothing is done\n")
+    g.run("echo V >&3; exec 3>&-")
+    assert g.stats()["watchdog.timeouts"] == 1
+    assert g.end() == 0
+
+
 # ---- ----
 
 def main():
-    global kernel, initrd
+    global kernel, initrd, flavour
     flavour = sys.argv[1] if len(sys.argv) > 1 else ""
     if flavour not in ("cloud", "generic"):
         sys.exit("usage: devices.py cloud|generic [CHECK...]")
@@ -208,7 +261,8 @@ def main():
     kernel, initrd = (subprocess.check_output(["flock", env["HVX_CACHE"] + "/.lock", "sh", os.path.join(here, script), flavour],
                                               env=env, text=True).strip()
                       for script in ("fetch-kernel.sh", "mkdevimage.sh"))
-    checks = [c for c in globals() if c.startswith("check_")]
+    # drivers are alike in both, but only the generic kernel has one for the watchdog
+    checks = [c for c in globals() if c.startswith("check_") and ("watchdog" in c) == (flavour == "generic")]
     wanted = ["check_" + c.replace("-", "_") for c in sys.argv[2:]] or checks
     failed = 0
     for number, check in enumerate(wanted, 1):

@@ -39,7 +39,7 @@ static void make_config(struct msg_vcpu_config *c)
 	c->fds[0] = FD_RAM;
 	c->fds[1] = FD_CONTROL;
 	c->fds[2] = FD_KERNEL;
-	c->local = (struct msg_local){.rng = true, .rng_bytes = 1 << 20, .rng_burst = 5, .balloon = true};
+	c->local = (struct msg_local){.rng = true, .rng_bytes = 1 << 20, .rng_burst = 5, .balloon = true, .watchdog = WATCHDOG_NONE};
 }
 
 static void test_vcpu_config(void)
@@ -115,6 +115,11 @@ static void huge_rate(struct msg_vcpu_config *c)
 	c->local.rng_burst = MSG_RATE_MAX + 1;
 }
 
+static void odd_watchdog(struct msg_vcpu_config *c)
+{
+	c->local.watchdog = WATCHDOG_COUNT;
+}
+
 static void name_control(struct msg_vcpu_config *c)
 {
 	strcpy(c->name, "a\nb");
@@ -123,7 +128,7 @@ static void name_control(struct msg_vcpu_config *c)
 static void test_vcpu_config_ranges(void)
 {
 	static void (*const bad[])(struct msg_vcpu_config *) = {
-		odd_ram, no_ram, huge_ram, no_cpus, many_cpus, fd_twice, fd_unknown, fd_missing, name_control, huge_rate};
+		odd_ram, no_ram, huge_ram, no_cpus, many_cpus, fd_twice, fd_unknown, fd_missing, name_control, huge_rate, odd_watchdog};
 
 	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
 		CU_ASSERT_EQUAL(config_with(bad[i]), -EPROTO);
@@ -131,7 +136,7 @@ static void test_vcpu_config_ranges(void)
 
 static void test_unknown_field(void)
 {
-	struct msg_vcpu_state s = {true}, out;
+	struct msg_vcpu_state s = {true, "watchdog"}, out;
 	int n = pack_vcpu_state(&s, buf, sizeof buf);
 
 	CU_ASSERT_EQUAL(unpack_vcpu_state(buf, (size_t)n, &out), 0);
