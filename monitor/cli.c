@@ -21,7 +21,7 @@ static const struct command {
 	{"start", CMD_START, "[options]", "start a VM and return when its guest runs"},
 	{"list", CMD_LIST, "", "the VMs of this user"},
 	{"status", CMD_STATUS, "[NAME]", "state, processes and the layers that confine them"},
-	{"console", CMD_CONSOLE, "[NAME]", "attach to the console; Ctrl-A x detaches"},
+	{"console", CMD_CONSOLE, "[NAME] [--second]", "attach to the console; Ctrl-A x detaches"},
 	{"stats", CMD_STATS, "[NAME] [--json]", "counters"},
 	{"pause", CMD_PAUSE, "[NAME]", "stop the guest's CPUs"},
 	{"resume", CMD_RESUME, "[NAME]", "let them go on"},
@@ -40,6 +40,7 @@ static const char vm_options[] =
 	"  --initrd=FILE        initial ramdisk, or multiboot module\n"
 	"  --append=TEXT        kernel command line\n"
 	"  --console=WHERE      stdio (run's default), pty (start's), file:PATH\n"
+	"  --virtio-console=WHERE  a second console, the guest's hvc0; it knows the terminal's size\n"
 	"  --config=FILE        settings from a file, hvx.conf(5); options win over it\n"
 	"  --disk=path=FILE[,...]  a disk: format=auto|raw|qcow2|vmdk|vdi|vhdx, readonly, snapshot,\n"
 	"                       serial=, cache=writeback|none, on-error=report|pause, id=, ops=, bytes=\n"
@@ -120,6 +121,8 @@ static int own_option(struct cli *c, const char *key, const char *v, bool *taken
 		c->cmd = CMD_VERSION;
 	} else if (!strcmp(key, "json") && !v && (c->cmd == CMD_STATS || c->cmd == CMD_BALLOON)) {
 		c->json = true;
+	} else if (!strcmp(key, "second") && !v && c->cmd == CMD_CONSOLE) {
+		snprintf(c->id, sizeof c->id, "second");
 	} else if (!strcmp(key, "timeout") && c->cmd == CMD_STOP) {
 		return set_timeout(c, v, err, len);
 	} else if (!strcmp(key, "debug") && !v && takes_vm_options(c)) {
@@ -232,12 +235,12 @@ static bool asks_for(int argc, char **argv, const char *what)
 
 static int finish_vm(struct cli *c, char *err, size_t len)
 {
-	if (c->cmd == CMD_START && c->cfg.console == CONSOLE_STDIO) {
+	if (c->cmd == CMD_START && (c->cfg.console == CONSOLE_STDIO || c->cfg.second == CONSOLE_STDIO)) {
 		snprintf(err, len, "start leaves the terminal: its console cannot be stdio");
 		return HVX_EXIT_USAGE;
 	}
 	if (c->cfg.console == CONSOLE_DEFAULT)
-		c->cfg.console = c->cmd == CMD_RUN ? CONSOLE_STDIO : CONSOLE_PTY;
+		c->cfg.console = c->cmd == CMD_RUN && c->cfg.second != CONSOLE_STDIO ? CONSOLE_STDIO : CONSOLE_PTY;
 	if (!c->cfg.name[0])
 		snprintf(c->cfg.name, sizeof c->cfg.name, "vm%d", (int)getpid());
 	return config_check(&c->cfg, err, len) ? HVX_EXIT_CONFIG : 0;

@@ -8,6 +8,7 @@
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -169,6 +170,8 @@ static int do_status(struct client *c)
 	       s.name, s.state, (unsigned long long)(s.ram_size >> 20), s.cpus, s.boots,
 	       (unsigned long long)(s.uptime_ms / 1000), (unsigned long long)(s.uptime_ms % 1000), s.console,
 	       s.strict ? "strict" : "best");
+	if (s.second[0])
+		printf("second:   %s\n", s.second);
 	print_processes(&s);
 	return 0;
 }
@@ -259,6 +262,25 @@ static int do_kill(struct client *c)
 	return HVX_EXIT_FAIL;
 }
 
+/* A request of its own; that it fails is no reason to detach. */
+static void tell_size(void *ctx)
+{
+	struct client *c = ctx;
+	struct msg_request_head r = {.version = IPC_VERSION, .op = REQ_RESIZE};
+	struct winsize w;
+	struct ipc_frame f;
+
+	if (ioctl(0, TIOCGWINSZ, &w) < 0 || !w.ws_col || !w.ws_row)
+		return;
+	snprintf(r.text, sizeof r.text, "%ux%u", w.ws_col, w.ws_row);
+	int n = pack_request(&r, c->buf, sizeof c->buf), fd = runtime_connect(&c->rt, c->name);
+	if (fd < 0)
+		return;
+	if (!ipc_send_frame(fd, MSG_REQUEST, c->buf, (size_t)n, NULL, 0) && !ipc_recv_frame(fd, c->buf, &f))
+		ipc_close_fds(&f);
+	close(fd);
+}
+
 static int do_console(struct client *c)
 {
 	int fd = -1, rc = ask_or_say(c, REQ_CONSOLE);
@@ -269,7 +291,7 @@ static int do_console(struct client *c)
 		return rc;
 	if (fd < 0)
 		return HVX_EXIT_FAIL;
-	rc = attach_console(fd, c->name);
+	rc = attach_console(fd, c->name, c->cli->id[0] ? tell_size : NULL, c);
 	close(fd);
 	return rc;
 }

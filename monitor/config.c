@@ -122,17 +122,27 @@ static int set_append(struct config *c, const char *v, char *err, size_t len)
 	return set_text(c->append, sizeof c->append, v, err, len);
 }
 
-static int set_console(struct config *c, const char *v, char *err, size_t len)
+static int console_where(enum config_console *where, char *path, size_t room, const char *v, char *err, size_t len)
 {
 	if (!strcmp(v, "stdio"))
-		c->console = CONSOLE_STDIO;
+		*where = CONSOLE_STDIO;
 	else if (!strcmp(v, "pty"))
-		c->console = CONSOLE_PTY;
+		*where = CONSOLE_PTY;
 	else if (!strncmp(v, "file:", 5) && v[5])
-		c->console = CONSOLE_FILE;
+		*where = CONSOLE_FILE;
 	else
-		return bad(err, len, "console is stdio, pty or file:PATH", v);
-	return c->console == CONSOLE_FILE ? set_text(c->console_path, sizeof c->console_path, v + 5, err, len) : 0;
+		return bad(err, len, "a console is stdio, pty or file:PATH", v);
+	return *where == CONSOLE_FILE ? set_text(path, room, v + 5, err, len) : 0;
+}
+
+static int set_console(struct config *c, const char *v, char *err, size_t len)
+{
+	return console_where(&c->console, c->console_path, sizeof c->console_path, v, err, len);
+}
+
+static int set_virtio_console(struct config *c, const char *v, char *err, size_t len)
+{
+	return console_where(&c->second, c->second_path, sizeof c->second_path, v, err, len);
 }
 
 static int set_sandbox(struct config *c, const char *v, char *err, size_t len)
@@ -264,6 +274,7 @@ static const struct key {
 	{"initrd", set_initrd, false, true},
 	{"append", set_append, false, true},
 	{"console", set_console, false, false},
+	{"virtio-console", set_virtio_console, false, false},
 	{"sandbox", set_sandbox, false, false},
 	{"trace", set_trace, false, false},
 	{"trace-file", set_trace_file, false, false},
@@ -399,6 +410,10 @@ int config_check(const struct config *c, char *err, size_t len)
 	}
 	if (c->trace_file[0] && !c->trace) {
 		snprintf(err, len, "trace-file without trace");
+		return -EINVAL;
+	}
+	if (c->console == CONSOLE_STDIO && c->second == CONSOLE_STDIO) {
+		snprintf(err, len, "console and virtio-console cannot both be stdio");
 		return -EINVAL;
 	}
 	if (c->debugcon[0] && !c->debug_exit) {

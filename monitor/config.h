@@ -27,6 +27,8 @@ struct config {
 	char append[MSG_CMDLINE_MAX];
 	enum config_console console;
 	char console_path[CONFIG_PATH_MAX];
+	enum config_console second; /* --virtio-console; DEFAULT: there is none */
+	char second_path[CONFIG_PATH_MAX];
 	bool strict;    /* --sandbox */
 	uint32_t trace; /* TRACE_* bits */
 	char trace_file[CONFIG_PATH_MAX];

@@ -38,7 +38,7 @@ struct machine {
 	struct card card[MACHINE_MAX_CARDS];
 	int ncards;
 	struct peer child[PROC_MAX], client[MACHINE_MAX_CLIENTS];
-	struct console *console;
+	struct console *console, *second; /* second: NULL, there is none */
 	int lock_fd, listen_fd;
 	struct ipc_watch *listen_watch, *sig[8], *end_timer, *drain_timer;
 	int ram_fd, control_fd; /* until handed over; never mapped here */
@@ -66,6 +66,7 @@ int machine_configure(struct machine *m); /* devices and the vcpu, when what the
 int machine_start_child(struct machine *m, int i, const char *program, const char *name, enum msg_role role);
 int machine_command(struct machine *m, enum msg_op op, uint64_t value);
 void machine_started(struct machine *m);
+void machine_console_size(void *m, unsigned columns, unsigned rows); /* of the second console */
 
 /* control.c */
 int control_open(struct machine *m);

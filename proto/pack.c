@@ -448,6 +448,7 @@ int pack_status_reply(const struct msg_status *m, uint8_t *buf, size_t len)
 	w.name = str(m->name);
 	w.state = str(m->state);
 	w.console = str(m->console);
+	w.second_console = str(m->second);
 	w.ram_size = m->ram_size;
 	w.uptime_ms = m->uptime_ms;
 	w.cpus = m->cpus;
@@ -480,6 +481,7 @@ int unpack_status_reply(const uint8_t *buf, size_t len, struct msg_status *m)
 	UNPACK_NEED(copy_text(m->name, sizeof m->name, w->name));
 	UNPACK_NEED(copy_text(m->state, sizeof m->state, w->state));
 	UNPACK_NEED(copy_text(m->console, sizeof m->console, w->console));
+	UNPACK_NEED(copy_text(m->second, sizeof m->second, w->second_console));
 	UNPACK_NEED(procs_in(w, m));
 	m->ram_size = w->ram_size;
 	m->uptime_ms = w->uptime_ms;

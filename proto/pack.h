@@ -68,6 +68,8 @@ enum msg_fd {
 	FD_TRACE,
 	FD_DEBUGCON,
 	FD_MEMSVC, /* channel for the balloon: MEM_CHANGE, MEM_CHANGED */
+	FD_VCONSOLE_IN,
+	FD_VCONSOLE_OUT,
 	FD_COUNT
 };
 
@@ -88,12 +90,12 @@ enum msg_dev_op { DEV_OP_RETRY = 1, DEV_OP_LINK_UP, DEV_OP_LINK_DOWN, DEV_OP_COU
 enum msg_dev_news { DEV_EVENT_IO_ERROR = 1, DEV_EVENT_LINK_LOST, DEV_EVENT_COUNT };
 
 enum msg_exit { EXIT_POWEROFF = 1, EXIT_RESET, EXIT_TRIPLE_FAULT, EXIT_DEBUG, EXIT_COUNT };
-enum msg_op { OP_PAUSE = 1, OP_RESUME, OP_POWER_BUTTON, OP_QUIT, OP_BALLOON, OP_COUNT };
+enum msg_op { OP_PAUSE = 1, OP_RESUME, OP_POWER_BUTTON, OP_QUIT, OP_BALLOON, OP_CONSOLE_SIZE, OP_COUNT };
 /* What a guest does with its pages: into the balloon, reported as free, out of the balloon, all out of it. */
 enum msg_mem_op { MEM_OP_BALLOON = 1, MEM_OP_REPORT, MEM_OP_RETURN, MEM_OP_RETURN_ALL, MEM_OP_COUNT };
 /* What becomes of a VM whose watchdog runs out. */
 enum msg_watchdog { WATCHDOG_OFF, WATCHDOG_RESET, WATCHDOG_POWEROFF, WATCHDOG_PAUSE, WATCHDOG_NONE, WATCHDOG_COUNT };
-enum msg_request { REQ_STATUS = 1, REQ_STATS, REQ_PAUSE, REQ_RESUME, REQ_STOP, REQ_KILL, REQ_CONSOLE, REQ_LIMIT, REQ_LINK, REQ_BALLOON, REQ_COUNT };
+enum msg_request { REQ_STATUS = 1, REQ_STATS, REQ_PAUSE, REQ_RESUME, REQ_STOP, REQ_KILL, REQ_CONSOLE, REQ_LIMIT, REQ_LINK, REQ_BALLOON, REQ_RESIZE, REQ_COUNT };
 
 #define MSG_NAME_MAX       64
 #define MSG_TEXT_MAX       512
@@ -239,7 +241,7 @@ struct msg_vcpu_exit {
 };
 struct msg_vcpu_command {
 	enum msg_op op;
-	uint64_t value; /* balloon: bytes that the guest is to have */
+	uint64_t value; /* balloon: bytes that the guest is to have; console size: columns << 16 | rows */
 };
 struct msg_vcpu_state {
 	bool paused;
@@ -255,7 +257,7 @@ struct msg_counters { /* VCPU_STATS and STATS_REPLY */
 struct msg_request_head {
 	uint32_t version;
 	enum msg_request op;
-	char id[MSG_ID_MAX], text[MSG_TEXT_MAX]; /* of limit, link, balloon */
+	char id[MSG_ID_MAX], text[MSG_TEXT_MAX]; /* of limit, link, balloon, console, resize */
 };
 struct msg_reply {
 	uint32_t status;
@@ -263,6 +265,7 @@ struct msg_reply {
 };
 struct msg_status {
 	char name[MSG_NAME_MAX], state[MSG_NAME_MAX], console[MSG_TEXT_MAX];
+	char second[MSG_TEXT_MAX]; /* console; empty: there is none */
 	uint64_t ram_size, uptime_ms;
 	uint32_t cpus, boots;
 	bool strict;

@@ -105,6 +105,11 @@ static int command(struct control *c, const struct ipc_frame *f)
 			return -EPROTO;
 		balloon_target(&c->local->balloon, m.value);
 		return 0;
+	case OP_CONSOLE_SIZE:
+		if (!c->local->console.dev.all || m.value >> 32)
+			return -EPROTO;
+		vconsole_size(&c->local->console, (uint16_t)(m.value >> 16), (uint16_t)m.value);
+		return 0;
 	case OP_POWER_BUTTON: platform_power_button(c->run->vm->plat); return 0;
 	default: return -EPROTO;
 	}

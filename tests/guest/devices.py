@@ -5,13 +5,18 @@
 # HVX_MONITOR names the hvx-monitor to use (default: that of the build tree it is called from).
 #
 # Invariant: what the guest says is compared with what the host sees; nothing is left behind.
+import fcntl
 import hashlib
 import json
 import os
+import pty
 import select
+import signal
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 import traceback
 
@@ -195,6 +200,94 @@ def check_balloon_reboot():
     assert g.stats()["ram_pages_ballooned"] << 12 == 96 * MIB
     g.run("dd if=/dev/urandom of=/tmp/a bs=1M count=60 2>/dev/null; md5sum /tmp/a >/tmp/sum; md5sum -c /tmp/sum")
     assert g.end() == 0
+
+
+class Pty:
+    """A terminal: what a program on it shows, and its size."""
+
+    def __init__(self, master):
+        self.fd = master
+        self.text = ""
+
+    def size(self, columns, rows):
+        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def until(self, what, seconds=20):
+        end = time.time() + seconds
+        while what not in self.text:
+            assert time.time() < end, "no %r in %r" % (what, self.text[-500:])
+            if select.select([self.fd], [], [], 0.2)[0]:
+                self.text += os.read(self.fd, 65536).decode(errors="replace").replace("\r", "")
+        got, self.text = self.text.split(what, 1)
+        return got
+
+    def type(self, text):
+        os.write(self.fd, text.encode())
+
+
+SHELL = "setsid sh -c 'exec sh </dev/hvc0 >/dev/hvc0 2>&1' & sleep 1"
+
+
+def check_console():
+    data = tempfile.NamedTemporaryFile()
+    g = Guest("--virtio-console=file:" + data.name)
+    g.run("exec 4>/dev/hvc0; stty raw -F /dev/hvc0; head -c 3000000 /dev/urandom >/tmp/a; cat /tmp/a >&4", 60)
+    digest = g.run("md5sum </tmp/a").split()[0]
+    within(20, lambda: hashlib.md5(open(data.name, "rb").read()).hexdigest() == digest)
+    assert g.stats()["console.bytes_from_guest"] == 3000000
+    assert g.end() == 0
+    g = Guest("--virtio-console=pty")
+    g.run(SHELL)
+    second = [l.split()[-1] for l in control("status", name).stdout.splitlines() if l.startswith("second:")]
+    t = Pty(os.open(second[0], os.O_RDWR | os.O_NOCTTY))
+    t.type("echo I am $((6 * 7))\n")
+    t.until("I am 42\n")
+    t.size(101, 33)
+    t.type("true\n")
+    t.type("sleep 1; stty size\n")
+    t.until("33 101\n")
+    # attached from a terminal, which is resized
+    master, slave = pty.openpty()
+    a = Pty(master)
+    a.size(90, 20)
+    p = subprocess.Popen([monitor, "console", "--second", name], stdin=slave, stdout=slave, stderr=subprocess.DEVNULL)
+    a.until("I am 42\n")  # what was there before
+    a.type("sleep 1; stty size\n")
+    a.until("20 90\n")
+    a.size(77, 44)
+    p.send_signal(signal.SIGWINCH)
+    a.type("sleep 1; stty size\n")
+    a.until("44 77\n")
+    a.type("\x01x")
+    assert p.wait(10) == 0
+    r = control("console", "--second", name + "x")
+    assert r.returncode == 1, r.stdout
+    assert g.end() == 0
+    g = Guest()
+    r = control("console", "--second", name)
+    assert r.returncode == 1 and "no such console" in r.stdout, r.stdout
+    assert g.end() == 0
+
+
+def check_console_stdio():
+    """The terminal is the second console's; the serial one has a pty."""
+    master, slave = pty.openpty()
+    t = Pty(master)
+    t.size(120, 40)
+    p = subprocess.Popen([monitor, "run", "--name=" + name, "--kernel=" + kernel, "--initrd=" + initrd, "--memory=256M",
+                          "--append=console=ttyS0 quiet", "--virtio-console=stdio"], stdin=slave, stdout=slave, stderr=slave)
+    serial = Pty(os.open(t.until("\n").split()[-1], os.O_RDWR | os.O_NOCTTY))
+    serial.until("DONE ready\n", 60)
+    serial.type(SHELL + "\n")
+    serial.until("DONE 0")
+    t.type("stty size\n")
+    t.until("40 120\n")
+    t.size(80, 24)
+    p.send_signal(signal.SIGWINCH)
+    t.type("sleep 1; stty size\n")
+    t.until("24 80\n")
+    t.type("\x01x")
+    assert p.wait(10) == 8
 
 
 def watched(action, *options):

@@ -216,6 +216,7 @@ static void test_status(void)
 	strcpy(in.name, "a");
 	strcpy(in.state, "running");
 	strcpy(in.console, "pty /dev/pts/1");
+	strcpy(in.second, "stdio");
 	in.nprocs = 2;
 	strcpy(in.proc[0].name, "vcpu");
 	in.proc[0].pid = 17;

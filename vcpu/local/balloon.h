@@ -9,12 +9,12 @@
 #include "vcpu/local/local.h"
 
 /* Tags of the guest's statistics (virtio 1.2 5.5.6.4), and their names in `hvx-monitor stats`. */
-#define BALLOON_STATS(X)                                                                              \
-	X(0, swap_in)                                                                                 \
-	X(1, swap_out)                                                                                \
-	X(2, major_faults)                                                                            \
-	X(3, minor_faults) X(4, free) X(5, total) X(6, available) X(7, caches) X(8, huge_allocations) \
-		X(9, huge_failures)
+#define BALLOON_STATS(X)   \
+	X(0, swap_in)      \
+	X(1, swap_out)     \
+	X(2, major_faults) \
+	X(3, minor_faults) \
+	X(4, free) X(5, total) X(6, available) X(7, caches) X(8, huge_allocations) X(9, huge_failures)
 #define BALLOON_NSTATS 10
 
 struct balloon {

@@ -48,7 +48,8 @@ struct local {
 	uint32_t post_rung;
 	struct msg_virtio_activate activation;
 	/* the main thread's */
-	bool active, broken, resetting, flushing;
+	bool active, broken, resetting, flushing, later;
+	unsigned turn; /* chains that work() may still take before others have theirs */
 	uint64_t features;
 	uint32_t rung, unpublished; /* a bit a queue */
 	struct virtq queue[LOCAL_QUEUES];
@@ -96,8 +97,8 @@ bool locals_refresh(struct locals *l, void (*ready)(void *ctx), void *ctx);
 void locals_fresh(struct locals *l);
 
 /* ---- for the devices ---- */
-/* The next chain of a queue in d->all->chain: true; false when there is none, the queue is off, or the driver broke the
- * rules (then nothing works until it resets the device). */
+/* The next chain of a queue in d->all->chain: true; false when there is none, the queue is off, it is others' turn (then
+ * work() is called again), or the driver broke the rules (then nothing works until it resets the device). */
 bool local_get(struct local *d, unsigned queue);
 /* Gives it back; the guest sees it once work() has returned and no old translation is left. */
 void local_put(struct local *d, unsigned queue, uint16_t head, uint32_t written);

@@ -6,7 +6,7 @@
 
 #include <errno.h>
 
-enum { SLOT_BALLOON = 29, SLOT_RNG };
+enum { SLOT_CONSOLE = 27, SLOT_BALLOON = 29, SLOT_RNG }; /* 28 is the watchdog's (chipset/platform.c) */
 
 int local_set_create(struct local_set *s, struct vm *vm, struct ipc_loop *loop, const struct msg_local *cfg,
 		     const int *fd)
@@ -19,5 +19,7 @@ int local_set_create(struct local_set *s, struct vm *vm, struct ipc_loop *loop, 
 	}
 	if (!rc && cfg->balloon)
 		rc = fd[FD_MEMSVC] < 0 ? -EPROTO : balloon_create(&s->balloon, &s->locals, SLOT_BALLOON, fd[FD_MEMSVC]);
+	if (!rc && fd[FD_VCONSOLE_OUT] >= 0 && fd[FD_VCONSOLE_IN] >= 0)
+		rc = vconsole_create(&s->console, &s->locals, SLOT_CONSOLE, fd[FD_VCONSOLE_IN], fd[FD_VCONSOLE_OUT]);
 	return rc;
 }

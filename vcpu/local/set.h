@@ -5,12 +5,14 @@
 #define HVX_LOCAL_SET_H
 
 #include "vcpu/local/balloon.h"
+#include "vcpu/local/console.h"
 #include "vcpu/local/rng.h"
 
 struct local_set {
 	struct locals locals;
 	struct rng rng;
 	struct balloon balloon;
+	struct vconsole console;
 };
 
 /* After the platform and cards_init(), before the final seal.  @fd has the descriptors by enum msg_fd; those it uses
