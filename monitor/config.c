@@ -75,15 +75,24 @@ int config_size(const char *v, uint64_t *bytes)
 	case '\0': break;
 	default: return -EINVAL;
 	}
-	if ((*end && end[1]) || n > SHM_MAX_RAM >> shift || n << shift < MEMORY_MIN || (n << shift) % SHM_PAGE)
+	if (*end && end[1])
 		return -EINVAL;
+	if (n > SHM_MAX_RAM >> shift || n << shift < MEMORY_MIN || (n << shift) % SHM_PAGE)
+		return -ERANGE;
 	*bytes = n << shift;
 	return 0;
 }
 
 static int set_memory(struct config *c, const char *v, char *err, size_t len)
 {
-	return config_size(v, &c->memory) ? bad(err, len, "memory is 1M to 1024G, a number with K, M or G", v) : 0;
+	int rc = config_size(v, &c->memory);
+
+	if (!rc)
+		return 0;
+	return bad(err, len,
+		   rc == -ERANGE ? "memory must be 1M to 1024G in whole pages of 4K"
+				 : "memory is a number with K, M or G",
+		   v);
 }
 
 static int set_cpus(struct config *c, const char *v, char *err, size_t len)
@@ -203,8 +212,13 @@ static int set_log(struct config *c, const char *v, char *err, size_t len)
 /* The last of so many that begin alike gets the next number unless a name was given. */
 static int take_id(const struct config *c, char *id, const char *prefix, unsigned n, char *err, size_t len)
 {
+	static const char *const ours[] = {"rng", "balloon", "console", "watchdog"}; /* in `stats` */
+
 	if (!id[0])
 		snprintf(id, MSG_ID_MAX, "%s%u", prefix, n);
+	for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++)
+		if (!strcmp(ours[i], id))
+			return bad(err, len, "this id is taken", id);
 	for (unsigned i = 0; i < c->ndisks; i++)
 		if (!strcmp(c->disk[i].id, id))
 			return bad(err, len, "two devices with this id", id);

@@ -203,22 +203,27 @@ size_t fuzz_seed(unsigned i, uint8_t *buf)
 	case 0: n = SEED(hello, msg_hello, 1, ROLE_VCPU, "0.1"); break;
 	case 1: n = SEED(sealed, msg_sealed, 3, "landlock"); break;
 	case 2: n = SEED(failed, msg_failed, 4, "kernel: the file is empty"); break;
-	case 3: n = SEED(mem_config, msg_mem_config, 512 << 20); break;
+	case 3: n = SEED(mem_config, msg_mem_config, 512 << 20, true); break;
 	case 4: n = SEED(mem_region, msg_mem_region, 64 << 20, shm_layout(64 << 20).total); break;
-	case 5: n = SEED(mem_stats, msg_mem_stats, 131072, 1000, 4096000); break;
+	case 5: n = SEED(mem_stats, msg_mem_stats, 131072, 1000, 4096000, 24, 99); break;
 	case 6: n = seed_vcpu_config(buf, FD_COUNT - FD_RAM); break;
 	case 7: n = seed_vcpu_config(buf, 3); break;
 	case 8: n = SEED(vcpu_running, msg_vcpu_running, 1); break;
 	case 9: n = SEED(vcpu_exit, msg_vcpu_exit, EXIT_DEBUG, 42); break;
-	case 10: n = SEED(vcpu_command, msg_vcpu_command, OP_RESUME); break;
-	case 11: n = SEED(vcpu_state, msg_vcpu_state, true); break;
+	case 10: n = SEED(vcpu_command, msg_vcpu_command, OP_BALLOON, 64 << 20); break;
+	case 11: n = SEED(vcpu_state, msg_vcpu_state, true, "watchdog"); break;
 	case 12: n = seed_counters(buf, 5); break;
 	case 13: n = seed_counters(buf, MSG_COUNTERS_MAX); break;
 	case 14: n = SEED(request, msg_request_head, .version = 1, .op = REQ_LIMIT, .id = "blk0", .text = "ops=1"); break;
 	case 15: n = SEED(reply, msg_reply, 1, "no such VM"); break;
 	case 16: n = seed_status(buf, 2); break;
 	case 17: n = seed_status(buf, MSG_PROCS_MAX); break;
-	default: n = seed_card(i - 18, buf);
+	case 18:
+		n = SEED(mem_change, msg_mem_change, .id = 1, .op = MEM_OP_REPORT, .nranges = 2,
+			 .range = {{5, 1}, {512, 512}});
+		break;
+	case 19: n = SEED(mem_changed, msg_mem_changed, 7); break;
+	default: n = seed_card(i - 20, buf);
 	}
 	if (!n)
 		return 0;

@@ -66,8 +66,10 @@ class Guest:
         return json.loads(subprocess.check_output([monitor, "stats", "--json", name]))
 
     def end(self):
-        """Powers it off: its exit status, and nothing left."""
+        """Powers it off: its exit status. The kernel has nothing to complain of."""
         if self.p.poll() is None:
+            log = self.run("dmesg | grep -E 'Call Trace|Oops|BUG:|WARNING:|bad page|nobody cared|Spurious' || true")
+            assert log == "", log
             self.send("poweroff -f")
         try:
             self.p.communicate(timeout=20)
