@@ -173,6 +173,8 @@ static void account(struct blk_request *r, uint64_t n)
 		b->n.read_bytes += n;
 	else if (r->op == BLK_WRITE)
 		b->n.written_bytes += n;
+	else if (r->io.op == BLK_WRITE) /* zeroes, the long way */
+		limit_owe_bytes(&b->dev.limit[0], n);
 	if (b->top && r->op != BLK_READ && n)
 		blk_overlay_mark(b, r->at + r->pos, n);
 	r->pos += n;

@@ -270,6 +270,14 @@ static void test_limits(void)
 	front_wait(f, 50);
 	front_look(f);
 	CU_ASSERT_EQUAL(f->status[0], FRONT_OK);
+	l = (struct msg_dev_limits){.bytes = 1024, .bytes_burst = 1024};
+	limit_set(&f->b.dev.limit[0], &l, device_now());
+	CU_ASSERT_EQUAL(front_range(f, 0, FRONT_ZEROES, 0, 128, 0), FRONT_OK);
+	CU_ASSERT_EQUAL(front_do(f, 0, FRONT_IN, 0, 0, 512), FRONT_OK); /* a word to the file system */
+	limit_set(&f->b.dev.limit[0], &l, device_now());
+	f->base.s.zeroes = false;
+	CU_ASSERT_EQUAL(front_range(f, 0, FRONT_ZEROES, 0, 128, 0), FRONT_OK);
+	CU_ASSERT_EQUAL(front_do(f, 0, FRONT_IN, 0, 0, 512), IN_FLIGHT); /* that was 64 KiB of writes */
 	front_free(f);
 }
 
