@@ -55,6 +55,7 @@ struct blk_request {
 	bool unmap;
 	uint64_t at, len, pos; /* bytes of the disk, and how many are done */
 	bool flushing;         /* a flush, or the one that write-through asks for at the end */
+	bool cached;           /* some of it was done so that it is not durable by itself */
 	unsigned turns;        /* tries that came to nothing */
 	struct blk_request *next;
 	struct iovec iov[VIRTQ_SEGS_MAX];

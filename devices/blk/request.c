@@ -113,6 +113,7 @@ static int64_t step(struct blk_request *r)
 	io->len = r->len - r->pos < BLK_STEP ? r->len - r->pos : BLK_STEP;
 	io->unmap = r->unmap;
 	io->fua = r->op == BLK_WRITE && !b->writeback && !b->top && s->fua;
+	r->cached |= !io->fua;
 	if (b->top && r->op == BLK_READ)
 		s = blk_overlay_where(b, io->at, &io->len);
 	if (r->op == BLK_READ || r->op == BLK_WRITE)
@@ -185,7 +186,7 @@ static bool needs_flush(const struct blk_request *r)
 {
 	const struct blk *b = r->b;
 
-	return !b->writeback && (r->op == BLK_DISCARD || r->op == BLK_ZEROES || (r->op == BLK_WRITE && !b->base->fua));
+	return !b->writeback && r->op != BLK_READ && r->cached;
 }
 
 /* Takes a step's result; true when there is another step to do, else the request is finished or parked. */
@@ -277,7 +278,7 @@ static int parse(struct blk_request *r, const struct header *h)
 	struct blk *b = r->b;
 
 	r->at = r->len = r->pos = 0;
-	r->flushing = r->unmap = false;
+	r->flushing = r->unmap = r->cached = false;
 	r->turns = 0;
 	switch (h->type) {
 	case T_IN:

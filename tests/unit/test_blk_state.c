@@ -43,6 +43,18 @@ static void test_through(void)
 	CU_ASSERT_EQUAL(front_do(f, 0, FRONT_OUT, 0, 512, 0), FRONT_OK);
 	CU_ASSERT_TRUE(f->base.n[BLK_FLUSH] == 4 && f->base.fua == 1);
 	f->base.s.fua = true;
+	blk_config_write(&f->b.dev, FRONT_WCE, &on, 1);
+	f->base.later = true; /* in flight when the cache is turned off */
+	front_put(f, 0, FRONT_OUT, 0, 512, 0, 0);
+	front_ring(f);
+	blk_config_write(&f->b.dev, FRONT_WCE, &off, 1);
+	fakestore_complete(&f->base, 0);
+	CU_ASSERT_EQUAL(f->base.nheld, 1);
+	fakestore_complete(&f->base, 0);
+	blk_settle(&f->b);
+	front_look(f);
+	CU_ASSERT_TRUE(f->status[0] == FRONT_OK && f->base.n[BLK_FLUSH] == 5 && f->base.fua == 1);
+	f->base.later = false;
 	blk_config_write(&f->b.dev, FRONT_WCE - 4, other, 4); /* up to it, and from behind it */
 	blk_config_write(&f->b.dev, FRONT_WCE + 1, other, 4);
 	CU_ASSERT_FALSE(f->b.writeback);
