@@ -5,10 +5,22 @@
 #include "vcpu/bt/decode.h"
 
 #include <Zydis/Zydis.h>
+#include <cpuid.h>
 #include <stdbool.h>
 
 static ZydisDecoder decoders[3];
 static bool decoders_ready;
+
+/* Whose near branches: AMD's obey 66h in 64-bit code, Intel's do not (APM 3 1.2.3, SDM 2 CALL, JMP). */
+static bool host_is_amd;
+
+static void ask_vendor(void)
+{
+	uint32_t a, b, c, d;
+
+	__cpuid(0, a, b, c, d);
+	host_is_amd = b == 0x68747541 || b == 0x6f677948; /* "Auth"enticAMD, "Hygo"nGenuine */
+}
 
 static const ZydisDecoder *decoder(unsigned code_size)
 {
@@ -16,6 +28,8 @@ static const ZydisDecoder *decoder(unsigned code_size)
 		ZydisDecoderInit(&decoders[0], ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
 		ZydisDecoderInit(&decoders[1], ZYDIS_MACHINE_MODE_LONG_COMPAT_32, ZYDIS_STACK_WIDTH_32);
 		ZydisDecoderInit(&decoders[2], ZYDIS_MACHINE_MODE_LONG_COMPAT_16, ZYDIS_STACK_WIDTH_16);
+		ask_vendor();
+		ZydisDecoderEnableMode(&decoders[0], ZYDIS_DECODER_MODE_AMD_BRANCHES, host_is_amd);
 		decoders_ready = true;
 	}
 	return &decoders[code_size == 8 ? 0 : code_size == 4 ? 1 : 2];
@@ -540,6 +554,16 @@ static bool classify_moves(struct insn *in, const ZydisDecodedInstruction *z, co
 	return in->cls == CLS_SYS;
 }
 
+/* A near branch with 16-bit operands outside 16-bit code.  The decoder knows AMD's only by their shorter immediates. */
+static bool is_near16(const struct insn *in, const ZydisDecodedInstruction *z)
+{
+	bool near = z->meta.branch_type == ZYDIS_BRANCH_TYPE_SHORT || z->meta.branch_type == ZYDIS_BRANCH_TYPE_NEAR;
+
+	if (!near || in->code_size != 8)
+		return near && in->code_size == 4 && z->operand_width == 16;
+	return host_is_amd && !in->rex_w && (z->attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE);
+}
+
 static bool classify_branch(struct insn *in, const ZydisDecodedInstruction *z, const ZydisDecodedOperand *op)
 {
 	bool far = z->meta.branch_type == ZYDIS_BRANCH_TYPE_FAR;
@@ -688,6 +712,8 @@ static void classify(struct insn *in, const ZydisDecodedInstruction *z, const Zy
 		if (in->has_mem && z->meta.category == ZYDIS_CATEGORY_AVX2GATHER)
 			in->cls = CLS_GATHER;
 	}
+	if (is_near16(in, z))
+		set_sys(in, SYS_NEAR16);
 	if (in->cls == CLS_SYS)
 		sys_details(in, z, op);
 	if (z->mnemonic == M(PAUSE) && (z->attributes & ZYDIS_ATTRIB_HAS_REX) && z->raw.rex.B) { /* xchg r8, rax */

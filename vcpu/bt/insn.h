@@ -120,6 +120,7 @@ enum sysop {
 	SYS_ENTER,  /* imm = size, imm2 = level */
 	SYS_UD,     /* always #UD */
 	SYS_NM,     /* x87/SSE instruction while CR0.TS or EM forbids it: #NM or #UD */
+	SYS_NEAR16, /* near branches with 16-bit operands: imm, rm or mem */
 	SYS_LOOP16, /* loop, loope, loopne, jcxz counting in cx: imm */
 	SYS_COUNT
 };
