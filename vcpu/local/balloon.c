@@ -75,12 +75,12 @@ static void on_frame(void *ctx, struct ipc_conn *c, struct ipc_frame *f)
 	local_again(&b->dev);
 }
 
-/* The monitor is about to end the VM. */
+/* The monitor ends the VM, and has said why if there is a reason. */
 static void on_closed(void *ctx, struct ipc_conn *c, int error)
 {
 	struct balloon *b = ctx;
 
-	log_error("memsvc hung up: %s", error ? strerror(-error) : "end of file");
+	log_debug("memsvc hung up: %s", error ? strerror(-error) : "end of file");
 	ipc_conn_free(c);
 	b->mem = NULL;
 	b->waiting = false;
