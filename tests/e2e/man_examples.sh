@@ -38,7 +38,7 @@ for page in "$man"/*.[1-8]; do
 	[ $status = 0 ] || for vm in web build test; do "$monitor" kill $vm 2>/dev/null; done
 	[ $failed = 0 ] || sed 's/^/# /' "$tmp/out" | tail -20
 done
-for vm in web build test; do
+for vm in web lean build test; do
 	nothing_left $vm
 	ok "the examples' $vm has gone" $?
 done
