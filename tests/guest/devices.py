@@ -29,8 +29,9 @@ MIB = 1 << 20
 class Guest:
     """A VM in the foreground; its console is a pipe to init-devices."""
 
-    def __init__(self, *options, memory="256M", append=""):
-        command = [monitor, "run", "--name=" + name, "--kernel=" + kernel, "--initrd=" + initrd, "--memory=" + memory,
+    def __init__(self, *options, memory="256M", append="", vm=""):
+        self.name = name + vm
+        command = [monitor, "run", "--name=" + self.name, "--kernel=" + kernel, "--initrd=" + initrd, "--memory=" + memory,
                    "--append=console=ttyS0 panic=-1 quiet " + append] + list(options)
         self.p = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         self.text = ""
@@ -63,7 +64,7 @@ class Guest:
         return out.strip()
 
     def stats(self):
-        return json.loads(subprocess.check_output([monitor, "stats", "--json", name]))
+        return json.loads(subprocess.check_output([monitor, "stats", "--json", self.name]))
 
     def end(self):
         """Powers it off: its exit status. The kernel has nothing to complain of."""
@@ -319,6 +320,74 @@ def check_watchdog():
     assert g.run("cat /sys/class/watchdog/watchdog0/bootstatus") == "32"  # WDIOF_CARDRESET
     g.run("sleep 5")
     assert g.end() == 0
+
+
+def up(g, address, card="eth0"):
+    g.run("ip addr add %s/24 dev %s; ip link set %s up" % (address, card, card))
+
+
+def copy(a, b, address, port):
+    """16 MiB from a to b; the digest."""
+    b.run("rm -f /tmp/open; mkfifo /tmp/open; exec 3<>/tmp/open")  # a sender goes when the receiver has no more to say
+    b.send("nc -l -p %d >/tmp/got <&3" % port)
+    a.run("head -c 16777216 /dev/urandom >/tmp/f; for i in 1 2 3 4 5; do nc %s %d </tmp/f && break; sleep 1; done" % (address, port), 120)
+    b.until("DONE 0\n", 60)
+    have, got = a.run("wc -c </tmp/f; md5sum </tmp/f", 60), b.run("wc -c </tmp/got; md5sum </tmp/got", 60)
+    assert have == got, "sent %s, received %s" % (have, got)
+
+
+def check_switch():
+    """Two guests on a segment: addresses, both families, TCP both ways, jumbo frames, a false address, drivers that go."""
+    if "cloud" not in kernel:
+        return "the driver is the same in both kernels"
+    with tempfile.TemporaryDirectory() as tmp:
+        lan = tmp + "/lan"
+        switch = subprocess.Popen([os.path.join(os.path.dirname(monitor), "hvx-switch"), lan], stderr=subprocess.DEVNULL)
+        try:
+            within(20, lambda: os.path.exists(lan))
+            a = Guest("--net=switch=" + lan + ",mac=52:54:00:00:00:0a,mtu=9000", vm="a")
+            b = Guest("--net=switch=" + lan + ",mac=52:54:00:00:00:0b,mtu=9000", vm="b")
+            switch_story(a, b)
+            assert a.end() == 0 and b.end() == 0
+        finally:
+            for vm in "ab":
+                control("kill", name + vm)
+            switch.terminate()
+            switch.wait(20)
+
+
+def switch_story(a, b):
+    ping = "ping -c 3 -W 5 10.9.0.2"
+    for g, last in (a, "a"), (b, "b"):
+        up(g, "10.9.0.%d" % (1 + (last == "b")))
+        assert g.run("cat /sys/class/net/eth0/address /sys/class/net/eth0/mtu") == "52:54:00:00:00:0%s\n9000" % last
+    a.run(ping)
+    a.run("ping -c 2 -s 8900 -W 5 10.9.0.2")
+    a.run("for i in 1 2 3 4 5; do ping6 -c 1 -W 2 fe80::5054:ff:fe00:b%eth0 && break; sleep 1; done", 60)
+    copy(a, b, "10.9.0.2", 5000)
+    copy(b, a, "10.9.0.1", 5001)
+    sent = a.stats()
+    assert sent["net0.tx_frames"] * 4000 < sent["net0.tx_bytes"], sent  # large frames go as they are
+    # with another's address nothing comes through, with its own all is well
+    a.run("ip link set eth0 address 52:54:00:00:00:0b; ! ping -c 2 -W 1 10.9.0.2")
+    a.run("ip link set eth0 address 52:54:00:00:00:0a; " + ping)
+    # the cable
+    assert not control("link", a.name, "net0", "down").returncode
+    within(20, lambda: a.run("cat /sys/class/net/eth0/carrier") == "0")
+    a.run("! ping -c 1 -W 1 10.9.0.2")
+    control("link", a.name, "net0", "up")
+    within(20, lambda: a.run("cat /sys/class/net/eth0/carrier") == "1")
+    a.run(ping)
+    # the driver lets go in the middle of traffic, of the device and of the whole card
+    pci = a.run("cd /sys/bus/virtio/devices/virtio0; basename $(readlink -f ..)")
+    for where, what in [("virtio/drivers/virtio_net", "virtio0"), ("pci/drivers/virtio-pci", pci)] * 2:
+        b.run("ping -q -i 0.01 -c 500 10.9.0.1 >/dev/null 2>&1 &")
+        a.run("ping -q -i 0.01 -c 500 10.9.0.2 >/dev/null 2>&1 & sleep 0.3; cd /sys/bus/%s; echo %s >unbind" % (where, what))
+        a.run("cd /sys/bus/%s; echo %s >bind; for i in 1 2 3 4 5; do [ -d /sys/class/net/eth0 ] || sleep 1; done" % (where, what))
+        up(a, "10.9.0.1")
+        a.run(ping)
+    s = a.stats()
+    assert s["net0.resets"] >= 4 and s["net0.broken"] == 0 and b.stats()["net0.broken"] == 0, s
 
 
 # ---- ----
