@@ -747,6 +747,8 @@ static uint8_t align_of(const struct insn *in, const ZydisDecodedInstruction *z)
 	case M(SHA256MSG1):
 	case M(SHA256MSG2):
 	case M(SHA256RNDS2): return 0; /* AMD does not insist: left to the host */
+	case M(MASKMOVDQU):
+	case M(VMASKMOVDQU): return 1;
 	case M(CMPXCHG16B):
 	case M(CVTPD2PI):
 	case M(CVTTPD2PI): return 16;
@@ -789,7 +791,7 @@ int decode_insn(struct insn *in, const uint8_t *bytes, size_t len, unsigned code
 		clear_ignored(in);
 	fill_operands(in, &z, op);
 	fill_flags(in, &z, op);
-	if (in->has_mem)
+	if (in->mem.size)
 		in->align = align_of(in, &z);
 	if (in->has_modrm && !in->has_mem) {
 		in->rm = z.raw.modrm.rm;

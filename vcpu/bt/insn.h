@@ -159,7 +159,7 @@ struct insn {
 	uint8_t disp_size, imm_size, enc;                                 /* bytes; enc = enum insn_enc */
 	uint8_t opcode_map, opcode;
 	uint8_t isa;       /* enum insn_isa */
-	uint8_t align;     /* alignment the memory operand must have, 0 = none */
+	uint8_t align;     /* alignment the memory operand must have, 0 = none; 1 = for #AC two halves */
 	uint16_t mnemonic; /* the decoder's number, for traces only */
 };
 

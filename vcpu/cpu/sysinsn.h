@@ -25,7 +25,8 @@ extern int (*const sys_handlers[SYS_COUNT])(struct vcpu *v, const struct insn *i
 	X(STI, sti)                                                                                                   \
 	X(PUSHF, pushf)                                                                                               \
 	X(POPF, popf)                                                                                                 \
-	X(HLT, hlt) X(INT, int) X(INT1, int1) X(INT3, int3) X(INTO, into) X(IRET, iret) X(CLAC, clac)                 \
+	X(HLT, hlt)                                                                                                   \
+	X(INT, int) X(INT1, int1) X(INT3, int3) X(INTO, into) X(IRET, iret) X(CLAC, clac)                             \
 		X(STAC, stac) /* sys_branch.c */                                                                      \
 		X(SYSCALL, syscall) X(SYSRET, sysret) X(SYSENTER, sysenter) X(SYSEXIT, sysexit) X(FAR_JMP, far_jmp)   \
 			X(FAR_CALL, far_call) X(FAR_RET, far_ret) /* sys_control.c */                                 \
