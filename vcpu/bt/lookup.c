@@ -144,16 +144,29 @@ static uint64_t exit_target(const struct vcpu *v, const struct block *b, const s
 	return mode_long(b->mode) ? rip : b->mode & MODE_CS16 ? (uint16_t)rip : (uint32_t)rip;
 }
 
-/* Takes back what a near branch has done to its registers (SDM 1 6.4: it faults as a whole). */
+/* Moves the stack pointer back to where it was before the branch. */
+static void undo_stack(struct vcpu *v, uint32_t mode, uint64_t delta)
+{
+	uint64_t sp = v->regs[R_SP] + delta;
+
+	if (!mode_long(mode))
+		sp = mode & MODE_SS16 ? (v->regs[R_SP] & ~0xffffull) | (uint16_t)sp : (uint32_t)sp;
+	v->regs[R_SP] = sp;
+}
+
+/* Takes back what a near branch has done to its registers: it faults as a whole. */
 static void undo_branch(struct vcpu *v, const struct site *s)
 {
+	uint32_t mode = v->bt->blocks[s->block].mode;
+	unsigned size = mode_code_size(mode);
 	struct insn in;
 
 	if (site_insn(v, s, &in) < 0)
 		return;
 	switch (in.cls) {
-	case CLS_RET: v->regs[R_SP] -= 8 + (uint64_t)in.imm; break;
-	case CLS_CALL: v->regs[R_SP] += 8; break;
+	case CLS_RET: undo_stack(v, mode, 0 - size - (uint64_t)in.imm); break;
+	case CLS_CALL:
+	case CLS_CALL_IND: undo_stack(v, mode, size); break;
 	case CLS_LOOP:
 		if (in.opcode == 0xe3)
 			break;
@@ -163,7 +176,15 @@ static void undo_branch(struct vcpu *v, const struct site *s)
 	}
 }
 
-/* A near branch at @rip to an address that is not canonical faults on the branch. */
+/* May a near branch go to @rip?  (SDM 2, JMP: not beyond the code segment's limit, nor to what is not canonical) */
+static bool target_ok(const struct vcpu *v, uint64_t rip)
+{
+	if (mode_long(v->mode))
+		return is_canonical(rip);
+	return !(v->mode & MODE_SLOWMEM) || rip <= v->seg[SEG_CS].limit;
+}
+
+/* A near branch at @rip with a bad target faults on the branch. */
 static const void *bad_target(struct vcpu *v, const struct site *s, uint64_t rip)
 {
 	v->rip = rip;
@@ -178,8 +199,11 @@ static const void *direct_exit(struct vcpu *v, const struct site *s)
 	uint32_t x = s->aux, b, flushes = (uint32_t)v->stats.code_flushes;
 
 	v->rip = exit_target(v, &bt->blocks[s->block], &bt->exits[x]);
-	if (mode_long(v->mode) && !is_canonical(v->rip) && bt->exits[x].gdelta != s->goff + s->len)
-		return bad_target(v, s, v->rip - (uint64_t)(int64_t)bt->exits[x].gdelta + s->goff);
+	if (!target_ok(v, v->rip) && bt->exits[x].gdelta != s->goff + s->len) {
+		uint64_t rip = v->rip - (uint64_t)(int64_t)bt->exits[x].gdelta + s->goff;
+
+		return bad_target(v, s, mode_long(v->mode) ? rip : (uint32_t)rip);
+	}
 	if ((bt->blocks[s->block].mode & MODE_STEP) || bt_must_stop(v))
 		return NULL;
 	b = bt_find(v, 0);
@@ -226,7 +250,7 @@ const void *bt_c_exit(struct vcpu *v)
 		return NULL;
 	}
 	if (s.kind == SITE_INDIRECT) {
-		if (mode_long(v->mode) && !is_canonical(target))
+		if (!target_ok(v, target))
 			return bad_target(v, &s, v->rip);
 		v->rip = target;
 		return indirect_exit(v, &s);
