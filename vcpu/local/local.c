@@ -359,13 +359,14 @@ void locals_stats(struct locals *l, struct msg_counters *m)
 {
 	for (unsigned i = 0; i < l->n && !l->stopped; i++) {
 		struct local *d = l->dev[i];
-#define X(field) local_count(m, d->id, #field, d->n.field);
-		X(kicks)
-		X(requests)
-		X(resets)
-		X(broken) X(flushes)
+#define X(field) local_count(m, d->id, #field, d->n.field)
+		X(kicks);
+		X(requests);
+		X(resets);
+		X(broken);
+		X(flushes);
 #undef X
-			d->ops->stats(d, m);
+		d->ops->stats(d, m);
 	}
 }
 
