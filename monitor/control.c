@@ -94,11 +94,35 @@ static int do_stats(struct machine *m)
 	return rc;
 }
 
+/* Memory, the engine, then device by device ("blk0.reads"): not as the answers happened to come. */
+static int order(const char *a, const char *b)
+{
+	size_t na = strcspn(a, "."), nb = strcspn(b, ".");
+	int ga = a[na] ? 2 : !!strncmp(a, "ram_", 4), gb = b[nb] ? 2 : !!strncmp(b, "ram_", 4);
+
+	if (ga != gb || ga < 2)
+		return ga - gb;
+	int d = memcmp(a, b, na < nb ? na : nb);
+	return d ? d : (na > nb) - (na < nb);
+}
+
+/* By insertion: the order within a group stays. */
+static void sort_counters(struct msg_counters *m)
+{
+	for (uint32_t i = 1; i < m->n; i++)
+		for (uint32_t k = i; k && order(m->c[k - 1].name, m->c[k].name) > 0; k--) {
+			__typeof__(m->c[0]) t = m->c[k];
+			m->c[k] = m->c[k - 1];
+			m->c[k - 1] = t;
+		}
+}
+
 void control_stats_part(struct machine *m, int proc)
 {
 	m->stats_due &= ~(1ull << proc);
 	if (m->stats_due)
 		return;
+	sort_counters(&m->stats);
 	int n = pack_stats_reply(&m->stats, m->buf, sizeof m->buf);
 	for (int i = 0; i < MACHINE_MAX_CLIENTS; i++) {
 		struct peer *p = &m->client[i];
