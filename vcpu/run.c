@@ -231,7 +231,7 @@ static void enter_alone(struct vcpu *v, uint32_t b)
 	bool kicked = false;
 
 	vcpu_fpu_in(v);
-	while (v->kick = 0, bt_enter(v, bt_rx(v->bt, v->bt->blocks[b].host)) == BT_KICKED)
+	while (v->kick = 0, bt_enter(v, bt_rx(v->bt, v->bt->blocks[b].host_s)) == BT_KICKED)
 		kicked = true;
 	if (kicked)
 		v->kick = 1;
@@ -412,7 +412,7 @@ static void pass(struct vcpu *v)
 		return;
 	v->stats.dispatches++;
 	vcpu_fpu_in(v);
-	bt_enter(v, bt_rx(v->bt, v->bt->blocks[b].host));
+	bt_enter(v, bt_rx(v->bt, v->bt->blocks[b].host_s));
 }
 
 int vcpu_run(struct vcpu *v)
@@ -449,7 +449,7 @@ int vcpu_run_until(struct vcpu *v, uint64_t stop_rip, uint64_t max_blocks)
 
 			if (b != BT_NONE) {
 				vcpu_fpu_in(v);
-				bt_enter(v, bt_rx(v->bt, v->bt->blocks[b].host));
+				bt_enter(v, bt_rx(v->bt, v->bt->blocks[b].host_s));
 			}
 		}
 		if (v->exc_pending) {

@@ -166,10 +166,10 @@ static void find_labels(struct labels *l, const struct bt *bt, const struct bloc
 {
 	ZydisDecodedInstruction z;
 	ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
-	uint64_t rx = (uint64_t)(uintptr_t)bt->rx, lo = rx + b->host_ind, hi = rx + b->host_end;
+	uint64_t rx = (uint64_t)(uintptr_t)bt->rx, lo = rx + b->host_start, hi = rx + b->host_end;
 	unsigned n = 0;
 
-	for (uint32_t off = b->host_ind; off < b->host_end; off += z.length) {
+	for (uint32_t off = b->host_start; off < b->host_end; off += z.length) {
 		uint64_t to;
 
 		if (!decode(bt->rw + off, b->host_end - off, ZYDIS_MACHINE_MODE_LONG_64, &z, op))

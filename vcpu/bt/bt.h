@@ -70,6 +70,7 @@ struct bexit {
 	int32_t gdelta; /* target gva - block start gva */
 	uint32_t mode;  /* of the target: the block's own but after stac and clac */
 	uint8_t fl;     /* enum fl_state at the exit */
+	uint8_t spare;  /* the spare registers are in their slots */
 	uint8_t active; /* cell is in the active list */
 };
 
@@ -77,8 +78,10 @@ struct block {
 	uint64_t gpa; /* of the first byte */
 	uint64_t gva; /* page of it when the mode is not MODE_USER, else 0 */
 	uint32_t mode;
-	uint32_t host, host_b, host_ind,
-		host_end;           /* entries: flags in host; flags in slot; indirect (rcx, rdx in slots too) */
+	uint32_t host_start;      /* its code: from here to host_end */
+	uint32_t host, host_b;    /* entries: flags in the host's, in the slot */
+	uint32_t host_s, host_sb; /* the same with the spare registers in their slots */
+	uint32_t host_end;
 	uint32_t ind_jmp, ind_cold; /* indirect exit: its final jmp and the slow path */
 	uint64_t gpa2;              /* page of the bytes beyond the first page, or ~0 */
 	uint32_t hash_next, page_next[2];
@@ -132,6 +135,20 @@ int bt_create(struct vm *vm);
 void bt_destroy(struct vm *vm);
 /* Forgets every translation; only from the run loop. */
 void bt_flush(struct vcpu *v);
+
+/*
+ * The spare registers: those that compilers use least.  Translated code takes them as scratch registers first, and passes from
+ * block to block with them left in their slots, so that loops need not bring back and spill again what they never touch.
+ */
+#define BT_SPARE ((uint16_t)(1u << R_10 | 1u << R_11))
+
+/* Where to enter @b, from code that leaves its flags and spare registers as told.  Indirect branches: in slots, both. */
+static inline uint32_t block_entry(const struct block *b, bool fl_slot, bool spare)
+{
+	if (spare)
+		return fl_slot ? b->host_sb : b->host_s;
+	return fl_slot ? b->host_b : b->host;
+}
 
 static inline const uint8_t *bt_rx(const struct bt *bt, uint32_t off)
 {

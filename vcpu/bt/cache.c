@@ -182,7 +182,7 @@ uint32_t block_by_host(const struct bt *bt, uint32_t host_off)
 		else
 			hi = mid;
 	}
-	return lo < bt->n_blocks && bt->blocks[lo].host_ind <= host_off ? lo : BT_NONE;
+	return lo < bt->n_blocks && bt->blocks[lo].host_start <= host_off ? lo : BT_NONE;
 }
 
 struct site *site_by_host(const struct bt *bt, const struct block *b, uint32_t host_off)
@@ -203,7 +203,7 @@ struct site *site_by_host(const struct bt *bt, const struct block *b, uint32_t h
 /* Indirect branches find a block at the index of its page offset, whatever page it is mapped at. */
 static void jump_caches_forget(struct vcpu *v, const struct block *b)
 {
-	uint64_t host = (uint64_t)(uintptr_t)bt_rx(v->bt, b->host_ind);
+	uint64_t host = (uint64_t)(uintptr_t)bt_rx(v->bt, b->host_sb);
 	uint64_t at = mode_pic(b->mode) ? b->gpa : b->gva;
 	unsigned i = at & (JC_SIZE - 1);
 

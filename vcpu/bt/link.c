@@ -71,7 +71,7 @@ void link_exit(struct vcpu *v, uint32_t x, uint32_t target, bool global)
 	}
 	if (e->cell != BT_NONE)
 		activate_cell(bt, e, global);
-	point_at(v, e, e->fl == FLS_SLOT ? to->host_b : to->host);
+	point_at(v, e, block_entry(to, e->fl == FLS_SLOT, e->spare));
 	v->stats.links++;
 }
 

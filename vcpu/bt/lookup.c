@@ -117,7 +117,7 @@ static const void *entry_of(struct vcpu *v, uint32_t b)
 {
 	v->stats.dispatches++;
 	vcpu_fpu_in(v);
-	return bt_rx(v->bt, v->bt->blocks[b].host);
+	return bt_rx(v->bt, v->bt->blocks[b].host_s);
 }
 
 const void *bt_chain(struct vcpu *v)
@@ -179,7 +179,7 @@ static const void *indirect_exit(struct vcpu *v, const struct site *s)
 		if (jc->n_filled <= TLB_FILLED)
 			jc->n_filled++;
 	}
-	jc->host[i] = (uint64_t)(uintptr_t)bt_rx(v->bt, v->bt->blocks[b].host_ind);
+	jc->host[i] = (uint64_t)(uintptr_t)bt_rx(v->bt, v->bt->blocks[b].host_sb);
 	jc->tag[i] = v->rip;
 	return entry_of(v, b);
 }

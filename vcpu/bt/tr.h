@@ -15,6 +15,8 @@
 #define VOFF(f) offsetof(struct vcpu, f)
 #define VREG(r) hm_gs(VOFF(regs) + 8u * (r))
 
+#define ALL_REGS 0xffffu
+
 enum ea_kind { EA_REG, EA_CONST, EA_PIC };
 
 /* An effective address. */
@@ -52,6 +54,7 @@ struct tr {
 	bool ends;         /* the last instruction ends the block by itself */
 	bool falls_across; /* what follows is on the next page or crosses into it */
 	uint16_t spill;
+	uint16_t clean; /* registers whose slots hold what they hold */
 	uint8_t fl;
 	bool slot_valid; /* vcpu.flags equals the host's flags */
 	unsigned n_cold;
@@ -65,7 +68,9 @@ struct tr {
 
 /* registers (translate_reg.c) */
 void tr_need(struct tr *t, uint16_t regs);                  /* bring back spilled registers */
+void tr_need_at_exit(struct tr *t);                         /* all of them, or all but the spare ones */
 uint8_t tr_scratch(struct tr *t, uint16_t avoid, bool low); /* a scratch register outside @avoid */
+bool tr_spare_free(const struct tr *t, uint16_t avoid);     /* tr_scratch() will give the spare ones, for nothing */
 void tr_take(struct tr *t, uint8_t reg);                    /* make @reg scratch */
 void tr_wrote(struct tr *t, uint16_t regs);                 /* the guest instruction wrote them */
 /* flags */

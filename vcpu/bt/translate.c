@@ -301,26 +301,76 @@ static void translate_insn(struct tr *t, struct insn *in)
 	}
 }
 
+/* Does the block do without the guest's values of the spare registers? */
+static bool leaves_spare(const struct tr *t)
+{
+	for (unsigned i = 0; i < t->n; i++) {
+		const struct insn *in = &t->in[i];
+
+		if (in->cls != CLS_SYS && in->cls != CLS_STRING && in->cls != CLS_GATHER &&
+		    ((in->gpr_read | in->gpr_write) & BT_SPARE))
+			return false;
+	}
+	return true;
+}
+
+static uint32_t here(const struct tr *t)
+{
+	return (uint32_t)(t->c.p - t->bt->rw);
+}
+
+/* An entry where the spare registers are on the wrong side for the block: mov gs:[slot], r or the other way. */
+static uint32_t emit_spare_entry(struct tr *t, uint16_t wanted, enum fl_state fl)
+{
+	uint32_t at = here(t);
+
+	t->spill = wanted ^ BT_SPARE;
+	t->fl = fl;
+	tr_site(t, SITE_INSN);
+	for (uint8_t r = 0; r < 16; r++)
+		if (BT_SPARE >> r & 1) {
+			if (wanted)
+				emit_store(&t->c, VREG(r), r);
+			else
+				emit_load(&t->c, r, VREG(r));
+		}
+	t->spill = wanted;
+	return at;
+}
+
 /*
- * host_ind: mov rcx, gs:[rcx slot]; mov rdx, gs:[rdx slot]
- * host_b:   restore the flags, when the block wants them
- * host:     the block
+ * The block wants the spare registers in their slots or in place; entries for the other case put that right:
+ *           <store or load the spare ones>;  jmp short 2f     ; flags in the host's
+ *           <store or load the spare ones>                    ; flags in the slot
+ *       1:  <restore the flags>                               ; flags in the slot
+ *       2:  the block                                         ; flags in the host's
+ * When the block does not want the flags there are two entries only.
  */
 static void emit_entries(struct tr *t)
 {
 	struct block *b = &t->bt->blocks[t->block];
+	uint16_t wanted = leaves_spare(t) ? BT_SPARE : 0;
+	uint32_t wrong, wrong_b, right_b;
+	uint8_t *skip;
 
-	b->host_ind = (uint32_t)(t->c.p - t->bt->rw);
-	emit_load(&t->c, R_CX, VREG(R_CX));
-	emit_load(&t->c, R_DX, VREG(R_DX));
-	b->host_b = (uint32_t)(t->c.p - t->bt->rw);
+	b->host_start = here(t);
 	b->fl_livein = t->live_in[0];
+	wrong = wrong_b = emit_spare_entry(t, wanted, FLS_HOST);
+	right_b = here(t);
 	if (b->fl_livein) {
-		t->fl = FLS_SLOT;
-		tr_site(t, SITE_INSN);
-		tr_flags_restore(t, 0xffff);
+		emit8(&t->c, 0xeb);
+		skip = t->c.p;
+		emit8(&t->c, 0);
+		wrong_b = emit_spare_entry(t, wanted, FLS_SLOT);
+		right_b = here(t);
+		tr_flags_restore(t, 0);
+		if (!t->c.overflow)
+			*skip = (uint8_t)(t->c.p - (skip + 1));
 	}
-	b->host = (uint32_t)(t->c.p - t->bt->rw);
+	b->host = wanted ? wrong : here(t);
+	b->host_b = wanted ? wrong_b : right_b;
+	b->host_s = wanted ? here(t) : wrong;
+	b->host_sb = wanted ? right_b : wrong_b;
 	t->fl = FLS_HOST;
 	t->slot_valid = false;
 	tr_site(t, SITE_INSN);
@@ -346,11 +396,17 @@ static void emit_cold_parts(struct tr *t)
 	}
 }
 
+static void emit_insn(struct tr *t, struct insn *in)
+{
+	translate_insn(t, in);
+	t->clean &= (uint16_t)~in->gpr_write;
+}
+
 static void emit_block(struct tr *t)
 {
 	emit_entries(t);
 	for (t->i = 0; t->i < t->n; t->i++)
-		translate_insn(t, &t->in[t->i]);
+		emit_insn(t, &t->in[t->i]);
 	if (!t->ends) {
 		t->i = t->n - 1;
 		t->live_in[t->i] = t->live_in[t->n];
@@ -436,6 +492,6 @@ uint32_t bt_translate(struct vcpu *v, uint64_t gpa, uint32_t mode)
 	v->stats.blocks++;
 	v->stats.guest_bytes += bt->blocks[t->block].len;
 	v->stats.guest_insns += t->n;
-	v->stats.host_bytes += bt->blocks[t->block].host_end - bt->blocks[t->block].host_ind;
+	v->stats.host_bytes += bt->blocks[t->block].host_end - bt->blocks[t->block].host_start;
 	return t->block;
 }

@@ -1,13 +1,12 @@
 /*
  * Stack instructions, branches, block exits and helpers.
- * Invariant: at every exit all guest registers are in the host's, but rcx and
- * rdx at an indirect one.
+ * Invariant: at every exit all guest registers are in the host's, but for the
+ * spare ones, which may be in their slots, and are at an indirect exit.
  */
 #include "vcpu/bt/tr.h"
 #include "vcpu/mmu/mmu.h"
 
-#define BIT(r)   ((uint16_t)(1u << (r)))
-#define ALL_REGS 0xffffu
+#define BIT(r) ((uint16_t)(1u << (r)))
 
 /* The register operand of an instruction with ModRM or with the register in its opcode. */
 static uint8_t op_reg(const struct insn *in)
@@ -148,7 +147,7 @@ void tr_pop(struct tr *t, const struct insn *in)
 	dst = op_reg(in);
 	avoid = BIT(R_SP) | (size == 2 ? BIT(dst) : 0);
 	tr_need(t, avoid);
-	if (size > 2 && dst != R_SP) {
+	if (size > 2 && dst != R_SP && !tr_spare_free(t, avoid)) {
 		tr_take(t, dst);
 		t2 = dst;
 	} else {
@@ -214,7 +213,8 @@ static uint32_t new_exit(struct tr *t, int32_t gdelta)
 				      .cell = BT_NONE,
 				      .gdelta = gdelta,
 				      .mode = t->mode,
-				      .fl = t->fl};
+				      .fl = t->fl,
+				      .spare = (t->spill & BT_SPARE) == BT_SPARE};
 	return x;
 }
 
@@ -241,21 +241,35 @@ static void new_cell(struct tr *t, uint32_t x)
 }
 
 /*
- * Across pages:  mov gs:[scratch], rax; mov rax, gs:[ip_page]; lea rax, [rax + delta]; mov gs:[ip_page], rax;
- *                mov rax, gs:[scratch]                                   ; user code only
- *                jmp gs:[cell]
+ * Across pages of user code:
+ *   add gs:[ip_page], delta                                               ; the flags are not in the host's
+ *   mov r10, gs:[ip_page]; lea r10, [r10 + delta]; mov gs:[ip_page], r10  ; rax, saved around it, when r10 is not free
  */
+static void move_ip_page(struct tr *t, int32_t delta)
+{
+	uint8_t r = t->spill & BIT(R_10) ? R_10 : R_AX;
+
+	if (t->fl != FLS_HOST) {
+		emit_rm_mem(&t->c, 1, 0x81, ALU_ADD, hm_gs(VOFF(ip_page)));
+		emit32(&t->c, (uint32_t)delta);
+		return;
+	}
+	if (r == R_AX)
+		emit_store(&t->c, hm_gs(VOFF(scratch)), R_AX);
+	emit_load(&t->c, r, hm_gs(VOFF(ip_page)));
+	emit_lea(&t->c, 1, r, hm_base(r, delta));
+	emit_store(&t->c, hm_gs(VOFF(ip_page)), r);
+	if (r == R_AX)
+		emit_load(&t->c, R_AX, hm_gs(VOFF(scratch)));
+}
+
+/* jmp gs:[cell] */
 static void emit_cell_jump(struct tr *t, uint32_t x)
 {
 	int32_t d = page_delta(t, t->bt->exits[x].gdelta);
 
-	if (t->pic && d) {
-		emit_store(&t->c, hm_gs(VOFF(scratch)), R_AX);
-		emit_load(&t->c, R_AX, hm_gs(VOFF(ip_page)));
-		emit_lea(&t->c, 1, R_AX, hm_base(R_AX, d * 4096));
-		emit_store(&t->c, hm_gs(VOFF(ip_page)), R_AX);
-		emit_load(&t->c, R_AX, hm_gs(VOFF(scratch)));
-	}
+	if (t->pic && d)
+		move_ip_page(t, d * 4096);
 	emit_jmp_mem(&t->c, hm_gs(VOFF(cells) + 8u * t->bt->exits[x].cell));
 }
 
@@ -303,7 +317,7 @@ void tr_cold_trampoline(struct tr *t, const struct cold *k)
 
 void tr_fallthrough(struct tr *t)
 {
-	tr_need(t, ALL_REGS);
+	tr_need_at_exit(t);
 	tr_exit(t, t->goff[t->n], -1, t->falls_across);
 }
 
@@ -312,7 +326,7 @@ void tr_exit_to_mode(struct tr *t, uint32_t mode)
 {
 	uint32_t x = t->bt->n_exits;
 
-	tr_need(t, ALL_REGS);
+	tr_need_at_exit(t);
 	tr_exit(t, t->goff[t->n], -1, t->falls_across);
 	if (!t->c.overflow)
 		t->bt->exits[x].mode = mode;
@@ -325,7 +339,7 @@ static int32_t branch_delta(const struct tr *t, const struct insn *in)
 
 void tr_jmp(struct tr *t, const struct insn *in)
 {
-	tr_need(t, ALL_REGS);
+	tr_need_at_exit(t);
 	tr_exit(t, branch_delta(t, in), -1, false);
 }
 
@@ -334,7 +348,7 @@ void tr_jcc(struct tr *t, const struct insn *in)
 	uint8_t op = in->raw[in->len - in->imm_size - 1];
 
 	tr_flags_restore(t, 0);
-	tr_need(t, ALL_REGS);
+	tr_need_at_exit(t);
 	tr_exit(t, branch_delta(t, in), op & 15, false);
 	tr_exit(t, t->goff[t->n], -1, t->falls_across);
 }
@@ -346,7 +360,7 @@ void tr_loop(struct tr *t, const struct insn *in)
 {
 	uint8_t *skip;
 
-	tr_need(t, ALL_REGS);
+	tr_need_at_exit(t);
 	if (in->fl_read & FL_ARITH)
 		tr_flags_restore(t, 0);
 	if (in->addrsize == 4)
@@ -401,41 +415,42 @@ void tr_call(struct tr *t, const struct insn *in)
 {
 	tr_need(t, BIT(R_SP));
 	push_return(t, in, 0);
-	tr_need(t, ALL_REGS);
+	tr_need_at_exit(t);
 	tr_exit(t, branch_delta(t, in), -1, false);
 }
 
 /*
- * Target in rcx; the guest's rcx and rdx are in their slots.
- *   mov rdx, rcx; and rdx, -4096; mov gs:[ip_page], rdx              ; user code only
- *   mov edx, ecx; and edx, JC_SIZE-1
- *   cmp rcx, gs:[jc.tag + rdx*8]; jne cold; jmp gs:[jc.host + rdx*8]
+ * Target in r10; the guest's spare registers are in their slots.
+ *   mov r11, r10; and r11, -4096; mov gs:[ip_page], r11              ; user code only
+ *   mov r11d, r10d; and r11d, JC_SIZE-1
+ *   cmp r10, gs:[jc.tag + r11*8]; jne cold; jmp gs:[jc.host + r11*8]
  */
 static void indirect_tail(struct tr *t)
 {
 	size_t jc = VOFF(jc) + mode_tlb(t->mode) * sizeof(struct jump_cache);
 	struct cold *k;
 
-	tr_take(t, R_DX);
-	tr_need(t, (uint16_t) ~(BIT(R_CX) | BIT(R_DX)));
-	tr_flags_clobber(t, BIT(R_CX));
+	tr_take(t, R_10);
+	tr_take(t, R_11);
+	tr_need_at_exit(t);
+	tr_flags_clobber(t, BIT(R_10));
 	if (t->mode & MODE_TRANSIENT) {
 		k = tr_cold(t, COLD_INDIRECT);
 		k->from = emit_jmp(&t->c);
 		return;
 	}
 	if (t->pic) {
-		emit_mov_rr(&t->c, R_DX, R_CX);
-		emit_alu_imm(&t->c, 1, ALU_AND, R_DX, -4096);
-		emit_store(&t->c, hm_gs(VOFF(ip_page)), R_DX);
+		emit_mov_rr(&t->c, R_11, R_10);
+		emit_alu_imm(&t->c, 1, ALU_AND, R_11, -4096);
+		emit_store(&t->c, hm_gs(VOFF(ip_page)), R_11);
 	}
-	emit_rm_reg(&t->c, 0, 0x8b, R_DX, R_CX);
-	emit_alu_imm(&t->c, 0, ALU_AND, R_DX, JC_SIZE - 1);
-	emit_rm_mem(&t->c, 1, 0x3b, R_CX, hm_gs_index(jc + offsetof(struct jump_cache, tag), R_DX, 8));
+	emit_rm_reg(&t->c, 0, 0x8b, R_11, R_10);
+	emit_alu_imm(&t->c, 0, ALU_AND, R_11, JC_SIZE - 1);
+	emit_rm_mem(&t->c, 1, 0x3b, R_10, hm_gs_index(jc + offsetof(struct jump_cache, tag), R_11, 8));
 	k = tr_cold(t, COLD_INDIRECT);
 	k->from = emit_jcc(&t->c, CC_NE);
 	t->bt->blocks[t->block].ind_jmp = (uint32_t)(t->c.p - t->bt->rw);
-	emit_jmp_mem(&t->c, hm_gs_index(jc + offsetof(struct jump_cache, host), R_DX, 8));
+	emit_jmp_mem(&t->c, hm_gs_index(jc + offsetof(struct jump_cache, host), R_11, 8));
 }
 
 void tr_cold_indirect(struct tr *t, const struct cold *k)
@@ -443,7 +458,7 @@ void tr_cold_indirect(struct tr *t, const struct cold *k)
 	uint32_t s = tr_site(t, SITE_INDIRECT);
 
 	t->bt->blocks[t->block].ind_cold = (uint32_t)(t->c.p - t->bt->rw);
-	emit_store(&t->c, hm_gs(VOFF(rip)), R_CX);
+	emit_store(&t->c, hm_gs(VOFF(rip)), R_10);
 	emit_store_imm32(&t->c, 0, hm_gs(VOFF(site)), (int32_t)s);
 	emit_jmp_to(&t->c, t->bt->rw + (glue_exit - t->bt->rx));
 	(void)k;
@@ -452,17 +467,17 @@ void tr_cold_indirect(struct tr *t, const struct cold *k)
 static void load_target_mem(struct tr *t, const struct insn *in, unsigned size)
 {
 	struct ea e = tr_ea(t, in);
-	uint16_t avoid = in->gpr_read | BIT(R_CX) | BIT(R_SP);
+	uint16_t avoid = in->gpr_read | BIT(R_SP);
 	uint8_t t1 = tr_scratch(t, avoid, false), t2 = tr_scratch(t, avoid | BIT(t1), false);
 	struct hmem m;
 
 	tr_flags_clobber(t, avoid);
 	m = tr_access(t, &e, size, ACC_R, t1, t2);
-	tr_take(t, R_CX);
+	tr_take(t, R_10);
 	if (size == 2)
-		emit_rm_mem(&t->c, 0, 0x0fb7, R_CX, m);
+		emit_rm_mem(&t->c, 0, 0x0fb7, R_10, m);
 	else
-		emit_load_size(t, size, R_CX, m);
+		emit_load_size(t, size, R_10, m);
 }
 
 /* jmp r/m and call r/m */
@@ -474,14 +489,14 @@ void tr_indirect(struct tr *t, const struct insn *in)
 	if (in->has_mem) {
 		load_target_mem(t, in, size);
 	} else {
-		tr_take(t, R_CX);
+		tr_take(t, R_10);
 		if (size == 8)
-			emit_mov_rr(&t->c, R_CX, in->rm);
+			emit_mov_rr(&t->c, R_10, in->rm);
 		else
-			emit_rm_reg(&t->c, 0, size == 2 ? 0x0fb7 : 0x8b, R_CX, in->rm);
+			emit_rm_reg(&t->c, 0, size == 2 ? 0x0fb7 : 0x8b, R_10, in->rm);
 	}
 	if (in->cls == CLS_CALL_IND)
-		push_return(t, in, BIT(R_CX));
+		push_return(t, in, BIT(R_10));
 	indirect_tail(t);
 }
 
@@ -492,15 +507,15 @@ void tr_ret(struct tr *t, const struct insn *in)
 	struct hmem m;
 
 	tr_need(t, BIT(R_SP));
-	tr_take(t, R_CX);
-	tr_take(t, R_DX);
+	tr_take(t, R_10);
+	tr_take(t, R_11);
 	tr_flags_clobber(t, 0);
-	m = tr_access(t, &e, size, ACC_R | SITE_ACC_STACK, R_CX, R_DX);
+	m = tr_access(t, &e, size, ACC_R | SITE_ACC_STACK, R_10, R_11);
 	if (size == 2)
-		emit_rm_mem(&t->c, 0, 0x0fb7, R_CX, m);
+		emit_rm_mem(&t->c, 0, 0x0fb7, R_10, m);
 	else
-		emit_load_size(t, size, R_CX, m);
-	adjust_sp(t, (int32_t)(size + (uint64_t)in->imm), R_DX);
+		emit_load_size(t, size, R_10, m);
+	adjust_sp(t, (int32_t)(size + (uint64_t)in->imm), R_11);
 	indirect_tail(t);
 }
 

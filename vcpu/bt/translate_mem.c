@@ -297,6 +297,19 @@ static void emit_moffs(struct tr *t, const struct insn *in, struct hmem m)
 	emit_rm_mem(&t->c, in->opsize == 8, op, R_AX, m);
 }
 
+/* Without spare ones, a register that the instruction only overwrites is best: it need not be brought back. */
+static uint8_t addend_reg(struct tr *t, const struct insn *in, uint16_t avoid, bool low)
+{
+	if (!low && tr_spare_free(t, avoid))
+		return tr_scratch(t, avoid, low);
+	for (uint8_t r = 0; r < (low ? 8 : 16); r++)
+		if ((in->gpr_kill & BIT(r)) && r != R_SP) {
+			tr_take(t, r);
+			return r;
+		}
+	return tr_scratch(t, avoid, low);
+}
+
 void tr_mem_insn(struct tr *t, const struct insn *in)
 {
 	uint16_t regs = needed(in), avoid = regs | in->gpr_write;
@@ -306,15 +319,7 @@ void tr_mem_insn(struct tr *t, const struct insn *in)
 	struct hmem m;
 
 	tr_need(t, regs);
-	/* a register that this instruction only overwrites makes the best addend register */
-	t2 = R_NONE;
-	for (uint8_t r = 0; r < (low ? 8 : 16) && t2 == R_NONE; r++)
-		if ((in->gpr_kill & BIT(r)) && r != R_SP) {
-			tr_take(t, r);
-			t2 = r;
-		}
-	if (t2 == R_NONE)
-		t2 = tr_scratch(t, avoid, low);
+	t2 = addend_reg(t, in, avoid, low);
 	t1 = tr_scratch(t, avoid | BIT(t2), low);
 	tr_flags_clobber(t, avoid & (uint16_t)~in->gpr_kill);
 	m = tr_access(t, &e, in->mem.size, access_of(in), t1, t2);
