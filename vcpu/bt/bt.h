@@ -12,13 +12,13 @@
 #include "vcpu/bt/mode.h"
 #include "vcpu/vcpu.h"
 
-#define BT_CODE_SIZE  (48u << 20)
-#define BT_MAX_BLOCKS (1u << 17)
-#define BT_MAX_SITES  (3u << 19)
-#define BT_MAX_EXITS  (3u << 17)
+#define BT_CODE_SIZE  (64u << 20)
+#define BT_MAX_BLOCKS (3u << 16)
+#define BT_MAX_SITES  (1u << 21)
+#define BT_MAX_EXITS  (9u << 16)
 #define BT_MAX_SYS    (1u << 15)
-#define BT_HASH       (1u << 16)
-#define BT_MAX_INSNS  64 /* guest instructions in a block */
+#define BT_INDEX      (1u << 19) /* entries of the block index: at most half full */
+#define BT_MAX_INSNS  64         /* guest instructions in a block */
 #define BT_MAX_PAGES  (1u << 16)
 #define BT_NONE       0xffffffffu
 
@@ -30,8 +30,8 @@ enum site_kind {
 	SITE_MEM,      /* soft TLB slow path */
 	SITE_SYS,      /* helper: aux = index into bt->sys */
 	SITE_STRING,   /* string helper: aux likewise */
-	SITE_EXIT,     /* direct exit: aux = exit index */
-	SITE_INDIRECT, /* jump cache miss: target in vcpu.rip */
+	SITE_EXIT,     /* on the way out through an exit */
+	SITE_INDIRECT, /* jump cache miss of a transient block: target in vcpu.rip */
 	SITE_RAISE,    /* aux = vector */
 	SITE_STEP_END, /* end of a one-instruction block */
 };
@@ -59,8 +59,10 @@ struct site {
 #define SITE_ACC_STACK 0x40 /* the implicit stack operand */
 #define SITE_ACC_RANGE 0x80 /* checks a range for several accesses */
 
-/* A direct exit: `jmp/jcc rel32` to patch, or a branch cell. */
+/* A direct exit: `jmp/jcc rel32` to patch, or a branch cell.  All that leaving through it needs is here: one cache line. */
 struct bexit {
+	uint64_t rip;     /* of the target; from vcpu.ip_page in position-independent code */
+	uint64_t page;    /* gpa of its page when there is no cell */
 	uint32_t block;   /* that it belongs to */
 	uint32_t target;  /* linked block or BT_NONE */
 	uint32_t next_in; /* next exit linked to the same target */
@@ -72,20 +74,21 @@ struct bexit {
 	uint8_t fl;     /* enum fl_state at the exit */
 	uint8_t spare;  /* the spare registers are in their slots */
 	uint8_t active; /* cell is in the active list */
-};
+	uint8_t dead;   /* so is its block */
+} __attribute__((aligned(64)));
 
 struct block {
-	uint64_t gpa; /* of the first byte */
-	uint64_t gva; /* page of it when the mode is not MODE_USER, else 0 */
+	uint64_t gpa;  /* of the first byte */
+	uint64_t gva;  /* page of it when the mode is not MODE_USER, else 0 */
+	uint64_t gpa2; /* page of the bytes beyond the first page, or ~0 */
 	uint32_t mode;
 	uint32_t host_start;      /* its code: from here to host_end */
 	uint32_t host, host_b;    /* entries: flags in the host's, in the slot */
 	uint32_t host_s, host_sb; /* the same with the spare registers in their slots */
+	uint32_t in_links;        /* exits linked to this block */
 	uint32_t host_end;
 	uint32_t ind_jmp, ind_cold; /* indirect exit: its final jmp and the slow path */
-	uint64_t gpa2;              /* page of the bytes beyond the first page, or ~0 */
-	uint32_t hash_next, page_next[2];
-	uint32_t in_links; /* exits linked to this block */
+	uint32_t page_next[2];
 	uint32_t site, n_sites, exit, n_exits;
 	uint16_t len; /* guest bytes */
 	uint16_t n_insns;
@@ -93,6 +96,11 @@ struct block {
 	uint8_t fl_livein;
 	uint8_t dead;
 	uint8_t combine_fails;
+} __attribute__((aligned(64)));
+
+/* The block index: open addressing, so that a look-up touches this and the block. */
+struct bt_slot {
+	uint32_t hash, block; /* BT_NONE: empty */
 };
 
 /* A page that holds translated code. */
@@ -121,7 +129,7 @@ struct bt {
 	struct insn *sys;
 	uint32_t n_sys;
 	uint32_t n_cells;
-	uint32_t *hash;
+	struct bt_slot *index;
 	struct codepage *pages;
 	uint32_t n_pages, *page_hash;
 	uint32_t *active_user, n_active_user, *active_kern, n_active_kern;
@@ -183,6 +191,7 @@ int fetch_gpa(struct vcpu *v, uint64_t gva, uint64_t *gpa); /* walks for executi
 
 /* bt/state.c: brings v->regs[], flags and rip to the guest's state at @s from host_regs[]/host_flags. */
 void state_sync(struct vcpu *v, const struct site *s);
+void regs_sync(struct vcpu *v, uint16_t spill, uint8_t fl); /* registers and flags alone */
 uint64_t site_rip(const struct vcpu *v, const struct site *s);
 
 /* bt/fault.c: signal handlers of the vcpu's thread.  Call once per thread. */
@@ -202,7 +211,8 @@ int tlb_fill(struct vcpu *v, uint64_t gva, unsigned size, unsigned acc);
 int tlb_read(struct vcpu *v, uint64_t lin, void *buf, unsigned len);
 void tlb_drop_writes(struct vcpu *v, uint64_t frame); /* a page got code: its write tags must miss */
 void tlb_init(struct vcpu *v);
-void tlb_note_fetch(struct vcpu *v, uint64_t page); /* code is fetched through this page of the linear space */
+void tlb_note_fetch(struct vcpu *v, uint64_t page,
+		    bool global); /* code is fetched through this page of the linear space */
 
 /* mmu/codepage.c */
 /* The 64-byte parts of a page that bytes [off, off+len) touch; len >= 1, within the page. */

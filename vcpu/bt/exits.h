@@ -6,8 +6,10 @@
 
 struct vcpu;
 
-const void *bt_c_exit(struct vcpu *v);  /* direct exits and jump cache misses */
-const void *bt_c_sys(struct vcpu *v);   /* helpers */
+const void *bt_c_exit(struct vcpu *v); /* direct exits: v->exit */
+const void *bt_c_indirect(
+	struct vcpu *v); /* jump cache misses: to the address in r10, the guest's spare registers in their slots */
+const void *bt_c_sys(struct vcpu *v);   /* helpers; transient blocks' indirect branches */
 const void *bt_c_fault(struct vcpu *v); /* a host fault in translated code; always NULL */
 int bt_c_mem(struct vcpu *v);           /* soft TLB slow path: 1 = resume at v->resume with v->mem_addend, 0 = leave */
 int bt_c_mem_checked(struct vcpu *v);   /* the same through segments, with alignment and breakpoint checks */

@@ -111,6 +111,12 @@ glue_exit:
 	call bt_c_exit
 	jmp glue_continue
 
+	.globl glue_indirect
+glue_indirect:
+	SAVE_ALL
+	call bt_c_indirect
+	jmp glue_continue
+
 	.globl glue_sys
 glue_sys:
 	SAVE_ALL

@@ -121,6 +121,6 @@ void tr_sys_inline(struct tr *t, const struct insn *in);
 void tr_exit_to_mode(struct tr *t, uint32_t mode);
 
 /* glue.S: where stubs jump to */
-extern const uint8_t glue_mem[], glue_mem_checked[], glue_exit[], glue_sys[];
+extern const uint8_t glue_mem[], glue_mem_checked[], glue_exit[], glue_indirect[], glue_sys[];
 
 #endif

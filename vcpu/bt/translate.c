@@ -454,7 +454,6 @@ static void start_block(struct tr *t, struct vcpu *v, uint64_t gpa, uint32_t mod
 					      .gva = t->pic ? 0 : v->rip,
 					      .mode = mode,
 					      .gpa2 = ~0ull,
-					      .hash_next = BT_NONE,
 					      .page_next = {BT_NONE, BT_NONE},
 					      .in_links = BT_NONE,
 					      .site = bt->n_sites,

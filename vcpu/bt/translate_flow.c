@@ -273,6 +273,16 @@ static void emit_cell_jump(struct tr *t, uint32_t x)
 	emit_jmp_mem(&t->c, hm_gs(VOFF(cells) + 8u * t->bt->exits[x].cell));
 }
 
+/* A cell's exit has moved ip_page to the target's page by the time it leaves. */
+static void set_target(struct tr *t, uint32_t x)
+{
+	struct bexit *e = &t->bt->exits[x];
+	uint64_t off = (t->gpa & 0xfff) + (uint64_t)(int64_t)e->gdelta;
+
+	e->rip = !t->pic ? t->gva + (uint64_t)(int64_t)e->gdelta : e->cell != BT_NONE ? off & 0xfff : off;
+	e->page = t->gpa & ~0xfffull;
+}
+
 /* Leaves for the guest address at block start + @gdelta; @cc < 0 unconditionally. */
 static void tr_exit(struct tr *t, int32_t gdelta, int cc, bool across)
 {
@@ -297,15 +307,14 @@ static void tr_exit(struct tr *t, int32_t gdelta, int cc, bool across)
 			t->bt->exits[x].rel_off = (uint32_t)(k->from - t->bt->rw);
 	}
 	k->exit = x;
+	set_target(t, x);
 }
 
 void tr_cold_exit(struct tr *t, const struct cold *k)
 {
-	uint32_t s = tr_site(t, SITE_EXIT);
-
-	t->bt->sites[s].aux = k->exit;
+	tr_site(t, SITE_EXIT);
 	t->bt->exits[k->exit].stub_off = (uint32_t)(t->c.p - t->bt->rw);
-	emit_store_imm32(&t->c, 0, hm_gs(VOFF(site)), (int32_t)s);
+	emit_store_imm32(&t->c, 0, hm_gs(VOFF(exit)), (int32_t)k->exit);
 	emit_jmp_to(&t->c, t->bt->rw + (glue_exit - t->bt->rx));
 }
 
@@ -422,7 +431,7 @@ void tr_call(struct tr *t, const struct insn *in)
 /*
  * Target in r10; the guest's spare registers are in their slots.
  *   mov r11, r10; and r11, -4096; mov gs:[ip_page], r11              ; user code only
- *   mov r11d, r10d; and r11d, JC_SIZE-1
+ *   imul r11d, r10d, JC_FACTOR; shr r11d, 32-JC_BITS
  *   cmp r10, gs:[jc.tag + r11*8]; jne cold; jmp gs:[jc.host + r11*8]
  */
 static void indirect_tail(struct tr *t)
@@ -444,8 +453,9 @@ static void indirect_tail(struct tr *t)
 		emit_alu_imm(&t->c, 1, ALU_AND, R_11, -4096);
 		emit_store(&t->c, hm_gs(VOFF(ip_page)), R_11);
 	}
-	emit_rm_reg(&t->c, 0, 0x8b, R_11, R_10);
-	emit_alu_imm(&t->c, 0, ALU_AND, R_11, JC_SIZE - 1);
+	emit_rm_reg(&t->c, 0, 0x69, R_11, R_10);
+	emit32(&t->c, JC_FACTOR);
+	emit_shift_imm(&t->c, 0, SH_SHR, R_11, 32 - JC_BITS);
 	emit_rm_mem(&t->c, 1, 0x3b, R_10, hm_gs_index(jc + offsetof(struct jump_cache, tag), R_11, 8));
 	k = tr_cold(t, COLD_INDIRECT);
 	k->from = emit_jcc(&t->c, CC_NE);
@@ -458,9 +468,13 @@ void tr_cold_indirect(struct tr *t, const struct cold *k)
 	uint32_t s = tr_site(t, SITE_INDIRECT);
 
 	t->bt->blocks[t->block].ind_cold = (uint32_t)(t->c.p - t->bt->rw);
-	emit_store(&t->c, hm_gs(VOFF(rip)), R_10);
-	emit_store_imm32(&t->c, 0, hm_gs(VOFF(site)), (int32_t)s);
-	emit_jmp_to(&t->c, t->bt->rw + (glue_exit - t->bt->rx));
+	if (t->mode & MODE_TRANSIENT) {
+		emit_store(&t->c, hm_gs(VOFF(rip)), R_10);
+		emit_store_imm32(&t->c, 0, hm_gs(VOFF(site)), (int32_t)s);
+		emit_jmp_to(&t->c, t->bt->rw + (glue_sys - t->bt->rx));
+	} else {
+		emit_jmp_to(&t->c, t->bt->rw + (glue_indirect - t->bt->rx));
+	}
 	(void)k;
 }
 

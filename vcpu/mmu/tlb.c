@@ -71,14 +71,6 @@ void tlb_flush_all(struct vcpu *v)
 	v->stats.tlb_flushes++;
 }
 
-static void fetch_flush_nonglobal(struct vcpu *v)
-{
-	for (int u = 0; u < 2; u++)
-		for (int i = 0; i < 64; i++)
-			if (u || !v->fetch[u][i].global)
-				v->fetch[u][i].tag = 1;
-}
-
 void tlb_flush_nonglobal(struct vcpu *v)
 {
 	struct soft_tlb *k = &v->tlb[TLB_KERN];
@@ -95,7 +87,7 @@ void tlb_flush_nonglobal(struct vcpu *v)
 		v->jc_nonglobal = 0;
 	}
 	memset(v->code_filter[1], 0, sizeof v->code_filter[1]);
-	fetch_flush_nonglobal(v);
+	v->fetch_age[0]++;
 	cells_reset_user(v);
 	v->stats.tlb_flushes++;
 }
@@ -105,28 +97,28 @@ static unsigned filter_hash(uint64_t n)
 	return (unsigned)((n * 0x9e3779b97f4a7c15ull) >> 52);
 }
 
-void tlb_note_fetch(struct vcpu *v, uint64_t page)
+void tlb_note_fetch(struct vcpu *v, uint64_t page, bool global)
 {
 	unsigned h = filter_hash(page >> GUEST_PAGE_SHIFT) & 2047;
 
-	v->code_filter[page >> 63 ? 0 : 1][h / 64] |= 1ull << (h % 64);
+	v->code_filter[page >> 63 || global ? 0 : 1][h / 64] |= 1ull << (h % 64);
 }
 
 /* Was code fetched through this page?  If so, everything made from the mapping goes. */
 static void flush_fetch_page(struct vcpu *v, uint64_t page)
 {
 	unsigned h = filter_hash(page >> GUEST_PAGE_SHIFT) & 2047;
-	bool user = !(page >> 63);
+	bool kern = v->code_filter[0][h / 64] >> (h % 64) & 1, user = v->code_filter[1][h / 64] >> (h % 64) & 1;
 
-	if (!(v->code_filter[user ? 1 : 0][h / 64] >> (h % 64) & 1))
+	if (!kern && !user)
 		return;
 	for (int k = 0; k < TLB_COUNT; k++)
 		flush_jc(v, k);
 	fetch_cache_flush(v);
-	if (user)
-		cells_reset_user(v);
-	else
+	if (kern)
 		cells_reset_all(v);
+	else
+		cells_reset_user(v);
 }
 
 static void note_large(struct vcpu *v, uint64_t gva, uint64_t page_size)
@@ -150,7 +142,7 @@ static void flush_large(struct vcpu *v, uint64_t gva)
 			if (!((v->tlb[k].rtag[i] ^ gva) >> shift) || !((v->tlb[k].wtag[i] ^ gva) >> shift))
 				v->tlb[k].rtag[i] = v->tlb[k].wtag[i] = TLB_INVALID;
 	for (int u = 0; u < 2; u++)
-		for (int i = 0; i < 64; i++)
+		for (int i = 0; i < FETCH_SIZE; i++)
 			if (!((v->fetch[u][i].tag ^ gva) >> shift)) {
 				cells_reset_all(v);
 				for (int k = 0; k < TLB_COUNT; k++)
