@@ -180,15 +180,16 @@ struct jump_cache {
 enum vm_exit { VM_EXIT_NONE, VM_EXIT_POWEROFF, VM_EXIT_RESET, VM_EXIT_TRIPLE_FAULT, VM_EXIT_DEBUG, VM_EXIT_STOPPED };
 
 struct vcpu_stats { /* all counted by the vcpu's thread; names as in `hvx-monitor stats` */
-#define VCPU_STATS(X)                                                                                               \
-	X(blocks)                                                                                                   \
-	X(guest_bytes)                                                                                              \
-	X(host_bytes)                                                                                               \
-	X(guest_insns) X(code_flushes) X(dispatches) X(links) X(jc_misses) X(tlb_misses) X(tlb_flushes)             \
-		X(tlb_page_flushes) X(walks) X(exceptions) X(page_faults) X(interrupts) X(kicks) X(hlts) X(helpers) \
-			X(mmio) X(pio) X(cross_page) X(unaligned) X(smc_writes) X(smc_blocks) X(signals)            \
-				X(single_steps) X(msr_reads) X(msr_writes) X(cr3_loads) X(string_helpers)           \
-					X(host_faults) X(cpuids) X(doorbells) X(doorbell_wakes) X(device_flushes)
+#define VCPU_STATS(X)                                                                                                  \
+	X(blocks)                                                                                                      \
+	X(guest_bytes)                                                                                                 \
+	X(host_bytes)                                                                                                  \
+	X(guest_insns)                                                                                                 \
+	X(code_flushes) X(dispatches) X(links) X(jc_misses) X(tlb_misses) X(tlb_flushes) X(tlb_page_flushes) X(walks)  \
+		X(exceptions) X(page_faults) X(interrupts) X(kicks) X(hlts) X(helpers) X(mmio) X(pio) X(cross_page)    \
+			X(unaligned) X(smc_writes) X(smc_blocks) X(signals) X(single_steps) X(msr_reads) X(msr_writes) \
+				X(cr3_loads) X(string_helpers) X(host_faults) X(cpuids) X(doorbells) X(doorbell_wakes) \
+					X(device_flushes) X(combo_fails)
 #define X(n) uint64_t n;
 	VCPU_STATS(X)
 #undef X
@@ -223,7 +224,9 @@ struct vcpu {
 	uint32_t in_code;         /* translated code is running or being entered */
 	uint16_t host_flags;      /* host's flags as a slow path left the translated code, in the format of flags */
 	uint8_t pad0[2];
-	uint32_t exit;                                   /* the direct exit that is left by */
+	uint32_t exit; /* the direct exit that is left by */
+#define VCPU_COMBOS 8
+	uint64_t combo[VCPU_COMBOS];                     /* addends of the running block's groups of accesses */
 	uint64_t bounce_stack;                           /* as bounce, for the implicit stack operand */
 	uint8_t bounce[64] __attribute__((aligned(64))); /* stands in for an operand in MMIO or across pages */
 
@@ -281,6 +284,7 @@ struct vcpu {
 	uint8_t fetch_global;        /* of the last page fetched from */
 	uint8_t jc_nonglobal;        /* supervisor jump caches hold targets in non-global pages */
 	uint8_t step_once;           /* run the next instruction alone */
+	uint8_t no_combos;           /* run the next block with one check per access */
 	uint8_t last_sysop;          /* enum sysop of the last helper */
 	uint8_t db_hits;             /* data breakpoints the running instruction met */
 	uint8_t db_held;             /* the same, held back by mov ss */

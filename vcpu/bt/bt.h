@@ -20,6 +20,7 @@
 #define BT_INDEX      (1u << 19) /* entries of the block index: at most half full */
 #define BT_MAX_INSNS  64         /* guest instructions in a block */
 #define BT_MAX_PAGES  (1u << 16)
+#define BT_NO_COMBOS  4096
 #define BT_NONE       0xffffffffu
 
 /* Where the guest's arithmetic flags are at a site. */
@@ -57,7 +58,13 @@ struct site {
 };
 #define SITE_ACC_SS    0x20 /* through SS: #SS instead of #GP */
 #define SITE_ACC_STACK 0x40 /* the implicit stack operand */
-#define SITE_ACC_RANGE 0x80 /* checks a range for several accesses */
+#define SITE_ACC_RANGE 0x80 /* checks a range for several accesses: site_range() in aux */
+
+/* A range of @span bytes that begins @before bytes before the access and will be written to or not. */
+static inline uint32_t site_range(unsigned before, unsigned span, bool write)
+{
+	return before | span << 12 | (uint32_t)write << 31;
+}
 
 /* A direct exit: `jmp/jcc rel32` to patch, or a branch cell.  All that leaving through it needs is here: one cache line. */
 struct bexit {
@@ -133,8 +140,9 @@ struct bt {
 	struct codepage *pages;
 	uint32_t n_pages, *page_hash;
 	uint32_t *active_user, n_active_user, *active_kern, n_active_kern;
-	uint32_t *cell_exit; /* exit of each cell */
-	uint64_t stop_rip;   /* blocks do not run past it (tests) */
+	uint32_t *cell_exit;                   /* exit of each cell */
+	uint64_t no_combos[BT_NO_COMBOS / 64]; /* hashed gpa of blocks whose groups kept crossing pages */
+	uint64_t stop_rip;                     /* blocks do not run past it (tests) */
 	bool have_bmi2;
 };
 
@@ -173,6 +181,22 @@ struct site *site_by_host(const struct bt *bt, const struct block *b, uint32_t h
 /* bt/translate.c: translates the block at v->rip in @mode, whose first byte is at @gpa; block index, BT_NONE when memory ran out
  * (flush and retry) or when fetching raised a fault (v->exc_pending). */
 uint32_t bt_translate(struct vcpu *v, uint64_t gpa, uint32_t mode);
+
+/* Is the block at @gpa to be translated with one check per access?  From now on, yes. */
+static inline unsigned bt_no_combos_bit(uint64_t gpa)
+{
+	return (unsigned)(gpa * 0x9e3779b97f4a7c15ull >> 52) & (BT_NO_COMBOS - 1);
+}
+
+static inline bool bt_no_combos(const struct bt *bt, uint64_t gpa)
+{
+	return bt->no_combos[bt_no_combos_bit(gpa) / 64] >> (bt_no_combos_bit(gpa) % 64) & 1;
+}
+
+static inline void bt_set_no_combos(struct bt *bt, uint64_t gpa)
+{
+	bt->no_combos[bt_no_combos_bit(gpa) / 64] |= 1ull << (bt_no_combos_bit(gpa) % 64);
+}
 
 /* bt/link.c */
 void link_exit(struct vcpu *v, uint32_t exit, uint32_t target, bool global);

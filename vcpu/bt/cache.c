@@ -130,6 +130,7 @@ void bt_flush(struct vcpu *v)
 	bt->n_blocks = bt->n_sites = bt->n_exits = bt->n_sys = bt->n_cells = bt->n_pages = 0;
 	bt->n_active_user = bt->n_active_kern = 0;
 	bt->used = 0;
+	memset(bt->no_combos, 0, sizeof bt->no_combos);
 	tlb_flush_all(v);
 	v->stats.code_flushes++;
 }

@@ -34,6 +34,7 @@ enum cold_kind { COLD_MEM, COLD_EXIT, COLD_TRAMPOLINE, COLD_INDIRECT, COLD_HELPE
 
 struct cold {
 	uint8_t kind, t1, t2, size, acc, fl, checked;
+	uint32_t range; /* COLD_MEM for a group: site_range() */
 	uint16_t spill, insn;
 	uint8_t *from;       /* rel32 that jumps here, or NULL */
 	uint8_t *hot, *hot2; /* COLD_MEM: after the check; after the addend is loaded */
@@ -41,6 +42,14 @@ struct cold {
 	uint32_t exit;
 };
 #define TR_MAX_COLD 384
+
+/* Accesses through one register that share a check (translate_combine.c): bytes [lo, hi) from the register as it is at the first. */
+struct combo {
+	int32_t lo, hi;
+	uint16_t n;
+	bool write, checked;
+};
+#define TR_MAX_COMBOS VCPU_COMBOS
 
 struct tr {
 	struct vcpu *v;
@@ -64,6 +73,10 @@ struct tr {
 	uint8_t live_in[BT_MAX_INSNS + 1]; /* flags live before instruction i */
 	struct insn in[BT_MAX_INSNS];
 	struct cold cold[TR_MAX_COLD];
+	uint8_t n_combos;
+	uint8_t held[16]; /* whose addend a scratch register holds, or R_NONE */
+	struct combo combo[TR_MAX_COMBOS];
+	uint8_t combo_of[BT_MAX_INSNS][2]; /* group of an instruction's explicit and stack operand, or R_NONE */
 };
 
 /* registers (translate_reg.c) */
@@ -89,12 +102,23 @@ struct ea tr_ea_stack(struct tr *t, uint8_t base, int32_t disp);
 void tr_form_ea(struct tr *t, const struct ea *e, uint8_t dst, int32_t extra);
 /* Emits the check of an access and returns the host operand; @t1, @t2 are scratch (t2 stays in use until the access). */
 struct hmem tr_access(struct tr *t, const struct ea *e, unsigned size, unsigned acc, uint8_t t1, uint8_t t2);
+/* Its parts: t2 = index of the address in t1; the tables' offsets in struct vcpu. */
+void tr_tlb_index(struct tr *t, uint8_t t1, uint8_t t2);
+size_t tr_tag_offset(const struct tr *t, unsigned acc);
+size_t tr_addend_offset(const struct tr *t, unsigned acc);
 void tr_mem_insn(struct tr *t, const struct insn *in);
 void tr_bt_insn(struct tr *t, const struct insn *in);
 void tr_xlat(struct tr *t, const struct insn *in);
 void tr_maskmov(struct tr *t, const struct insn *in);
 void tr_lea(struct tr *t, const struct insn *in);
 void tr_cold_mem(struct tr *t, const struct cold *k);
+
+/* groups of accesses (translate_combine.c) */
+void tr_plan_combos(struct tr *t);
+/* The operand of an access whose group has been checked; clobbers no flags.  False: it has not, use tr_access(). */
+bool tr_combined(struct tr *t, const struct ea *e, unsigned acc, uint16_t avoid, bool low, struct hmem *m);
+/* The check of a group at its first access, instead of that access's; false: it is in none. */
+bool tr_combine(struct tr *t, const struct ea *e, unsigned size, unsigned acc, uint8_t t1, uint8_t t2);
 
 /* control flow and stack (translate_flow.c) */
 void tr_push(struct tr *t, const struct insn *in);

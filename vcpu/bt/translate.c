@@ -476,6 +476,7 @@ uint32_t bt_translate(struct vcpu *v, uint64_t gpa, uint32_t mode)
 	if (decode_block(t) < 0)
 		return BT_NONE;
 	flag_liveness(t);
+	tr_plan_combos(t);
 	emit_block(t);
 	if (t->c.overflow) {
 		bt->n_exits = n_exits;

@@ -43,12 +43,20 @@ static void adjust_sp(struct tr *t, int32_t delta, uint8_t t1)
 	}
 }
 
-/* Checks the slot that a push of @size bytes will fill. */
-static struct hmem push_slot(struct tr *t, unsigned size, uint8_t t1, uint8_t t2)
+/* Checks the slot that a push of @size bytes will fill; *t1 is scratch and free. */
+static struct hmem push_slot(struct tr *t, unsigned size, uint16_t avoid, uint8_t *t1)
 {
 	struct ea e = tr_ea_stack(t, R_SP, -(int32_t)size);
+	struct hmem m;
+	uint8_t t2;
 
-	return tr_access(t, &e, size, ACC_W | SITE_ACC_STACK, t1, t2);
+	*t1 = R_NONE;
+	if (tr_combined(t, &e, ACC_W | SITE_ACC_STACK, avoid, false, &m))
+		return m;
+	*t1 = tr_scratch(t, avoid, false);
+	t2 = tr_scratch(t, avoid | BIT(*t1), false);
+	tr_flags_clobber(t, avoid);
+	return tr_access(t, &e, size, ACC_W | SITE_ACC_STACK, *t1, t2);
 }
 
 static unsigned push_size(const struct tr *t, const struct insn *in)
@@ -70,7 +78,7 @@ static void push_mem(struct tr *t, const struct insn *in, unsigned size)
 	tr_flags_clobber(t, in->gpr_read);
 	m = tr_access(t, &e, size, ACC_R, t1, t2);
 	emit_load_size(t, size, t3, m);
-	m = push_slot(t, size, t1, t2);
+	m = push_slot(t, size, in->gpr_read | BIT(t3), &t1);
 	emit_store_size(t, size, m, t3);
 	adjust_sp(t, -(int32_t)size, t1);
 }
@@ -81,7 +89,7 @@ static void push_mem(struct tr *t, const struct insn *in, unsigned size)
 void tr_push(struct tr *t, const struct insn *in)
 {
 	unsigned size = push_size(t, in);
-	uint8_t op = in->raw[in->off_opcode], t1, t2;
+	uint8_t op = in->raw[in->off_opcode], t1;
 	bool imm = op == 0x68 || op == 0x6a;
 	uint8_t src = imm ? R_SP : op_reg(in);
 	uint16_t avoid = in->gpr_read | BIT(R_SP);
@@ -92,10 +100,7 @@ void tr_push(struct tr *t, const struct insn *in)
 		push_mem(t, in, size);
 		return;
 	}
-	t1 = tr_scratch(t, avoid, false);
-	t2 = tr_scratch(t, avoid | BIT(t1), false);
-	tr_flags_clobber(t, avoid);
-	m = push_slot(t, size, t1, t2);
+	m = push_slot(t, size, avoid, &t1);
 	if (!imm) {
 		emit_store_size(t, size, m, src);
 	} else {
@@ -147,6 +152,12 @@ void tr_pop(struct tr *t, const struct insn *in)
 	dst = op_reg(in);
 	avoid = BIT(R_SP) | (size == 2 ? BIT(dst) : 0);
 	tr_need(t, avoid);
+	if (tr_combined(t, &e, ACC_R | SITE_ACC_STACK, avoid, false, &m)) { /* never 16 bits, never into rsp */
+		emit_load(&t->c, dst, m);
+		tr_wrote(t, BIT(dst));
+		adjust_sp(t, 8, R_NONE);
+		return;
+	}
 	if (size > 2 && dst != R_SP && !tr_spare_free(t, avoid)) {
 		tr_take(t, dst);
 		t2 = dst;
@@ -180,10 +191,16 @@ void tr_leave(struct tr *t, const struct insn *in)
 	struct hmem m;
 
 	tr_need(t, avoid);
-	t1 = tr_scratch(t, avoid, false);
-	t2 = tr_scratch(t, avoid | BIT(t1), false);
-	tr_flags_clobber(t, avoid);
-	m = tr_access(t, &e, size, ACC_R | SITE_ACC_STACK, t1, t2);
+	if (tr_combined(t, &e, ACC_R | SITE_ACC_STACK, avoid, false, &m)) {
+		t1 = R_NONE;
+		t2 = m.index;
+	} else {
+		t1 = tr_scratch(t, avoid, false);
+		t2 = tr_scratch(t, avoid | BIT(t1), false);
+		tr_flags_clobber(t, avoid);
+		m = tr_access(t, &e, size, ACC_R | SITE_ACC_STACK, t1, t2);
+	}
+	tr_take(t, t2); /* no group's addend from here on */
 	emit_load_size(t, size, t2, m);
 	if (t->long_mode || !(t->mode & MODE_SS16)) {
 		emit_lea(&t->c, t->long_mode, R_SP, hm_base(R_BP, (int32_t)size));
@@ -391,11 +408,9 @@ static void push_return(struct tr *t, const struct insn *in, uint16_t avoid)
 	unsigned size = push_size(t, in);
 	int64_t off = (int64_t)(t->gpa & 0xfff) + t->goff[t->i] + in->len;
 	uint64_t ret = t->gva + t->goff[t->i] + in->len;
-	uint8_t t1 = tr_scratch(t, avoid, false), t2 = tr_scratch(t, avoid | BIT(t1), false);
-	struct hmem m;
+	uint8_t t1;
+	struct hmem m = push_slot(t, size, avoid, &t1);
 
-	tr_flags_clobber(t, avoid);
-	m = push_slot(t, size, t1, t2);
 	if (!t->pic && (size != 8 || (int64_t)ret == (int32_t)ret)) {
 		emit_rm_mem(&t->c, size == 8, size == 2 ? 0x66c7 : 0xc7, 0, m);
 		emit8(&t->c, (uint8_t)ret);
@@ -405,9 +420,11 @@ static void push_return(struct tr *t, const struct insn *in, uint16_t avoid)
 			emit8(&t->c, (uint8_t)(ret >> 24));
 		}
 	} else {
-		if (m.base == t1 || m.index == t1) { /* checked path never does this; be safe */
-			emit_lea(&t->c, 1, t2, m);
-			m = hm_base(t2, 0);
+		if (t1 == R_NONE) {
+			t1 = tr_scratch(t, avoid | BIT(m.index), false);
+		} else if (m.base == t1) { /* the address formed beside the addend: into one register */
+			emit_lea(&t->c, 1, m.index, m);
+			m = hm_base(m.index, 0);
 		}
 		if (t->pic) {
 			emit_load(&t->c, t1, hm_gs(VOFF(ip_page)));
@@ -482,11 +499,15 @@ static void load_target_mem(struct tr *t, const struct insn *in, unsigned size)
 {
 	struct ea e = tr_ea(t, in);
 	uint16_t avoid = in->gpr_read | BIT(R_SP);
-	uint8_t t1 = tr_scratch(t, avoid, false), t2 = tr_scratch(t, avoid | BIT(t1), false);
 	struct hmem m;
+	uint8_t t1, t2;
 
-	tr_flags_clobber(t, avoid);
-	m = tr_access(t, &e, size, ACC_R, t1, t2);
+	if (!tr_combined(t, &e, ACC_R, avoid, false, &m)) {
+		t1 = tr_scratch(t, avoid, false);
+		t2 = tr_scratch(t, avoid | BIT(t1), false);
+		tr_flags_clobber(t, avoid);
+		m = tr_access(t, &e, size, ACC_R, t1, t2);
+	}
 	tr_take(t, R_10);
 	if (size == 2)
 		emit_rm_mem(&t->c, 0, 0x0fb7, R_10, m);
@@ -521,10 +542,13 @@ void tr_ret(struct tr *t, const struct insn *in)
 	struct hmem m;
 
 	tr_need(t, BIT(R_SP));
+	if (!tr_combined(t, &e, ACC_R | SITE_ACC_STACK, BIT(R_SP), false, &m)) {
+		tr_take(t, R_10);
+		tr_take(t, R_11);
+		tr_flags_clobber(t, 0);
+		m = tr_access(t, &e, size, ACC_R | SITE_ACC_STACK, R_10, R_11);
+	}
 	tr_take(t, R_10);
-	tr_take(t, R_11);
-	tr_flags_clobber(t, 0);
-	m = tr_access(t, &e, size, ACC_R | SITE_ACC_STACK, R_10, R_11);
 	if (size == 2)
 		emit_rm_mem(&t->c, 0, 0x0fb7, R_10, m);
 	else

@@ -7,6 +7,13 @@
 
 #define BIT(r) ((uint16_t)(1u << (r)))
 
+/* These no longer hold the addend of a group. */
+static void forget_held(struct tr *t, uint16_t regs)
+{
+	for (; regs; regs &= (uint16_t)(regs - 1))
+		t->held[__builtin_ctz(regs)] = R_NONE;
+}
+
 void tr_need(struct tr *t, uint16_t regs)
 {
 	uint16_t m = t->spill & regs;
@@ -16,6 +23,7 @@ void tr_need(struct tr *t, uint16_t regs)
 			emit_load(&t->c, r, VREG(r));
 	t->spill &= (uint16_t)~regs;
 	t->clean |= m;
+	forget_held(t, m);
 }
 
 void tr_need_at_exit(struct tr *t)
@@ -32,6 +40,7 @@ bool tr_spare_free(const struct tr *t, uint16_t avoid)
 
 void tr_take(struct tr *t, uint8_t reg)
 {
+	t->held[reg] = R_NONE;
 	if (t->spill & BIT(reg))
 		return;
 	if (!(t->clean & BIT(reg)))
@@ -65,7 +74,8 @@ uint8_t tr_scratch(struct tr *t, uint16_t avoid, bool low)
 
 		if (avoid & BIT(r))
 			continue;
-		score = next_use(t, r) + (t->spill & BIT(r) ? 10000u : 1u) + (r < 8 ? 1 : 0);
+		score = next_use(t, r) + (t->spill & BIT(r) ? 10000u : 1u) + (r < 8 ? 1 : 0) +
+			(t->held[r] == R_NONE ? 2000u : 0u);
 		if (score > best) {
 			best = score;
 			pick = r;
@@ -79,6 +89,7 @@ void tr_wrote(struct tr *t, uint16_t regs)
 {
 	t->spill &= (uint16_t)~regs;
 	t->clean &= (uint16_t)~regs;
+	forget_held(t, regs);
 }
 
 /*
@@ -90,12 +101,15 @@ static uint8_t rax_out(struct tr *t, uint16_t busy)
 {
 	uint16_t room = t->spill & (uint16_t)~busy;
 
-	if (room & BIT(R_AX))
+	if (room & BIT(R_AX)) {
+		forget_held(t, BIT(R_AX));
 		return R_AX;
+	}
 	if (!room) {
 		emit_store(&t->c, hm_gs(VOFF(scratch)), R_AX);
 		return R_NONE;
 	}
+	forget_held(t, BIT(__builtin_ctz(room)));
 	emit_mov_rr(&t->c, (uint8_t)__builtin_ctz(room), R_AX);
 	return (uint8_t)__builtin_ctz(room);
 }

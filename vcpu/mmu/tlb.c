@@ -229,6 +229,8 @@ static void install(struct vcpu *v, uint64_t gva, uint64_t addend, const struct 
 		note_large(v, gva, w->page_size);
 }
 
+#define COMBINE_FAILS 16
+
 enum { FILL_RAISED = -1, FILL_OK = 0, FILL_BOUNCE = 1, FILL_SMC = 2 };
 
 /*
@@ -329,6 +331,41 @@ static int access_done(struct vcpu *v, const struct site *s, uint64_t gva, int r
 	return 0;
 }
 
+/* Is the page of @gva, just filled in for the access at it, good for its whole group? */
+static bool range_holds(struct vcpu *v, const struct site *s, uint64_t gva)
+{
+	struct soft_tlb *t = &v->tlb[mode_tlb(v->mode)];
+	uint64_t lo = gva - (s->aux & 0xfff), last = lo + (s->aux >> 12 & 0xfff) - 1;
+	unsigned i = gva >> GUEST_PAGE_SHIFT & (TLB_SIZE - 1);
+	uint64_t page = gva & ~GUEST_PAGE_MASK;
+	struct walk w;
+
+	if ((lo ^ gva) >> GUEST_PAGE_SHIFT || (last ^ gva) >> GUEST_PAGE_SHIFT)
+		return false;
+	if (!(s->aux >> 31) || t->wtag[i] == page)
+		return true;
+	/* another page's write tag may stand in the way: take its place if a store would have no other effect */
+	if (mmu_probe(v, gva, walk_acc(v, ACC_W), &w) || !w.dirty ||
+	    codepage_get(v->bt, (uint64_t)gmem_frame(v->vm->mem, w.gpa), false))
+		return false;
+	return fill(v, gva, 1, ACC_W) == FILL_OK && t->wtag[i] == page;
+}
+
+/* The block has to be run with one check per access from here (a page with code counts); when that is often, always. */
+static int combo_fails(struct vcpu *v, const struct site *s)
+{
+	struct block *b = &v->bt->blocks[s->block];
+
+	v->stats.combo_fails++;
+	v->no_combos = 1;
+	state_sync(v, s);
+	if (++b->combine_fails == COMBINE_FAILS) {
+		bt_set_no_combos(v->bt, b->gpa);
+		block_invalidate(v, s->block);
+	}
+	return 0;
+}
+
 int bt_c_mem(struct vcpu *v)
 {
 	struct site s = v->bt->sites[v->site];
@@ -341,6 +378,8 @@ int bt_c_mem(struct vcpu *v)
 		r = FILL_BOUNCE;
 	else
 		r = fill(v, gva, s.size, s.acc);
+	if ((s.acc & SITE_ACC_RANGE) && (r == FILL_SMC || (r == FILL_OK && !range_holds(v, &s, gva))))
+		return combo_fails(v, &s);
 	return access_done(v, &s, gva, r);
 }
 
