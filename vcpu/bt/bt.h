@@ -121,6 +121,13 @@ struct codepage {
 	uint8_t live;    /* has blocks, or is about to */
 };
 
+/* Instructions decoded lately: what a block looks ahead at is decoded again when its turn comes. */
+#define BT_MEMO 1024
+struct bt_memo {
+	uint64_t gpa;
+	struct insn in;
+};
+
 struct bt {
 	struct vm *vm;
 	int fd;
@@ -135,6 +142,7 @@ struct bt {
 	uint32_t n_exits;
 	struct insn *sys;
 	uint32_t n_sys;
+	struct bt_memo *memo;
 	uint32_t n_cells;
 	struct bt_slot *index;
 	struct codepage *pages;

@@ -82,13 +82,14 @@ int bt_create(struct vm *vm)
 	bt->exits = table(BT_MAX_EXITS, sizeof *bt->exits);
 	bt->sys = table(BT_MAX_SYS, sizeof *bt->sys);
 	bt->index = table(BT_INDEX, sizeof *bt->index);
+	bt->memo = table(BT_MEMO, sizeof *bt->memo);
 	bt->pages = table(BT_MAX_PAGES, sizeof *bt->pages);
 	bt->page_hash = table(BT_MAX_PAGES, sizeof *bt->page_hash);
 	bt->cell_exit = table(CELL_COUNT, sizeof *bt->cell_exit);
 	bt->active_user = table(CELL_COUNT, sizeof *bt->active_user);
 	bt->active_kern = table(CELL_COUNT, sizeof *bt->active_kern);
-	if (!bt->blocks || !bt->sites || !bt->exits || !bt->sys || !bt->index || !bt->pages || !bt->page_hash ||
-	    !bt->cell_exit || !bt->active_user || !bt->active_kern)
+	if (!bt->memo || !bt->blocks || !bt->sites || !bt->exits || !bt->sys || !bt->index || !bt->pages ||
+	    !bt->page_hash || !bt->cell_exit || !bt->active_user || !bt->active_kern)
 		return -ENOMEM;
 	memset(bt->index, 0xff, BT_INDEX * sizeof *bt->index);
 	memset(bt->page_hash, 0xff, BT_MAX_PAGES * sizeof *bt->page_hash);
@@ -110,6 +111,7 @@ void bt_destroy(struct vm *vm)
 	munmap(bt->exits, BT_MAX_EXITS * sizeof *bt->exits);
 	munmap(bt->sys, BT_MAX_SYS * sizeof *bt->sys);
 	munmap(bt->index, BT_INDEX * sizeof *bt->index);
+	munmap(bt->memo, BT_MEMO * sizeof *bt->memo);
 	munmap(bt->pages, BT_MAX_PAGES * sizeof *bt->pages);
 	munmap(bt->page_hash, BT_MAX_PAGES * sizeof *bt->page_hash);
 	munmap(bt->cell_exit, CELL_COUNT * sizeof *bt->cell_exit);

@@ -138,6 +138,28 @@ static bool must_stop(const struct tr *t, uint16_t goff)
 	return t->bt->stop_rip && t->v->rip + goff == t->bt->stop_rip;
 }
 
+/*
+ * decode_insn() at @off of the block's page, by way of the memo.  A memo holds as long as the bytes are the same; what
+ * does not decode depends on more bytes than its length and is not kept.
+ */
+static int decode_at(struct tr *t, struct insn *in, const uint8_t *page, unsigned off)
+{
+	unsigned size = mode_code_size(t->mode), room = GMEM_PAGE_SIZE - off;
+	uint64_t gpa = (t->gpa & ~0xfffull) | off;
+	struct bt_memo *m = &t->bt->memo[(off ^ gpa >> GUEST_PAGE_SHIFT) & (BT_MEMO - 1)];
+	int r;
+
+	if (m->gpa == gpa && m->in.code_size == size && m->in.len <= room &&
+	    !memcmp(m->in.raw, page + off, m->in.len)) {
+		*in = m->in;
+		return DECODE_OK;
+	}
+	r = decode_insn(in, page + off, room, size);
+	if (r == DECODE_OK && in->cls != CLS_SYS)
+		*m = (struct bt_memo){gpa, *in};
+	return r;
+}
+
 static int decode_block(struct tr *t)
 {
 	unsigned off = (unsigned)(t->gpa & 0xfff), max = t->mode & MODE_STEP ? 1 : BT_MAX_INSNS;
@@ -156,8 +178,7 @@ static int decode_block(struct tr *t)
 			t->falls_across = off + g >= GMEM_PAGE_SIZE;
 			break;
 		}
-		if (decode_insn(in, page + off + g, GMEM_PAGE_SIZE - off - g, mode_code_size(t->mode)) ==
-		    DECODE_SHORT) {
+		if (decode_at(t, in, page, off + g) == DECODE_SHORT) {
 			if (t->n == 0)
 				return decode_crossing(t, page, off);
 			t->falls_across = true;
@@ -192,9 +213,7 @@ static uint8_t peek_flags(struct tr *t, int64_t off)
 	struct insn in;
 
 	for (int i = 0; i < PEEK_INSNS && live; i++) {
-		if (off < 0 || off >= GMEM_PAGE_SIZE ||
-		    decode_insn(&in, page + off, (size_t)(GMEM_PAGE_SIZE - off), mode_code_size(t->mode)) ==
-			    DECODE_SHORT)
+		if (off < 0 || off >= GMEM_PAGE_SIZE || decode_at(t, &in, page, (unsigned)off) == DECODE_SHORT)
 			return needed | live;
 		apply_mode(t, &in);
 		t->peek_parts |= codepage_parts((unsigned)off, in.len);
