@@ -100,9 +100,7 @@ class InGuest:
     def begin(self):
         """Boot; returns seconds to multi-user."""
         g = self.guest.start()
-        boot = g.wait_console(vm.MULTI_USER, 300)
-        g.wait_ssh()
-        g.ssh("systemctl is-system-running --wait", 120, check=False)
+        boot = g.wait_multi_user(300)
         g.scp(self.args.rtt, "guest:/root/rtt")
         g.ssh(f"chmod 755 /root/rtt; iperf3 -s -D -p {IPERF_PORT}; (/root/rtt serve {RTT_PORT} >/dev/null 2>&1 </dev/null &)")
         self.gateway = g.ssh("ip -4 route show default | awk '{print $3; exit}'").strip()
@@ -261,6 +259,8 @@ def shown(row, value):
 def table(args, found, trouble):
     medians = {row: {e: statistics.median(found[e][row.name]) for e in args.envs if found[e].get(row.name)} for row in ROWS}
     rows = [row for row in ROWS if medians[row]]
+    if not rows:
+        return "nothing was measured\n" + troubles(trouble)
     ratios = {row: [better(row, medians[row].get("native"), medians[row].get("tcg")),
                     better(row, medians[row].get("native"), medians[row].get("hvx")),
                     better(row, medians[row].get("hvx"), medians[row].get("tcg"))] for row in rows}

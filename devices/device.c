@@ -496,5 +496,7 @@ int device_serve(struct device *d)
 	to_vcpu(d, MSG_VIRTIO_OFFER, pack_virtio_offer(&d->offer, d->child.buf, sizeof d->child.buf));
 	if (ipc_loop_run(d->loop))
 		fatal(HVX_EXIT_FAIL, "the loop ended");
+	ipc_watch_free(kick);
+	ipc_watch_free(d->tick);
 	return 0;
 }

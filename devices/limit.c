@@ -64,3 +64,9 @@ void limit_owe(struct limit *l, uint64_t ops)
 	if (l->set.ops)
 		l->ops -= (__int128)ops * NS;
 }
+
+void limit_owe_bytes(struct limit *l, uint64_t bytes)
+{
+	if (l->set.bytes)
+		l->bytes -= (__int128)bytes * NS;
+}

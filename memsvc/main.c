@@ -1,6 +1,6 @@
 /*
  * hvx-memsvc: keeps the memory of a VM, hands it out on request and says how much
- * of it is there.  Invariant: it never looks into guest RAM.
+ * of it is there; gives back to the host what the guest gives back, which it hears from the vcpu directly.  Invariant: it never looks into guest RAM.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -17,6 +17,8 @@ struct memsvc {
 	struct ram ram;
 	struct ipc_loop *loop;
 	struct ipc_conn *conn;
+	int vcpu_fd;           /* channel to the vcpu; -1: no balloon */
+	struct ipc_conn *vcpu; /* NULL: none, or it hung up */
 };
 
 static int reply_region(struct memsvc *s)
@@ -35,7 +37,7 @@ static int reply_stats(struct memsvc *s)
 
 	if (rc)
 		return rc;
-	struct msg_mem_stats m = {u.pages_total, u.pages_present, u.host_bytes};
+	struct msg_mem_stats m = {u.pages_total, u.pages_present, u.host_bytes, u.pages_ballooned, u.pages_punched};
 	int n = pack_mem_stats(&m, s->child.buf, sizeof s->child.buf);
 	return n < 0 ? n : ipc_send(s->conn, MSG_MEM_STATS, s->child.buf, (size_t)n, NULL, 0);
 }
@@ -68,14 +70,63 @@ static void on_closed(void *ctx, struct ipc_conn *c, int error)
 
 static const struct ipc_handlers handlers = {on_frame, on_closed, pack_type_name};
 
+/* ---- the vcpu, which counts as taken over ---- */
+
+static void hang_up(struct memsvc *s, const char *why)
+{
+	if (why)
+		log_error("the vcpu's channel: %s: hung up", why);
+	ipc_conn_free(s->vcpu);
+	s->vcpu = NULL;
+}
+
+static int change(struct memsvc *s, const struct ipc_frame *f)
+{
+	static struct msg_mem_change m; /* large; there is one loop */
+	int rc = 0;
+
+	if (f->type != MSG_MEM_CHANGE || f->nfds || unpack_mem_change(f->data, f->len, &m))
+		return -EPROTO;
+	if (!m.nranges)
+		rc = ram_change(&s->ram, m.op, 0, 0);
+	for (uint32_t i = 0; i < m.nranges && rc != -EPROTO; i++)
+		rc = ram_change(&s->ram, m.op, m.range[i].first, m.range[i].count);
+	if (rc == -EPROTO)
+		return rc;
+	if (rc) /* the guest does not depend on it */
+		log_guest(LOG_LVL_WARN, "pages that stay with the guest: %s", strerror(-rc));
+	struct msg_mem_changed done = {m.id};
+	int n = pack_mem_changed(&done, s->child.buf, sizeof s->child.buf);
+	return n < 0 ? n : ipc_send(s->vcpu, MSG_MEM_CHANGED, s->child.buf, (size_t)n, NULL, 0);
+}
+
+static void on_vcpu_frame(void *ctx, struct ipc_conn *c, struct ipc_frame *f)
+{
+	struct memsvc *s = ctx;
+	int rc = change(s, f);
+
+	(void)c;
+	if (rc)
+		hang_up(s, rc == -EPROTO ? "a malformed message" : strerror(-rc));
+}
+
+static void on_vcpu_closed(void *ctx, struct ipc_conn *c, int error)
+{
+	(void)c;
+	hang_up(ctx, error ? strerror(-error) : NULL);
+}
+
+static const struct ipc_handlers vcpu_handlers = {on_vcpu_frame, on_vcpu_closed, pack_type_name};
+
 static void configure(struct memsvc *s)
 {
 	struct ipc_frame f;
 	struct msg_mem_config cfg;
 
 	child_expect(&s->child, MSG_MEM_CONFIG, &f);
-	if (f.nfds || unpack_mem_config(f.data, f.len, &cfg))
+	if (unpack_mem_config(f.data, f.len, &cfg) || f.nfds != cfg.balloon)
 		child_fail(&s->child, HVX_EXIT_FAIL, "malformed configuration from the monitor");
+	s->vcpu_fd = cfg.balloon ? f.fds[0] : -1;
 	int rc = ram_create(&s->ram, cfg.ram_size);
 	if (rc)
 		child_fail(&s->child, HVX_EXIT_HOST, "cannot make %llu MiB of guest RAM: %s",
@@ -93,10 +144,13 @@ int main(int argc, char **argv)
 	configure(&s);
 	child_seal(&s.child);
 	s.conn = ipc_conn_new(s.loop, CHILD_CONTROL_FD, "memsvc", "monitor", &handlers, &s);
-	if (!s.conn)
+	if (s.vcpu_fd >= 0)
+		s.vcpu = ipc_conn_new(s.loop, s.vcpu_fd, "memsvc", "vcpu", &vcpu_handlers, &s);
+	if (!s.conn || (s.vcpu_fd >= 0 && !s.vcpu))
 		fatal(HVX_EXIT_FAIL, "no memory for the connection");
 	int rc = ipc_loop_run(s.loop);
 	ipc_conn_free(s.conn);
+	ipc_conn_free(s.vcpu);
 	ipc_loop_free(s.loop);
 	ram_free(&s.ram);
 	return rc ? HVX_EXIT_FAIL : 0;

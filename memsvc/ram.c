@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -30,7 +31,7 @@ static int sealed_memfd(const char *name, uint64_t size, int *out)
 }
 
 /* Header and p2m: every page of RAM is at its own offset; both bitmaps start clear. */
-static int fill_control(const struct ram *r)
+static int fill_control(struct ram *r)
 {
 	struct shm_layout l = shm_layout(r->size);
 	uint8_t *p = mmap(NULL, l.total, PROT_READ | PROT_WRITE, MAP_SHARED, r->control_fd, 0);
@@ -51,7 +52,7 @@ static int fill_control(const struct ram *r)
 	uint64_t *p2m = (uint64_t *)(void *)(p + l.p2m);
 	for (uint64_t i = 0; i < l.pages; i++)
 		p2m[i] = i * SHM_PAGE;
-	munmap(p, l.total);
+	r->p2m = p2m; /* stays mapped */
 	return 0;
 }
 
@@ -78,6 +79,69 @@ void ram_free(struct ram *r)
 	r->ram_fd = r->control_fd = -1;
 }
 
+/* ---- pages that come and go ---- */
+
+static int punch(struct ram *r, uint64_t first, uint64_t count)
+{
+	const int mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+
+	while (fallocate(r->ram_fd, mode, (off_t)(first * SHM_PAGE), (off_t)(count * SHM_PAGE)) < 0)
+		if (errno != EINTR)
+			return -errno;
+	r->punched += count;
+	return 0;
+}
+
+static void set_ballooned(struct ram *r, uint64_t page, bool on)
+{
+	bool was = __atomic_load_n(&r->p2m[page], __ATOMIC_RELAXED) & SHM_P2M_ABSENT;
+
+	if (was == on)
+		return;
+	__atomic_fetch_xor(&r->p2m[page], SHM_P2M_ABSENT, __ATOMIC_RELAXED);
+	if (on)
+		r->ballooned++;
+	else if (r->ballooned)
+		r->ballooned--;
+}
+
+/* A page that is another's too is not ours to punch. */
+static bool shared(const struct ram *r, uint64_t page)
+{
+	return __atomic_load_n(&r->p2m[page], __ATOMIC_RELAXED) & SHM_P2M_SHARED;
+}
+
+static int punch_own(struct ram *r, uint64_t first, uint64_t count)
+{
+	int rc = 0;
+
+	for (uint64_t i = first, end = first + count, run; i < end && !rc; i = run) {
+		for (run = i; run < end && shared(r, run) == shared(r, i);)
+			run++;
+		if (!shared(r, i))
+			rc = punch(r, i, run - i);
+	}
+	return rc;
+}
+
+int ram_change(struct ram *r, enum msg_mem_op op, uint64_t first, uint64_t count)
+{
+	uint64_t pages = r->size / SHM_PAGE;
+	int rc = 0;
+
+	if (op == MEM_OP_RETURN_ALL) {
+		first = 0;
+		count = pages;
+	}
+	if (first > pages || count > pages - first)
+		return -EPROTO;
+	if (op == MEM_OP_BALLOON || op == MEM_OP_REPORT)
+		rc = punch_own(r, first, count);
+	for (uint64_t i = first; i < first + count && op != MEM_OP_REPORT; i++)
+		set_ballooned(r, i, op == MEM_OP_BALLOON);
+	return rc;
+}
+
 int ram_usage(const struct ram *r, struct ram_usage *u)
 {
 	struct stat a, b;
@@ -89,5 +153,7 @@ int ram_usage(const struct ram *r, struct ram_usage *u)
 	if (u->pages_present > u->pages_total) /* huge pages round up */
 		u->pages_present = u->pages_total;
 	u->host_bytes = ((uint64_t)a.st_blocks + (uint64_t)b.st_blocks) * 512;
+	u->pages_ballooned = r->ballooned < u->pages_total ? r->ballooned : u->pages_total;
+	u->pages_punched = r->punched;
 	return 0;
 }

@@ -6,19 +6,27 @@
 
 #include <stdint.h>
 
+#include "proto/pack.h"
+
 struct ram {
 	uint64_t size;         /* of guest RAM, bytes */
 	uint64_t control_size; /* of the control region, bytes */
 	int ram_fd, control_fd;
+	uint64_t *p2m; /* in the control region, which others can write too: flags are looked at, offsets are not */
+	uint64_t ballooned, punched;
 };
 
 struct ram_usage {
-	uint64_t pages_total, pages_present, host_bytes;
+	uint64_t pages_total, pages_present, host_bytes, pages_ballooned, pages_punched;
 };
 
 /* Makes both memfds.  0 or a negative error; ram_free() in either case. */
 int ram_create(struct ram *r, uint64_t size);
 void ram_free(struct ram *r);
+
+/* What the guest does with @count pages from @first on (any, for MEM_OP_RETURN_ALL): pages given back have no memory behind
+ * them when this returns and read as zeros.  0, -EPROTO when they are no pages of this RAM, or another negative error. */
+int ram_change(struct ram *r, enum msg_mem_op op, uint64_t first, uint64_t count);
 
 /* Asks the kernel how much of it has memory behind it; 0 or a negative error. */
 int ram_usage(const struct ram *r, struct ram_usage *u);

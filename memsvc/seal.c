@@ -34,6 +34,7 @@ static const struct sandbox_call calls[] = {
 	ALLOW(close, "descriptors of messages"),
 	ALLOW(write, "log lines"),
 	/* memory */
+	ALLOW_EQ(fallocate, 1, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, "pages that the guest gave back"),
 	ALLOW(fstat, "how much of RAM is there"),
 	ALLOW(newfstatat, "how libc spells fstat; there is no name to open"),
 	ALLOW_MASK(mmap, 2, PROT_EXEC, 0, "heap, control region; never executable"),

@@ -16,12 +16,18 @@
 #include "common/err.h"
 #include "monitor/tty.h"
 
-static volatile sig_atomic_t stop;
+static volatile sig_atomic_t stop, winch;
 
 static void on_signal(int sig)
 {
 	(void)sig;
 	stop = 1;
+}
+
+static void on_winch(int sig)
+{
+	(void)sig;
+	winch = 1;
 }
 
 static int write_all(int fd, const char *p, size_t n)
@@ -75,7 +81,7 @@ static void catch_signals(void)
 	signal(SIGPIPE, SIG_IGN);
 }
 
-int attach_console(int fd, const char *name)
+int attach_console(int fd, const char *name, void (*resized)(void *ctx), void *ctx)
 {
 	struct pollfd p[2] = {{.fd = 0, .events = POLLIN}, {.fd = fd, .events = POLLIN}};
 	struct tty_escape esc = {false};
@@ -83,11 +89,19 @@ int attach_console(int fd, const char *name)
 	char buf[4096];
 
 	catch_signals();
+	if (resized) {
+		sigaction(SIGWINCH, &(struct sigaction){.sa_handler = on_winch}, NULL);
+		winch = 1;
+	}
 	if (raw) {
 		fprintf(stderr, "attached to %s; Ctrl-A x detaches\n", name);
 		tty_raw(0);
 	}
 	while (!stop) {
+		if (winch) {
+			winch = 0;
+			resized(ctx);
+		}
 		if (poll(p, 2, -1) < 0)
 			continue;
 		if (p[1].revents) {

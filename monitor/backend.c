@@ -22,7 +22,8 @@
 #include "devices/net/join.h"
 #include "monitor/machine.h"
 
-#define VNET_HEADER     12   /* struct virtio_net_hdr with num_buffers, virtio 1.2 5.1.6 */
+#define VNET_HEADER     12 /* struct virtio_net_hdr with num_buffers, virtio 1.2 5.1.6 */
+#define PASST_BUFFER    (4 << 20)
 #define SWITCH_PATIENCE 5000 /* ms for its answer */
 #define ARGS_MAX        (16 + 2 * DEVOPT_FORWARDS)
 
@@ -55,8 +56,11 @@ static const char *register_mac(int fd, const uint8_t mac[6])
 		return strerror(errno);
 	if (poll(&p, 1, SWITCH_PATIENCE) != 1)
 		return "no answer";
-	if (recv(fd, &a, sizeof a, MSG_DONTWAIT) != (ssize_t)sizeof a || a.magic != SWITCH_MAGIC)
-		return "what listens there is no hvx-switch, or one of another user";
+	ssize_t k = recv(fd, &a, sizeof a, MSG_DONTWAIT);
+	if (k < 0)
+		return "it hung up: all ports are taken, or it is another user's";
+	if (k != (ssize_t)sizeof a || a.magic != SWITCH_MAGIC)
+		return "what listens there is no hvx-switch";
 	switch (a.result) {
 	case SWITCH_WELCOME: return NULL;
 	case SWITCH_MAC_TAKEN: return "another port has this mac";
@@ -177,6 +181,8 @@ static int start_passt(struct machine *m, struct card *c)
 	}
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) < 0)
 		return -errno;
+	for (int i = 0; i < 2; i++) /* passt drops what it cannot send at once; as much as the host allows */
+		setsockopt(sv[i], SOL_SOCKET, SO_SNDBUF, &(const int){PASST_BUFFER}, sizeof(int));
 	a.n = 0;
 	passt_args(&a, path, &m->cfg.net[c->option]);
 	struct spawn_tool t = {.argv = a.v, .fd = sv[1], .fd2 = -1};

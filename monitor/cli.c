@@ -21,13 +21,14 @@ static const struct command {
 	{"start", CMD_START, "[options]", "start a VM and return when its guest runs"},
 	{"list", CMD_LIST, "", "the VMs of this user"},
 	{"status", CMD_STATUS, "[NAME]", "state, processes and the layers that confine them"},
-	{"console", CMD_CONSOLE, "[NAME]", "attach to the console; Ctrl-A x detaches"},
+	{"console", CMD_CONSOLE, "[NAME] [--second]", "attach to the console; Ctrl-A x detaches"},
 	{"stats", CMD_STATS, "[NAME] [--json]", "counters"},
 	{"pause", CMD_PAUSE, "[NAME]", "stop the guest's CPUs"},
 	{"resume", CMD_RESUME, "[NAME]", "let them go on"},
 	{"stop", CMD_STOP, "[NAME] [--timeout=SECONDS]", "press the power button and wait for the end"},
 	{"kill", CMD_KILL, "[NAME]", "end it at once"},
 	{"limit", CMD_LIMIT, "NAME ID KEY=VALUE...", "change a device's ops, bytes, ops-burst, bytes-burst"},
+	{"balloon", CMD_BALLOON, "NAME [SIZE]", "how much memory the guest is to have; or what it has"},
 	{"link", CMD_LINK, "NAME ID up|down", "put a network card's cable in, or pull it"},
 };
 
@@ -39,12 +40,15 @@ static const char vm_options[] =
 	"  --initrd=FILE        initial ramdisk, or multiboot module\n"
 	"  --append=TEXT        kernel command line\n"
 	"  --console=WHERE      stdio (run's default), pty (start's), file:PATH\n"
+	"  --virtio-console=WHERE  a second console, the guest's hvc0; it knows the terminal's size\n"
 	"  --config=FILE        settings from a file, hvx.conf(5); options win over it\n"
 	"  --disk=path=FILE[,...]  a disk: format=auto|raw|qcow2|vmdk|vdi|vhdx, readonly, snapshot,\n"
 	"                       serial=, cache=writeback|none, on-error=report|pause, id=, ops=, bytes=\n"
 	"  --net=user[,...]     a network card; or tap=INTERFACE, switch=SOCKET; forward=tcp:ADDR:PORT:GUESTPORT,\n"
 	"                       restrict, mac=, mtu=, link=up|down, id=, packets=, bytes=\n"
 	"  --rng[=bytes=N|none] a source of random numbers, at most N bytes a second (default 1M)\n"
+	"  --watchdog=ACTION    a watchdog; when it runs out: reset, poweroff, pause, none\n"
+	"  --balloon            the guest can give memory back: hvx-monitor balloon, and what it does not use\n"
 	"  --sandbox=LEVEL      strict (default): every layer or no start; best: what can be had\n"
 	"  --trace=LIST         of exec,irq,mmio,mmu,exc,sys,pio or all\n"
 	"  --trace-file=FILE    where to (default: hvx-NAME.trace)\n"
@@ -115,8 +119,10 @@ static int own_option(struct cli *c, const char *key, const char *v, bool *taken
 		c->cmd = CMD_HELP;
 	} else if (!strcmp(key, "version") && !v) {
 		c->cmd = CMD_VERSION;
-	} else if (!strcmp(key, "json") && !v && c->cmd == CMD_STATS) {
+	} else if (!strcmp(key, "json") && !v && (c->cmd == CMD_STATS || c->cmd == CMD_BALLOON)) {
 		c->json = true;
+	} else if (!strcmp(key, "second") && !v && c->cmd == CMD_CONSOLE) {
+		snprintf(c->id, sizeof c->id, "second");
 	} else if (!strcmp(key, "timeout") && c->cmd == CMD_STOP) {
 		return set_timeout(c, v, err, len);
 	} else if (!strcmp(key, "debug") && !v && takes_vm_options(c)) {
@@ -185,10 +191,24 @@ static int device_word(struct cli *c, const char *arg, char *err, size_t len)
 	return 0;
 }
 
+static int balloon_word(struct cli *c, const char *arg, char *err, size_t len)
+{
+	uint64_t bytes;
+
+	if (c->text[0])
+		return usage(err, len, "one argument too many:", arg);
+	if (config_size(arg, &bytes) || strlen(arg) >= sizeof c->text)
+		return usage(err, len, "not an amount of memory:", arg);
+	snprintf(c->text, sizeof c->text, "%s", arg);
+	return 0;
+}
+
 static int word(struct cli *c, const char *arg, char *err, size_t len)
 {
 	if (c->cfg.name[0] && (c->cmd == CMD_LIMIT || c->cmd == CMD_LINK))
 		return device_word(c, arg, err, len);
+	if (c->cfg.name[0] && c->cmd == CMD_BALLOON)
+		return balloon_word(c, arg, err, len);
 	if (takes_vm_options(c) || c->cmd == CMD_LIST || c->cfg.name[0])
 		return usage(err, len, "one argument too many:", arg);
 	if (!config_name_ok(arg))
@@ -215,12 +235,12 @@ static bool asks_for(int argc, char **argv, const char *what)
 
 static int finish_vm(struct cli *c, char *err, size_t len)
 {
-	if (c->cmd == CMD_START && c->cfg.console == CONSOLE_STDIO) {
+	if (c->cmd == CMD_START && (c->cfg.console == CONSOLE_STDIO || c->cfg.second == CONSOLE_STDIO)) {
 		snprintf(err, len, "start leaves the terminal: its console cannot be stdio");
 		return HVX_EXIT_USAGE;
 	}
 	if (c->cfg.console == CONSOLE_DEFAULT)
-		c->cfg.console = c->cmd == CMD_RUN ? CONSOLE_STDIO : CONSOLE_PTY;
+		c->cfg.console = c->cmd == CMD_RUN && c->cfg.second != CONSOLE_STDIO ? CONSOLE_STDIO : CONSOLE_PTY;
 	if (!c->cfg.name[0])
 		snprintf(c->cfg.name, sizeof c->cfg.name, "vm%d", (int)getpid());
 	return config_check(&c->cfg, err, len) ? HVX_EXIT_CONFIG : 0;

@@ -23,6 +23,7 @@ enum cli_command {
 	CMD_KILL,
 	CMD_LIMIT,
 	CMD_LINK,
+	CMD_BALLOON,
 	CMD_HELP,
 	CMD_VERSION
 };

@@ -8,6 +8,7 @@
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -169,11 +170,34 @@ static int do_status(struct client *c)
 	       s.name, s.state, (unsigned long long)(s.ram_size >> 20), s.cpus, s.boots,
 	       (unsigned long long)(s.uptime_ms / 1000), (unsigned long long)(s.uptime_ms % 1000), s.console,
 	       s.strict ? "strict" : "best");
+	if (s.second[0])
+		printf("second:   %s\n", s.second);
 	print_processes(&s);
 	return 0;
 }
 
-static int do_stats(struct client *c)
+/* Those whose name starts with @prefix; so many. */
+static unsigned print_counters(struct client *c, const struct msg_counters *s, const char *prefix)
+{
+	unsigned n = 0;
+
+	if (c->cli->json)
+		printf("{");
+	for (uint32_t i = 0; i < s->n; i++) {
+		if (strncmp(s->c[i].name, prefix, strlen(prefix)))
+			continue;
+		if (c->cli->json)
+			printf("%s\"%s\": %llu", n ? ", " : "", s->c[i].name, (unsigned long long)s->c[i].value);
+		else
+			printf("%-20s %llu\n", s->c[i].name, (unsigned long long)s->c[i].value);
+		n++;
+	}
+	if (c->cli->json)
+		printf("}\n");
+	return n;
+}
+
+static int do_stats(struct client *c, const char *prefix)
 {
 	static struct msg_counters s;
 	int rc = ask_or_say(c, REQ_STATS);
@@ -182,17 +206,10 @@ static int do_stats(struct client *c)
 		return rc;
 	if (c->f.type != MSG_STATS_REPLY || unpack_stats_reply(c->f.data, c->f.len, &s))
 		return take_reply(c, NULL) ?: HVX_EXIT_FAIL;
-	if (c->cli->json)
-		printf("{");
-	for (uint32_t i = 0; i < s.n; i++) {
-		if (c->cli->json)
-			printf("%s\"%s\": %llu", i ? ", " : "", s.c[i].name, (unsigned long long)s.c[i].value);
-		else
-			printf("%-20s %llu\n", s.c[i].name, (unsigned long long)s.c[i].value);
-	}
-	if (c->cli->json)
-		printf("}\n");
-	return 0;
+	unsigned n = print_counters(c, &s, prefix);
+	if (!n)
+		log_error("%s: this VM has no such device", c->name);
+	return n ? 0 : HVX_EXIT_FAIL;
 }
 
 static int do_simple(struct client *c, enum msg_request op)
@@ -245,6 +262,25 @@ static int do_kill(struct client *c)
 	return HVX_EXIT_FAIL;
 }
 
+/* A request of its own; that it fails is no reason to detach. */
+static void tell_size(void *ctx)
+{
+	struct client *c = ctx;
+	struct msg_request_head r = {.version = IPC_VERSION, .op = REQ_RESIZE};
+	struct winsize w;
+	struct ipc_frame f;
+
+	if (ioctl(0, TIOCGWINSZ, &w) < 0 || !w.ws_col || !w.ws_row)
+		return;
+	snprintf(r.text, sizeof r.text, "%ux%u", w.ws_col, w.ws_row);
+	int n = pack_request(&r, c->buf, sizeof c->buf), fd = runtime_connect(&c->rt, c->name);
+	if (fd < 0)
+		return;
+	if (!ipc_send_frame(fd, MSG_REQUEST, c->buf, (size_t)n, NULL, 0) && !ipc_recv_frame(fd, c->buf, &f))
+		ipc_close_fds(&f);
+	close(fd);
+}
+
 static int do_console(struct client *c)
 {
 	int fd = -1, rc = ask_or_say(c, REQ_CONSOLE);
@@ -255,7 +291,7 @@ static int do_console(struct client *c)
 		return rc;
 	if (fd < 0)
 		return HVX_EXIT_FAIL;
-	rc = attach_console(fd, c->name);
+	rc = attach_console(fd, c->name, c->cli->id[0] ? tell_size : NULL, c);
 	close(fd);
 	return rc;
 }
@@ -265,7 +301,8 @@ static int dispatch(struct client *c)
 	switch (c->cli->cmd) {
 	case CMD_LIST: return do_list(c);
 	case CMD_STATUS: return do_status(c);
-	case CMD_STATS: return do_stats(c);
+	case CMD_STATS: return do_stats(c, "");
+	case CMD_BALLOON: return c->cli->text[0] ? do_simple(c, REQ_BALLOON) : do_stats(c, "balloon.");
 	case CMD_CONSOLE: return do_console(c);
 	case CMD_PAUSE: return do_simple(c, REQ_PAUSE);
 	case CMD_RESUME: return do_simple(c, REQ_RESUME);

@@ -56,7 +56,7 @@ static int set_name(struct config *c, const char *v, char *err, size_t len)
 	return 0;
 }
 
-static int set_memory(struct config *c, const char *v, char *err, size_t len)
+int config_size(const char *v, uint64_t *bytes)
 {
 	char *end;
 
@@ -64,7 +64,7 @@ static int set_memory(struct config *c, const char *v, char *err, size_t len)
 	unsigned long long n = strtoull(v, &end, 10);
 	unsigned shift = 20;
 	if (!isdigit((unsigned char)v[0]) || errno)
-		return bad(err, len, "memory is a number with K, M or G", v);
+		return -EINVAL;
 	switch (*end) {
 	case 'k':
 	case 'K': shift = 10; break;
@@ -73,14 +73,26 @@ static int set_memory(struct config *c, const char *v, char *err, size_t len)
 	case 'm':
 	case 'M':
 	case '\0': break;
-	default: return bad(err, len, "memory is a number with K, M or G", v);
+	default: return -EINVAL;
 	}
 	if (*end && end[1])
-		return bad(err, len, "memory is a number with K, M or G", v);
+		return -EINVAL;
 	if (n > SHM_MAX_RAM >> shift || n << shift < MEMORY_MIN || (n << shift) % SHM_PAGE)
-		return bad(err, len, "memory must be 1M to 1024G in whole pages of 4K", v);
-	c->memory = n << shift;
+		return -ERANGE;
+	*bytes = n << shift;
 	return 0;
+}
+
+static int set_memory(struct config *c, const char *v, char *err, size_t len)
+{
+	int rc = config_size(v, &c->memory);
+
+	if (!rc)
+		return 0;
+	return bad(err, len,
+		   rc == -ERANGE ? "memory must be 1M to 1024G in whole pages of 4K"
+				 : "memory is a number with K, M or G",
+		   v);
 }
 
 static int set_cpus(struct config *c, const char *v, char *err, size_t len)
@@ -119,17 +131,27 @@ static int set_append(struct config *c, const char *v, char *err, size_t len)
 	return set_text(c->append, sizeof c->append, v, err, len);
 }
 
-static int set_console(struct config *c, const char *v, char *err, size_t len)
+static int console_where(enum config_console *where, char *path, size_t room, const char *v, char *err, size_t len)
 {
 	if (!strcmp(v, "stdio"))
-		c->console = CONSOLE_STDIO;
+		*where = CONSOLE_STDIO;
 	else if (!strcmp(v, "pty"))
-		c->console = CONSOLE_PTY;
+		*where = CONSOLE_PTY;
 	else if (!strncmp(v, "file:", 5) && v[5])
-		c->console = CONSOLE_FILE;
+		*where = CONSOLE_FILE;
 	else
-		return bad(err, len, "console is stdio, pty or file:PATH", v);
-	return c->console == CONSOLE_FILE ? set_text(c->console_path, sizeof c->console_path, v + 5, err, len) : 0;
+		return bad(err, len, "a console is stdio, pty or file:PATH", v);
+	return *where == CONSOLE_FILE ? set_text(path, room, v + 5, err, len) : 0;
+}
+
+static int set_console(struct config *c, const char *v, char *err, size_t len)
+{
+	return console_where(&c->console, c->console_path, sizeof c->console_path, v, err, len);
+}
+
+static int set_virtio_console(struct config *c, const char *v, char *err, size_t len)
+{
+	return console_where(&c->second, c->second_path, sizeof c->second_path, v, err, len);
 }
 
 static int set_sandbox(struct config *c, const char *v, char *err, size_t len)
@@ -190,8 +212,13 @@ static int set_log(struct config *c, const char *v, char *err, size_t len)
 /* The last of so many that begin alike gets the next number unless a name was given. */
 static int take_id(const struct config *c, char *id, const char *prefix, unsigned n, char *err, size_t len)
 {
+	static const char *const ours[] = {"rng", "balloon", "console", "watchdog"}; /* in `stats` */
+
 	if (!id[0])
 		snprintf(id, MSG_ID_MAX, "%s%u", prefix, n);
+	for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++)
+		if (!strcmp(ours[i], id))
+			return bad(err, len, "this id is taken", id);
 	for (unsigned i = 0; i < c->ndisks; i++)
 		if (!strcmp(c->disk[i].id, id))
 			return bad(err, len, "two devices with this id", id);
@@ -232,6 +259,23 @@ static int set_rng(struct config *c, const char *v, char *err, size_t len)
 	return devopt_rng(&c->local, v, err, len);
 }
 
+static int set_watchdog(struct config *c, const char *v, char *err, size_t len)
+{
+	static const char *const actions[WATCHDOG_COUNT] = {"no", "reset", "poweroff", "pause", "none"};
+
+	for (int i = 0; i < WATCHDOG_COUNT; i++)
+		if (!strcmp(v, actions[i])) {
+			c->local.watchdog = (enum msg_watchdog)i;
+			return 0;
+		}
+	return bad(err, len, "watchdog is reset, poweroff, pause or none; no: there is none", v);
+}
+
+static int set_balloon(struct config *c, const char *v, char *err, size_t len)
+{
+	return set_bool(&c->local.balloon, v, err, len);
+}
+
 static const struct key {
 	const char *name;
 	setter *set;
@@ -244,6 +288,7 @@ static const struct key {
 	{"initrd", set_initrd, false, true},
 	{"append", set_append, false, true},
 	{"console", set_console, false, false},
+	{"virtio-console", set_virtio_console, false, false},
 	{"sandbox", set_sandbox, false, false},
 	{"trace", set_trace, false, false},
 	{"trace-file", set_trace_file, false, false},
@@ -255,6 +300,8 @@ static const struct key {
 	{"disk", set_disk, false, false},
 	{"net", set_net, false, false},
 	{"rng", set_rng, false, false},
+	{"balloon", set_balloon, true, false},
+	{"watchdog", set_watchdog, false, false},
 };
 
 /* Switches that may have a value. */
@@ -377,6 +424,10 @@ int config_check(const struct config *c, char *err, size_t len)
 	}
 	if (c->trace_file[0] && !c->trace) {
 		snprintf(err, len, "trace-file without trace");
+		return -EINVAL;
+	}
+	if (c->console == CONSOLE_STDIO && c->second == CONSOLE_STDIO) {
+		snprintf(err, len, "console and virtio-console cannot both be stdio");
 		return -EINVAL;
 	}
 	if (c->debugcon[0] && !c->debug_exit) {

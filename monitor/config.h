@@ -27,6 +27,8 @@ struct config {
 	char append[MSG_CMDLINE_MAX];
 	enum config_console console;
 	char console_path[CONFIG_PATH_MAX];
+	enum config_console second; /* --virtio-console; DEFAULT: there is none */
+	char second_path[CONFIG_PATH_MAX];
 	bool strict;    /* --sandbox */
 	uint32_t trace; /* TRACE_* bits */
 	char trace_file[CONFIG_PATH_MAX];
@@ -56,6 +58,9 @@ int config_parse(struct config *c, const char *text, size_t n, const char *where
 
 /* Is it complete and consistent?  0 or -EINVAL. */
 int config_check(const struct config *c, char *err, size_t len);
+
+/* An amount of memory: a number with K, M, G or none (M); whole pages from 1M to 1024G.  0, -EINVAL or -ERANGE. */
+int config_size(const char *v, uint64_t *bytes);
 
 /* A VM's name: 1 to 63 of [A-Za-z0-9._-], not starting with a dot or a dash. */
 bool config_name_ok(const char *s);

@@ -88,13 +88,14 @@ static int refuse_calls(void)
 		SCMP_SYS(kexec_load),
 		SCMP_SYS(connect), /* it is connected to */
 	};
+	struct scmp_arg_cmp not_local = {.arg = 0, .op = SCMP_CMP_NE, .datum_a = AF_UNIX};
 	scmp_filter_ctx f = seccomp_init(SCMP_ACT_ALLOW);
 	int rc = f ? 0 : -ENOMEM;
 
 	for (size_t i = 0; i < sizeof refused / sizeof refused[0] && !rc; i++)
 		rc = seccomp_rule_add(f, SCMP_ACT_ERRNO(EPERM), refused[i], 0);
 	if (!rc) /* sockets of this host only */
-		rc = seccomp_rule_add(f, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(socket), 1, SCMP_A0(SCMP_CMP_NE, AF_UNIX));
+		rc = seccomp_rule_add_array(f, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(socket), 1, &not_local);
 	if (!rc)
 		rc = seccomp_load(f);
 	seccomp_release(f);

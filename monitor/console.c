@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <termios.h>
@@ -48,6 +49,8 @@ struct console {
 	int pty_slave;
 	char what[CONFIG_PATH_MAX + 8];
 	void (*quit)(void *ctx);
+	void (*resized)(void *ctx, unsigned columns, unsigned rows); /* may be NULL */
+	unsigned columns, rows;                                      /* last told */
 	void *ctx;
 };
 
@@ -173,6 +176,24 @@ void console_show_help(struct console *c)
 	user_put(&c->primary, text, sizeof text - 1);
 }
 
+void console_look_size(struct console *c)
+{
+	struct winsize w;
+
+	if (!c->resized || !c->started || c->primary.in < 0 || ioctl(c->primary.in, TIOCGWINSZ, &w) < 0)
+		return;
+	if (!w.ws_col || !w.ws_row || (w.ws_col == c->columns && w.ws_row == c->rows))
+		return;
+	c->columns = w.ws_col;
+	c->rows = w.ws_row;
+	c->resized(c->ctx, c->columns, c->rows);
+}
+
+void console_on_size(struct console *c, void (*resized)(void *ctx, unsigned columns, unsigned rows))
+{
+	c->resized = resized;
+}
+
 static void on_user_input(void *ctx)
 {
 	struct user *u = ctx;
@@ -190,6 +211,8 @@ static void on_user_input(void *ctx)
 		update(c);
 		return;
 	}
+	if (u == &c->primary)
+		console_look_size(c); /* a pty's user does not signal us */
 	size_t len = (size_t)n;
 	enum tty_action act = u->escapes ? tty_filter(&u->esc, at, &len) : TTY_NONE;
 	c->in_len += len;
@@ -278,11 +301,11 @@ static int open_file(struct console *c, const char *path, char *err, size_t len)
 	return 0;
 }
 
-static int open_primary(struct console *c, const struct config *cfg, char *err, size_t len)
+static int open_primary(struct console *c, enum config_console where, const char *path, char *err, size_t len)
 {
-	switch (cfg->console) {
+	switch (where) {
 	case CONSOLE_PTY: return open_pty(c, err, len);
-	case CONSOLE_FILE: return open_file(c, cfg->console_path, err, len);
+	case CONSOLE_FILE: return open_file(c, path, err, len);
 	default:
 		c->primary.in = 0;
 		c->primary.out = 1;
@@ -313,8 +336,8 @@ static int open_pipes(struct console *c)
 	return 0;
 }
 
-struct console *console_new(struct ipc_loop *l, const struct config *cfg, void (*quit)(void *ctx), void *ctx, char *err,
-			    size_t len)
+struct console *console_new(struct ipc_loop *l, enum config_console where, const char *path, void (*quit)(void *ctx),
+			    void *ctx, char *err, size_t len)
 {
 	struct console *c = calloc(1, sizeof *c);
 
@@ -327,7 +350,7 @@ struct console *console_new(struct ipc_loop *l, const struct config *cfg, void (
 	user_init(&c->primary, c);
 	user_init(&c->client, c);
 	snprintf(err, len, "out of descriptors or memory");
-	if (open_pipes(c) < 0 || open_primary(c, cfg, err, len) < 0)
+	if (open_pipes(c) < 0 || open_primary(c, where, path, err, len) < 0)
 		goto bad;
 	c->in_watch = ipc_watch_fd(l, c->in_wr, IPC_WRITE, on_guest_room, c);
 	c->out_watch = ipc_watch_fd(l, c->out_rd, IPC_READ, on_guest_output, c);
@@ -381,6 +404,7 @@ void console_start(struct console *c)
 	c->started = true;
 	if (c->primary.escapes && !tty_raw(0))
 		c->primary.escapes = false;
+	console_look_size(c);
 	update(c);
 }
 

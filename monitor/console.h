@@ -13,9 +13,9 @@
 
 struct console;
 
-/* Opens what @cfg asks for; @quit is called for Ctrl-A x.  NULL with @err filled. */
-struct console *console_new(struct ipc_loop *l, const struct config *cfg, void (*quit)(void *ctx), void *ctx, char *err,
-			    size_t len);
+/* Opens what is asked for; @quit is called for Ctrl-A x.  NULL with @err filled. */
+struct console *console_new(struct ipc_loop *l, enum config_console where, const char *path, void (*quit)(void *ctx),
+			    void *ctx, char *err, size_t len);
 void console_free(struct console *c);
 
 /* The vcpu's ends of the two pipes; console_handed_over() closes ours after they were sent. */
@@ -28,6 +28,11 @@ void console_start(struct console *c);
 
 /* A stream for a client that attaches; the caller sends it on and closes it.  -EBUSY when there is one. */
 int console_attach(struct console *c);
+
+/* @resized hears of the size of the primary user's terminal: at the start, and whenever console_look_size() or input finds
+ * another one. */
+void console_on_size(struct console *c, void (*resized)(void *ctx, unsigned columns, unsigned rows));
+void console_look_size(struct console *c);
 
 /* True when the vcpu's end is closed and everything it wrote has been passed on. */
 bool console_drained(const struct console *c);

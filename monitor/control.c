@@ -68,6 +68,8 @@ static int do_status(struct machine *m, struct peer *p)
 	if (m->state == VM_PAUSED && m->reason[0])
 		snprintf(s.state, sizeof s.state, "paused (%.*s)", (int)sizeof s.state - 10, m->reason);
 	snprintf(s.console, sizeof s.console, "%.*s", (int)sizeof s.console - 1, console_describe(m->console));
+	if (m->second)
+		snprintf(s.second, sizeof s.second, "%.*s", (int)sizeof s.second - 1, console_describe(m->second));
 	add_process(&s, "monitor", getpid(), 0);
 	for (int i = 0; i < m->nprocs; i++)
 		if (m->proc[i].pid > 0)
@@ -113,15 +115,21 @@ static int do_stop(struct machine *m, struct peer *p)
 		reply(m, p, HVX_EXIT_FAIL, "the VM is paused: resume it first", -1);
 		return 0;
 	}
-	int rc = machine_command(m, OP_POWER_BUTTON);
+	int rc = machine_command(m, OP_POWER_BUTTON, 0);
 	if (!rc)
 		reply(m, p, 0, "power button pressed", -1);
 	return rc;
 }
 
-static int do_console(struct machine *m, struct peer *p)
+static int do_console(struct machine *m, struct peer *p, const struct msg_request_head *r)
 {
-	int fd = console_attach(m->console);
+	struct console *c = r->id[0] ? m->second : m->console;
+	int fd = c && (!r->id[0] || !strcmp(r->id, "second")) ? console_attach(c) : -ENODEV;
+
+	if (fd == -ENODEV) {
+		reply(m, p, HVX_EXIT_FAIL, "this VM has no such console", -1);
+		return 0;
+	}
 
 	if (fd == -EBUSY) {
 		reply(m, p, HVX_EXIT_FAIL, "somebody else is attached to the console", -1);
@@ -131,6 +139,20 @@ static int do_console(struct machine *m, struct peer *p)
 		return fd;
 	reply(m, p, 0, "", fd);
 	close(fd);
+	return 0;
+}
+
+/* The terminal of whoever is attached to the second console. */
+static int do_resize(struct machine *m, struct peer *p, const struct msg_request_head *r)
+{
+	unsigned columns, rows;
+	char end;
+
+	if (!m->second || sscanf(r->text, "%5ux%5u%c", &columns, &rows, &end) != 2 || columns > UINT16_MAX ||
+	    rows > UINT16_MAX)
+		return -EINVAL;
+	machine_console_size(m, columns, rows);
+	reply(m, p, 0, "", -1);
 	return 0;
 }
 
@@ -191,6 +213,28 @@ static int do_link(struct machine *m, struct peer *p, const struct msg_request_h
 	return 0;
 }
 
+static int do_balloon(struct machine *m, struct peer *p, const struct msg_request_head *r)
+{
+	uint64_t bytes;
+	char text[128];
+
+	if (!m->cfg.local.balloon) {
+		reply(m, p, HVX_EXIT_FAIL, "this VM has no balloon", -1);
+		return 0;
+	}
+	if (config_size(r->text, &bytes))
+		return -EINVAL;
+	if (bytes > m->cfg.memory) {
+		snprintf(text, sizeof text, "the VM has %lluM", (unsigned long long)m->cfg.memory >> 20);
+		reply(m, p, HVX_EXIT_FAIL, text, -1);
+		return 0;
+	}
+	int rc = machine_command(m, OP_BALLOON, bytes);
+	if (!rc)
+		reply(m, p, 0, "", -1);
+	return rc;
+}
+
 /* Requests that an error stopped are tried again before the CPUs go on. */
 static int do_resume(struct machine *m)
 {
@@ -205,7 +249,7 @@ static int do_resume(struct machine *m)
 				  pack_dev_command(&c, m->buf, sizeof m->buf), NULL, 0);
 	}
 	m->reason[0] = '\0';
-	return rc ? rc : machine_command(m, OP_RESUME);
+	return rc ? rc : machine_command(m, OP_RESUME, 0);
 }
 
 static int do_request(struct machine *m, struct peer *p, const struct msg_request_head *r)
@@ -213,9 +257,11 @@ static int do_request(struct machine *m, struct peer *p, const struct msg_reques
 	switch (r->op) {
 	case REQ_LIMIT: return do_limit(m, p, r);
 	case REQ_LINK: return do_link(m, p, r);
+	case REQ_BALLOON: return do_balloon(m, p, r);
+	case REQ_RESIZE: return do_resize(m, p, r);
 	case REQ_STATUS: return do_status(m, p);
 	case REQ_STATS: return do_stats(m);
-	case REQ_PAUSE: return machine_command(m, OP_PAUSE);
+	case REQ_PAUSE: return machine_command(m, OP_PAUSE, 0);
 	case REQ_RESUME: return do_resume(m);
 	case REQ_STOP: return do_stop(m, p);
 	case REQ_KILL:
@@ -223,7 +269,7 @@ static int do_request(struct machine *m, struct peer *p, const struct msg_reques
 		log_info("killed by request");
 		machine_end(m, HVX_EXIT_KILLED);
 		return 0;
-	case REQ_CONSOLE: return do_console(m, p);
+	case REQ_CONSOLE: return do_console(m, p, r);
 	default: return -EPROTO;
 	}
 }

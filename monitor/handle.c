@@ -28,8 +28,13 @@ int handle_hello(struct machine *m, struct peer *p, struct ipc_frame *f)
 	p->proc->hello = true;
 	if (p->role != ROLE_MEMSVC)
 		return machine_configure(m);
-	struct msg_mem_config cfg = {m->cfg.memory};
-	return machine_send(m, p, MSG_MEM_CONFIG, pack_mem_config(&cfg, m->buf, sizeof m->buf), NULL, 0);
+	struct msg_mem_config cfg = {m->cfg.memory, m->mem_end >= 0};
+	int rc = machine_send(m, p, MSG_MEM_CONFIG, pack_mem_config(&cfg, m->buf, sizeof m->buf), &m->mem_end,
+			      cfg.balloon);
+	if (m->mem_end >= 0)
+		close(m->mem_end);
+	m->mem_end = -1;
+	return rc;
 }
 
 int handle_failed(struct machine *m, struct peer *p, struct ipc_frame *f)
@@ -134,7 +139,7 @@ int handle_dev_event(struct machine *m, struct peer *p, struct ipc_frame *f)
 	p->card->failed = true;
 	log_error("%s: %s: the VM pauses; resume tries again", p->card->id, e.text);
 	snprintf(m->reason, sizeof m->reason, "%s: %.40s", p->card->id, e.text);
-	return m->state == VM_RUNNING || m->state == VM_LOADING ? machine_command(m, OP_PAUSE) : 0;
+	return m->state == VM_RUNNING || m->state == VM_LOADING ? machine_command(m, OP_PAUSE, 0) : 0;
 }
 
 int handle_vcpu_state(struct machine *m, struct peer *p, struct ipc_frame *f)
@@ -147,6 +152,8 @@ int handle_vcpu_state(struct machine *m, struct peer *p, struct ipc_frame *f)
 	if (m->state == VM_ENDING)
 		return 0;
 	m->state = s.paused ? VM_PAUSED : VM_RUNNING;
+	if (s.reason[0])
+		memcpy(m->reason, s.reason, sizeof m->reason);
 	control_answer(m, s.paused ? REQ_PAUSE : REQ_RESUME, 0, "");
 	return 0;
 }
@@ -171,6 +178,8 @@ int handle_mem_stats(struct machine *m, struct peer *p, struct ipc_frame *f)
 	add_counter(&m->stats, "ram_pages", s.pages_total);
 	add_counter(&m->stats, "ram_pages_present", s.pages_present);
 	add_counter(&m->stats, "ram_host_bytes", s.host_bytes);
+	add_counter(&m->stats, "ram_pages_ballooned", s.pages_ballooned);
+	add_counter(&m->stats, "ram_pages_punched", s.pages_punched);
 	control_stats_part(m, PROC_MEMSVC);
 	return 0;
 }

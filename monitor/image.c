@@ -18,6 +18,7 @@
 #define LOCK_BASE  (1ll << 40)
 #define LOCK_NAMES (LOCK_BASE + 1)
 #define PID_LIMIT  (1ll << 22)
+#define LOCK_TRIES 100 /* a hundredth of a second apart */
 
 static int lock(int fd, int cmd, struct flock *l, short type, off_t start, off_t n)
 {
@@ -25,17 +26,26 @@ static int lock(int fd, int cmd, struct flock *l, short type, off_t start, off_t
 	return fcntl(fd, cmd, l) < 0 ? -errno : 0;
 }
 
+/* The process that took the lock; 0: it does not tell. */
+static int holder(int fd)
+{
+	struct flock l;
+
+	if (lock(fd, F_OFD_GETLK, &l, F_WRLCK, LOCK_NAMES, PID_LIMIT) || l.l_type == F_UNLCK)
+		return 0;
+	return (int)(l.l_start - LOCK_NAMES);
+}
+
 /* "hvx-monitor, process 12 (--name=web)" as far as the host tells. */
 static void name_holder(int fd, char *s, size_t len)
 {
 	char path[64], text[4096] = "", comm[32] = "a process";
-	struct flock l;
+	int pid = holder(fd);
 
-	if (lock(fd, F_OFD_GETLK, &l, F_WRLCK, LOCK_NAMES, PID_LIMIT) || l.l_type == F_UNLCK) {
+	if (!pid) {
 		snprintf(s, len, "another program");
 		return;
 	}
-	int pid = (int)(l.l_start - LOCK_NAMES);
 	snprintf(path, sizeof path, "/proc/%d/cmdline", pid);
 	int f = open(path, O_RDONLY | O_CLOEXEC);
 	ssize_t n = f < 0 ? 0 : read(f, text, sizeof text - 1);
@@ -62,6 +72,34 @@ static int take_lock(int fd, bool write, bool raw)
 	if (!rc)
 		rc = lock(fd, F_OFD_SETLK, &l, F_RDLCK, LOCK_NAMES + getpid(), 1);
 	return rc == -EACCES || rc == -EAGAIN ? -EBUSY : rc;
+}
+
+/* A process that has ended has no command line, whether somebody has waited for it or not. */
+static bool lives(int pid)
+{
+	char path[64], c;
+
+	snprintf(path, sizeof path, "/proc/%d/cmdline", pid);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	bool yes = fd >= 0 && read(fd, &c, 1) == 1;
+	if (fd >= 0)
+		close(fd);
+	return yes;
+}
+
+/* After a kill the kernel lets go of an io_uring's files a little later than of the process. */
+static int wait_for_lock(int fd, bool write, bool raw)
+{
+	int rc = take_lock(fd, write, raw);
+
+	for (int i = 0; rc == -EBUSY && i < LOCK_TRIES; i++) {
+		int pid = holder(fd);
+		if (!pid || lives(pid))
+			break; /* somebody has it who lives */
+		usleep(10000);
+		rc = take_lock(fd, write, raw);
+	}
+	return rc;
 }
 
 enum disk_format image_probe(const uint8_t *head, size_t n)
@@ -152,7 +190,7 @@ int image_open(struct disk_option *d, int *fd, char *err, size_t len)
 	rc = settle_format(d, f, &st, err, len);
 	if (rc)
 		goto out;
-	rc = take_lock(f, write, d->format == FORMAT_RAW);
+	rc = wait_for_lock(f, write, d->format == FORMAT_RAW);
 	if (rc == -EBUSY) {
 		name_holder(f, holder, sizeof holder);
 		snprintf(err, len, "disk %s: in use by %s", d->path, holder);

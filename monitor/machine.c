@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -35,9 +36,9 @@ int machine_send(struct machine *m, struct peer *p, uint16_t type, int len, cons
 	return ipc_send(p->conn, type, m->buf, (size_t)len, fds, nfds);
 }
 
-int machine_command(struct machine *m, enum msg_op op)
+int machine_command(struct machine *m, enum msg_op op, uint64_t value)
 {
-	struct msg_vcpu_command c = {op};
+	struct msg_vcpu_command c = {op, value};
 
 	return machine_send(m, &m->child[PROC_VCPU], MSG_VCPU_COMMAND, pack_vcpu_command(&c, m->buf, sizeof m->buf),
 			    NULL, 0);
@@ -53,13 +54,22 @@ static void add_fd(struct msg_vcpu_config *v, int *fds, enum msg_fd kind, int fd
 
 static void close_given(struct machine *m)
 {
-	int *const given[] = {&m->ram_fd, &m->control_fd, &m->kernel_fd, &m->initrd_fd, &m->trace_fd, &m->debugcon_fd};
+	int *const given[] = {&m->ram_fd,   &m->control_fd,  &m->kernel_fd, &m->initrd_fd,
+			      &m->trace_fd, &m->debugcon_fd, &m->mem_end,   &m->vcpu_end};
 
 	for (size_t i = 0; i < sizeof given / sizeof given[0]; i++) {
 		if (*given[i] > 2)
 			close(*given[i]);
 		*given[i] = -1;
 	}
+}
+
+static void hand_over_consoles(struct machine *m)
+{
+	if (console_vcpu_out(m->console) >= 0)
+		console_handed_over(m->console);
+	if (m->second && console_vcpu_out(m->second) >= 0)
+		console_handed_over(m->second);
 }
 
 static int configure_vcpu(struct machine *m)
@@ -85,12 +95,17 @@ static int configure_vcpu(struct machine *m)
 	add_fd(&v, fds, FD_CONSOLE_OUT, console_vcpu_out(m->console));
 	add_fd(&v, fds, FD_TRACE, m->trace_fd);
 	add_fd(&v, fds, FD_DEBUGCON, m->debugcon_fd);
+	add_fd(&v, fds, FD_MEMSVC, m->vcpu_end);
+	if (m->second) {
+		add_fd(&v, fds, FD_VCONSOLE_IN, console_vcpu_in(m->second));
+		add_fd(&v, fds, FD_VCONSOLE_OUT, console_vcpu_out(m->second));
+	}
 	int rc = machine_send(m, &m->child[PROC_VCPU], MSG_VCPU_CONFIG, pack_vcpu_config(&v, m->buf, sizeof m->buf),
 			      fds, (int)v.nfds);
 	if (!rc)
 		rc = card_give_vcpu(m);
 	m->state = VM_LOADING;
-	console_handed_over(m->console);
+	hand_over_consoles(m);
 	close_given(m);
 	return rc;
 }
@@ -122,7 +137,7 @@ static void maybe_finished(struct machine *m)
 {
 	if (m->state != VM_ENDING || !all_reaped(m))
 		return;
-	if (console_drained(m->console)) {
+	if (console_drained(m->console) && (!m->second || console_drained(m->second))) {
 		ipc_loop_stop(m->loop);
 		return;
 	}
@@ -171,8 +186,7 @@ void machine_end(struct machine *m, int status)
 	hang_up(m, 0, PROC_CARDS);
 	if (m->proc[PROC_VCPU].pid <= 0)
 		hang_up(m, PROC_CARDS, m->nprocs);
-	if (console_vcpu_out(m->console) >= 0)
-		console_handed_over(m->console); /* nobody will: let the pipe end */
+	hand_over_consoles(m); /* nobody will: let the pipes end */
 	ipc_timer_set(m->end_timer, END_GRACE_MS);
 	maybe_finished(m);
 }
@@ -325,13 +339,30 @@ static void on_sigcont(void *ctx)
 	tty_again();
 }
 
+static void on_winch(void *ctx)
+{
+	struct machine *m = ctx;
+
+	if (m->second)
+		console_look_size(m->second);
+}
+
+void machine_console_size(void *ctx, unsigned columns, unsigned rows)
+{
+	struct machine *m = ctx;
+
+	if (m->state == VM_RUNNING || m->state == VM_PAUSED)
+		machine_command(m, OP_CONSOLE_SIZE, (uint64_t)columns << 16 | rows);
+}
+
 static int watch_signals(struct machine *m)
 {
 	static const struct {
 		int sig;
 		void (*cb)(void *);
 	} s[] = {{SIGCHLD, on_sigchld}, {SIGTERM, on_signal}, {SIGINT, on_signal},
-		 {SIGHUP, on_signal},   {SIGQUIT, on_signal}, {SIGCONT, on_sigcont}};
+		 {SIGHUP, on_signal},   {SIGQUIT, on_signal}, {SIGCONT, on_sigcont},
+		 {SIGWINCH, on_winch}};
 
 	signal(SIGPIPE, SIG_IGN);
 	for (size_t i = 0; i < sizeof s / sizeof s[0]; i++) {
@@ -429,6 +460,22 @@ static int make_loop(struct machine *m)
 	return m->end_timer && m->drain_timer ? 0 : HVX_EXIT_HOST;
 }
 
+/* No third process is in the balloon's path. */
+static int make_mem_channel(struct machine *m)
+{
+	int sv[2];
+
+	if (!m->cfg.local.balloon)
+		return 0;
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, sv) < 0) {
+		log_error("channel of the balloon: %s", strerror(errno));
+		return HVX_EXIT_HOST;
+	}
+	m->mem_end = sv[0];
+	m->vcpu_end = sv[1];
+	return 0;
+}
+
 static int prepare(struct machine *m)
 {
 	char err[512];
@@ -439,14 +486,20 @@ static int prepare(struct machine *m)
 	if (!rc)
 		rc = card_open_all(m);
 	if (!rc)
+		rc = make_mem_channel(m);
+	if (!rc)
 		rc = make_loop(m);
 	if (rc)
 		return rc;
-	m->console = console_new(m->loop, &m->cfg, on_quit, m, err, sizeof err);
-	if (!m->console) {
+	m->console = console_new(m->loop, m->cfg.console, m->cfg.console_path, on_quit, m, err, sizeof err);
+	if (m->console && m->cfg.second != CONSOLE_DEFAULT)
+		m->second = console_new(m->loop, m->cfg.second, m->cfg.second_path, on_quit, m, err, sizeof err);
+	if (!m->console || (m->cfg.second != CONSOLE_DEFAULT && !m->second)) {
 		log_error("%s", err);
 		return HVX_EXIT_CONFIG;
 	}
+	if (m->second)
+		console_on_size(m->second, machine_console_size);
 	rc = control_open(m);
 	if (rc) {
 		log_error("control socket in %s: %s", m->rt.dir, strerror(-rc));
@@ -494,11 +547,15 @@ void machine_started(struct machine *m)
 	m->state = VM_RUNNING;
 	if (m->cfg.console == CONSOLE_PTY)
 		log_info("console on %s", console_describe(m->console));
+	if (m->cfg.second == CONSOLE_PTY)
+		log_info("second console on %s", console_describe(m->second));
 	if (m->notify_fd >= 0) {
 		notify(m, 0);
 		detach(m);
 	}
 	console_start(m->console);
+	if (m->second)
+		console_start(m->second);
 	int rc = seal_monitor(m->cfg.pidfile[0] != '\0');
 	if (rc) {
 		log_error("cannot seal the monitor: %s", strerror(-rc));
@@ -513,6 +570,7 @@ static void cleanup(struct machine *m)
 	for (int i = 0; i < m->nprocs; i++)
 		ipc_conn_free(m->child[i].conn);
 	console_free(m->console);
+	console_free(m->second);
 	close_given(m);
 	card_close_all(m);
 	for (size_t i = 0; i < sizeof m->sig / sizeof m->sig[0]; i++)
@@ -539,7 +597,7 @@ int machine_run(const struct config *cfg, bool debug, int notify_fd)
 	m->notify_fd = notify_fd;
 	m->nprocs = PROC_CARDS;
 	m->lock_fd = m->listen_fd = m->ram_fd = m->control_fd = -1;
-	m->kernel_fd = m->initrd_fd = m->trace_fd = m->debugcon_fd = -1;
+	m->kernel_fd = m->initrd_fd = m->trace_fd = m->debugcon_fd = m->mem_end = m->vcpu_end = -1;
 	m->status = prepare(m);
 	if (!m->status) {
 		if (machine_start_child(m, PROC_MEMSVC, "hvx-memsvc", "memsvc", ROLE_MEMSVC) ||

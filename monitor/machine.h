@@ -38,10 +38,11 @@ struct machine {
 	struct card card[MACHINE_MAX_CARDS];
 	int ncards;
 	struct peer child[PROC_MAX], client[MACHINE_MAX_CLIENTS];
-	struct console *console;
+	struct console *console, *second; /* second: NULL, there is none */
 	int lock_fd, listen_fd;
 	struct ipc_watch *listen_watch, *sig[8], *end_timer, *drain_timer;
 	int ram_fd, control_fd; /* until handed over; never mapped here */
+	int mem_end, vcpu_end;  /* of the balloon's channel, until handed over; -1 */
 	bool region, vcpu_hello;
 	int kernel_fd, initrd_fd, trace_fd, debugcon_fd;
 	uint32_t boots;
@@ -63,8 +64,9 @@ void machine_end(struct machine *m, int status);
 int machine_send(struct machine *m, struct peer *p, uint16_t type, int len, const int *fds, int nfds);
 int machine_configure(struct machine *m); /* devices and the vcpu, when what they need is there */
 int machine_start_child(struct machine *m, int i, const char *program, const char *name, enum msg_role role);
-int machine_command(struct machine *m, enum msg_op op);
+int machine_command(struct machine *m, enum msg_op op, uint64_t value);
 void machine_started(struct machine *m);
+void machine_console_size(void *m, unsigned columns, unsigned rows); /* of the second console */
 
 /* control.c */
 int control_open(struct machine *m);

@@ -96,6 +96,7 @@ int pack_mem_config(const struct msg_mem_config *m, uint8_t *buf, size_t len)
 	Hvx__MemConfig w = HVX__MEM_CONFIG__INIT;
 
 	w.ram_size = m->ram_size;
+	w.balloon = m->balloon;
 	return put(&w.base, buf, len);
 }
 
@@ -104,6 +105,7 @@ int unpack_mem_config(const uint8_t *buf, size_t len, struct msg_mem_config *m)
 	UNPACK_BEGIN(MemConfig, mem_config);
 	UNPACK_NEED(ram_size_ok(w->ram_size));
 	m->ram_size = w->ram_size;
+	m->balloon = w->balloon;
 	UNPACK_END();
 }
 
@@ -133,16 +135,76 @@ int pack_mem_stats(const struct msg_mem_stats *m, uint8_t *buf, size_t len)
 	w.pages_total = m->pages_total;
 	w.pages_present = m->pages_present;
 	w.host_bytes = m->host_bytes;
+	w.pages_ballooned = m->pages_ballooned;
+	w.pages_punched = m->pages_punched;
 	return put(&w.base, buf, len);
 }
 
 int unpack_mem_stats(const uint8_t *buf, size_t len, struct msg_mem_stats *m)
 {
 	UNPACK_BEGIN(MemStats, mem_stats);
-	UNPACK_NEED(w->pages_present <= w->pages_total);
+	UNPACK_NEED(w->pages_present <= w->pages_total && w->pages_ballooned <= w->pages_total);
 	m->pages_total = w->pages_total;
 	m->pages_present = w->pages_present;
 	m->host_bytes = w->host_bytes;
+	m->pages_ballooned = w->pages_ballooned;
+	m->pages_punched = w->pages_punched;
+	UNPACK_END();
+}
+
+int pack_mem_change(const struct msg_mem_change *m, uint8_t *buf, size_t len)
+{
+	Hvx__MemChange w = HVX__MEM_CHANGE__INIT;
+	Hvx__MemRange r[MSG_RANGES_MAX], *p[MSG_RANGES_MAX];
+
+	for (uint32_t i = 0; i < m->nranges; i++) {
+		hvx__mem_range__init(&r[i]);
+		r[i].first = m->range[i].first;
+		r[i].count = m->range[i].count;
+		p[i] = &r[i];
+	}
+	w.id = m->id;
+	w.op = m->op;
+	w.n_ranges = m->nranges;
+	w.ranges = p;
+	return put(&w.base, buf, len);
+}
+
+static bool page_range_ok(const Hvx__MemRange *r)
+{
+	const uint64_t max = SHM_MAX_RAM / SHM_PAGE;
+
+	return known_only(&r->base) && r->count && r->count <= max && r->first <= max - r->count;
+}
+
+int unpack_mem_change(const uint8_t *buf, size_t len, struct msg_mem_change *m)
+{
+	UNPACK_BEGIN(MemChange, mem_change);
+	UNPACK_NEED(w->op >= MEM_OP_BALLOON && w->op < MEM_OP_COUNT);
+	UNPACK_NEED(w->n_ranges <= MSG_RANGES_MAX && (w->n_ranges == 0) == (w->op == MEM_OP_RETURN_ALL));
+	for (size_t i = 0; i < w->n_ranges; i++) {
+		UNPACK_NEED(page_range_ok(w->ranges[i]));
+		m->range[i].first = w->ranges[i]->first;
+		m->range[i].count = w->ranges[i]->count;
+	}
+	m->id = w->id;
+	m->op = w->op;
+	m->nranges = (uint32_t)w->n_ranges;
+	UNPACK_END();
+}
+
+int pack_mem_changed(const struct msg_mem_changed *m, uint8_t *buf, size_t len)
+{
+	Hvx__MemChanged w = HVX__MEM_CHANGED__INIT;
+
+	w.id = m->id;
+	return put(&w.base, buf, len);
+}
+
+int unpack_mem_changed(const uint8_t *buf, size_t len, struct msg_mem_changed *m)
+{
+	UNPACK_BEGIN(MemChanged, mem_changed);
+	m->id = w->id;
 	UNPACK_END();
 }
 
@@ -154,6 +216,8 @@ static void local_out(const struct msg_local *m, Hvx__LocalDevices *w)
 	w->rng = m->rng;
 	w->rng_bytes = m->rng_bytes;
 	w->rng_burst = m->rng_burst;
+	w->balloon = m->balloon;
+	w->watchdog = m->watchdog;
 }
 
 static bool local_in(const Hvx__LocalDevices *w, struct msg_local *m)
@@ -163,7 +227,9 @@ static bool local_in(const Hvx__LocalDevices *w, struct msg_local *m)
 	m->rng = w->rng;
 	m->rng_bytes = w->rng_bytes;
 	m->rng_burst = w->rng_burst;
-	return known_only(&w->base) && (w->rng_bytes | w->rng_burst) <= MSG_RATE_MAX;
+	m->balloon = w->balloon;
+	m->watchdog = w->watchdog;
+	return known_only(&w->base) && (w->rng_bytes | w->rng_burst) <= MSG_RATE_MAX && w->watchdog < WATCHDOG_COUNT;
 }
 
 int pack_vcpu_config(const struct msg_vcpu_config *m, uint8_t *buf, size_t len)
@@ -278,6 +344,7 @@ int pack_vcpu_command(const struct msg_vcpu_command *m, uint8_t *buf, size_t len
 	Hvx__VcpuCommand w = HVX__VCPU_COMMAND__INIT;
 
 	w.op = m->op;
+	w.value = m->value;
 	return put(&w.base, buf, len);
 }
 
@@ -286,6 +353,7 @@ int unpack_vcpu_command(const uint8_t *buf, size_t len, struct msg_vcpu_command 
 	UNPACK_BEGIN(VcpuCommand, vcpu_command);
 	UNPACK_NEED(w->op >= OP_PAUSE && w->op < OP_COUNT);
 	m->op = w->op;
+	m->value = w->value;
 	UNPACK_END();
 }
 
@@ -294,12 +362,14 @@ int pack_vcpu_state(const struct msg_vcpu_state *m, uint8_t *buf, size_t len)
 	Hvx__VcpuState w = HVX__VCPU_STATE__INIT;
 
 	w.paused = m->paused;
+	w.reason = str(m->reason);
 	return put(&w.base, buf, len);
 }
 
 int unpack_vcpu_state(const uint8_t *buf, size_t len, struct msg_vcpu_state *m)
 {
 	UNPACK_BEGIN(VcpuState, vcpu_state);
+	UNPACK_NEED(copy_text(m->reason, sizeof m->reason, w->reason));
 	m->paused = w->paused;
 	UNPACK_END();
 }
@@ -378,6 +448,7 @@ int pack_status_reply(const struct msg_status *m, uint8_t *buf, size_t len)
 	w.name = str(m->name);
 	w.state = str(m->state);
 	w.console = str(m->console);
+	w.second_console = str(m->second);
 	w.ram_size = m->ram_size;
 	w.uptime_ms = m->uptime_ms;
 	w.cpus = m->cpus;
@@ -410,6 +481,7 @@ int unpack_status_reply(const uint8_t *buf, size_t len, struct msg_status *m)
 	UNPACK_NEED(copy_text(m->name, sizeof m->name, w->name));
 	UNPACK_NEED(copy_text(m->state, sizeof m->state, w->state));
 	UNPACK_NEED(copy_text(m->console, sizeof m->console, w->console));
+	UNPACK_NEED(copy_text(m->second, sizeof m->second, w->second_console));
 	UNPACK_NEED(procs_in(w, m));
 	m->ram_size = w->ram_size;
 	m->uptime_ms = w->uptime_ms;

@@ -19,6 +19,8 @@
 	X(MEM_REGION, 18)          \
 	X(MEM_STATS_GET, 19)       \
 	X(MEM_STATS, 20)           \
+	X(MEM_CHANGE, 21)          \
+	X(MEM_CHANGED, 22)         \
 	X(VCPU_CONFIG, 32)         \
 	X(VCPU_RUNNING, 33)        \
 	X(VCPU_EXIT, 34)           \
@@ -65,6 +67,9 @@ enum msg_fd {
 	FD_CONSOLE_OUT,
 	FD_TRACE,
 	FD_DEBUGCON,
+	FD_MEMSVC, /* channel for the balloon: MEM_CHANGE, MEM_CHANGED */
+	FD_VCONSOLE_IN,
+	FD_VCONSOLE_OUT,
 	FD_COUNT
 };
 
@@ -85,8 +90,12 @@ enum msg_dev_op { DEV_OP_RETRY = 1, DEV_OP_LINK_UP, DEV_OP_LINK_DOWN, DEV_OP_COU
 enum msg_dev_news { DEV_EVENT_IO_ERROR = 1, DEV_EVENT_LINK_LOST, DEV_EVENT_COUNT };
 
 enum msg_exit { EXIT_POWEROFF = 1, EXIT_RESET, EXIT_TRIPLE_FAULT, EXIT_DEBUG, EXIT_COUNT };
-enum msg_op { OP_PAUSE = 1, OP_RESUME, OP_POWER_BUTTON, OP_QUIT, OP_COUNT };
-enum msg_request { REQ_STATUS = 1, REQ_STATS, REQ_PAUSE, REQ_RESUME, REQ_STOP, REQ_KILL, REQ_CONSOLE, REQ_LIMIT, REQ_LINK, REQ_COUNT };
+enum msg_op { OP_PAUSE = 1, OP_RESUME, OP_POWER_BUTTON, OP_QUIT, OP_BALLOON, OP_CONSOLE_SIZE, OP_COUNT };
+/* What a guest does with its pages: into the balloon, reported as free, out of the balloon, all out of it. */
+enum msg_mem_op { MEM_OP_BALLOON = 1, MEM_OP_REPORT, MEM_OP_RETURN, MEM_OP_RETURN_ALL, MEM_OP_COUNT };
+/* What becomes of a VM whose watchdog runs out. */
+enum msg_watchdog { WATCHDOG_OFF, WATCHDOG_RESET, WATCHDOG_POWEROFF, WATCHDOG_PAUSE, WATCHDOG_NONE, WATCHDOG_COUNT };
+enum msg_request { REQ_STATUS = 1, REQ_STATS, REQ_PAUSE, REQ_RESUME, REQ_STOP, REQ_KILL, REQ_CONSOLE, REQ_LIMIT, REQ_LINK, REQ_BALLOON, REQ_RESIZE, REQ_COUNT };
 
 #define MSG_NAME_MAX       64
 #define MSG_TEXT_MAX       512
@@ -118,16 +127,30 @@ struct msg_failed {
 };
 struct msg_mem_config {
 	uint64_t ram_size;
+	bool balloon; /* one descriptor comes along: the channel to the vcpu */
 };
 struct msg_mem_region {
 	uint64_t ram_size, control_size;
 };
 struct msg_mem_stats {
-	uint64_t pages_total, pages_present, host_bytes;
+	uint64_t pages_total, pages_present, host_bytes, pages_ballooned, pages_punched;
+};
+struct msg_mem_change { /* pages of RAM, not guest-physical */
+	uint32_t id;
+	enum msg_mem_op op;
+	uint32_t nranges; /* none with RETURN_ALL, else at least one */
+	struct {
+		uint64_t first, count;
+	} range[MSG_RANGES_MAX];
+};
+struct msg_mem_changed {
+	uint32_t id;
 };
 struct msg_local { /* devices that the vcpu process serves itself */
 	bool rng;
 	uint64_t rng_bytes, rng_burst; /* a second; 0: no limit, a tenth of a second's worth */
+	bool balloon;
+	enum msg_watchdog watchdog; /* OFF: there is none */
 };
 struct msg_vcpu_config {
 	char name[MSG_NAME_MAX];
@@ -218,9 +241,11 @@ struct msg_vcpu_exit {
 };
 struct msg_vcpu_command {
 	enum msg_op op;
+	uint64_t value; /* balloon: bytes that the guest is to have; console size: columns << 16 | rows */
 };
 struct msg_vcpu_state {
 	bool paused;
+	char reason[MSG_NAME_MAX]; /* when it has paused by itself */
 };
 struct msg_counters { /* VCPU_STATS and STATS_REPLY */
 	uint32_t n;
@@ -232,7 +257,7 @@ struct msg_counters { /* VCPU_STATS and STATS_REPLY */
 struct msg_request_head {
 	uint32_t version;
 	enum msg_request op;
-	char id[MSG_ID_MAX], text[MSG_TEXT_MAX]; /* of limit and link */
+	char id[MSG_ID_MAX], text[MSG_TEXT_MAX]; /* of limit, link, balloon, console, resize */
 };
 struct msg_reply {
 	uint32_t status;
@@ -240,6 +265,7 @@ struct msg_reply {
 };
 struct msg_status {
 	char name[MSG_NAME_MAX], state[MSG_NAME_MAX], console[MSG_TEXT_MAX];
+	char second[MSG_TEXT_MAX]; /* console; empty: there is none */
 	uint64_t ram_size, uptime_ms;
 	uint32_t cpus, boots;
 	bool strict;
@@ -266,6 +292,8 @@ PACK_DECLARE(failed, msg_failed)
 PACK_DECLARE(mem_config, msg_mem_config)
 PACK_DECLARE(mem_region, msg_mem_region)
 PACK_DECLARE(mem_stats, msg_mem_stats)
+PACK_DECLARE(mem_change, msg_mem_change)
+PACK_DECLARE(mem_changed, msg_mem_changed)
 PACK_DECLARE(vcpu_config, msg_vcpu_config)
 PACK_DECLARE(vcpu_running, msg_vcpu_running)
 PACK_DECLARE(vcpu_exit, msg_vcpu_exit)

@@ -11,6 +11,7 @@
 
 #include "common/err.h"
 #include "common/log.h"
+#include "vcpu/chipset/i6300esb.h"
 #include "vcpu/chipset/platform.h"
 #include "vcpu/local/local.h"
 
@@ -61,11 +62,25 @@ static void on_room(void *ctx)
 
 /* ---- the monitor's messages ---- */
 
-static int send_state(struct control *c, bool paused)
+static int send_state(struct control *c, bool paused, const char *reason)
 {
-	struct msg_vcpu_state s = {paused};
+	struct msg_vcpu_state s = {.paused = paused};
+
+	memcpy(s.reason, reason, strlen(reason) + 1);
 
 	return send_packed(c, MSG_VCPU_STATE, pack_vcpu_state(&s, c->child->buf, sizeof c->child->buf));
+}
+
+/* A watchdog counts only while the guest can answer it. */
+static void hold_watchdog(struct control *c, bool hold)
+{
+	struct platform *p = c->run->vm->plat;
+
+	if (!p || !platform_watchdog(p))
+		return;
+	platform_lock(p);
+	i6300esb_hold(platform_watchdog(p), hold);
+	platform_unlock(p);
 }
 
 static int command(struct control *c, const struct ipc_frame *f)
@@ -76,14 +91,40 @@ static int command(struct control *c, const struct ipc_frame *f)
 	if (unpack_vcpu_command(f->data, f->len, &m))
 		return -EPROTO;
 	switch (m.op) {
-	case OP_PAUSE: vcpu_kick(v, PEND_PAUSE); return send_state(c, true);
+	case OP_PAUSE:
+		vcpu_kick(v, PEND_PAUSE);
+		hold_watchdog(c, true);
+		return send_state(c, true, "");
 	case OP_RESUME:
+		hold_watchdog(c, false);
 		atomic_fetch_and(&v->pending, ~PEND_PAUSE);
 		vcpu_kick(v, 0);
-		return send_state(c, false);
+		return send_state(c, false, "");
+	case OP_BALLOON:
+		if (!c->local->balloon.mem)
+			return -EPROTO;
+		balloon_target(&c->local->balloon, m.value);
+		return 0;
+	case OP_CONSOLE_SIZE:
+		if (!c->local->console.dev.all || m.value >> 32)
+			return -EPROTO;
+		vconsole_size(&c->local->console, (uint16_t)(m.value >> 16), (uint16_t)m.value);
+		return 0;
 	case OP_POWER_BUTTON: platform_power_button(c->run->vm->plat); return 0;
 	default: return -EPROTO;
 	}
+}
+
+static void watchdog_stats(struct control *c, struct msg_counters *m)
+{
+	struct platform *p = c->run->vm->plat;
+	const struct i6300esb *w = p ? platform_watchdog(p) : NULL;
+
+	if (!w)
+		return;
+	local_count(m, "watchdog", "reloads", w->reloads);
+	local_count(m, "watchdog", "stages", w->stages);
+	local_count(m, "watchdog", "timeouts", w->timeouts);
 }
 
 static int stats(struct control *c)
@@ -98,7 +139,17 @@ static int stats(struct control *c)
 	VCPU_STATS(X)
 #undef X
 	locals_stats(c->run->vm->locals, &m);
+	watchdog_stats(c, &m);
 	return send_packed(c, MSG_VCPU_STATS, pack_vcpu_stats(&m, c->child->buf, sizeof c->child->buf));
+}
+
+static void on_fresh(void *ctx)
+{
+	struct control *c = ctx;
+	int rc = stats(c);
+
+	if (rc)
+		fatal(HVX_EXIT_FAIL, "counters for the monitor: %s", strerror(-rc));
 }
 
 static void on_frame(void *ctx, struct ipc_conn *conn, struct ipc_frame *f)
@@ -110,7 +161,7 @@ static void on_frame(void *ctx, struct ipc_conn *conn, struct ipc_frame *f)
 	if (f->type == MSG_VCPU_COMMAND && f->nfds == 0)
 		rc = command(c, f);
 	else if (f->type == MSG_VCPU_STATS_GET && f->nfds == 0 && unpack_empty(f->len) == 0)
-		rc = stats(c);
+		rc = locals_refresh(&c->local->locals, on_fresh, c) ? 0 : stats(c);
 	if (rc)
 		fatal(HVX_EXIT_FAIL, "message %u from the monitor: %s", f->type, strerror(-rc));
 }
@@ -183,6 +234,8 @@ static void on_wake(void *ctx)
 		return;
 	int news = atomic_exchange(&c->run->news, RUNNER_QUIET);
 	tell_boots(c);
+	if (atomic_exchange(&c->run->paused, false))
+		send_state(c, true, "watchdog");
 	if (news == RUNNER_LOAD_FAILED)
 		tell_failed(c);
 	else if (news == RUNNER_ENDED)

@@ -6,12 +6,14 @@
 #define HVX_VCPU_CONTROL_H
 
 #include "common/child.h"
+#include "vcpu/local/set.h"
 #include "vcpu/runner.h"
 
 struct control {
 	struct child *child;
 	struct runner *run;
 	struct cards *cards;
+	struct local_set *local;
 	struct ipc_loop *loop;
 	struct ipc_conn *conn;
 	struct ipc_watch *wake, *console, *room;

@@ -94,6 +94,27 @@ static void on_debugcon(void *ctx, uint8_t byte)
 		debugcon_flush(p);
 }
 
+/* On the vcpu's thread, which the timer has stopped. */
+static void on_watchdog(void *ctx)
+{
+	static const char *const what[] = {
+		[WATCHDOG_RESET] = "the VM restarts",
+		[WATCHDOG_POWEROFF] = "the VM ends",
+		[WATCHDOG_PAUSE] = "the VM pauses",
+		[WATCHDOG_NONE] = "nothing is done",
+	};
+	struct process *p = ctx;
+	enum msg_watchdog action = p->cfg.local.watchdog;
+
+	log_guest(LOG_LVL_WARN, "the watchdog has run out: %s", what[action]);
+	if (action == WATCHDOG_RESET)
+		runner_end(&p->run, VM_EXIT_RESET, 0);
+	else if (action == WATCHDOG_POWEROFF)
+		runner_end(&p->run, VM_EXIT_POWEROFF, 0);
+	else if (action == WATCHDOG_PAUSE)
+		runner_pause(&p->run);
+}
+
 static void on_arm(void *ctx, uint64_t deadline_ns)
 {
 	struct process *p = ctx;
@@ -116,6 +137,8 @@ static void make_platform(struct process *p)
 		.reset = on_reset,
 		.debug_exit_cb = on_debug_exit,
 		.debugcon = on_debugcon,
+		.watchdog = p->cfg.local.watchdog != WATCHDOG_OFF,
+		.watchdog_cb = on_watchdog,
 		.arm = on_arm,
 		.ctx = p,
 	};
@@ -152,6 +175,7 @@ static void make_threads(struct process *p)
 	p->run.reboot = p->cfg.reboot;
 	p->run.cards = p->control.cards = &p->cards;
 	p->control.child = &p->child;
+	p->control.local = &p->local;
 	p->control.run = &p->run;
 	p->control.console_fd = p->fd[FD_CONSOLE_IN];
 	make_platform(p); /* its callbacks use p->run */
@@ -159,7 +183,7 @@ static void make_threads(struct process *p)
 	if (!rc)
 		rc = cards_init(&p->cards, &p->vm, p->control.loop);
 	if (!rc)
-		rc = local_set_create(&p->local, &p->vm, p->control.loop, &p->cfg.local);
+		rc = local_set_create(&p->local, &p->vm, p->control.loop, &p->cfg.local, p->fd);
 	if (!rc)
 		rc = runner_create(&p->run);
 	if (rc)

@@ -317,23 +317,13 @@ static bool traps_after(uint8_t op)
 	}
 }
 
-/* Where a code segment ends: a branch that has left it faults at the branch (SDM 3A 5.3). */
-static void check_branch(struct vcpu *v, uint64_t rip, uint64_t sp, unsigned len)
-{
-	if (v->exc_pending || v->last_sysop != SYS_NONE || v->rip <= v->seg[SEG_CS].limit || v->rip == rip + len)
-		return;
-	v->rip = rip;
-	v->regs[R_SP] = sp;
-	raise_gp(v, 0);
-}
-
 /* Runs exactly one instruction, with what single-stepping and breakpoints want after it. */
 static void step(struct vcpu *v)
 {
 	bool tf = v->sysflags & RFL_TF;
 	bool at_end = bt_cs_limit_near(v);
 	uint8_t shadow = v->int_shadow;
-	uint64_t dr6 = 0, rip = v->rip, sp = v->regs[R_SP];
+	uint64_t dr6 = 0, rip = v->rip;
 	uint32_t b, len;
 
 	if (!shadow && code_breakpoint(v))
@@ -355,8 +345,6 @@ static void step(struct vcpu *v)
 	enter_alone(v, b);
 	if (v->bounce_req)
 		run_bounced(v);
-	if (at_end)
-		check_branch(v, rip, sp, len);
 	v->step_once = 0;
 	if (v->exc_pending) {
 		v->db_held = 0;

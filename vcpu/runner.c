@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "vcpu/chipset/i6300esb.h"
 #include "vcpu/chipset/platform.h"
 #include "vcpu/cpu/reset.h"
 #include "vcpu/local/local.h"
@@ -108,4 +109,15 @@ void runner_end(struct runner *r, enum vm_exit why, int code)
 	r->v->exit_reason = (uint32_t)why;
 	r->v->exit_code = code;
 	vcpu_kick(r->v, PEND_STOP);
+}
+
+void runner_pause(struct runner *r)
+{
+	const uint64_t one = 1;
+
+	i6300esb_hold(platform_watchdog(r->vm->plat), true);
+	atomic_store(&r->paused, true);
+	vcpu_kick(r->v, PEND_PAUSE);
+	if (write(r->wake_fd, &one, sizeof one) < 0)
+		log_error("cannot wake the main thread");
 }

@@ -30,6 +30,7 @@ struct runner {
 	_Atomic uint32_t boots;
 	_Atomic int news;
 	_Atomic bool quit;
+	_Atomic bool paused; /* by runner_pause(), not told yet */
 	enum vm_exit why; /* with RUNNER_ENDED */
 	int code;
 	char error[MSG_TEXT_MAX]; /* with RUNNER_LOAD_FAILED */
@@ -41,5 +42,7 @@ int runner_create(struct runner *r);
 void runner_go(struct runner *r);
 /* Platform callbacks; they may be called from any thread. */
 void runner_end(struct runner *r, enum vm_exit why, int code);
+/* With the platform's lock held: the guest stops until it is resumed, and so does its watchdog. */
+void runner_pause(struct runner *r);
 
 #endif

@@ -253,7 +253,8 @@ struct vcpu {
 		exc_soft; /* soft: int n, int3, into: rip is the next instruction's */
 	uint32_t exc_error;
 	uint64_t exc_cr2;
-	uint64_t exc_dr6; /* bits to set in DR6 with #DB */
+	uint32_t code_limit; /* of the last code segment that was not flat */
+	uint64_t exc_dr6;    /* bits to set in DR6 with #DB */
 
 	/* extended state */
 	uint8_t fpu_saved; /* fpu_area holds the guest's state, the host's registers do not */

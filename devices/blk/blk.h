@@ -42,9 +42,9 @@ struct blk_store_ops {
 };
 struct blk_store {
 	const struct blk_store_ops *ops;
-	uint64_t size;  /* bytes */
-	uint32_t block; /* what offsets and lengths must be multiples of */
-	bool discard, zeroes, unmap;
+	uint64_t size;                    /* bytes */
+	uint32_t block;                   /* what offsets and lengths must be multiples of */
+	bool discard, zeroes, unmap, fua; /* what it can do */
 };
 
 struct blk;
@@ -55,6 +55,8 @@ struct blk_request {
 	bool unmap;
 	uint64_t at, len, pos; /* bytes of the disk, and how many are done */
 	bool flushing;         /* a flush, or the one that write-through asks for at the end */
+	bool cached;           /* some of it was done so that it is not durable by itself */
+	unsigned turns;        /* tries that came to nothing */
 	struct blk_request *next;
 	struct iovec iov[VIRTQ_SEGS_MAX];
 	struct virtq_chain chain;
@@ -68,7 +70,7 @@ struct blk {
 	bool readonly, writeback;     /* writeback: flushes are the driver's affair */
 	bool publish;                 /* something was put into the used ring */
 	bool stepped;                 /* a step was begun that no kick() has seen */
-	bool resetting, limited; /* limited: the timer runs */
+	bool resetting, limited;      /* limited: the timer runs */
 	unsigned inflight;
 	struct blk_request *free, *parked; /* parked: failed, to be tried again (on-error=pause) */
 	struct ipc_watch *timer;           /* a limit lets go */
@@ -88,6 +90,11 @@ int blk_requests_init(struct blk *b);
  * woke it and not kick(), blk_settle() after them: that gets other steps going and tells the guest. */
 void blk_done(struct blk_io *io, int64_t result);
 void blk_settle(struct blk *b);
+
+/* config.c: features, limits, topology; and DRIVER_OK and writes to the configuration space (struct device_ops). */
+void blk_offer(struct blk *b);
+void blk_activate(struct device *d);
+void blk_config_write(struct device *d, uint32_t off, const uint8_t *data, uint32_t len);
 
 /* overlay.c: the store that has the bytes from @at on; shortens *len to where another one begins. */
 int blk_overlay_init(struct blk *b);

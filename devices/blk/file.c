@@ -40,6 +40,12 @@ int blk_file_look(struct blk_store *s, int fd, bool readonly)
 
 	if (fstat(fd, &st) < 0)
 		return -errno;
+	/* It was opened so as not to wait for a pipe's other end; io_uring would take that as "never wait". */
+	rc = fcntl(fd, F_GETFL);
+	if (rc < 0 || fcntl(fd, F_SETFL, rc & ~O_NONBLOCK) < 0)
+		return -errno;
+	rc = 0;
+	s->fua = true;
 	s->block = BLK_SECTOR;
 	s->size = (uint64_t)st.st_size;
 	if (S_ISBLK(st.st_mode)) {

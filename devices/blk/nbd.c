@@ -14,6 +14,7 @@
 
 #define BOUNCE_SIZE (1u << 20) /* libnbd takes one buffer: requests in pieces go through one of these */
 #define BOUNCES     16
+#define BLOCK_MAX   4096
 #define RANGE_MAX   (1u << 30) /* of a trim or of zeroes */
 
 struct nbd_store {
@@ -21,11 +22,11 @@ struct nbd_store {
 	struct nbd_handle *h;
 	struct blk *b;
 	struct ipc_watch *in, *out;
-	struct blk_io *done;          /* completed, newest first */
+	struct blk_io *done;             /* completed, newest first */
 	struct blk_io *wait, **wait_end; /* for a bounce buffer */
 	void *bounce[BOUNCES];
 	unsigned nbounce; /* free ones */
-	bool fua, flush, dead, busy;
+	bool flush, dead, busy;
 };
 
 struct pending { /* what a completion needs to know */
@@ -53,7 +54,7 @@ static int64_t command(struct nbd_store *n, struct blk_io *io, void *buf)
 	nbd_completion_callback cb = {.callback = on_complete, .user_data = p, .free = free};
 	switch (io->op) {
 	case BLK_READ: return nbd_aio_pread(n->h, buf, io->len, io->at, cb, 0);
-	case BLK_WRITE: return nbd_aio_pwrite(n->h, buf, io->len, io->at, cb, io->fua && n->fua ? LIBNBD_CMD_FLAG_FUA : 0);
+	case BLK_WRITE: return nbd_aio_pwrite(n->h, buf, io->len, io->at, cb, io->fua ? LIBNBD_CMD_FLAG_FUA : 0);
 	case BLK_FLUSH: return nbd_aio_flush(n->h, cb, 0);
 	case BLK_DISCARD: return nbd_aio_trim(n->h, io->len, io->at, cb, 0);
 	default: return nbd_aio_zero(n->h, io->len, io->at, cb, io->unmap ? 0 : LIBNBD_CMD_FLAG_NO_HOLE);
@@ -81,13 +82,19 @@ static void copy(const struct blk_io *io, bool in)
 	}
 }
 
+static bool needs_bounce(const struct blk_io *io)
+{
+	return (io->op == BLK_READ || io->op == BLK_WRITE) && io->niov > 1 && io->iov->iov_len < BOUNCE_SIZE;
+}
+
 static int64_t send_data(struct nbd_store *n, struct blk_io *io)
 {
 	void *buf = io->iov->iov_base;
 
-	if (io->iov->iov_len >= BOUNCE_SIZE || io->niov == 1) {
+	if (!needs_bounce(io)) {
 		io->len = io->iov->iov_len < io->len ? io->iov->iov_len : io->len;
 		io->len = io->len < BOUNCE_SIZE * 16 ? io->len : BOUNCE_SIZE * 16;
+		io->len -= io->len % n->s.block; /* a piece need not end with a block */
 	} else {
 		io->len = io->len < BOUNCE_SIZE ? io->len : BOUNCE_SIZE;
 		buf = io->bounce = n->bounce[--n->nbounce];
@@ -95,11 +102,6 @@ static int64_t send_data(struct nbd_store *n, struct blk_io *io)
 			copy(io, false);
 	}
 	return command(n, io, buf);
-}
-
-static bool needs_bounce(const struct blk_io *io)
-{
-	return (io->op == BLK_READ || io->op == BLK_WRITE) && io->niov > 1 && io->iov->iov_len < BOUNCE_SIZE;
 }
 
 static int64_t nbd_submit(struct blk_store *s, struct blk_io *io)
@@ -215,17 +217,23 @@ static const struct blk_store_ops ops = {"nbd", nbd_submit, nbd_kick};
 
 /* ---- making it ---- */
 
-static int look(struct nbd_store *n)
+static int look(struct nbd_store *n, const char **why)
 {
 	int64_t size = nbd_get_size(n->h), least = nbd_get_block_size(n->h, LIBNBD_SIZE_MINIMUM);
 
-	if (size < 0)
-		return -1;
+	if (size < 0) {
+		*why = nbd_get_error();
+		return -EIO;
+	}
+	if (least > BLOCK_MAX || (least & (least - 1))) {
+		*why = "its blocks are too large";
+		return -EINVAL;
+	}
 	n->s.size = (uint64_t)size;
 	n->s.block = least > BLK_SECTOR ? (uint32_t)least : BLK_SECTOR;
 	n->s.discard = nbd_can_trim(n->h) > 0;
 	n->s.zeroes = n->s.unmap = nbd_can_zero(n->h) > 0;
-	n->fua = nbd_can_fua(n->h) > 0;
+	n->s.fua = nbd_can_fua(n->h) > 0;
 	n->flush = nbd_can_flush(n->h) > 0;
 	return 0;
 }
@@ -251,10 +259,13 @@ int blk_nbd_open(struct blk *b, int fd, struct blk_store **store, const char **w
 	n->s.ops = &ops;
 	n->wait_end = &n->wait;
 	n->h = nbd_create();
-	if (!n->h || nbd_connect_socket(n->h, fd) < 0 || look(n) < 0) {
+	if (!n->h || nbd_connect_socket(n->h, fd) < 0) {
 		*why = nbd_get_error();
 		return -EIO;
 	}
+	int rc = look(n, why);
+	if (rc)
+		return rc;
 	n->in = ipc_watch_fd(b->dev.loop, nbd_aio_get_fd(n->h), IPC_READ, on_readable, n);
 	n->out = ipc_watch_fd(b->dev.loop, nbd_aio_get_fd(n->h), IPC_WRITE, on_writable, n);
 	if (!n->in || !n->out)

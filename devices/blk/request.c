@@ -20,6 +20,7 @@ enum { S_OK = 0, S_IOERR = 1, S_UNSUPP = 2 };
 #define HEADER 16u
 #define ID_LEN 20u
 #define UNMAP  1u
+#define TURNS  1000 /* that a store may ask for another try */
 
 struct header {
 	uint32_t type, reserved;
@@ -111,7 +112,8 @@ static int64_t step(struct blk_request *r)
 	io->at = r->at + r->pos;
 	io->len = r->len - r->pos < BLK_STEP ? r->len - r->pos : BLK_STEP;
 	io->unmap = r->unmap;
-	io->fua = r->op == BLK_WRITE && !b->writeback && !b->top;
+	io->fua = r->op == BLK_WRITE && !b->writeback && !b->top && s->fua;
+	r->cached |= !io->fua;
 	if (b->top && r->op == BLK_READ)
 		s = blk_overlay_where(b, io->at, &io->len);
 	if (r->op == BLK_READ || r->op == BLK_WRITE)
@@ -132,32 +134,36 @@ static void failed(struct blk_request *r, int error)
 	snprintf(text, sizeof text, "%s at byte %llu: %s", names[r->io.op], (unsigned long long)(r->at + r->pos),
 		 strerror(error));
 	log_guest(LOG_LVL_ERROR, "%s", text);
-	if (!b->dev.cfg.blk.pause_error || b->resetting) {
+	/* The host tells of lost writes once: another flush would succeed. */
+	if (!b->dev.cfg.blk.pause_error || b->resetting || r->op == BLK_FLUSH) {
 		finish(r, S_IOERR);
 		return;
 	}
+	if (r->flushing) { /* likewise: everything anew */
+		r->pos = 0;
+		r->flushing = false;
+	}
+	r->turns = 0;
 	r->next = b->parked;
 	b->parked = r;
 	if (!r->next)
 		device_event(&b->dev, DEV_EVENT_IO_ERROR, text);
 }
 
-/* The store turned out not to have such a thing: true when there is another way, or none is needed. */
-static bool without(struct blk_request *r, int64_t *n)
+/* The store turned out not to have such a thing: what to take for its result. */
+static int64_t without(struct blk_request *r)
 {
 	struct blk *b = r->b;
 	struct blk_store *s = b->top ? b->top : b->base;
 
 	if (r->io.op == BLK_ZEROES) {
 		*(r->unmap ? &s->unmap : &s->zeroes) = false;
-		*n = -EAGAIN;
-		return true;
+		return -EAGAIN;
 	}
 	if (r->io.op != BLK_DISCARD)
-		return false;
-	*n = 0; /* a hint */
-	r->pos = r->len;
-	return true;
+		return -EOPNOTSUPP;
+	r->pos = r->len; /* a hint */
+	return 0;
 }
 
 static void account(struct blk_request *r, uint64_t n)
@@ -168,17 +174,27 @@ static void account(struct blk_request *r, uint64_t n)
 		b->n.read_bytes += n;
 	else if (r->op == BLK_WRITE)
 		b->n.written_bytes += n;
+	else if (r->io.op == BLK_WRITE) /* zeroes, the long way */
+		limit_owe_bytes(&b->dev.limit[0], n);
 	if (b->top && r->op != BLK_READ && n)
 		blk_overlay_mark(b, r->at + r->pos, n);
 	r->pos += n;
+}
+
+/* Without a cache that the driver flushes, what was done is not finished before it is durable. */
+static bool needs_flush(const struct blk_request *r)
+{
+	const struct blk *b = r->b;
+
+	return !b->writeback && r->op != BLK_READ && r->cached;
 }
 
 /* Takes a step's result; true when there is another step to do, else the request is finished or parked. */
 static bool advance(struct blk_request *r, int64_t n)
 {
 	if (n == -EOPNOTSUPP)
-		without(r, &n);
-	if (n == -EINTR || n == -EAGAIN)
+		n = without(r);
+	if ((n == -EINTR || n == -EAGAIN) && r->turns++ < TURNS)
 		return true;
 	if (n < 0 || (!n && !r->flushing && r->pos < r->len)) {
 		failed(r, n ? (int)-n : EIO);
@@ -188,7 +204,7 @@ static bool advance(struct blk_request *r, int64_t n)
 		account(r, (uint64_t)n);
 		if (r->pos < r->len)
 			return true;
-		if ((r->op == BLK_DISCARD || r->op == BLK_ZEROES) && !r->b->writeback) {
+		if (needs_flush(r)) {
 			r->flushing = true;
 			return true;
 		}
@@ -262,7 +278,8 @@ static int parse(struct blk_request *r, const struct header *h)
 	struct blk *b = r->b;
 
 	r->at = r->len = r->pos = 0;
-	r->flushing = r->unmap = false;
+	r->flushing = r->unmap = r->cached = false;
+	r->turns = 0;
 	switch (h->type) {
 	case T_IN:
 		r->op = BLK_READ;
@@ -277,9 +294,7 @@ static int parse(struct blk_request *r, const struct header *h)
 		b->n.flushes++;
 		r->flushing = true;
 		return S_OK;
-	case T_DISCARD:
-		b->n.discards++;
-		return b->base->discard || b->top ? parse_range(r, BLK_DISCARD) : S_UNSUPP;
+	case T_DISCARD: b->n.discards++; return b->base->discard || b->top ? parse_range(r, BLK_DISCARD) : S_UNSUPP;
 	case T_WRITE_ZEROES: b->n.zeroes++; return parse_range(r, BLK_ZEROES);
 	case T_GET_ID: return get_id(r);
 	default: return S_UNSUPP;
@@ -355,7 +370,7 @@ void blk_work(struct device *d, unsigned queue)
 		while (take(b))
 			;
 		blk_settle(b);
-	} while (d->active && !d->broken && virtq_listen(q) && !b->limited);
+	} while (d->active && !d->broken && virtq_listen(q) && !b->limited && b->free);
 }
 
 static void on_limit(void *ctx)

@@ -23,6 +23,7 @@ static const struct sandbox_call calls[] = {
 	SETUP(io_uring_register, "the image, the restrictions"),
 	SETUP_EQ(clone, 0, THREAD_FLAGS, "threads where there is no io_uring"),
 	SETUP_ENOSYS(clone3, "its flags cannot be filtered: libc falls back to clone"),
+	SETUP(rt_sigaction, "libc's own signal, with the first thread"),
 	SETUP(rseq, "start of a thread"),
 	SETUP(set_robust_list, "start of a thread"),
 	SETUP_EQ(fcntl, 1, F_GETFD, "libnbd: its socket closes on exec"),

@@ -32,6 +32,7 @@ struct pool {
 	pthread_mutex_t lock; /* what follows */
 	pthread_cond_t work;
 	struct blk_io *todo, **todo_end, *done;
+	int running;
 };
 
 static int64_t result(ssize_t n)
@@ -58,6 +59,8 @@ static void *thread(void *ctx)
 	struct pool *p = ctx;
 
 	pthread_mutex_lock(&p->lock);
+	p->running++;
+	pthread_cond_broadcast(&p->work);
 	for (;;) {
 		while (!p->todo)
 			pthread_cond_wait(&p->work, &p->lock);
@@ -122,6 +125,7 @@ static void on_done(void *ctx)
 
 static const struct blk_store_ops ops = {"threads", pool_submit, pool_kick};
 
+/* They must have started before the final seal: what libc does for a new thread is not in it. */
 static int start(struct pool *p)
 {
 	pthread_t t;
@@ -131,6 +135,10 @@ static int start(struct pool *p)
 		if (rc)
 			return -rc;
 	}
+	pthread_mutex_lock(&p->lock);
+	while (p->running < THREADS)
+		pthread_cond_wait(&p->work, &p->lock);
+	pthread_mutex_unlock(&p->lock);
 	return 0;
 }
 

@@ -14,6 +14,7 @@
 #include "common/err.h"
 #include "common/log.h"
 #include "devices/blk/blk.h"
+#include "devices/blk/uring.h"
 
 #define FILES_MAX 2
 
@@ -35,13 +36,12 @@ static void submit_now(struct uring *u)
 {
 	int rc;
 
-	u->unsubmitted = false;
 	do
 		rc = io_uring_submit(&u->ring);
 	while (rc == -EINTR);
 	if (rc < 0 && rc != -EAGAIN && rc != -EBUSY)
 		fatal(HVX_EXIT_FAIL, "io_uring: %s", strerror(-rc));
-	u->unsubmitted = rc < 0; /* short of memory: the next kick tries again */
+	u->unsubmitted = io_uring_sq_ready(&u->ring); /* short of memory: once more */
 }
 
 static struct io_uring_sqe *entry(struct uring *u)
@@ -75,7 +75,8 @@ static void prepare(struct io_uring_sqe *e, const struct blk_io *io, int fd)
 		break;
 	case BLK_FLUSH: io_uring_prep_fsync(e, fd, IORING_FSYNC_DATASYNC); break;
 	case BLK_DISCARD:
-		io_uring_prep_fallocate(e, fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)io->at, (off_t)io->len);
+		io_uring_prep_fallocate(e, fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)io->at,
+					(off_t)io->len);
 		break;
 	case BLK_ZEROES:
 		io_uring_prep_fallocate(e, fd, zero | FALLOC_FL_KEEP_SIZE, (off_t)io->at, (off_t)io->len);
@@ -118,7 +119,7 @@ static void uring_kick(struct blk_store *s)
 		if (u->unsubmitted)
 			submit_now(u);
 		reap(u);
-	} while (u->unsubmitted && io_uring_sq_ready(&u->ring));
+	} while (u->unsubmitted);
 }
 
 static void on_ready(void *ctx)
@@ -158,31 +159,31 @@ static int restrict_ring(struct io_uring *ring)
 	return reg(ring, IORING_REGISTER_RESTRICTIONS, r, n);
 }
 
-static int make_ring(struct uring *u, const int *fds, unsigned n)
+int blk_uring_make(struct io_uring *ring, const int *fds, unsigned n)
 {
 	struct io_uring_params p = {.flags = IORING_SETUP_R_DISABLED | IORING_SETUP_COOP_TASKRUN};
-	int rc = io_uring_queue_init_params(BLK_QUEUE, &u->ring, &p);
+	int rc = io_uring_queue_init_params(BLK_QUEUE, ring, &p);
 
 	if (rc == -EINVAL) { /* before Linux 5.19 */
 		p = (struct io_uring_params){.flags = IORING_SETUP_R_DISABLED};
-		rc = io_uring_queue_init_params(BLK_QUEUE, &u->ring, &p);
+		rc = io_uring_queue_init_params(BLK_QUEUE, ring, &p);
 	}
 	if (rc)
 		return rc;
-	rc = io_uring_register_files(&u->ring, fds, n);
+	rc = io_uring_register_files(ring, fds, n);
 	if (!rc)
-		rc = restrict_ring(&u->ring);
+		rc = restrict_ring(ring);
 	if (!rc)
-		rc = reg(&u->ring, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
+		rc = reg(ring, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
 	if (rc)
-		io_uring_queue_exit(&u->ring);
+		io_uring_queue_exit(ring);
 	return rc > 0 ? 0 : rc;
 }
 
 int blk_uring_open(struct blk *b, const int *fds, unsigned n, struct blk_store **stores)
 {
 	struct uring *u = calloc(1, sizeof *u);
-	int rc = u ? make_ring(u, fds, n) : -ENOMEM;
+	int rc = u ? blk_uring_make(&u->ring, fds, n) : -ENOMEM;
 
 	if (rc) {
 		free(u);

@@ -15,6 +15,7 @@
 #define ETH_VLAN 0x8100
 #define ETH_QINQ 0x88a8
 #define IP_TCP   6
+#define UDP_CSUM 6
 #define TCP_FIN  0x01
 #define TCP_PSH  0x08
 #define TCP_CWR  0x80
@@ -216,13 +217,10 @@ static void sum_range(struct csum *c, const struct frame *f, uint32_t off, uint3
 	}
 }
 
-/* As it is stored: UDP's "no checksum" is never the result of one (RFC 768); the rest does not mind. */
 static void store(uint8_t *at, uint16_t sum)
 {
 	uint16_t v = (uint16_t)~sum;
 
-	if (!v)
-		v = 0xffff;
 	memcpy(at, &v, sizeof v);
 }
 
@@ -238,7 +236,10 @@ void frame_checksum(struct frame *f)
 	if (!(f->h.flags & VNET_NEEDS_CSUM))
 		return;
 	sum_range(&c, f, f->h.csum_start, f->len - f->h.csum_start);
-	store(f->head + f->h.csum_start + f->h.csum_offset, csum_fold(&c));
+	uint8_t *at = f->head + f->h.csum_start + f->h.csum_offset;
+	store(at, csum_fold(&c));
+	if (f->h.csum_offset == UDP_CSUM && !get16(at))
+		put16(at, 0xffff); /* zero says that there is none (RFC 768) */
 	no_offloads(f);
 	f->h.flags |= VNET_DATA_VALID;
 }
@@ -259,23 +260,40 @@ static void finish_ip(struct frame *f)
 	store(ip + 10, csum_fold(&c));
 }
 
-/* TCP's checksum with its pseudo-header (RFC 9293 3.1, RFC 8200 8.1). */
-static void finish_tcp(struct frame *f)
+/* TCP's pseudo-header (RFC 9293 3.1, RFC 8200 8.1). */
+static void sum_pseudo(struct csum *c, const struct frame *f)
 {
 	const uint8_t *ip = f->head + f->l3;
-	uint8_t *tcp = f->head + f->l4, pseudo[8] = {0};
-	struct csum c = {0};
+	uint8_t pseudo[8] = {0};
 
 	put32(pseudo, f->len - f->l4);
 	put32(pseudo + 4, IP_TCP);
-	csum_add(&c, pseudo, sizeof pseudo);
+	csum_add(c, pseudo, sizeof pseudo);
 	if (ip[0] >> 4 == 6)
-		csum_add(&c, ip + 8, 32);
+		csum_add(c, ip + 8, 32);
 	else
-		csum_add(&c, ip + 12, 8);
+		csum_add(c, ip + 12, 8);
+}
+
+static void finish_tcp(struct frame *f)
+{
+	uint8_t *tcp = f->head + f->l4;
+	struct csum c = {0};
+
+	sum_pseudo(&c, f);
 	put16(tcp + 16, 0);
 	sum_range(&c, f, f->l4, f->len - f->l4);
 	store(tcp + 16, csum_fold(&c));
+}
+
+void frame_partial(struct frame *f)
+{
+	struct csum c = {0};
+
+	finish_ip(f);
+	sum_pseudo(&c, f);
+	uint16_t v = csum_fold(&c);
+	memcpy(f->head + f->l4 + 16, &v, sizeof v);
 }
 
 void frame_whole(struct frame *f)

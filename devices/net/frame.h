@@ -66,6 +66,9 @@ unsigned frame_split(const struct frame *f, uint32_t size, unsigned skip, bool (
 		     void *ctx);
 /* One large TCP frame of its own in place of one to be segmented: lengths and checksums made complete. */
 void frame_whole(struct frame *f);
+/* The IP header made right for the frame's length, and TCP's checksum left to whoever cuts it or needs it: the sum of
+ * the pseudo-header in its place. */
+void frame_partial(struct frame *f);
 
 /* Internet checksum (RFC 1071): the ones' complement sum of bytes, as it stands in memory. */
 struct csum {

@@ -75,6 +75,7 @@ static void activate(struct device *d)
 	n->rx_takes = takes(d->features, F_GUEST_CSUM, F_GUEST_TSO4, F_GUEST_TSO6);
 	n->tx_takes = takes(d->features, F_CSUM, F_HOST_TSO4, F_HOST_TSO6);
 	n->mrg = d->features & BIT(F_MRG_RXBUF);
+	virtq_quiet(&d->queue[NET_RX]); /* until a frame waits for buffers */
 	if (n->be->activate)
 		n->be->activate(n);
 }

@@ -61,18 +61,20 @@ struct net_backend {
 };
 #define NET_WHOLE_MAX 65535u
 
-#define NET_COUNTERS(X)                                                                                           \
-	X(rx_frames)                                                                                              \
-	X(rx_bytes)                                                                                               \
-	X(tx_frames) X(tx_bytes) X(rx_merged) /* frames of the wire that went to the guest within a larger one */ \
-		X(tx_cut)                     /* frames cut in pieces here */                                     \
-		X(rx_drop_link)               /* the cable is pulled */                                           \
-		X(rx_drop_down)               /* no driver */                                                     \
-		X(rx_drop_malformed)          /* from the back end */                                             \
-		X(rx_drop_long)               /* larger than the guest's buffers */                               \
-		X(tx_drop_link) X(tx_drop_malformed) /* lengths or offloads that make no sense */                 \
-		X(tx_drop_refused)                   /* by the back end */                                        \
-		X(rx_waits)                          /* times the guest had no buffers */                         \
+#define NET_COUNTERS(X)                                                                                  \
+	X(rx_frames)                                                                                     \
+	X(rx_bytes)                                                                                      \
+	X(tx_frames)                                                                                     \
+	X(tx_bytes)                                                                                      \
+	X(rx_merged)                 /* frames of the wire that went to the guest within a larger one */ \
+		X(tx_cut)            /* frames cut in pieces here */                                     \
+		X(rx_drop_link)      /* the cable is pulled */                                           \
+		X(rx_drop_down)      /* no driver */                                                     \
+		X(rx_drop_malformed) /* from the back end */                                             \
+		X(rx_drop_long)      /* larger than the guest's buffers */                               \
+		X(tx_drop_link) X(tx_drop_malformed) /* lengths or offloads that make no sense */        \
+		X(tx_drop_refused)                   /* by the back end */                               \
+		X(rx_waits)                          /* times the guest had no buffers */                \
 		X(tx_waits)                          /* times the back end took nothing */
 
 struct net {
@@ -92,6 +94,7 @@ struct net {
 	} tx;
 	struct {
 		bool throttled;
+		bool hungry;   /* the driver is asked to ring when it has buffers */
 		bool paid;     /* the frame that waits has passed the limit */
 		unsigned skip; /* pieces of it that the guest has */
 		uint32_t unpublished;

@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 
 #include "common/err.h"
+#include "devices/net/merge.h"
 #include "devices/net/net.h"
 #include "devices/net/stream.h"
 
@@ -150,6 +151,22 @@ static unsigned send_frames(struct net *n, struct tx_batch *b)
 
 /* ---- from passt ---- */
 
+/* The frame at the head, or several in one; false when the guest takes no more. */
+static bool hand_on_one(struct net *n, struct stream *s, uint8_t *data, uint32_t len)
+{
+	static struct merge m; /* large; there is one loop */
+	/* A stream of this host's memory damages nothing: the checksum was right when passt made it. */
+	struct frame f = {.h.flags = VNET_DATA_VALID, .head = data, .nhead = len, .len = len};
+	bool merged = merge_frames(&m, s, data, len, n->rx_takes);
+
+	if (front_rx(n, merged ? &m.f : &f) == RX_WAIT)
+		return false;
+	stream_take(s, STREAM_PREFIX + len + m.taken);
+	if (merged)
+		n->count.rx_merged += m.frames;
+	return true;
+}
+
 /* Hands on what is whole; false when the guest takes no more. */
 static bool hand_on(struct net *n, struct stream *s)
 {
@@ -157,13 +174,9 @@ static bool hand_on(struct net *n, struct stream *s)
 	uint32_t len;
 	int rc;
 
-	while ((rc = stream_peek(s, &data, &len)) > 0) {
-		/* A stream of this host's memory damages nothing: the checksum was right when passt made it. */
-		struct frame f = {.h.flags = VNET_DATA_VALID, .head = data, .nhead = len, .len = len};
-		if (front_rx(n, &f) == RX_WAIT)
+	while ((rc = stream_peek(s, &data, &len)) > 0)
+		if (!hand_on_one(n, s, data, len))
 			return false;
-		stream_take(s, len);
-	}
 	if (rc < 0)
 		front_lost(n, "passt sent a frame of an impossible length");
 	return true;
@@ -214,7 +227,7 @@ static void reset(struct net *n)
 	uint32_t len;
 
 	while (stream_peek(&p->in, &data, &len) > 0)
-		stream_take(&p->in, len);
+		stream_take(&p->in, STREAM_PREFIX + len);
 }
 
 const struct net_backend passt_backend = {

@@ -179,6 +179,9 @@ void front_rx_flush(struct net *n)
 /* Delivers, or says that the frame has to wait; what the guest cannot have is dropped. */
 static bool try(struct net *n, const struct frame *f)
 {
+	if (n->rx.hungry)
+		virtq_quiet(&n->d.queue[NET_RX]);
+	n->rx.hungry = false;
 	for (;;) {
 		switch (deliver(n, f)) {
 		case DELIVERED: return true;
@@ -190,6 +193,7 @@ static bool try(struct net *n, const struct frame *f)
 		if (virtq_listen(&n->d.queue[NET_RX]))
 			continue;
 		n->count.rx_waits++;
+		n->rx.hungry = true;
 		return false;
 	}
 }
@@ -252,6 +256,6 @@ enum rx_result front_rx(struct net *n, struct frame *f)
 
 void rx_reset(struct net *n)
 {
-	n->rx.paid = n->rx.throttled = false;
+	n->rx.paid = n->rx.throttled = n->rx.hungry = false;
 	n->rx.skip = 0;
 }

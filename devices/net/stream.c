@@ -23,9 +23,9 @@ int stream_peek(const struct stream *s, uint8_t **p, uint32_t *len)
 	return 1;
 }
 
-void stream_take(struct stream *s, uint32_t len)
+void stream_take(struct stream *s, size_t bytes)
 {
-	s->head += STREAM_PREFIX + len;
+	s->head += bytes;
 	if (s->head == s->tail)
 		s->head = s->tail = 0;
 }

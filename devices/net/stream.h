@@ -18,8 +18,8 @@ struct stream {
 
 /* The frame at the head: 1, *p and *len are set; 0 when it is not whole yet; -EPROTO when its length makes no sense. */
 int stream_peek(const struct stream *s, uint8_t **p, uint32_t *len);
-/* The frame of @len bytes at the head was taken. */
-void stream_take(struct stream *s, uint32_t len);
+/* Whole frames at the head were taken: @bytes with their lengths. */
+void stream_take(struct stream *s, size_t bytes);
 /* Room for more at buf + tail; its size, 0 only while there are whole frames to take. */
 size_t stream_room(struct stream *s);
 

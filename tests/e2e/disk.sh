@@ -33,6 +33,13 @@ try "a bad forward" 2 'forward is tcp' --net=user,forward=tcp:22
 try "no switch" 4 'switch .*: (No such file|no hvx-switch)' --net=switch="$tmp/none"
 is "the images are as they were" "1048576 1048576" "$(stat -c %s "$tmp/a.raw") $(stat -c %s "$tmp/plain")"
 
+again=
+for _ in 1 2 3 4 5; do
+	printf p | timeout 30 "$monitor" run --name=$vm --kernel="$guest" --memory=16M --disk=path="$tmp/a.raw" >"$tmp/out" 2>&1
+	again=$again$?
+done
+is "a disk is free as soon as its machine has ended" 00000 $again
+
 "$monitor" limit nosuch blk0 ops=1 2>"$tmp/err"
 is "limit: no such VM" 1 $?
 "$monitor" limit $vm blk0 ops=many 2>"$tmp/err"

@@ -2,7 +2,7 @@
  * The guest of the end-to-end tests: a multiboot kernel that echoes COM1 and obeys
  * single letters.
  *   p power off   r reset   t triple fault   x exit port, value 5   d deaf to the power button from now on
- *   h halt with interrupts off   anything else: echoed
+ *   h halt with interrupts off   w start the watchdog (0.4 s) and hang, interrupts off   anything else: echoed
  * It prints "ready" when it starts and "button" when the power button is pressed, and then
  * powers off unless deaf.  Ports: COM1 0x3f8, PM1a events 0x600, control 0x604, reset 0xcf9.
  */
@@ -64,6 +64,8 @@ input:
 	je deaf
 	cmp $'h', %al
 	je halt
+	cmp $'w', %al
+	je watchdog
 	call putc
 	jmp loop
 
@@ -88,6 +90,33 @@ deaf:
 halt:
 	hlt
 	jmp halt
+
+watchdog:				/* the i6300esb at 00:1c.0 */
+	mov $0x8000e010, %eax
+	call config_at
+	in %dx, %eax
+	and $~15, %eax
+	mov %eax, %esi
+	mov $0x8000e060, %eax
+	call config_at
+	mov $3, %ax			/* no interrupt, output on, 1 kHz */
+	out %ax, %dx
+	movb $0x80, 12(%esi)
+	movb $0x86, 12(%esi)
+	movl $200, (%esi)
+	movb $0x80, 12(%esi)
+	movb $0x86, 12(%esi)
+	movl $200, 4(%esi)
+	mov $0x8000e068, %eax
+	call config_at
+	mov $2, %al			/* enable */
+	out %al, %dx
+1:	jmp 1b
+config_at:				/* %eax; %dx becomes the data port */
+	mov $0xcf8, %dx
+	out %eax, %dx
+	mov $0xcfc, %dx
+	ret
 
 putc:					/* %al */
 	mov %al, %ah

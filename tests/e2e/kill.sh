@@ -36,7 +36,8 @@ for program in hvx-vcpu hvx-memsvc hvx-monitor; do
 	bad=0 statuses=
 	for round in $(seq "$rounds"); do
 		rm -f "$tmp/pid"
-		"$monitor" run --name=$vm --kernel="$guest" --memory=64M --pidfile="$tmp/pid" </dev/null \
+		"$monitor" run --name=$vm --kernel="$guest" --memory=64M --pidfile="$tmp/pid" \
+			--rng --balloon --watchdog=reset --virtio-console=file:"$tmp/second" </dev/null \
 			>"$tmp/out" 2>"$tmp/err" &
 		kill_one $program || bad=$((bad + 1))
 		wait $! 2>/dev/null

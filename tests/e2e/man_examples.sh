@@ -5,6 +5,7 @@
 man=$here/../../man
 mkdir "$tmp/bin" "$tmp/rt"
 ln -s "$monitor" "$tmp/bin/hvx-monitor"
+ln -s "$(dirname "$monitor")/hvx-switch" "$tmp/bin/hvx-switch"
 PATH=$tmp/bin:$PATH
 export PATH
 
@@ -32,10 +33,12 @@ for page in "$man"/*.[1-8]; do
 	head -c 65536 /dev/zero >"$dir/initrd.img"
 	extract "$page" "$dir"
 	(cd "$dir" && timeout 60 sh -ex ./run.sh) >"$tmp/out" 2>&1 </dev/null
-	is "$name: its examples work" 0 $?
+	status=$?
+	is "$name: its examples work" 0 $status
+	[ $status = 0 ] || for vm in web build test; do "$monitor" kill $vm 2>/dev/null; done
 	[ $failed = 0 ] || sed 's/^/# /' "$tmp/out" | tail -20
 done
-for vm in web build test; do
+for vm in web lean build test; do
 	nothing_left $vm
 	ok "the examples' $vm has gone" $?
 done

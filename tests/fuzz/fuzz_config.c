@@ -53,6 +53,9 @@ static void check_config(const struct config *c)
 	check_string(c->pidfile, sizeof c->pidfile);
 	check_string(c->log, sizeof c->log);
 	FUZZ_CHECK(c->console != CONSOLE_FILE || c->console_path[0]);
+	check_string(c->second_path, sizeof c->second_path);
+	FUZZ_CHECK(c->second != CONSOLE_FILE || c->second_path[0]);
+	FUZZ_CHECK(c->local.watchdog < WATCHDOG_COUNT && (c->local.rng_bytes | c->local.rng_burst) <= MSG_RATE_MAX);
 }
 
 static void parse_file(const char *text, size_t len)
@@ -112,11 +115,13 @@ size_t fuzz_seed(unsigned i, uint8_t *buf)
 		"0# a guest\nname = vm1\nmemory = 512M\ncpus = 1\nkernel = /boot/vmlinuz\n",
 		"0initrd=/boot/initrd.img\r\nappend = console=ttyS0 quiet \nconsole = file:/var/log/vm.log\nsandbox = best\n",
 		"0trace = exec,irq,mmio,mmu,exc,sys,pio\ntrace-file = /tmp/t\nno-reboot = yes\ndebug-exit = no\ntrace = all",
+		"0rng = bytes=64K,bytes-burst=1\nballoon = yes\nwatchdog = pause\nvirtio-console = file:/tmp/c\nrng = no",
 		"0debugcon = stderr\npidfile = /run/x.pid\nlog = /tmp/l",
 		"0memory = 1G\nmemory=1048576K\nconsole = pty\nconsole = stdio\nsandbox = strict\ndebug-exit = yes\n",
 		"0\n\n\t # x\n = \nname\n",
 		"1run\n--name=vm1\n--memory=64M\n--cpus=1\n--kernel=/boot/vmlinuz\n--initrd=/x\n--append=console=ttyS0\n",
 		"1start\n--kernel=k\n--console=pty\n--sandbox=strict\n--trace=exec,irq\n--trace-file=f\n--no-reboot\n--debug\n",
+		"1run\n--kernel=k\n--rng=bytes=none\n--balloon\n--watchdog=reset\n--virtio-console=stdio\n",
 		"1start\n--kernel=k\n--debug-exit\n--debugcon=stderr\n--pidfile=p\n--log=l\n--name=a.b_c-d",
 		"0disk = path=/a,,b.raw,format=raw,readonly,serial=s,id=a\ndisk=path=b,format=qcow2,snapshot,ops=1K\n"
 		"net = tap=t0,mac=52:54:00:00:00:01,mtu=9000,link=down\nnet=switch=/s,packets=1,bytes=2M,bytes-burst=none\n",

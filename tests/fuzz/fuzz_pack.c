@@ -11,22 +11,36 @@
 #include "proto/shm.h"
 #include "tests/fuzz/fuzz.h"
 
-#define KINDS(X)                          \
-	X(hello, msg_hello)               \
-	X(sealed, msg_sealed)             \
-	X(failed, msg_failed)             \
-	X(mem_config, msg_mem_config)     \
-	X(mem_region, msg_mem_region)     \
-	X(mem_stats, msg_mem_stats)       \
-	X(vcpu_config, msg_vcpu_config)   \
-	X(vcpu_running, msg_vcpu_running) \
-	X(vcpu_exit, msg_vcpu_exit)       \
-	X(vcpu_command, msg_vcpu_command) \
-	X(vcpu_state, msg_vcpu_state)     \
-	X(vcpu_stats, msg_counters)       \
-	X(request, msg_request_head)      \
-	X(reply, msg_reply)               \
-	X(status_reply, msg_status)       \
+#define KINDS(X)                                    \
+	X(hello, msg_hello)                         \
+	X(sealed, msg_sealed)                       \
+	X(failed, msg_failed)                       \
+	X(mem_config, msg_mem_config)               \
+	X(mem_region, msg_mem_region)               \
+	X(mem_stats, msg_mem_stats)                 \
+	X(mem_change, msg_mem_change)               \
+	X(mem_changed, msg_mem_changed)             \
+	X(vcpu_config, msg_vcpu_config)             \
+	X(vcpu_running, msg_vcpu_running)           \
+	X(vcpu_exit, msg_vcpu_exit)                 \
+	X(vcpu_command, msg_vcpu_command)           \
+	X(vcpu_state, msg_vcpu_state)               \
+	X(vcpu_stats, msg_counters)                 \
+	X(vcpu_device, msg_vcpu_device)             \
+	X(dev_config, msg_dev_config)               \
+	X(dev_limits, msg_dev_limits)               \
+	X(dev_command, msg_dev_command)             \
+	X(dev_event, msg_dev_event)                 \
+	X(dev_stats, msg_counters)                  \
+	X(virtio_offer, msg_virtio_offer)           \
+	X(virtio_activate, msg_virtio_activate)     \
+	X(virtio_reset, msg_virtio_reset)           \
+	X(virtio_config, msg_virtio_config)         \
+	X(virtio_broken, msg_virtio_broken)         \
+	X(virtio_invalidate, msg_virtio_invalidate) \
+	X(request, msg_request_head)                \
+	X(reply, msg_reply)                         \
+	X(status_reply, msg_status)                 \
 	X(stats_reply, msg_counters)
 
 static uint8_t wire[IPC_MAX_DATA];
@@ -129,7 +143,57 @@ static int seed_counters(uint8_t *buf, uint32_t n)
 	return pack_vcpu_stats(&m, buf, FUZZ_MAX_LEN);
 }
 
+static int seed_dev_config(uint8_t *buf, enum msg_role kind)
+{
+	static struct msg_dev_config m;
+
+	m = (struct msg_dev_config){.id = "card0",
+				    .ram_size = 64 << 20,
+				    .kind = kind,
+				    .blk = {.writeback = true, .serial = "0123456789"},
+				    .net = {.backend = NET_PASST, .mac = {0x52, 1, 2, 3, 4, 5}, .mtu = 1500},
+				    .limits = {1, 2, 3, 4}};
+	for (unsigned i = DEV_FD_RAM; i < DEV_FD_OVERLAY; i++)
+		m.fds[m.nfds++] = (enum msg_dev_fd)i;
+	return pack_dev_config(&m, buf, FUZZ_MAX_LEN);
+}
+
+static int seed_invalidate(uint8_t *buf, uint32_t n)
+{
+	static struct msg_virtio_invalidate m;
+
+	m = (struct msg_virtio_invalidate){.id = 1, .nranges = n};
+	for (uint32_t i = 0; i < n; i++)
+		m.range[i].gpa = i * 4096ull, m.range[i].len = 4096;
+	return pack_virtio_invalidate(&m, buf, FUZZ_MAX_LEN);
+}
+
 #define SEED(fn, type, ...) pack_##fn(&(struct type){__VA_ARGS__}, buf, FUZZ_MAX_LEN)
+
+/* Messages of cards; 0 when there are no more. */
+static int seed_card(unsigned i, uint8_t *buf)
+{
+	switch (i) {
+	case 0: return SEED(vcpu_device, msg_vcpu_device, "blk0", 1);
+	case 1: return seed_dev_config(buf, ROLE_BLK);
+	case 2: return seed_dev_config(buf, ROLE_NET);
+	case 3: return SEED(dev_limits, msg_dev_limits, 1000, 100, 1 << 20, 1 << 16);
+	case 4: return SEED(dev_command, msg_dev_command, DEV_OP_LINK_UP);
+	case 5: return SEED(dev_event, msg_dev_event, DEV_EVENT_IO_ERROR, "write at byte 512: no space");
+	case 6:
+		return SEED(virtio_offer, msg_virtio_offer, .device_id = 2, .features = 1ull << 28, .nqueues = 2,
+			    .queue_max = {128, 256}, .config_len = 60);
+	case 7:
+		return SEED(virtio_activate, msg_virtio_activate, .features = 1ull << 32, .nqueues = 2,
+			    .queue = {{0, 128, 0x1000, 0x2000, 0x3000}, {1, 64, 0x4000, 0x5000, 0x6000}});
+	case 8: return SEED(virtio_reset, msg_virtio_reset, 5);
+	case 9: return SEED(virtio_config, msg_virtio_config, .offset = 32, .len = 1, .data = {1});
+	case 10: return SEED(virtio_broken, msg_virtio_broken, "a chain with a loop");
+	case 11: return seed_invalidate(buf, 3);
+	case 12: return seed_invalidate(buf, MSG_RANGES_MAX);
+	default: return 0;
+	}
+}
 
 size_t fuzz_seed(unsigned i, uint8_t *buf)
 {
@@ -139,23 +203,30 @@ size_t fuzz_seed(unsigned i, uint8_t *buf)
 	case 0: n = SEED(hello, msg_hello, 1, ROLE_VCPU, "0.1"); break;
 	case 1: n = SEED(sealed, msg_sealed, 3, "landlock"); break;
 	case 2: n = SEED(failed, msg_failed, 4, "kernel: the file is empty"); break;
-	case 3: n = SEED(mem_config, msg_mem_config, 512 << 20); break;
+	case 3: n = SEED(mem_config, msg_mem_config, 512 << 20, true); break;
 	case 4: n = SEED(mem_region, msg_mem_region, 64 << 20, shm_layout(64 << 20).total); break;
-	case 5: n = SEED(mem_stats, msg_mem_stats, 131072, 1000, 4096000); break;
+	case 5: n = SEED(mem_stats, msg_mem_stats, 131072, 1000, 4096000, 24, 99); break;
 	case 6: n = seed_vcpu_config(buf, FD_COUNT - FD_RAM); break;
 	case 7: n = seed_vcpu_config(buf, 3); break;
 	case 8: n = SEED(vcpu_running, msg_vcpu_running, 1); break;
 	case 9: n = SEED(vcpu_exit, msg_vcpu_exit, EXIT_DEBUG, 42); break;
-	case 10: n = SEED(vcpu_command, msg_vcpu_command, OP_RESUME); break;
-	case 11: n = SEED(vcpu_state, msg_vcpu_state, true); break;
+	case 10: n = SEED(vcpu_command, msg_vcpu_command, OP_BALLOON, 64 << 20); break;
+	case 11: n = SEED(vcpu_state, msg_vcpu_state, true, "watchdog"); break;
 	case 12: n = seed_counters(buf, 5); break;
 	case 13: n = seed_counters(buf, MSG_COUNTERS_MAX); break;
 	case 14: n = SEED(request, msg_request_head, .version = 1, .op = REQ_LIMIT, .id = "blk0", .text = "ops=1"); break;
 	case 15: n = SEED(reply, msg_reply, 1, "no such VM"); break;
 	case 16: n = seed_status(buf, 2); break;
 	case 17: n = seed_status(buf, MSG_PROCS_MAX); break;
-	default: return 0;
+	case 18:
+		n = SEED(mem_change, msg_mem_change, .id = 1, .op = MEM_OP_REPORT, .nranges = 2,
+			 .range = {{5, 1}, {512, 512}});
+		break;
+	case 19: n = SEED(mem_changed, msg_mem_changed, 7); break;
+	default: n = seed_card(i - 20, buf);
 	}
+	if (!n)
+		return 0;
 	FUZZ_CHECK(n > 0);
 	return (size_t)n;
 }

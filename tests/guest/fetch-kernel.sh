@@ -28,11 +28,11 @@ keep_modules() {
 	done
 }
 
-# keep_drivers ROOT DIR: drivers of the devices that hvx-vcpu serves itself, in the order to load them in.
+# keep_drivers ROOT DIR: drivers of the devices that devices.py looks at, in the order to load them in.
 keep_drivers() {
 	mkdir -p "$2"
 	for m in virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio-rng virtio_balloon \
-		virtio_console watchdog i6300esb; do
+		virtio_console watchdog i6300esb virtio_blk failover net_failover virtio_net; do
 		found=$(find "$1/lib/modules" -name "$m.ko")
 		if [ -n "$found" ]; then
 			cp "$found" "$2/"
@@ -41,7 +41,7 @@ keep_drivers() {
 	done
 }
 
-if [ ! -e "$dir/vmlinuz" ] || [ ! -e "$dir/drivers/order" ]; then
+if [ ! -e "$dir/vmlinuz" ] || ! grep -qs virtio_net "$dir/drivers/order"; then
 	# On a fresh system apt has no lists yet.
 	apt-cache show "$meta" >/dev/null 2>&1 || as_root apt-get update -q >&2
 	pkg=$(apt-cache depends "$meta" | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1)

@@ -91,18 +91,6 @@ static int mem_differs(const struct batch *b, uint32_t k)
 	return memcmp(in, ie, sizeof in) != 0;
 }
 
-/* The host faults on a branch to a non-canonical address, the engine behind it. */
-static int bad_branch(const struct result *n, const struct result *e)
-{
-	return n->vector == 13 && e->vector == 13 && (uint64_t)((int64_t)(e->st.rip << 16) >> 16) != e->st.rip;
-}
-
-/* The host looks for a pending x87 exception before it touches an operand in memory, the engine after that. */
-static int late_mf(const struct result *n, const struct result *e)
-{
-	return n->vector == 16 && (e->vector == 12 || e->vector == 13 || e->vector == 14) && n->st.rip == e->st.rip;
-}
-
 uint32_t compare_case(const struct batch *b, uint32_t k, int lax)
 {
 	const struct result *n = &b->native.out[k], *e = &b->engine.out[k];
@@ -115,8 +103,6 @@ uint32_t compare_case(const struct batch *b, uint32_t k, int lax)
 		return e->outcome == OUT_TIMEOUT ? DIFF_SKIP : DIFF_OUTCOME;
 	if (n->outcome != e->outcome)
 		return DIFF_OUTCOME;
-	if (n->outcome == OUT_FAULT && (bad_branch(n, e) || late_mf(n, e)))
-		return DIFF_SKIP;
 	if (lax && n->outcome == OUT_FAULT && t->flags & TEST_SEQ)
 		fl &= ~0x8d5u;
 	if (n->outcome == OUT_STOP)

@@ -267,6 +267,7 @@ static void put_state(struct vcpu *v, const struct testcase *tc, uint32_t flags)
 	memcpy(v->fpu_area, tc->in.xs, XS_SIZE);
 	v->fpu_saved = 1;
 	v->exc_pending = v->exc_soft = v->int_shadow = 0;
+	v->pending = 0; /* the ticks set bits here, and blocks are not linked while any is */
 	v->exc_has_error = 0;
 	v->exc_error = 0;
 	vcpu_set_rflags(v, tc->in.rflags);

@@ -148,6 +148,7 @@ int forms_build(struct forms *t, int bits32)
 		return -1;
 	ZydisDecoderInit(&t->dec, bits32 ? ZYDIS_MACHINE_MODE_LONG_COMPAT_32 : ZYDIS_MACHINE_MODE_LONG_64,
 			 bits32 ? ZYDIS_STACK_WIDTH_32 : ZYDIS_STACK_WIDTH_64);
+	ZydisDecoderEnableMode(&t->dec, ZYDIS_DECODER_MODE_AMD_BRANCHES, isa_host_is_amd());
 	for (unsigned i = 0; i < 7 * 256 * 16; i++) {
 		memset(&f, 0, sizeof f);
 		f.prefix = i & 3;

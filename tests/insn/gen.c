@@ -45,27 +45,8 @@ static uint64_t jump_target(struct gen *g, const struct test *t)
 	case 0: return t->slot + 80 + below(&g->r, 30);
 	case 1: return wr_page[below(&g->r, WR_PAGES)] + below(&g->r, PG);
 	case 2: return HOLE + below(&g->r, PG);
-	case 3: { /* canonical: the engine reports a bad target after the branch, not on it */
-		uint64_t v = value_int(&g->r);
-
-		return g->t->bits32 ? (uint32_t)v : (uint64_t)((int64_t)(v << 17) >> 17);
-	}
+	case 3: return g->t->bits32 ? (uint32_t)value_int(&g->r) : value_int(&g->r);
 	default: return t->stop;
-	}
-}
-
-/* Masked moves fault by element, and the engine by operand: they are only tested where the whole operand is good. */
-static int is_masked_move(ZydisMnemonic m)
-{
-	switch (m) {
-	case ZYDIS_MNEMONIC_VMASKMOVPS:
-	case ZYDIS_MNEMONIC_VMASKMOVPD:
-	case ZYDIS_MNEMONIC_VPMASKMOVD:
-	case ZYDIS_MNEMONIC_VPMASKMOVQ:
-	case ZYDIS_MNEMONIC_MASKMOVQ:
-	case ZYDIS_MNEMONIC_MASKMOVDQU:
-	case ZYDIS_MNEMONIC_VMASKMOVDQU: return 1;
-	default: return 0;
 	}
 }
 
@@ -75,8 +56,6 @@ static void patch_bytes(struct gen *g, struct test *t, struct insn_inst *i)
 	struct steer s = {.r = &g->r, .wild = g->wild, .bits32 = g->t->bits32, .slot = t->slot};
 	uint64_t next = t->start + i->in.length, dst;
 
-	if (is_masked_move(i->in.mnemonic))
-		s.wild = 0;
 	for (int k = 0; k < 2; k++) {
 		if (!i->in.raw.imm[k].size || !i->in.raw.imm[k].is_relative)
 			continue;
@@ -164,8 +143,6 @@ static void steer_all(struct gen *g, struct testcase *tc, struct test *t, struct
 			  .slot = t->slot,
 			  .next_rip = t->start + i->in.length};
 
-	if (is_masked_move(i->in.mnemonic))
-		s.wild = 0;
 	for (int k = 0; k < i->in.operand_count; k++) {
 		const ZydisDecodedOperand *op = &i->ops[k];
 		uint64_t target;
@@ -403,10 +380,7 @@ static int cannot_aim(const struct gen *g, const struct insn_inst *i)
 	int both = i->in.meta.category == ZYDIS_CATEGORY_STRINGOP && i->ops[0].type == ZYDIS_OPERAND_TYPE_MEMORY &&
 		   i->ops[1].type == ZYDIS_OPERAND_TYPE_MEMORY;
 
-	if (is_masked_move(i->in.mnemonic) && i->form && i->form->mem && !i->in.raw.modrm.mod &&
-	    i->in.raw.modrm.rm == 4 && i->in.raw.sib.base == 5)
-		return 1; /* only index * scale: not every address can be had */
-	if (!g->t->bits32 || !(both || is_masked_move(i->in.mnemonic)))
+	if (!g->t->bits32 || !both)
 		return 0;
 	return i->in.address_width == 16 ||
 	       (i->in.attributes & (ZYDIS_ATTRIB_HAS_SEGMENT_FS | ZYDIS_ATTRIB_HAS_SEGMENT_GS));

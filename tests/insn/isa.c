@@ -145,17 +145,12 @@ static int is_outside(const ZydisDecodedInstruction *in)
 	}
 }
 
-/* A near branch with an operand-size prefix: in 64-bit code 16 bits wide on AMD, plain for Intel; in 32-bit code 16 bits
- * wide, which the engine does not do.  No compiler emits them. */
-static int is_branch16(const ZydisDecodedInstruction *in)
+int isa_host_is_amd(void)
 {
-	if (in->attributes & ZYDIS_ATTRIB_HAS_REX && in->raw.rex.W)
-		return 0;
-	for (int i = 0; i < in->raw.prefix_count; i++)
-		if (in->raw.prefixes[i].value == 0x66)
-			return in->meta.branch_type != ZYDIS_BRANCH_TYPE_NONE ||
-			       in->meta.category == ZYDIS_CATEGORY_RET;
-	return 0;
+	uint32_t a, b, c, d;
+
+	__cpuid(0, a, b, c, d);
+	return b == 0x68747541 || b == 0x6f677948; /* "Auth"enticAMD, "Hygo"nGenuine */
 }
 
 static int is_far(const ZydisDecodedInstruction *in)
@@ -165,7 +160,7 @@ static int is_far(const ZydisDecodedInstruction *in)
 
 enum isa_class isa_classify(const ZydisDecodedInstruction *in)
 {
-	if (!set_supported(in->meta.isa_set) || is_outside(in) || is_far(in) || is_branch16(in))
+	if (!set_supported(in->meta.isa_set) || is_outside(in) || is_far(in))
 		return ISA_SKIP;
 	if (in->attributes & ZYDIS_ATTRIB_IS_PRIVILEGED)
 		return ISA_FAULTS;

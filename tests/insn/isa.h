@@ -11,5 +11,7 @@ enum isa_class {
 };
 
 enum isa_class isa_classify(const ZydisDecodedInstruction *in);
+/* Whose near branches: AMD's obey 66h in 64-bit code. */
+int isa_host_is_amd(void);
 
 #endif

@@ -146,6 +146,8 @@ void value_state(struct rng *r, struct cpu_state *st, int bits32)
 		st->gpr[4] = STACK_BASE + (one_in(r, 2) ? 2 * PG : 0) + below(r, 24) - 12;
 	if (one_in(r, 6))
 		fl |= 0x400; /* DF */
+	if (one_in(r, 8))
+		fl |= 0x40000; /* AC */
 	st->rflags = fl | 0x202;
 	st->fsbase = one_in(r, 2) ? below(r, 0x10000) : DATA_BASE + below(r, PG);
 	st->gsbase = one_in(r, 2) ? DATA_BASE - below(r, 0x10000) : (uint64_t)((int64_t)(rnd(r) << 16) >> 16);

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -131,7 +132,7 @@ static void configure(struct guest *g, int backend)
 	close(backend);
 }
 
-void guest_start(struct guest *g, enum msg_net_backend kind, int backend)
+void guest_start_sealed(struct guest *g, enum msg_net_backend kind, int backend)
 {
 	static const uint8_t mac[6] = {0x52, 0x54, 0, 1, 2, 3};
 	struct ipc_frame f;
@@ -146,6 +147,13 @@ void guest_start(struct guest *g, enum msg_net_backend kind, int backend)
 	await(g, g->control, MSG_HELLO, &f);
 	configure(g, backend);
 	await(g, g->control, MSG_SEALED, &f);
+}
+
+void guest_start(struct guest *g, enum msg_net_backend kind, int backend)
+{
+	struct ipc_frame f;
+
+	guest_start_sealed(g, kind, backend);
 	await(g, g->channel, MSG_VIRTIO_OFFER, &f);
 	CHECK(!unpack_virtio_offer(f.data, f.len, &g->offer));
 	CHECK(g->offer.device_id == 1 && g->offer.nqueues == 2);
@@ -177,20 +185,25 @@ void guest_activate(struct guest *g, uint64_t features)
 		guest_turn(g, 1);
 }
 
-int guest_end(struct guest *g)
+void guest_free(struct guest *g)
 {
-	int status;
+	const int fds[] = {g->control, g->channel, g->kick, g->call, g->ram_fd, g->ctl_fd};
 
-	close(g->control);
-	close(g->channel);
-	close(g->kick);
-	close(g->call);
-	CHECK(waitpid(g->pid, &status, 0) == g->pid);
+	for (size_t i = 0; i < sizeof fds / sizeof fds[0]; i++)
+		close(fds[i]);
 	munmap(g->ram, RAM_SIZE);
 	munmap(g->ctl, g->layout.total);
 	munmap(g->bell, SHM_PAGE);
-	close(g->ram_fd);
-	close(g->ctl_fd);
+}
+
+int guest_end(struct guest *g)
+{
+	int status, closed = open("/dev/null", O_RDONLY | O_CLOEXEC);
+
+	CHECK(dup2(closed, g->control) == g->control);
+	close(closed);
+	CHECK(waitpid(g->pid, &status, 0) == g->pid);
+	guest_free(g);
 	return status;
 }
 
@@ -256,7 +269,7 @@ void guest_turn(struct guest *g, int ms)
 		on_channel(g);
 	if (p[2].revents) {
 		CHECK(read(g->call, drop, sizeof drop) > 0);
-		__atomic_exchange_n(&g->bell->called, 0, __ATOMIC_SEQ_CST);
+		atomic_store(&g->bell->called, 0);
 	}
 }
 
@@ -266,7 +279,7 @@ void guest_reset(struct guest *g)
 
 	to_device(g, g->channel, MSG_VIRTIO_RESET, pack_virtio_reset(&m, g->buf, sizeof g->buf));
 	while (!(g->generation >> 31))
-		guest_turn(g, 5000);
+		guest_turn(g, PATIENCE);
 	g->generation &= ~(1u << 31);
 }
 
@@ -287,7 +300,7 @@ uint64_t guest_stat(struct guest *g, const char *name)
 	g->stats.n = 0;
 	to_device(g, g->control, MSG_DEV_STATS_GET, 0);
 	while (!g->stats.n)
-		guest_turn(g, 5000);
+		guest_turn(g, PATIENCE);
 	for (uint32_t i = 0; i < g->stats.n; i++)
 		if (!strcmp(g->stats.c[i].name, name))
 			return g->stats.c[i].value;
@@ -317,8 +330,8 @@ void guest_ring(struct guest *g, unsigned n)
 {
 	static const uint64_t one = 1;
 
-	__atomic_fetch_or(&g->bell->kicked, 1u << n, __ATOMIC_SEQ_CST);
-	if (!__atomic_load_n(&g->bell->device_awake, __ATOMIC_SEQ_CST))
+	atomic_fetch_or(&g->bell->kicked, 1u << n);
+	if (!atomic_load(&g->bell->device_awake))
 		CHECK(write(g->kick, &one, sizeof one) == sizeof one);
 }
 
@@ -397,7 +410,7 @@ void guest_sent(struct guest *g)
 		q->seen = used_idx(q);
 		want_calls(q);
 		if (used_idx(q) == q->seen)
-			guest_turn(g, 5000);
+			guest_turn(g, PATIENCE);
 	}
 	q->seen = q->next;
 }

@@ -16,6 +16,7 @@
 #define RX          0
 #define TX          1
 #define GUEST_QUEUE 256u
+#define PATIENCE    20000 /* ms for what must happen: hosts may be busy */
 
 /* features, virtio 1.2 5.1.3 and 6 */
 #define F_CSUM       (1ull << 0)
@@ -69,10 +70,13 @@ struct guest {
 
 /* Starts hvx-net over @backend (taken), waits for its offer. */
 void guest_start(struct guest *g, enum msg_net_backend kind, int backend);
+/* The same up to its seal: for a process that does something else from there on (tests/security/taken_over.c). */
+void guest_start_sealed(struct guest *g, enum msg_net_backend kind, int backend);
 void guest_activate(struct guest *g, uint64_t features);
 void guest_reset(struct guest *g); /* and waits for the answer */
 /* Ends it by closing the control socket; its exit status as of waitpid(). */
 int guest_end(struct guest *g);
+void guest_free(struct guest *g); /* after the process has ended: everything else of it */
 
 /* One turn: messages are taken and answered, at most @ms waited for. */
 void guest_turn(struct guest *g, int ms);

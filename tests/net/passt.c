@@ -44,7 +44,7 @@ static void read_all(void *buf, size_t len)
 	struct pollfd p = {peer, POLLIN, 0};
 
 	for (size_t done = 0; done < len;) {
-		CHECK(poll(&p, 1, 10000) == 1);
+		CHECK(poll(&p, 1, PATIENCE) == 1);
 		ssize_t k = recv(peer, (uint8_t *)buf + done, len - done, 0);
 		CHECK(k > 0);
 		done += (size_t)k;
@@ -196,7 +196,7 @@ static void expect_frame(const uint8_t *f, size_t len)
 {
 	struct vnet_hdr h;
 
-	CHECK(guest_receive(&g, &h, got, sizeof got, 5000) == len);
+	CHECK(guest_receive(&g, &h, got, sizeof got, PATIENCE) == len);
 	CHECK(!memcmp(got, f, len));
 }
 
@@ -255,6 +255,55 @@ static void test_mergeable(void)
 	finish();
 }
 
+/* Segments that follow each other come as one, if the driver takes that. */
+static void merge(bool v6, uint64_t features)
+{
+	static uint8_t b[20 * 1514];
+	size_t end = 0, payload, done = 0;
+	struct vnet_hdr h;
+
+	begin(features);
+	guest_post(&g, 100);
+	struct tcp_spec s = {.v6 = v6, .data = 1400, .seq = 0xffffe000, .flags = 0x10, .tcp_options = 12};
+	for (unsigned i = 0; i < 20; i++, s.seq += 1400) {
+		s.fill = (uint8_t)i;
+		s.data = i == 19 ? 700 : 1400;
+		s.flags = i == 19 ? 0x18 : 0x10;
+		size_t len = frames_tcp(b + end + 4, &s, NULL, &payload);
+		b[end] = b[end + 1] = 0;
+		b[end + 2] = (uint8_t)(len >> 8);
+		b[end + 3] = (uint8_t)len;
+		end += 4 + len;
+	}
+	peer_write(b, end);
+	unsigned frames = 0;
+	while (done < 19 * 1400 + 700) {
+		size_t len = guest_receive(&g, &h, got, sizeof got, PATIENCE);
+		CHECK(len > payload);
+		for (size_t i = 0; i < len - payload; i++) {
+			size_t k = (done + i) / 1400, at = (done + i) % 1400;
+			CHECK(got[payload + i] == (uint8_t)(k + at + at / 251));
+		}
+		if (len > 1514)
+			CHECK(h.gso_size == 1400 && h.gso_type == (v6 ? VNET_GSO_TCPV6 : VNET_GSO_TCPV4) &&
+			      h.hdr_len == payload && (h.flags & VNET_NEEDS_CSUM));
+		else
+			CHECK(!h.gso_type && !frames_wrong(got, len));
+		done += len - payload;
+		frames++;
+	}
+	CHECK(features & F_GUEST_TSO ? frames < 20 && guest_stat(&g, "rx_merged") > 0
+				     : frames == 20 && !guest_stat(&g, "rx_merged"));
+	finish();
+}
+
+static void test_merge(void)
+{
+	merge(false, F_ALL);
+	merge(true, F_ALL);
+	merge(false, F_V1 | F_MRG | F_GUEST_CSUM);
+}
+
 /* No buffers: frames wait, and come when there are some; in order. */
 static void test_waiting(void)
 {
@@ -295,7 +344,7 @@ static void test_link(void)
 	guest_post(&g, 20);
 	guest_command(&g, DEV_OP_LINK_DOWN);
 	while (!g.configs)
-		guest_turn(&g, 5000);
+		guest_turn(&g, PATIENCE);
 	CHECK(g.config.data[6] == 0);
 	guest_send(&g, NULL, frame, frames_udp(frame, 1, 10, 1), 0);
 	guest_sent(&g);
@@ -305,7 +354,7 @@ static void test_link(void)
 		guest_turn(&g, 20);
 	guest_command(&g, DEV_OP_LINK_UP);
 	while (g.configs < 2)
-		guest_turn(&g, 5000);
+		guest_turn(&g, PATIENCE);
 	CHECK(g.config.data[6] == 1);
 	size_t len = frames_udp(frame, 2, 20, 1);
 	peer_send(frame, len);
@@ -313,7 +362,7 @@ static void test_link(void)
 	/* the other end goes: told once, and the cable cannot be put back */
 	shutdown(peer, SHUT_RDWR);
 	while (!g.lost || g.configs < 3)
-		guest_turn(&g, 5000);
+		guest_turn(&g, PATIENCE);
 	CHECK(g.config.data[6] == 0);
 	guest_command(&g, DEV_OP_LINK_UP);
 	guest_send(&g, NULL, frame, len, 0);
@@ -386,7 +435,7 @@ static void test_code(void)
 	size_t len = frames_udp(frame, 1, 100, 1);
 	peer_send(frame, len);
 	while (!g.invalidates)
-		guest_turn(&g, 5000);
+		guest_turn(&g, PATIENCE);
 	CHECK(!guest_receive(&g, &h, got, sizeof got, 100));
 	struct msg_virtio_invalidate m = {.id = g.held};
 	int n = pack_virtio_invalidate(&m, g.buf, sizeof g.buf);
@@ -402,7 +451,7 @@ static void test_code(void)
 static void broken(void)
 {
 	while (!g.broken)
-		guest_turn(&g, 5000);
+		guest_turn(&g, PATIENCE);
 	guest_reset(&g);
 	g.broken = 0;
 	guest_activate(&g, F_ALL);
@@ -476,7 +525,7 @@ static void test_bad_peer(void)
 	guest_post(&g, 4);
 	peer_write("\xff\xff\xff\xff", 4);
 	while (!g.lost)
-		guest_turn(&g, 5000);
+		guest_turn(&g, PATIENCE);
 	CHECK(guest_stat(&g, "link") == 0);
 	finish();
 }
@@ -492,6 +541,7 @@ static const struct {
 	     {"receive", test_receive},
 	     {"split", test_split},
 	     {"mergeable", test_mergeable},
+	     {"merge", test_merge},
 	     {"waiting", test_waiting},
 	     {"too long", test_too_long},
 	     {"link", test_link},

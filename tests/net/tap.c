@@ -120,7 +120,7 @@ static void begin(uint64_t features)
 static size_t next(struct vnet_hdr *h, uint8_t proto)
 {
 	for (int i = 0; i < 50; i++) {
-		size_t len = guest_receive(&g, h, got, sizeof got, 5000);
+		size_t len = guest_receive(&g, h, got, sizeof got, PATIENCE);
 		guest_post(&g, (unsigned)(g.features & F_MRG ? h->num_buffers : 1));
 		CHECK(len);
 		if (got[12] == 8 && got[13] == 0 && got[14 + 9] == proto)
@@ -164,7 +164,7 @@ static void udp(uint64_t features)
 	memcpy(frame + 26, (uint8_t[]){10, 0, 2, 15, 10, 0, 2, 2}, 8);
 	guest_send(&g, &out, frame, len, 0);
 	struct pollfd p = {s, POLLIN, 0};
-	CHECK(poll(&p, 1, 5000) == 1 && recv(s, text, sizeof text, 0) == 700 && text[5] == 6);
+	CHECK(poll(&p, 1, PATIENCE) == 1 && recv(s, text, sizeof text, 0) == 700 && text[5] == 6);
 	close(s);
 	CHECK(guest_end(&g) == 0);
 }
@@ -232,7 +232,7 @@ static void give_data(int s, uint32_t ack)
 	h.csum_start = (uint16_t)l4;
 	guest_send(&g, &h, frame, len, 4096);
 	for (size_t done = 0; done < sizeof in;) {
-		CHECK(poll(&p, 1, 5000) == 1);
+		CHECK(poll(&p, 1, PATIENCE) == 1);
 		ssize_t k = recv(s, in + done, sizeof in - done, 0);
 		CHECK(k > 0);
 		done += (size_t)k;
@@ -254,7 +254,7 @@ static void tcp(uint64_t features)
 	uint32_t seq = rd32(got + 38) + 1;
 	send_segment(1000, seq, 0x12);
 	struct pollfd p = {s, POLLOUT, 0};
-	CHECK(poll(&p, 1, 5000) == 1);
+	CHECK(poll(&p, 1, PATIENCE) == 1);
 	for (size_t i = 0; i < sizeof data; i++)
 		data[i] = (uint8_t)i;
 	CHECK(send(s, data, sizeof data, 0) == sizeof data);

@@ -4,7 +4,8 @@
 . "$(dirname "$0")/../e2e/lib.sh"
 vm=${prefix}s
 
-"$monitor" start --name=$vm --kernel="$guest" --memory=16M --trace=sys --trace-file="$tmp/trace" >/dev/null 2>"$tmp/err" </dev/null
+"$monitor" start --name=$vm --kernel="$guest" --memory=16M --trace=sys --trace-file="$tmp/trace" \
+	--rng --balloon --virtio-console=pty --watchdog=none >/dev/null 2>"$tmp/err" </dev/null
 is "start: status" 0 $?
 
 # What each descriptor may be.

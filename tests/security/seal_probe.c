@@ -4,11 +4,13 @@
  * Each probe is a process of its own: namespaces, empty root, both filters, then one
  * call.  Invariant: a probe that comes back, or dies of anything else, is a failure.
  *
- * Usage: seal_probe [vcpu|memsvc|monitor]
+ * Usage: seal_probe [vcpu|memsvc|monitor|blk|net|switch]
  */
 #include <asm/prctl.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/if_tun.h>
+#include <linux/sockios.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -17,14 +19,19 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "common/sandbox.h"
+#include "devices/blk/seal.h"
+#include "devices/net/seal.h"
+#include "devices/net/switch_seal.h"
 #include "memsvc/seal.h"
 #include "monitor/seal.h"
+#include "tests/security/uring_probe.h"
 #include "vcpu/seal.h"
 
 #define LAST_SYSCALL 470 /* beyond what kernels have today: new ones are covered by the default */
@@ -192,10 +199,37 @@ static void arguments(const struct sandbox_table *t)
 
 	for (size_t i = 0; i < sizeof list / sizeof list[0]; i++)
 		run(t, &list[i]);
-	if (t == &memsvc_seal) {
+	if (t == &memsvc_seal || t == &blk_seal) {
 		const struct probe p = {"tgkill with another signal", SYS_tgkill, {1, 1, SIGUSR1, 0, 0, 0}, false};
 		run(t, &p);
 	}
+	if (t == &memsvc_seal) {
+		const struct probe own[] = {
+			{"fallocate that allocates", SYS_fallocate, {0, FALLOC_FL_KEEP_SIZE, 0, 4096, 0, 0}, false},
+			{"fallocate that collapses", SYS_fallocate, {0, FALLOC_FL_COLLAPSE_RANGE, 0, 4096, 0, 0}, false},
+		};
+		for (size_t i = 0; i < sizeof own / sizeof own[0]; i++)
+			run(t, &own[i]);
+	}
+}
+
+/* Calls that only the two of the network may make, but not like this. */
+static void network_arguments(const struct sandbox_table *t)
+{
+	const struct probe list[] = {
+		{"recvfrom with an address", SYS_recvfrom, {3, 0, 0, 0, 1, 0}, false},
+		{"ioctl TUNSETIFF", SYS_ioctl, {3, TUNSETIFF, 0, 0, 0, 0}, false},
+		{"ioctl TUNSETPERSIST", SYS_ioctl, {3, TUNSETPERSIST, 0, 0, 0, 0}, false},
+		{"ioctl TUNATTACHFILTER", SYS_ioctl, {3, TUNATTACHFILTER, 0, 0, 0, 0}, false},
+		{"ioctl SIOCGIFCONF", SYS_ioctl, {3, SIOCGIFCONF, 0, 0, 0, 0}, false},
+		{"tgkill with another signal", SYS_tgkill, {1, 1, SIGUSR1, 0, 0, 0}, false},
+		{"getsockopt SO_PEERSEC", SYS_getsockopt, {3, SOL_SOCKET, SO_PEERSEC, 0, 0, 0}, false},
+		{"setsockopt SO_ATTACH_FILTER", SYS_setsockopt, {3, SOL_SOCKET, SO_ATTACH_FILTER, 0, 0, 0}, false},
+		{"mmap of a shared file, executable", SYS_mmap, {0, 4096, PROT_EXEC, MAP_SHARED, 3, 0}, false},
+	};
+
+	for (size_t i = 0; i < sizeof list / sizeof list[0]; i++)
+		run(t, &list[i]);
 }
 
 static double seconds(void)
@@ -223,17 +257,22 @@ static void check(const struct sandbox_table *t)
 		return;
 	numbers(t);
 	arguments(t);
+	if (t == &net_seal || t == &switch_seal)
+		network_arguments(t);
 	finish_all(t);
 	printf("%s: %u probes in its seal, %.1f s\n", t->name, probes - before, seconds() - from);
 }
 
 int main(int argc, char **argv)
 {
-	static const struct sandbox_table *const all[] = {&memsvc_seal, &vcpu_seal, &monitor_seal};
+	static const struct sandbox_table *const all[] = {&memsvc_seal, &vcpu_seal, &monitor_seal,
+							  &blk_seal,    &net_seal,  &switch_seal};
 
 	for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
 		if (argc < 2 || !strcmp(argv[1], all[i]->name))
 			check(all[i]);
+	if (argc < 2 || !strcmp(argv[1], "blk"))
+		failures += uring_probe();
 	printf("%u probes, %u failures\n", probes, failures);
 	return failures != 0;
 }

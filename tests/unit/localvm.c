@@ -60,6 +60,7 @@ void lv_end(void)
 {
 	locals_stop(&lv.locals);
 	ipc_watch_free(lv.locals.post_watch);
+	ipc_watch_free(lv.locals.patience);
 	close(lv.locals.post_fd);
 	ipc_watch_free(lv.stop);
 	ipc_loop_free(lv.loop);

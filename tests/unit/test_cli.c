@@ -60,6 +60,12 @@ static void test_usage(void)
 		"run --config",
 		"console --json",
 		"run --kernel=/k --cpus=2000",
+		"run --kernel=/k --balloon=1G",
+		"run --kernel=/k --second",
+		"start --kernel=/k --virtio-console=stdio",
+		"run --kernel=/k --virtio-console",
+		"balloon a lots",
+		"balloon a 1G 2G",
 		"run -k",
 		"run --aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa=1",
 	};
@@ -71,6 +77,28 @@ static void test_usage(void)
 		CU_ASSERT_EQUAL(rc, HVX_EXIT_USAGE);
 		CU_ASSERT(err[0] != '\0');
 	}
+}
+
+static void test_second_console(void)
+{
+	CU_ASSERT_EQUAL(parse("run --kernel=/k --virtio-console=stdio"), 0);
+	CU_ASSERT(c.cfg.second == CONSOLE_STDIO && c.cfg.console == CONSOLE_PTY);
+	CU_ASSERT_EQUAL(parse("run --kernel=/k --virtio-console=file:/tmp/x"), 0);
+	CU_ASSERT(c.cfg.second == CONSOLE_FILE && c.cfg.console == CONSOLE_STDIO);
+	CU_ASSERT_STRING_EQUAL(c.cfg.second_path, "/tmp/x");
+	CU_ASSERT_EQUAL(parse("run --kernel=/k --console=stdio --virtio-console=stdio"), HVX_EXIT_CONFIG);
+	CU_ASSERT_EQUAL(parse("console a --second"), 0);
+	CU_ASSERT_STRING_EQUAL(c.id, "second");
+}
+
+static void test_balloon(void)
+{
+	CU_ASSERT_EQUAL(parse("balloon a 256M"), 0);
+	CU_ASSERT_EQUAL(c.cmd, CMD_BALLOON);
+	CU_ASSERT_STRING_EQUAL(c.cfg.name, "a");
+	CU_ASSERT_STRING_EQUAL(c.text, "256M");
+	CU_ASSERT_EQUAL(parse("balloon a --json"), 0);
+	CU_ASSERT(c.json && !c.text[0]);
 }
 
 static void test_config_errors(void)
@@ -144,7 +172,7 @@ CU_ErrorCode suite_cli(void)
 {
 	CU_pSuite s = CU_add_suite("cli", NULL, NULL);
 
-	if (!s || !CU_ADD_TEST(s, test_run) || !CU_ADD_TEST(s, test_usage) || !CU_ADD_TEST(s, test_config_errors) ||
+	if (!s || !CU_ADD_TEST(s, test_run) || !CU_ADD_TEST(s, test_usage) || !CU_ADD_TEST(s, test_balloon) || !CU_ADD_TEST(s, test_second_console) || !CU_ADD_TEST(s, test_config_errors) ||
 	    !CU_ADD_TEST(s, test_precedence) || !CU_ADD_TEST(s, test_others) || !CU_ADD_TEST(s, test_escape))
 		return CU_get_error();
 	return CUE_SUCCESS;

@@ -108,6 +108,18 @@ static void test_local(void)
 	CU_ASSERT_EQUAL(set("rng", "bytes"), -EINVAL);
 	CU_ASSERT_EQUAL(set("rng", "colour=red"), -EINVAL);
 	CU_ASSERT_EQUAL(set("rng", ""), -EINVAL);
+	CU_ASSERT_EQUAL(set("disk", "path=/d.raw,id=rng"), -EINVAL);
+	CU_ASSERT_EQUAL(set("watchdog", "pause"), 0);
+	CU_ASSERT_EQUAL(c.local.watchdog, WATCHDOG_PAUSE);
+	CU_ASSERT_EQUAL(set("watchdog", "no"), 0);
+	CU_ASSERT_EQUAL(c.local.watchdog, WATCHDOG_OFF);
+	CU_ASSERT_EQUAL(set("watchdog", NULL), -EINVAL);
+	CU_ASSERT_EQUAL(set("watchdog", "bark"), -EINVAL);
+	CU_ASSERT_EQUAL(set("balloon", NULL), 0);
+	CU_ASSERT(c.local.balloon);
+	CU_ASSERT_EQUAL(set("balloon", "no"), 0);
+	CU_ASSERT_FALSE(c.local.balloon);
+	CU_ASSERT_EQUAL(set("balloon", "1G"), -EINVAL);
 	CU_ASSERT_EQUAL(parse("kernel = /k\nrng = bytes=1M\n"), 0);
 	CU_ASSERT(c.local.rng);
 }

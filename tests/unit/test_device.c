@@ -144,6 +144,8 @@ static void finish(struct world *w)
 	pthread_join(w->thread, NULL);
 	ipc_conn_free(w->d.channel);
 	ipc_conn_free(w->d.monitor);
+	ipc_watch_free(w->r.timer);
+	ipc_loop_free(w->d.loop);
 	close(w->d.fd[DEV_FD_KICK]);
 	close(w->d.fd[DEV_FD_CALL]);
 	close(w->call);

@@ -3,7 +3,9 @@
  * either its stub or the entry of the live block that exit.target names.
  */
 #include <CUnit/CUnit.h>
+#include <signal.h>
 #include <string.h>
+#include <time.h>
 
 #include "btvm.h"
 #include "vcpu/mmu/mmu.h"
@@ -196,6 +198,35 @@ static void test_run(void)
 }
 
 CU_ErrorCode suite_link(void);
+/*
+ * Kicks that hit an indirect exit anywhere, also between its compare and its jump, lose nothing:
+ *   top: lea rbx, [next]; inc rax; jmp rbx;  next: dec rcx; jnz top; ud2
+ */
+static void test_kick_indirect(void)
+{
+	struct sigevent se = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1};
+	struct itimerspec fast = {{0, 15000}, {0, 15000}};
+	struct vcpu *v = btvm_reset();
+	uint8_t code[64];
+	size_t n = btvm_hex("48 8d 1d 05 00 00 00 48 ff c0 ff e3 48 ff c9 75 ef 0f 0b", code, sizeof code);
+	uint64_t kicks = v->stats.kicks;
+	timer_t timer;
+
+	btvm_put(v, BTVM_CODE, code, n);
+	v->rip = BTVM_CODE;
+	v->regs[R_CX] = 3000000;
+	CU_ASSERT_EQUAL_FATAL(timer_create(CLOCK_MONOTONIC, &se, &timer), 0);
+	timer_settime(timer, 0, &fast, NULL);
+	while (vcpu_run_until(v, 0, 1) == 2)
+		v->pending = 0; /* or nothing would be linked again */
+	timer_delete(timer);
+	v->pending = 0;
+	CU_ASSERT_EQUAL(v->exc_vector, EXC_UD);
+	CU_ASSERT_EQUAL(v->rip, BTVM_CODE + n - 2);
+	CU_ASSERT_EQUAL(v->regs[R_AX], 3000000);
+	CU_ASSERT(v->stats.kicks - kicks > 100);
+}
+
 CU_ErrorCode suite_link(void)
 {
 	CU_pSuite s = CU_add_suite("link", NULL, NULL);
@@ -204,6 +235,7 @@ CU_ErrorCode suite_link(void)
 	CU_add_test(s, "invalidation", test_invalidate);
 	CU_add_test(s, "links that must not be made", test_refused);
 	CU_add_test(s, "kick", test_kick);
+	CU_add_test(s, "kicks at an indirect jump", test_kick_indirect);
 	CU_add_test(s, "cells and flushes", test_cells);
 	CU_add_test(s, "cells and invlpg", test_cells_invlpg);
 	CU_add_test(s, "running over links", test_run);

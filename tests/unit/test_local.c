@@ -121,17 +121,20 @@ static void test_broken(void)
 static void test_limit(void)
 {
 	begin(10000, 100);
+	uint64_t from = local_now();
 	for (unsigned i = 0; i < 4; i++) {
 		lv_put_desc(0, i, LV_BUF + 4096 * i, 1000, LV_WRITE, 0);
 		lv_offer(d, 0, (uint16_t)i);
 	}
-	/* the first takes the burst and 900 bytes of debt, 90 ms; a second and a third are due 100 ms after each other */
-	CU_ASSERT_EQUAL(lv_used(0), 1);
-	lv_pump(130);
-	CU_ASSERT(lv_used(0) >= 2 && lv_used(0) <= 3);
-	lv_pump(300);
+	/* the first takes the burst and 900 bytes of debt, 90 ms; then one every 100 ms, however slow this host is */
+	for (unsigned turn = 0; turn < 100 && lv_used(0) < 4; turn++) {
+		unsigned n = lv_used(0);
+		CU_ASSERT(n >= 1 && n <= 2 + (local_now() - from) / 100000000);
+		lv_pump(20);
+	}
 	CU_ASSERT_EQUAL(lv_used(0), 4);
-	CU_ASSERT(lv_counter(d, "throttled") >= 3);
+	CU_ASSERT(local_now() - from >= 290000000);
+	CU_ASSERT(lv_counter(d, "throttled") >= 1);
 	CU_ASSERT_EQUAL(lv_counter(d, "requests"), 4);
 	end();
 }

@@ -39,7 +39,7 @@ static void make_config(struct msg_vcpu_config *c)
 	c->fds[0] = FD_RAM;
 	c->fds[1] = FD_CONTROL;
 	c->fds[2] = FD_KERNEL;
-	c->local = (struct msg_local){.rng = true, .rng_bytes = 1 << 20, .rng_burst = 5};
+	c->local = (struct msg_local){.rng = true, .rng_bytes = 1 << 20, .rng_burst = 5, .balloon = true, .watchdog = WATCHDOG_NONE};
 }
 
 static void test_vcpu_config(void)
@@ -115,6 +115,11 @@ static void huge_rate(struct msg_vcpu_config *c)
 	c->local.rng_burst = MSG_RATE_MAX + 1;
 }
 
+static void odd_watchdog(struct msg_vcpu_config *c)
+{
+	c->local.watchdog = WATCHDOG_COUNT;
+}
+
 static void name_control(struct msg_vcpu_config *c)
 {
 	strcpy(c->name, "a\nb");
@@ -123,7 +128,7 @@ static void name_control(struct msg_vcpu_config *c)
 static void test_vcpu_config_ranges(void)
 {
 	static void (*const bad[])(struct msg_vcpu_config *) = {
-		odd_ram, no_ram, huge_ram, no_cpus, many_cpus, fd_twice, fd_unknown, fd_missing, name_control, huge_rate};
+		odd_ram, no_ram, huge_ram, no_cpus, many_cpus, fd_twice, fd_unknown, fd_missing, name_control, huge_rate, odd_watchdog};
 
 	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
 		CU_ASSERT_EQUAL(config_with(bad[i]), -EPROTO);
@@ -131,7 +136,7 @@ static void test_vcpu_config_ranges(void)
 
 static void test_unknown_field(void)
 {
-	struct msg_vcpu_state s = {true}, out;
+	struct msg_vcpu_state s = {true, "watchdog"}, out;
 	int n = pack_vcpu_state(&s, buf, sizeof buf);
 
 	CU_ASSERT_EQUAL(unpack_vcpu_state(buf, (size_t)n, &out), 0);
@@ -149,6 +154,41 @@ static void test_region(void)
 	in.control_size += SHM_PAGE;
 	n = pack_mem_region(&in, buf, sizeof buf);
 	CU_ASSERT_EQUAL(unpack_mem_region(buf, (size_t)n, &out), -EPROTO);
+}
+
+static void test_mem_change(void)
+{
+	static struct msg_mem_change in, out;
+	const uint64_t last = SHM_MAX_RAM / SHM_PAGE;
+
+	in = (struct msg_mem_change){.id = 7, .op = MEM_OP_BALLOON, .nranges = MSG_RANGES_MAX};
+	for (uint32_t i = 0; i < in.nranges; i++) {
+		in.range[i].first = last - 1 - i;
+		in.range[i].count = i + 1;
+	}
+	int n = pack_mem_change(&in, buf, sizeof buf);
+	CU_ASSERT_FATAL(n > 0);
+	CU_ASSERT_EQUAL(unpack_mem_change(buf, (size_t)n, &out), 0);
+	CU_ASSERT_EQUAL(memcmp(&in, &out, sizeof in), 0);
+	in.range[3].count++;
+	n = pack_mem_change(&in, buf, sizeof buf);
+	CU_ASSERT_EQUAL(unpack_mem_change(buf, (size_t)n, &out), -EPROTO);
+	in.range[3].count = 0;
+	n = pack_mem_change(&in, buf, sizeof buf);
+	CU_ASSERT_EQUAL(unpack_mem_change(buf, (size_t)n, &out), -EPROTO);
+	in = (struct msg_mem_change){.op = MEM_OP_REPORT}; /* nothing */
+	n = pack_mem_change(&in, buf, sizeof buf);
+	CU_ASSERT_EQUAL(unpack_mem_change(buf, (size_t)n, &out), -EPROTO);
+	in.op = MEM_OP_RETURN_ALL;
+	n = pack_mem_change(&in, buf, sizeof buf);
+	CU_ASSERT_EQUAL(unpack_mem_change(buf, (size_t)n, &out), 0);
+	in.op = MEM_OP_COUNT;
+	n = pack_mem_change(&in, buf, sizeof buf);
+	CU_ASSERT_EQUAL(unpack_mem_change(buf, (size_t)n, &out), -EPROTO);
+	struct msg_mem_changed done = {9}, again;
+	n = pack_mem_changed(&done, buf, sizeof buf);
+	CU_ASSERT_EQUAL(unpack_mem_changed(buf, (size_t)n, &again), 0);
+	CU_ASSERT_EQUAL(again.id, 9);
 }
 
 static void test_counters(void)
@@ -176,6 +216,7 @@ static void test_status(void)
 	strcpy(in.name, "a");
 	strcpy(in.state, "running");
 	strcpy(in.console, "pty /dev/pts/1");
+	strcpy(in.second, "stdio");
 	in.nprocs = 2;
 	strcpy(in.proc[0].name, "vcpu");
 	in.proc[0].pid = 17;
@@ -192,10 +233,10 @@ static void test_status(void)
 static void test_small_ranges(void)
 {
 	struct msg_vcpu_exit e = {EXIT_COUNT, 0}, eo;
-	struct msg_vcpu_command c = {OP_COUNT}, co;
+	struct msg_vcpu_command c = {.op = OP_COUNT}, co;
 	struct msg_request_head r = {.version = 1, .op = REQ_COUNT}, ro;
 	struct msg_failed f = {.status = 0}, fo;
-	struct msg_mem_stats m = {10, 11, 0}, mo;
+	struct msg_mem_stats m = {.pages_total = 10, .pages_present = 11}, mo;
 	struct msg_vcpu_running v = {0}, vo;
 	int n;
 
@@ -270,7 +311,7 @@ CU_ErrorCode suite_pack(void)
 
 	if (!s || !CU_ADD_TEST(s, test_hello) || !CU_ADD_TEST(s, test_vcpu_config) ||
 	    !CU_ADD_TEST(s, test_vcpu_config_ranges) || !CU_ADD_TEST(s, test_unknown_field) ||
-	    !CU_ADD_TEST(s, test_region) || !CU_ADD_TEST(s, test_counters) || !CU_ADD_TEST(s, test_status) ||
+	    !CU_ADD_TEST(s, test_region) || !CU_ADD_TEST(s, test_mem_change) || !CU_ADD_TEST(s, test_counters) || !CU_ADD_TEST(s, test_status) ||
 	    !CU_ADD_TEST(s, test_small_ranges) || !CU_ADD_TEST(s, test_noise) || !CU_ADD_TEST(s, test_clean) ||
 	    !CU_ADD_TEST(s, test_layout))
 		return CU_get_error();

@@ -32,7 +32,7 @@ enum site_kind {
 	SITE_SYS,      /* helper: aux = index into bt->sys */
 	SITE_STRING,   /* string helper: aux likewise */
 	SITE_EXIT,     /* on the way out through an exit */
-	SITE_INDIRECT, /* jump cache miss of a transient block: target in vcpu.rip */
+	SITE_INDIRECT, /* jump cache miss: target in r10 */
 	SITE_RAISE,    /* aux = vector */
 	SITE_STEP_END, /* end of a one-instruction block */
 };
@@ -56,9 +56,11 @@ struct site {
 	uint8_t len;   /* of the guest instruction */
 	uint8_t align; /* SITE_MEM: alignment the instruction insists on, or 0 */
 };
-#define SITE_ACC_SS    0x20 /* through SS: #SS instead of #GP */
-#define SITE_ACC_STACK 0x40 /* the implicit stack operand */
-#define SITE_ACC_RANGE 0x80 /* checks a range for several accesses: site_range() in aux */
+#define SITE_ACC_MF     0x08 /* a pending x87 exception comes before what the operand raises */
+#define SITE_ACC_MASKED 0x10 /* masked move: only chosen elements count */
+#define SITE_ACC_SS     0x20 /* through SS: #SS instead of #GP */
+#define SITE_ACC_STACK  0x40 /* the implicit stack operand */
+#define SITE_ACC_RANGE  0x80 /* checks a range for several accesses: site_range() in aux */
 
 /* A range of @span bytes that begins @before bytes before the access and will be written to or not. */
 static inline uint32_t site_range(unsigned before, unsigned span, bool write)
@@ -75,6 +77,7 @@ struct bexit {
 	uint32_t next_in; /* next exit linked to the same target */
 	uint32_t rel_off; /* rel32 in code memory; BT_NONE: through cell */
 	uint32_t stub_off;
+	uint32_t site;
 	uint32_t cell;
 	int32_t gdelta; /* target gva - block start gva */
 	uint32_t mode;  /* of the target: the block's own but after stac and clac */
@@ -94,7 +97,7 @@ struct block {
 	uint32_t host_s, host_sb; /* the same with the spare registers in their slots */
 	uint32_t in_links;        /* exits linked to this block */
 	uint32_t host_end;
-	uint32_t ind_jmp, ind_cold; /* indirect exit: its final jmp and the slow path */
+	uint32_t ind_jne, ind_jmp, ind_cold; /* indirect exit: after its compare, its final jmp and the slow path */
 	uint32_t page_next[2];
 	uint32_t site, n_sites, exit, n_exits;
 	uint16_t len; /* guest bytes */
@@ -225,6 +228,8 @@ int fetch_gpa(struct vcpu *v, uint64_t gva, uint64_t *gpa); /* walks for executi
 void state_sync(struct vcpu *v, const struct site *s);
 void regs_sync(struct vcpu *v, uint16_t spill, uint8_t fl); /* registers and flags alone */
 uint64_t site_rip(const struct vcpu *v, const struct site *s);
+/* The guest instruction at @s, decoded again (saves the extended state: the decoder is a library); -1 when its bytes are not in RAM. */
+int site_insn(struct vcpu *v, const struct site *s, struct insn *in);
 
 /* bt/fault.c: signal handlers of the vcpu's thread.  Call once per thread. */
 int fault_init_thread(struct vcpu *v);

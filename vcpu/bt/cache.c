@@ -224,7 +224,7 @@ static void jump_caches_forget(struct bt *bt, const struct block *b)
 {
 	struct emit c = {bt->rw + b->host_sb, bt->rw, bt->rw + b->host_end, false};
 
-	emit_jmp_to(&c, bt->rw + (glue_indirect - bt->rx));
+	emit_jmp_to(&c, bt->rw + (glue_stale - bt->rx));
 }
 
 void block_invalidate(struct vcpu *v, uint32_t b)

@@ -5,10 +5,22 @@
 #include "vcpu/bt/decode.h"
 
 #include <Zydis/Zydis.h>
+#include <cpuid.h>
 #include <stdbool.h>
 
 static ZydisDecoder decoders[3];
 static bool decoders_ready;
+
+/* Whose near branches: AMD's obey 66h in 64-bit code, Intel's do not (APM 3 1.2.3, SDM 2 CALL, JMP). */
+static bool host_is_amd;
+
+static void ask_vendor(void)
+{
+	uint32_t a, b, c, d;
+
+	__cpuid(0, a, b, c, d);
+	host_is_amd = b == 0x68747541 || b == 0x6f677948; /* "Auth"enticAMD, "Hygo"nGenuine */
+}
 
 static const ZydisDecoder *decoder(unsigned code_size)
 {
@@ -16,6 +28,8 @@ static const ZydisDecoder *decoder(unsigned code_size)
 		ZydisDecoderInit(&decoders[0], ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
 		ZydisDecoderInit(&decoders[1], ZYDIS_MACHINE_MODE_LONG_COMPAT_32, ZYDIS_STACK_WIDTH_32);
 		ZydisDecoderInit(&decoders[2], ZYDIS_MACHINE_MODE_LONG_COMPAT_16, ZYDIS_STACK_WIDTH_16);
+		ask_vendor();
+		ZydisDecoderEnableMode(&decoders[0], ZYDIS_DECODER_MODE_AMD_BRANCHES, host_is_amd);
 		decoders_ready = true;
 	}
 	return &decoders[code_size == 8 ? 0 : code_size == 4 ? 1 : 2];
@@ -132,11 +146,29 @@ static void fill_explicit_mem(struct insn *in, const ZydisDecodedOperand *o)
 		in->mem_read = 1;
 }
 
-/* Stores that leave elements of their operand alone: a stand-in for it must hold the old contents. */
-static bool is_masked_store(ZydisMnemonic m)
+/* Moves that leave elements of their operand alone. */
+static bool is_masked_move(ZydisMnemonic m)
 {
 	return m == ZYDIS_MNEMONIC_VMASKMOVPS || m == ZYDIS_MNEMONIC_VMASKMOVPD || m == ZYDIS_MNEMONIC_VPMASKMOVD ||
 	       m == ZYDIS_MNEMONIC_VPMASKMOVQ;
+}
+
+/* fisttp came with SSE3, but belongs here. */
+static bool is_x87(const ZydisDecodedInstruction *z)
+{
+	return z->meta.isa_ext == ZYDIS_ISA_EXT_X87 || z->mnemonic == ZYDIS_MNEMONIC_FISTTP;
+}
+
+/* Does it look for a pending x87 exception before anything else?  (SDM 1 8.6, 9.5.1) */
+static bool waits(const ZydisDecodedInstruction *z, const ZydisDecodedOperand *op)
+{
+	if (is_x87(z))
+		return z->mnemonic != ZYDIS_MNEMONIC_FNSTCW && z->mnemonic != ZYDIS_MNEMONIC_FNSTSW;
+	for (int i = 0; i < z->operand_count; i++)
+		if (op[i].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+		    ZydisRegisterGetClass(op[i].reg.value) == ZYDIS_REGCLASS_MMX)
+			return true;
+	return false;
 }
 
 /* The decoder takes [disp32 + index] with REX.B for [r13 + index] when the address size is 32 bits: there is no base. */
@@ -191,8 +223,10 @@ static void fill_operands(struct insn *in, const ZydisDecodedInstruction *z, con
 			in->imm2 = o->ptr.segment;
 		}
 	}
-	if (in->mem_write && (is_masked_store(z->mnemonic) || z->meta.isa_ext == ZYDIS_ISA_EXT_X87))
-		in->mem_read = 1; /* an x87 store with an unmasked exception leaves memory alone */
+	in->masked = in->has_mem && is_masked_move(z->mnemonic);
+	in->waits = waits(z, op);
+	if (in->mem_write && is_x87(z))
+		in->mem_read = 1; /* an unmasked exception leaves memory alone */
 	if (z->mnemonic == ZYDIS_MNEMONIC_CLFLUSH || z->mnemonic == ZYDIS_MNEMONIC_CLFLUSHOPT ||
 	    z->mnemonic == ZYDIS_MNEMONIC_CLWB)
 		in->mem.size = 1; /* a line, wherever in it the address points */
@@ -520,6 +554,16 @@ static bool classify_moves(struct insn *in, const ZydisDecodedInstruction *z, co
 	return in->cls == CLS_SYS;
 }
 
+/* A near branch with 16-bit operands outside 16-bit code.  The decoder knows AMD's only by their shorter immediates. */
+static bool is_near16(const struct insn *in, const ZydisDecodedInstruction *z)
+{
+	bool near = z->meta.branch_type == ZYDIS_BRANCH_TYPE_SHORT || z->meta.branch_type == ZYDIS_BRANCH_TYPE_NEAR;
+
+	if (!near || in->code_size != 8)
+		return near && in->code_size == 4 && z->operand_width == 16;
+	return host_is_amd && !in->rex_w && (z->attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE);
+}
+
 static bool classify_branch(struct insn *in, const ZydisDecodedInstruction *z, const ZydisDecodedOperand *op)
 {
 	bool far = z->meta.branch_type == ZYDIS_BRANCH_TYPE_FAR;
@@ -641,6 +685,7 @@ static uint8_t isa_of(const ZydisDecodedInstruction *z)
 		case M(CRC32):
 		case M(POPCNT):
 		case M(PAUSE): return ISA_GPR;
+		case M(FISTTP): return ISA_X87;
 		default: return ISA_SSE;
 		}
 	case ZYDIS_ISA_EXT_AVX:
@@ -667,6 +712,8 @@ static void classify(struct insn *in, const ZydisDecodedInstruction *z, const Zy
 		if (in->has_mem && z->meta.category == ZYDIS_CATEGORY_AVX2GATHER)
 			in->cls = CLS_GATHER;
 	}
+	if (is_near16(in, z))
+		set_sys(in, SYS_NEAR16);
 	if (in->cls == CLS_SYS)
 		sys_details(in, z, op);
 	if (z->mnemonic == M(PAUSE) && (z->attributes & ZYDIS_ATTRIB_HAS_REX) && z->raw.rex.B) { /* xchg r8, rax */
@@ -700,6 +747,8 @@ static uint8_t align_of(const struct insn *in, const ZydisDecodedInstruction *z)
 	case M(SHA256MSG1):
 	case M(SHA256MSG2):
 	case M(SHA256RNDS2): return 0; /* AMD does not insist: left to the host */
+	case M(MASKMOVDQU):
+	case M(VMASKMOVDQU): return 1;
 	case M(CMPXCHG16B):
 	case M(CVTPD2PI):
 	case M(CVTTPD2PI): return 16;
@@ -742,7 +791,7 @@ int decode_insn(struct insn *in, const uint8_t *bytes, size_t len, unsigned code
 		clear_ignored(in);
 	fill_operands(in, &z, op);
 	fill_flags(in, &z, op);
-	if (in->has_mem)
+	if (in->mem.size)
 		in->align = align_of(in, &z);
 	if (in->has_modrm && !in->has_mem) {
 		in->rm = z.raw.modrm.rm;

@@ -90,7 +90,7 @@ void emit_patch(uint8_t *rel32, const uint8_t *target);
 
 enum { ALU_ADD = 0, ALU_OR = 1, ALU_AND = 4, ALU_SUB = 5, ALU_XOR = 6, ALU_CMP = 7 };
 enum { SH_SHL = 4, SH_SHR = 5, SH_SAR = 7 };
-enum { CC_NE = 5, CC_E = 4 };
+enum { CC_NE = 5, CC_E = 4, CC_A = 7 };
 
 /*
  * The guest instruction @in with its memory operand replaced by @m and, when @newreg is not R_NONE, its ModRM.reg

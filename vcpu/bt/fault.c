@@ -47,11 +47,9 @@ static void kick_running(struct vcpu *v, greg_t *g)
 		b = block_by_host(bt, off);
 		if (b == BT_NONE)
 			return;
-		link_kick(v, b);
-		/* its final jmp, or the jne before it after the compare has matched (six bytes) */
-		if (bt->blocks[b].ind_jmp != BT_NONE &&
-		    (off == bt->blocks[b].ind_jmp || off == bt->blocks[b].ind_jmp - 6))
+		if (bt->blocks[b].ind_jmp != BT_NONE && off >= bt->blocks[b].ind_jne && off <= bt->blocks[b].ind_jmp)
 			g[REG_RIP] = (greg_t)(uintptr_t)bt_rx(bt, bt->blocks[b].ind_cold);
+		link_kick(v, b);
 	} else if (rip >= (uint64_t)(uintptr_t)glue_load_begin && rip < (uint64_t)(uintptr_t)glue_load_end) {
 		g[REG_RIP] = (greg_t)(uintptr_t)glue_abort;
 	} else if (v->site < bt->n_sites && bt->sites[v->site].block < bt->n_blocks) {

@@ -11,15 +11,10 @@
 
 #include "vcpu/bt/bt.h"
 #include "vcpu/bt/insn.h"
+#include "vcpu/bt/vecregs.h"
 #include "vcpu/cpu/operand.h"
 #include "vcpu/mmu/mmu.h"
 #include "vcpu/vcpu.h"
-
-/* The standard XSAVE format (SDM 1 13.4): where vector registers and the header are. */
-#define AREA_XMM    160
-#define AREA_BV     512
-#define AREA_YMM_HI 576
-#define BV_SSE_AVX  6u
 
 struct gather {
 	unsigned dst, index, mask;    /* vector registers */
@@ -48,15 +43,9 @@ static struct gather decode(const struct insn *in)
 	return g;
 }
 
-/* Byte @off of vector register @reg in the saved state. */
-static uint8_t *vector_byte(struct vcpu *v, unsigned reg, unsigned off)
-{
-	return v->fpu_area + (off < 16 ? AREA_XMM + reg * 16 + off : AREA_YMM_HI + reg * 16 + off - 16);
-}
-
 static uint64_t element_address(struct vcpu *v, const struct insn *in, const struct gather *g, unsigned i)
 {
-	const uint8_t *p = vector_byte(v, g->index, i * g->isize);
+	const uint8_t *p = vecregs_byte(v, g->index, i * g->isize);
 	uint64_t base = g->base == R_NONE ? 0 : v->regs[g->base], addr;
 	int64_t index;
 	int32_t narrow;
@@ -84,14 +73,14 @@ static void put_element(uint8_t *to, const uint8_t *from, unsigned size)
 static int gather_one(struct vcpu *v, const struct insn *in, const struct gather *g, unsigned i)
 {
 	static const uint8_t zero[8];
-	uint8_t *mask = vector_byte(v, g->mask, i * g->esize), buf[8];
+	uint8_t *mask = vecregs_byte(v, g->mask, i * g->esize), buf[8];
 	uint64_t lin;
 
 	if (mask[g->esize - 1] & 0x80) {
 		if (seg_linear(v, in->mem.seg, element_address(v, in, g, i), g->esize, ACC_R, &lin) < 0 ||
 		    tlb_read(v, lin, buf, g->esize) < 0)
 			return -1;
-		put_element(vector_byte(v, g->dst, i * g->esize), buf, g->esize);
+		put_element(vecregs_byte(v, g->dst, i * g->esize), buf, g->esize);
 	}
 	put_element(mask, zero, g->esize);
 	return 0;
@@ -101,29 +90,22 @@ static int gather_one(struct vcpu *v, const struct insn *in, const struct gather
 static void clear_above(struct vcpu *v, const struct gather *g)
 {
 	for (unsigned off = g->count * g->esize; off < 32; off++)
-		*vector_byte(v, g->dst, off) = *vector_byte(v, g->mask, off) = 0;
+		*vecregs_byte(v, g->dst, off) = *vecregs_byte(v, g->mask, off) = 0;
 }
 
 int bt_gather(struct vcpu *v, const struct insn *in)
 {
 	struct gather g = decode(in);
-	uint64_t bv;
 	int r = 0;
 
 	if (g.dst == g.index || g.dst == g.mask || g.index == g.mask)
 		return raise_ud(v);
-	vcpu_fpu_in(v);
-	__asm__ volatile("xsave64 %0" : "+m"(v->fpu_area) : "a"(BV_SSE_AVX), "d"(0) : "memory");
-	v->fpu_saved = 1; /* the area is the truth meanwhile: nobody saves over it */
-	memcpy(&bv, v->fpu_area + AREA_BV, sizeof bv);
-	bv |= BV_SSE_AVX;
-	memcpy(v->fpu_area + AREA_BV, &bv, sizeof bv);
+	vecregs_open(v);
 	for (unsigned i = 0; i < g.count && !r; i++)
 		r = gather_one(v, in, &g, i);
 	if (!r)
 		clear_above(v, &g);
-	__asm__ volatile("xrstor64 %0" : : "m"(v->fpu_area), "a"(BV_SSE_AVX), "d"(0) : "memory");
-	v->fpu_saved = 0;
+	vecregs_close(v);
 	if (r)
 		return -1; /* what was gathered before the fault stays */
 	v->rip += in->len;

@@ -120,6 +120,7 @@ enum sysop {
 	SYS_ENTER,  /* imm = size, imm2 = level */
 	SYS_UD,     /* always #UD */
 	SYS_NM,     /* x87/SSE instruction while CR0.TS or EM forbids it: #NM or #UD */
+	SYS_NEAR16, /* near branches with 16-bit operands: imm, rm or mem */
 	SYS_LOOP16, /* loop, loope, loopne, jcxz counting in cx: imm */
 	SYS_COUNT
 };
@@ -145,7 +146,9 @@ struct insn {
 	uint8_t seg2;
 	uint8_t rep; /* 0, 0xf2 or 0xf3 */
 	uint8_t has_mem : 1, has_modrm : 1, lock : 1, rex_w : 1, imm_port : 1, mem_read : 1, mem_write : 1;
-	uint8_t high8; /* uses ah, ch, dh or bh: no REX may be added */
+	uint8_t masked : 1; /* AVX masked move */
+	uint8_t waits : 1;  /* looks for a pending x87 exception first */
+	uint8_t high8;      /* uses ah, ch, dh or bh: no REX may be added */
 	struct insn_mem mem;
 	int64_t imm;
 	int32_t imm2;
@@ -156,7 +159,7 @@ struct insn {
 	uint8_t disp_size, imm_size, enc;                                 /* bytes; enc = enum insn_enc */
 	uint8_t opcode_map, opcode;
 	uint8_t isa;       /* enum insn_isa */
-	uint8_t align;     /* alignment the memory operand must have, 0 = none */
+	uint8_t align;     /* alignment the memory operand must have, 0 = none; 1 = for #AC two halves */
 	uint16_t mnemonic; /* the decoder's number, for traces only */
 };
 

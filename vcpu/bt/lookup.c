@@ -7,6 +7,7 @@
 #include "vcpu/bt/decode.h"
 #include "vcpu/bt/exits.h"
 #include "vcpu/bt/gather.h"
+#include "vcpu/cpu/operand.h"
 #include "vcpu/cpu/sysinsn.h"
 #include "vcpu/mmu/mmu.h"
 #include "vcpu/trace.h"
@@ -137,6 +138,61 @@ static uint64_t exit_target(const struct vcpu *v, const struct bexit *e)
 	return mode_long(e->mode) ? rip : e->mode & MODE_CS16 ? (uint16_t)rip : (uint32_t)rip;
 }
 
+/* Moves the stack pointer back to where it was before the branch. */
+static void undo_stack(struct vcpu *v, uint32_t mode, uint64_t delta)
+{
+	uint64_t sp = v->regs[R_SP] + delta;
+
+	if (!mode_long(mode))
+		sp = mode & MODE_SS16 ? (v->regs[R_SP] & ~0xffffull) | (uint16_t)sp : (uint32_t)sp;
+	v->regs[R_SP] = sp;
+}
+
+/* Takes back what a near branch has done to its registers: it faults as a whole. */
+static void undo_branch(struct vcpu *v, const struct site *s)
+{
+	uint32_t mode = v->bt->blocks[s->block].mode;
+	unsigned size = mode_code_size(mode);
+	struct insn in;
+
+	if (site_insn(v, s, &in) < 0)
+		return;
+	switch (in.cls) {
+	case CLS_RET: undo_stack(v, mode, 0 - size - (uint64_t)in.imm); break;
+	case CLS_CALL:
+	case CLS_CALL_IND: undo_stack(v, mode, size); break;
+	case CLS_LOOP:
+		if (in.opcode == 0xe3)
+			break;
+		v->regs[R_CX] = in.addrsize == 4 ? (uint32_t)(v->regs[R_CX] + 1) : v->regs[R_CX] + 1;
+		break;
+	default: break;
+	}
+}
+
+/* May a near branch go to @rip?  (SDM 2, JMP: not beyond the code segment's limit, nor to what is not canonical) */
+static bool target_ok(const struct vcpu *v, uint64_t rip)
+{
+	if (mode_long(v->mode))
+		return is_canonical(rip);
+	return !(v->mode & MODE_SLOWMEM) || rip <= v->seg[SEG_CS].limit;
+}
+
+/* A near branch at @rip with a bad target faults on the branch. */
+static const void *bad_target(struct vcpu *v, const struct site *s, uint64_t rip)
+{
+	v->rip = rip;
+	undo_branch(v, s);
+	raise_gp(v, 0);
+	return NULL;
+}
+
+/* A branch that cannot go where it wants to.  What falls through does not branch: the next fetch faults. */
+static bool exit_is_bad(const struct vcpu *v, const struct bexit *e, const struct site *s)
+{
+	return !target_ok(v, v->rip) && e->gdelta != s->goff + s->len;
+}
+
 const void *bt_c_exit(struct vcpu *v)
 {
 	struct bt *bt = v->bt;
@@ -145,6 +201,13 @@ const void *bt_c_exit(struct vcpu *v)
 
 	regs_sync(v, e->spare ? BT_SPARE : 0, e->fl);
 	v->rip = exit_target(v, e);
+	if (!target_ok(v, v->rip)) {
+		struct site s = bt->sites[e->site];
+		uint64_t rip = v->rip - (uint64_t)(int64_t)e->gdelta + s.goff;
+
+		if (exit_is_bad(v, e, &s))
+			return bad_target(v, &s, mode_long(v->mode) ? rip : (uint32_t)rip);
+	}
 	if ((e->mode & MODE_STEP) || bt_must_stop(v))
 		return NULL;
 	b = bt_find(v, 0);
@@ -172,12 +235,11 @@ static void jump_cache_fill(struct vcpu *v, uint32_t b)
 	jc->tag[i] = v->rip;
 }
 
-const void *bt_c_indirect(struct vcpu *v)
+static const void *indirect_to(struct vcpu *v, uint64_t target)
 {
 	uint32_t b;
 
-	regs_sync(v, BT_SPARE, FLS_SLOT);
-	v->rip = v->host_regs[R_10];
+	v->rip = target;
 	if (bt_must_stop(v))
 		return NULL;
 	v->stats.jc_misses++;
@@ -188,17 +250,46 @@ const void *bt_c_indirect(struct vcpu *v)
 	return entry_of(v, b);
 }
 
+const void *bt_c_stale(struct vcpu *v)
+{
+	regs_sync(v, BT_SPARE, FLS_SLOT);
+	return indirect_to(v, v->host_regs[R_10]);
+}
+
+const void *bt_c_indirect_step(struct vcpu *v)
+{
+	struct site s = v->bt->sites[v->site];
+
+	state_sync(v, &s);
+	if (!target_ok(v, v->host_regs[R_10]))
+		return bad_target(v, &s, v->rip);
+	v->rip = v->host_regs[R_10];
+	return NULL;
+}
+
+const void *bt_c_indirect(struct vcpu *v)
+{
+	uint64_t target = v->host_regs[R_10];
+
+	regs_sync(v, BT_SPARE, FLS_SLOT);
+	if (!target_ok(v, target)) {
+		struct site s = v->bt->sites[v->site];
+
+		return bad_target(v, &s, site_rip(v, &s));
+	}
+	return indirect_to(v, target);
+}
+
 const void *bt_c_sys(struct vcpu *v)
 {
 	struct site s = v->bt->sites[v->site];
-	uint64_t target = v->rip;
-	struct insn *in = &v->bt->sys[s.aux]; /* unless it is a transient block's indirect branch */
+	struct insn *in = &v->bt->sys[s.aux]; /* unless the site raises */
 	bool step = v->bt->blocks[s.block].mode & MODE_STEP;
 	int r;
 
 	state_sync(v, &s);
-	if (s.kind == SITE_INDIRECT) {
-		v->rip = target;
+	if (s.kind == SITE_RAISE) {
+		raise_error(v, s.aux, 0);
 		return NULL;
 	}
 	v->stats.helpers++;

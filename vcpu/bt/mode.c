@@ -4,6 +4,8 @@
  */
 #include "vcpu/bt/mode.h"
 
+#include "vcpu/mmu/mmu.h"
+
 static bool seg_flat(const struct seg *s, bool code)
 {
 	if (s->attr & SEG_A_NULL)
@@ -45,6 +47,15 @@ static uint32_t mode_segments(const struct vcpu *v)
 	return m;
 }
 
+/* Links across pages and cached branches were looked at under the limit of their time. */
+static void note_code_limit(struct vcpu *v)
+{
+	if (v->seg[SEG_CS].limit == v->code_limit)
+		return;
+	v->code_limit = v->seg[SEG_CS].limit;
+	tlb_flush_branches(v);
+}
+
 void vcpu_update_mode(struct vcpu *v)
 {
 	uint32_t m = mode_segments(v);
@@ -74,6 +85,8 @@ void vcpu_update_mode(struct vcpu *v)
 	if (!(v->cr4 & CR4_OSXSAVE) || (v->xcr0 & 6) != 6)
 		m |= MODE_NOAVX;
 	v->mode = m;
+	if ((m & MODE_SLOWMEM) && !mode_long(m))
+		note_code_limit(v);
 	for (int i = 0; i < SEG_COUNT; i++)
 		v->seg_base[i] = v->seg[i].base;
 }

@@ -1,5 +1,9 @@
 /* Guest state at a site of translated code: the one reader of the side table's facts. */
+#include <string.h>
+
+#include "common/gmem.h"
 #include "vcpu/bt/bt.h"
+#include "vcpu/bt/decode.h"
 
 uint64_t site_rip(const struct vcpu *v, const struct site *s)
 {
@@ -22,4 +26,25 @@ void state_sync(struct vcpu *v, const struct site *s)
 {
 	regs_sync(v, s->spill, s->fl);
 	v->rip = site_rip(v, s);
+}
+
+int site_insn(struct vcpu *v, const struct site *s, struct insn *in)
+{
+	const struct block *b = &v->bt->blocks[s->block];
+	uint64_t gpa = b->gpa + s->goff;
+	unsigned room = GMEM_PAGE_SIZE - (unsigned)(gpa & GUEST_PAGE_MASK), n = room < 15 ? room : 15;
+	const uint8_t *p = gmem_ptr(v->vm->mem, gpa, n);
+	uint8_t bytes[15] = {0};
+
+	if (!p)
+		return -1;
+	memcpy(bytes, p, n);
+	if (n < 15 && b->gpa2 != ~0ull) {
+		p = gmem_ptr(v->vm->mem, b->gpa2, 15 - n);
+		if (!p)
+			return -1;
+		memcpy(bytes + n, p, 15 - n);
+	}
+	vcpu_fpu_out(v);
+	return decode_insn(in, bytes, 15, mode_code_size(b->mode)) == DECODE_OK ? 0 : -1;
 }

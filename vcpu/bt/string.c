@@ -292,6 +292,8 @@ static int round_trip(struct str *s)
 		n = until_wrap(s, si);
 	if (uses_dst(s) && n > until_wrap(s, di))
 		n = until_wrap(s, di);
+	if ((uses_src(s) && alignment_check(v, src, s->size)) || (uses_dst(s) && alignment_check(v, dst, s->size)))
+		return -1; /* the step keeps the alignment: the first element speaks for all */
 	if (chunk(s, src, dst, &n, &stop) < 0)
 		return -1;
 	if (v->dr[7] & 0xff) {

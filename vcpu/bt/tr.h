@@ -30,7 +30,7 @@ struct ea {
 	uint64_t value;    /* EA_CONST */
 };
 
-enum cold_kind { COLD_MEM, COLD_EXIT, COLD_TRAMPOLINE, COLD_INDIRECT, COLD_HELPER };
+enum cold_kind { COLD_MEM, COLD_EXIT, COLD_TRAMPOLINE, COLD_INDIRECT, COLD_HELPER, COLD_RAISE };
 
 struct cold {
 	uint8_t kind, t1, t2, size, acc, fl, checked;
@@ -135,6 +135,7 @@ void tr_helper(struct tr *t, const struct insn *in, enum site_kind kind);
 void tr_cold_exit(struct tr *t, const struct cold *k);
 void tr_cold_trampoline(struct tr *t, const struct cold *k);
 void tr_cold_indirect(struct tr *t, const struct cold *k);
+void tr_cold_raise(struct tr *t); /* #GP(0) at the current instruction */
 
 struct cold *tr_cold(struct tr *t, enum cold_kind kind);
 
@@ -145,6 +146,7 @@ void tr_sys_inline(struct tr *t, const struct insn *in);
 void tr_exit_to_mode(struct tr *t, uint32_t mode);
 
 /* glue.S: where stubs jump to */
-extern const uint8_t glue_mem[], glue_mem_checked[], glue_exit[], glue_indirect[], glue_sys[];
+extern const uint8_t glue_mem[], glue_mem_checked[], glue_exit[], glue_sys[];
+extern const uint8_t glue_indirect[], glue_indirect_step[], glue_stale[];
 
 #endif

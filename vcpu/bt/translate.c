@@ -410,6 +410,7 @@ static void emit_cold_parts(struct tr *t)
 		case COLD_EXIT: tr_cold_exit(t, k); break;
 		case COLD_TRAMPOLINE: tr_cold_trampoline(t, k); break;
 		case COLD_INDIRECT: tr_cold_indirect(t, k); break;
+		case COLD_RAISE: tr_cold_raise(t); break;
 		case COLD_HELPER: tr_helper(t, &t->in[k->insn], SITE_SYS); break;
 		}
 	}

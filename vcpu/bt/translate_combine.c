@@ -48,7 +48,7 @@ static void join(struct tr *t, struct plan *p, unsigned i, int which, uint8_t ba
 
 static bool eligible(const struct insn *in)
 {
-	return in->has_mem && in->mem.base <= R_15 && in->mem.index == R_NONE && in->addrsize == 8 &&
+	return in->has_mem && !in->masked && in->mem.base <= R_15 && in->mem.index == R_NONE && in->addrsize == 8 &&
 	       in->mem.seg != SEG_FS && in->mem.seg != SEG_GS && in->mem.disp == (int16_t)in->mem.disp;
 }
 

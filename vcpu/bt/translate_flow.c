@@ -329,7 +329,7 @@ static void tr_exit(struct tr *t, int32_t gdelta, int cc, bool across)
 
 void tr_cold_exit(struct tr *t, const struct cold *k)
 {
-	tr_site(t, SITE_EXIT);
+	t->bt->exits[k->exit].site = tr_site(t, SITE_EXIT);
 	t->bt->exits[k->exit].stub_off = (uint32_t)(t->c.p - t->bt->rw);
 	emit_store_imm32(&t->c, 0, hm_gs(VOFF(exit)), (int32_t)k->exit);
 	emit_jmp_to(&t->c, t->bt->rw + (glue_exit - t->bt->rx));
@@ -447,9 +447,11 @@ void tr_call(struct tr *t, const struct insn *in)
 
 /*
  * Target in r10; the guest's spare registers are in their slots.
- *   mov r11, r10; and r11, -4096; mov gs:[ip_page], r11              ; user code only
  *   imul r11d, r10d, JC_FACTOR; shr r11d, 32-JC_BITS
- *   cmp r10, gs:[jc.tag + r11*8]; jne cold; jmp gs:[jc.host + r11*8]
+ *   cmp r10, gs:[jc.tag + r11*8]; jne cold
+ *   mov gs:[ip_page], r10; and gs:[ip_page], -4096                   ; user code only
+ *   jmp gs:[jc.host + r11*8]
+ * ip_page stays the branch's own until the target is known to be good.
  */
 static void indirect_tail(struct tr *t)
 {
@@ -465,17 +467,18 @@ static void indirect_tail(struct tr *t)
 		k->from = emit_jmp(&t->c);
 		return;
 	}
-	if (t->pic) {
-		emit_mov_rr(&t->c, R_11, R_10);
-		emit_alu_imm(&t->c, 1, ALU_AND, R_11, -4096);
-		emit_store(&t->c, hm_gs(VOFF(ip_page)), R_11);
-	}
 	emit_rm_reg(&t->c, 0, 0x69, R_11, R_10);
 	emit32(&t->c, JC_FACTOR);
 	emit_shift_imm(&t->c, 0, SH_SHR, R_11, 32 - JC_BITS);
 	emit_rm_mem(&t->c, 1, 0x3b, R_10, hm_gs_index(jc + offsetof(struct jump_cache, tag), R_11, 8));
 	k = tr_cold(t, COLD_INDIRECT);
+	t->bt->blocks[t->block].ind_jne = (uint32_t)(t->c.p - t->bt->rw);
 	k->from = emit_jcc(&t->c, CC_NE);
+	if (t->pic) {
+		emit_store(&t->c, hm_gs(VOFF(ip_page)), R_10);
+		emit_rm_mem(&t->c, 1, 0x81, ALU_AND, hm_gs(VOFF(ip_page)));
+		emit32(&t->c, (uint32_t)-4096);
+	}
 	t->bt->blocks[t->block].ind_jmp = (uint32_t)(t->c.p - t->bt->rw);
 	emit_jmp_mem(&t->c, hm_gs_index(jc + offsetof(struct jump_cache, host), R_11, 8));
 }
@@ -485,13 +488,8 @@ void tr_cold_indirect(struct tr *t, const struct cold *k)
 	uint32_t s = tr_site(t, SITE_INDIRECT);
 
 	t->bt->blocks[t->block].ind_cold = (uint32_t)(t->c.p - t->bt->rw);
-	if (t->mode & MODE_TRANSIENT) {
-		emit_store(&t->c, hm_gs(VOFF(rip)), R_10);
-		emit_store_imm32(&t->c, 0, hm_gs(VOFF(site)), (int32_t)s);
-		emit_jmp_to(&t->c, t->bt->rw + (glue_sys - t->bt->rx));
-	} else {
-		emit_jmp_to(&t->c, t->bt->rw + (glue_indirect - t->bt->rx));
-	}
+	emit_store_imm32(&t->c, 0, hm_gs(VOFF(site)), (int32_t)s);
+	emit_jmp_to(&t->c, t->bt->rw + ((t->mode & MODE_STEP ? glue_indirect_step : glue_indirect) - t->bt->rx));
 	(void)k;
 }
 
@@ -515,6 +513,33 @@ static void load_target_mem(struct tr *t, const struct insn *in, unsigned size)
 		emit_load_size(t, size, R_10, m);
 }
 
+/*
+ * A call whose target is not canonical faults before it pushes; other branches are taken back in C.
+ *   mov r11, r10; sar r11, 47; add r11d, 1; cmp r11d, 1; ja cold
+ */
+static void check_call_target(struct tr *t)
+{
+	struct cold *k;
+
+	tr_take(t, R_11);
+	tr_flags_clobber(t, BIT(R_10) | BIT(R_11));
+	emit_mov_rr(&t->c, R_11, R_10);
+	emit_shift_imm(&t->c, 1, SH_SAR, R_11, 47);
+	emit_alu_imm(&t->c, 0, ALU_ADD, R_11, 1);
+	emit_alu_imm(&t->c, 0, ALU_CMP, R_11, 1);
+	k = tr_cold(t, COLD_RAISE);
+	k->from = emit_jcc(&t->c, CC_A);
+}
+
+void tr_cold_raise(struct tr *t)
+{
+	uint32_t s = tr_site(t, SITE_RAISE);
+
+	t->bt->sites[s].aux = EXC_GP;
+	emit_store_imm32(&t->c, 0, hm_gs(VOFF(site)), (int32_t)s);
+	emit_jmp_to(&t->c, t->bt->rw + (glue_sys - t->bt->rx));
+}
+
 /* jmp r/m and call r/m */
 void tr_indirect(struct tr *t, const struct insn *in)
 {
@@ -530,8 +555,11 @@ void tr_indirect(struct tr *t, const struct insn *in)
 		else
 			emit_rm_reg(&t->c, 0, size == 2 ? 0x0fb7 : 0x8b, R_10, in->rm);
 	}
-	if (in->cls == CLS_CALL_IND)
+	if (in->cls == CLS_CALL_IND) {
+		if (t->long_mode)
+			check_call_target(t);
 		push_return(t, in, BIT(R_10));
+	}
 	indirect_tail(t);
 }
 

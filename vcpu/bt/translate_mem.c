@@ -287,7 +287,8 @@ static uint16_t needed(const struct insn *in)
 
 static unsigned access_of(const struct insn *in)
 {
-	return (in->mem_read ? ACC_R : 0u) | (in->mem_write ? ACC_W : 0u);
+	return (in->mem_read ? ACC_R : 0u) | (in->mem_write ? ACC_W : 0u) | (in->masked ? SITE_ACC_MASKED : 0u) |
+	       (in->waits ? SITE_ACC_MF : 0u);
 }
 
 /* mov al/eax/rax, moffs and back as 8a/8b/88/89 with ModRM. */
@@ -409,7 +410,10 @@ void tr_xlat(struct tr *t, const struct insn *in)
 	emit_rm_mem(&t->c, 0, 0x8a, R_AX, m);
 }
 
-/* maskmovdqu, maskmovq: the store goes to [rdi], so rdi holds the host address while it runs. */
+/*
+ * maskmovdqu, maskmovq: the store goes to [rdi], so rdi holds the host address while it runs.
+ *   pmovmskb t1, mm0     ; AMD's maskmovq has gone over to MMX state when its operand faults
+ */
 void tr_maskmov(struct tr *t, const struct insn *in)
 {
 	uint16_t avoid = BIT(R_DI);
@@ -427,7 +431,11 @@ void tr_maskmov(struct tr *t, const struct insn *in)
 	t1 = tr_scratch(t, avoid, false);
 	t2 = tr_scratch(t, avoid | BIT(t1), false);
 	tr_flags_clobber(t, avoid);
-	m = tr_access(t, &e, in->mem.size, ACC_W | ACC_R, t1, t2);
+	if (in->waits && t->v->amd) {
+		tr_site(t, SITE_INSN);
+		emit_rm_reg(&t->c, 0, 0x0fd7, t1, 0);
+	}
+	m = tr_access(t, &e, in->mem.size, ACC_W | ACC_R | (in->waits ? SITE_ACC_MF : 0u), t1, t2);
 	tr_take(t, R_DI);
 	if (m.gs) { /* the bounce buffer: gs base + offset as a flat address */
 		emit_load(&t->c, R_DI, hm_gs(VOFF(self)));

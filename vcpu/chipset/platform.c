@@ -18,6 +18,7 @@
 #include "vcpu/chipset/bus.h"
 #include "vcpu/chipset/clock.h"
 #include "vcpu/chipset/debugexit.h"
+#include "vcpu/chipset/i6300esb.h"
 #include "vcpu/chipset/i8042.h"
 #include "vcpu/chipset/i8254.h"
 #include "vcpu/chipset/i8259.h"
@@ -35,6 +36,8 @@
 #define ISA_IRQS  16
 #define COMS      4
 #define PCI_SLOTS 32
+
+#define WATCHDOG_SLOT 28
 
 /* Who drives an ISA interrupt line: a line is high while any of its sources is. */
 enum source { SRC_CHIP, SRC_COM, SRC_PCI = SRC_COM + COMS, SRC_EXTERNAL };
@@ -59,6 +62,7 @@ struct platform {
 	struct sysports ports;
 	struct debugexit debugexit;
 	struct pci pci;
+	struct i6300esb watchdog;
 	struct virtio_pci *virtio[PCI_SLOTS];
 	unsigned nvirtio;
 };
@@ -402,6 +406,30 @@ static void pci_power(struct platform *p)
 		virtio_pci_reset(p->virtio[i]);
 }
 
+static void on_watchdog(void *ctx)
+{
+	struct platform *p = ctx;
+
+	flush_consoles(p);
+	if (p->cfg.watchdog_cb)
+		p->cfg.watchdog_cb(p->cfg.ctx);
+}
+
+static int watchdog_create(struct platform *p)
+{
+	if (!p->cfg.watchdog)
+		return 0;
+	p->watchdog.expired = on_watchdog;
+	p->watchdog.ctx = p;
+	return i6300esb_add(&p->pci, &p->watchdog, WATCHDOG_SLOT << 3, &p->clock, &p->timers);
+}
+
+static void watchdog_power(struct platform *p)
+{
+	if (p->cfg.watchdog)
+		i6300esb_reset(&p->watchdog);
+}
+
 /* In wiring order: what delivers interrupts before what raises them. */
 static const struct chip {
 	int (*create)(struct platform *p);
@@ -410,6 +438,7 @@ static const struct chip {
 	{lapic_create, lapic_power}, {ioapic_create, ioapic_power}, {pic_create, pic_power}, {pit_create, pit_power},
 	{rtc_create, rtc_power},     {com_create, com_power},       {kbc_create, kbc_power}, {pm_create, pm_power},
 	{ports_create, ports_power}, {debugexit_create, NULL},      {pci_create, pci_power},
+	{watchdog_create, watchdog_power},
 };
 
 #define CHIPS (sizeof(chips) / sizeof(chips[0]))
@@ -453,6 +482,11 @@ void platform_reset(struct platform *p)
 		if (chips[i].power)
 			chips[i].power(p);
 	unlock(p);
+}
+
+struct i6300esb *platform_watchdog(struct platform *p)
+{
+	return p->cfg.watchdog ? &p->watchdog : NULL;
 }
 
 struct pci *platform_pci(struct platform *p)

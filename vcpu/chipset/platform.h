@@ -17,6 +17,7 @@ struct platform_config {
 	uint64_t ram_size;
 	int ncpus;
 	bool debug_exit;           /* ports 0xf4 and 0xe9 */
+	bool watchdog;             /* an i6300esb */
 	int com_in[4], com_out[4]; /* console fds (non-blocking) per UART, -1 = not wired */
 	uint64_t tsc_hz;
 	/* events upward; called with the lock held, from any thread */
@@ -24,6 +25,7 @@ struct platform_config {
 	void (*reset)(void *ctx);     /* keyboard controller, 0xcf9, ACPI reset */
 	void (*debug_exit_cb)(void *ctx, int status);
 	void (*debugcon)(void *ctx, uint8_t byte); /* port 0xe9 */
+	void (*watchdog_cb)(void *ctx);            /* it has run out */
 	void (*arm)(void *ctx,
 		    uint64_t deadline_ns); /* earliest timer changed; CLOCK_MONOTONIC ns, UINT64_MAX = none */
 	void *ctx;
@@ -76,6 +78,9 @@ uint64_t platform_next_deadline(struct platform *p);
 /* Console: bytes for a UART's receiver.  Returns how many were taken (FIFO room).  com_room tells the room. */
 size_t platform_com_input(struct platform *p, int com, const uint8_t *buf, size_t len);
 size_t platform_com_room(struct platform *p, int com);
+
+struct i6300esb;
+struct i6300esb *platform_watchdog(struct platform *p); /* NULL: none; its functions between lock and unlock */
 
 void platform_power_button(struct platform *p); /* ACPI power button press */
 

@@ -25,6 +25,19 @@ void reg_write(struct vcpu *v, unsigned reg, uint64_t val, unsigned size)
 		*r = (*r & ~size_mask(size)) | (val & size_mask(size));
 }
 
+int alignment_check(struct vcpu *v, uint64_t lin, unsigned size)
+{
+	if (v->cpl != 3 || !(v->cr0 & CR0_AM) || !(v->sysflags & RFL_AC))
+		return 0;
+	if (size == 10)
+		size = 8;
+	if (size == 32)
+		size = 16;
+	if ((size & (size - 1)) || (size > 8 && !v->amd) || !(lin & (size - 1)))
+		return 0;
+	return raise_error(v, EXC_AC, 0);
+}
+
 uint64_t insn_ea(const struct vcpu *v, const struct insn *in)
 {
 	uint64_t ea = (uint64_t)(int64_t)in->mem.disp;
@@ -90,7 +103,7 @@ int op_mem_read(struct vcpu *v, const struct insn *in, unsigned disp, void *buf,
 {
 	uint64_t off = (insn_ea(v, in) + disp) & size_mask(in->addrsize), lin;
 
-	if (insn_linear(v, in, off, size, ACC_R, &lin))
+	if (insn_linear(v, in, off, size, ACC_R, &lin) || alignment_check(v, lin, size))
 		return -1;
 	if (v->dr[7] & 0xff)
 		breakpoint_access(v, lin, size, ACC_R);
@@ -101,7 +114,7 @@ int op_mem_write(struct vcpu *v, const struct insn *in, unsigned disp, const voi
 {
 	uint64_t off = (insn_ea(v, in) + disp) & size_mask(in->addrsize), lin;
 
-	if (insn_linear(v, in, off, size, ACC_W, &lin))
+	if (insn_linear(v, in, off, size, ACC_W, &lin) || alignment_check(v, lin, size))
 		return -1;
 	if (v->dr[7] & 0xff)
 		breakpoint_access(v, lin, size, ACC_W);
@@ -133,11 +146,25 @@ void stack_other(struct stack *st, const struct seg *ss, uint64_t sp, unsigned c
 	st->sp = sp;
 	st->acc = cpl == 3 ? ACC_USER : 0;
 	st->err = err;
+	st->own = false;
 }
 
 void stack_current(struct vcpu *v, struct stack *st)
 {
 	stack_other(st, &v->seg[SEG_SS], v->regs[R_SP], v->cpl, in_code64(v), 0);
+	st->own = true;
+}
+
+/* What an instruction's own access to the stack is checked for beside the segment. */
+static int stack_access(struct vcpu *v, const struct stack *st, uint64_t lin, unsigned size, unsigned acc)
+{
+	if (!st->own)
+		return 0;
+	if (alignment_check(v, lin, size))
+		return -1;
+	if (v->dr[7] & 0xff)
+		breakpoint_access(v, lin, size, acc);
+	return 0;
 }
 
 static int stack_linear(struct vcpu *v, struct stack *st, uint64_t sp, unsigned size, unsigned acc, uint64_t *lin)
@@ -162,7 +189,8 @@ int stack_push(struct vcpu *v, struct stack *st, uint64_t val, unsigned size)
 {
 	uint64_t sp = (st->sp - size) & st->mask, lin;
 
-	if (stack_linear(v, st, sp, size, ACC_W, &lin) || mmu_write(v, lin, &val, size, st->acc | ACC_W))
+	if (stack_linear(v, st, sp, size, ACC_W, &lin) || stack_access(v, st, lin, size, ACC_W) ||
+	    mmu_write(v, lin, &val, size, st->acc | ACC_W))
 		return -1;
 	stack_move(st, sp);
 	return 0;
@@ -173,7 +201,8 @@ int stack_pop(struct vcpu *v, struct stack *st, uint64_t *val, unsigned size)
 	uint64_t lin;
 
 	*val = 0;
-	if (stack_linear(v, st, st->sp & st->mask, size, ACC_R, &lin) || mmu_read(v, lin, val, size, st->acc | ACC_R))
+	if (stack_linear(v, st, st->sp & st->mask, size, ACC_R, &lin) || stack_access(v, st, lin, size, ACC_R) ||
+	    mmu_read(v, lin, val, size, st->acc | ACC_R))
 		return -1;
 	stack_move(st, st->sp + size);
 	return 0;

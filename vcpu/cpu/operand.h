@@ -48,6 +48,12 @@ static inline int insn_done(struct vcpu *v, const struct insn *in)
 uint64_t reg_read(const struct vcpu *v, unsigned reg, unsigned size);
 void reg_write(struct vcpu *v, unsigned reg, uint64_t val, unsigned size);
 
+/*
+ * #AC of an access of @size bytes at @lin, when the guest has switched it on (SDM 3A 6.15, APM 2 8.2.18): 0, or -1 after
+ * raising.  Operands of more than eight bytes count on AMD only, as 16; odd sizes are made of smaller pieces.
+ */
+int alignment_check(struct vcpu *v, uint64_t lin, unsigned size);
+
 /* The offset a memory operand names, truncated to the address size. */
 uint64_t insn_ea(const struct vcpu *v, const struct insn *in);
 
@@ -84,6 +90,7 @@ struct stack {
 	uint64_t sp, mask;
 	unsigned acc; /* ACC_USER or 0 */
 	bool code64;  /* flat, canonical checks only */
+	bool own;     /* an instruction's, not an event's frame: #AC and data breakpoints count */
 	uint32_t err; /* error code of a stack fault */
 };
 

@@ -150,3 +150,101 @@ int sys_far_ret(struct vcpu *v, const struct insn *in)
 {
 	return far_return(v, in->opsize, (uint16_t)in->imm);
 }
+
+/* Does condition @cc (the low four bits of jcc's opcode) hold?  (SDM 1 B.1) */
+static bool condition(uint64_t fl, unsigned cc)
+{
+	bool sf_of = !(fl & RFL_SF) != !(fl & RFL_OF), r;
+
+	switch (cc >> 1) {
+	case 0: r = fl & RFL_OF; break;
+	case 1: r = fl & RFL_CF; break;
+	case 2: r = fl & RFL_ZF; break;
+	case 3: r = fl & (RFL_CF | RFL_ZF); break;
+	case 4: r = fl & RFL_SF; break;
+	case 5: r = fl & RFL_PF; break;
+	case 6: r = sf_of; break;
+	default: r = sf_of || (fl & RFL_ZF); break;
+	}
+	return r != (cc & 1);
+}
+
+/* loopne, loope, loop, jcxz (e0 to e3): counts, by the address size. */
+static bool loop_taken(const struct vcpu *v, const struct insn *in, uint64_t *count)
+{
+	bool zf = vcpu_rflags(v) & RFL_ZF;
+
+	*count = reg_read(v, R_CX, in->addrsize);
+	if (in->opcode == 0xe3)
+		return *count == 0;
+	*count = (*count - 1) & size_mask(in->addrsize);
+	return *count && (in->opcode == 0xe2 || zf == (in->opcode == 0xe1));
+}
+
+/* To the low 16 bits of @target. */
+static int near16_to(struct vcpu *v, uint64_t target, struct stack *st)
+{
+	if (!in_code64(v) && (uint16_t)target > v->seg[SEG_CS].limit)
+		return raise_gp(v, 0);
+	if (st)
+		stack_commit(v, st);
+	v->rip = (uint16_t)target;
+	return 0;
+}
+
+static int near16_call(struct vcpu *v, const struct insn *in, uint64_t target)
+{
+	struct stack st;
+
+	stack_current(v, &st);
+	if (stack_push(v, &st, insn_next(v, in), 2))
+		return -1;
+	return near16_to(v, target, &st);
+}
+
+static int near16_ret(struct vcpu *v, const struct insn *in)
+{
+	struct stack st;
+	uint64_t target;
+
+	stack_current(v, &st);
+	if (stack_pop(v, &st, &target, 2))
+		return -1;
+	st.sp = (st.sp & ~st.mask) | ((st.sp + (uint16_t)in->imm) & st.mask);
+	return near16_to(v, target, &st);
+}
+
+/*
+ * Near branches with an operand-size prefix: in 32-bit code, and in 64-bit code
+ * on AMD, the instruction pointer loses all but its low 16 bits (APM 3 1.2.3).
+ */
+int sys_near16(struct vcpu *v, const struct insn *in)
+{
+	bool jcc = (in->opcode & 0xf0) == (in->raw[in->off_opcode] == 0x0f ? 0x80 : 0x70);
+	uint64_t target = insn_next(v, in) + (uint64_t)in->imm, count;
+	bool taken;
+
+	switch (in->opcode) {
+	case 0xc2:
+	case 0xc3: return near16_ret(v, in);
+	case 0xe8: return near16_call(v, in, target);
+	case 0xe0:
+	case 0xe1:
+	case 0xe2:
+	case 0xe3:
+		taken = loop_taken(v, in, &count);
+		if (taken && near16_to(v, target, NULL))
+			return -1;
+		if (in->opcode != 0xe3)
+			reg_write(v, R_CX, count, in->addrsize);
+		return taken ? 0 : insn_done(v, in);
+	case 0xff:
+		if (op_read(v, in, 2, &target))
+			return -1;
+		return (in->reg & 7) == 2 ? near16_call(v, in, target) : near16_to(v, target, NULL);
+	default:
+		if (jcc && !condition(vcpu_rflags(v), in->opcode & 15))
+			return insn_done(v, in);
+		return near16_to(v, target, NULL);
+	}
+}

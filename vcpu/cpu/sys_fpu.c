@@ -52,6 +52,8 @@ static int area_linear(struct vcpu *v, const struct insn *in, unsigned size, uns
 {
 	if (insn_linear(v, in, insn_ea(v, in), size, acc, lin))
 		return -1;
+	if (align == 16 && v->amd && alignment_check(v, *lin, 4))
+		return -1;
 	return *lin & (align - 1) ? raise_gp(v, 0) : 0;
 }
 
@@ -284,13 +286,21 @@ static unsigned env_size(const struct insn *in)
 }
 
 /* Stores of the environment: every byte of memory is checked before the FPU changes. */
+/* Linear address of an environment or a whole state, which is made of @in's operand size. */
+static int env_linear(struct vcpu *v, const struct insn *in, unsigned size, unsigned acc, uint64_t *lin)
+{
+	if (insn_linear(v, in, insn_ea(v, in), size, acc, lin))
+		return -1;
+	return alignment_check(v, *lin, in->opsize == 2 ? 2 : 4);
+}
+
 static int store_env(struct vcpu *v, const struct insn *in, unsigned size, bool all)
 {
 	struct xarea x;
 	struct walk w;
 	uint64_t lin;
 
-	if (x87_allowed(v) || insn_linear(v, in, insn_ea(v, in), size, ACC_W, &lin))
+	if (x87_allowed(v) || env_linear(v, in, size, ACC_W, &lin))
 		return -1;
 	if (mmu_walk(v, lin, mmu_acc(v, ACC_W), &w))
 		return -1;
@@ -306,8 +316,9 @@ static int store_env(struct vcpu *v, const struct insn *in, unsigned size, bool 
 static int load_env(struct vcpu *v, const struct insn *in, unsigned size, bool all)
 {
 	struct xarea x;
+	uint64_t lin;
 
-	if (x87_allowed(v) || x87_wait(v) || op_mem_read(v, in, 0, x.b, size))
+	if (x87_allowed(v) || x87_wait(v) || env_linear(v, in, size, ACC_R, &lin) || op_mem_read(v, in, 0, x.b, size))
 		return -1;
 	if (all)
 		RUN_X87(in, "frstor", &x);

@@ -160,7 +160,7 @@ int sys_enter(struct vcpu *v, const struct insn *in)
 	unsigned level = (unsigned)in->imm2 & 31;
 	struct stack st;
 	struct walk w;
-	uint64_t frame;
+	uint64_t frame, top;
 
 	stack_current(v, &st);
 	if (stack_push(v, &st, v->regs[R_BP], in->opsize))
@@ -169,7 +169,8 @@ int sys_enter(struct vcpu *v, const struct insn *in)
 	if (level > 0 && enter_levels(v, in, &st, frame, level))
 		return -1;
 	st.sp = (st.sp & ~st.mask) | ((st.sp - (uint16_t)in->imm) & st.mask);
-	if (mmu_walk(v, v->seg_base[SEG_SS] + (st.sp & st.mask), mmu_acc(v, ACC_W), &w) < 0)
+	top = v->seg_base[SEG_SS] + (st.sp & st.mask);
+	if (alignment_check(v, top, in->opsize) || mmu_walk(v, top, mmu_acc(v, ACC_W), &w) < 0)
 		return -1; /* the new top of the stack must be writable (SDM 2A, ENTER) */
 	reg_write(v, R_BP, frame, in->opsize);
 	stack_commit(v, &st);

@@ -19,6 +19,9 @@
 #include "vcpu/chipset/platform.h"
 #include "vcpu/mmu/mmu.h"
 
+#define TURN        256 /* chains: a guest that makes more as fast as we take them does not keep us for itself */
+#define PATIENCE_MS 200 /* a guest that does not tell its counters */
+
 uint64_t local_now(void)
 {
 	struct timespec ts;
@@ -88,6 +91,12 @@ bool local_get(struct local *d, unsigned queue)
 
 	if (!d->active || d->broken || !q->enabled)
 		return false;
+	if (!d->turn) {
+		d->later = true;
+		ring_main(d->all);
+		return false;
+	}
+	d->turn--;
 	int rc = virtq_get(q, &d->all->chain);
 	if (!rc && virtq_listen(q)) /* the driver rings from here on */
 		rc = virtq_get(q, &d->all->chain);
@@ -243,6 +252,8 @@ void local_again(struct local *d)
 		return;
 	if (d->active && !d->broken) {
 		publish(d); /* what the flush held back */
+		d->turn = TURN;
+		d->later = false;
 		d->ops->work(d);
 	}
 	if (d->nranges)
@@ -306,7 +317,7 @@ static void serve(struct local *d)
 	d->rung |= rung;
 	if (reset)
 		start_reset(d);
-	if (start || rung || d->flushing)
+	if (start || rung || d->flushing || d->later)
 		local_again(d);
 }
 
@@ -346,14 +357,48 @@ void local_count(struct msg_counters *m, const char *id, const char *name, uint6
 
 void locals_stats(struct locals *l, struct msg_counters *m)
 {
-	for (unsigned i = 0; i < l->n; i++) {
+	for (unsigned i = 0; i < l->n && !l->stopped; i++) {
 		struct local *d = l->dev[i];
-#define X(field) local_count(m, d->id, #field, d->n.field);
-		X(kicks)
-		X(requests) X(resets) X(broken) X(flushes)
+#define X(field) local_count(m, d->id, #field, d->n.field)
+		X(kicks);
+		X(requests);
+		X(resets);
+		X(broken);
+		X(flushes);
 #undef X
-			d->ops->stats(d, m);
+		d->ops->stats(d, m);
 	}
+}
+
+void locals_fresh(struct locals *l)
+{
+	void (*ready)(void *ctx) = l->ready;
+
+	l->ready = NULL;
+	if (ready)
+		ready(l->ready_ctx);
+}
+
+static void on_patience(void *ctx)
+{
+	locals_fresh(ctx);
+}
+
+bool locals_refresh(struct locals *l, void (*ready)(void *ctx), void *ctx)
+{
+	bool any = false;
+
+	if (l->stopped || l->ready)
+		return false;
+	for (unsigned i = 0; i < l->n; i++)
+		if (l->dev[i]->ops->refresh)
+			any |= l->dev[i]->ops->refresh(l->dev[i]);
+	if (!any)
+		return false;
+	l->ready = ready;
+	l->ready_ctx = ctx;
+	ipc_timer_set(l->patience, PATIENCE_MS);
+	return true;
 }
 
 /* ---- life ---- */
@@ -371,7 +416,8 @@ int locals_init(struct locals *l, struct vm *vm, struct ipc_loop *loop)
 	vm->invalidate = invalidate;
 	vm->locals = l;
 	l->post_watch = ipc_watch_fd(loop, l->post_fd, IPC_READ, on_post, l);
-	return l->post_watch ? 0 : -ENOMEM;
+	l->patience = ipc_watch_timer(loop, on_patience, l);
+	return l->post_watch && l->patience ? 0 : -ENOMEM;
 }
 
 int locals_add(struct locals *l, struct local *d, unsigned slot)

@@ -31,6 +31,8 @@ struct local_ops {
 	/* Forget every queue and call local_reset_done() when nothing is in flight elsewhere, at once or later. */
 	void (*reset)(struct local *d);
 	void (*stats)(struct local *d, struct msg_counters *m);
+	/* Asks the guest for newer counters: true when locals_fresh() will tell of them.  May be NULL. */
+	bool (*refresh)(struct local *d);
 };
 
 enum local_flush { LOCAL_FLUSH_NONE, LOCAL_FLUSH_ASKED, LOCAL_FLUSH_DONE };
@@ -46,7 +48,8 @@ struct local {
 	uint32_t post_rung;
 	struct msg_virtio_activate activation;
 	/* the main thread's */
-	bool active, broken, resetting, flushing;
+	bool active, broken, resetting, flushing, later;
+	unsigned turn; /* chains that work() may still take before others have theirs */
 	uint64_t features;
 	uint32_t rung, unpublished; /* a bit a queue */
 	struct virtq queue[LOCAL_QUEUES];
@@ -71,6 +74,9 @@ struct locals {
 	bool stopped;
 	pthread_mutex_t lock; /* taken before the platform's */
 	pthread_cond_t changed;
+	void (*ready)(void *ctx); /* of locals_refresh(); NULL: nobody waits */
+	void *ready_ctx;
+	struct ipc_watch *patience;
 	/* who had the vm's hook before */
 	void (*next_invalidate)(struct vcpu *v, void *ctx);
 	struct virtq_chain chain; /* of the device that works just now */
@@ -85,10 +91,14 @@ void locals_wait_reset(struct locals *l);
 /* The vcpu's thread has ended, the platform goes: no device does anything any more. */
 void locals_stop(struct locals *l);
 void locals_stats(struct locals *l, struct msg_counters *m);
+/* Asks guests for counters that only they know; @ready is called when they have answered, or a little later without an
+ * answer.  False: there is nobody to ask, or somebody waits already. */
+bool locals_refresh(struct locals *l, void (*ready)(void *ctx), void *ctx);
+void locals_fresh(struct locals *l);
 
 /* ---- for the devices ---- */
-/* The next chain of a queue in d->all->chain: true; false when there is none, the queue is off, or the driver broke the
- * rules (then nothing works until it resets the device). */
+/* The next chain of a queue in d->all->chain: true; false when there is none, the queue is off, it is others' turn (then
+ * work() is called again), or the driver broke the rules (then nothing works until it resets the device). */
 bool local_get(struct local *d, unsigned queue);
 /* Gives it back; the guest sees it once work() has returned and no old translation is left. */
 void local_put(struct local *d, unsigned queue, uint16_t head, uint32_t written);

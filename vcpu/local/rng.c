@@ -81,7 +81,7 @@ static void stats(struct local *d, struct msg_counters *m)
 	local_count(m, d->id, "limit_bytes_burst", r->limit.set.bytes_burst);
 }
 
-static const struct local_ops ops = {work, reset, stats};
+static const struct local_ops ops = {.work = work, .reset = reset, .stats = stats};
 
 int rng_create(struct rng *r, struct locals *l, unsigned slot, const struct msg_dev_limits *limit)
 {

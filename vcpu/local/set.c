@@ -4,9 +4,12 @@
  */
 #include "vcpu/local/set.h"
 
-enum { SLOT_RNG = 30 };
+#include <errno.h>
 
-int local_set_create(struct local_set *s, struct vm *vm, struct ipc_loop *loop, const struct msg_local *cfg)
+enum { SLOT_CONSOLE = 27, SLOT_BALLOON = 29, SLOT_RNG }; /* 28 is the watchdog's (chipset/platform.c) */
+
+int local_set_create(struct local_set *s, struct vm *vm, struct ipc_loop *loop, const struct msg_local *cfg,
+		     const int *fd)
 {
 	int rc = locals_init(&s->locals, vm, loop);
 
@@ -14,5 +17,9 @@ int local_set_create(struct local_set *s, struct vm *vm, struct ipc_loop *loop, 
 		const struct msg_dev_limits limit = {.bytes = cfg->rng_bytes, .bytes_burst = cfg->rng_burst};
 		rc = rng_create(&s->rng, &s->locals, SLOT_RNG, &limit);
 	}
+	if (!rc && cfg->balloon)
+		rc = fd[FD_MEMSVC] < 0 ? -EPROTO : balloon_create(&s->balloon, &s->locals, SLOT_BALLOON, fd[FD_MEMSVC]);
+	if (!rc && fd[FD_VCONSOLE_OUT] >= 0 && fd[FD_VCONSOLE_IN] >= 0)
+		rc = vconsole_create(&s->console, &s->locals, SLOT_CONSOLE, fd[FD_VCONSOLE_IN], fd[FD_VCONSOLE_OUT]);
 	return rc;
 }

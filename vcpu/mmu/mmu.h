@@ -58,6 +58,7 @@ void phys_written(struct vcpu *v, uint64_t gpa, size_t len);
 /* ---- flushing (mmu/tlb.c): soft TLBs, jump caches, branch cells, fetch cache ---- */
 void tlb_flush_all(struct vcpu *v);                /* global entries too: CR0.PG/WP, CR4.PGE/PAE/SMEP/..., EFER.NXE */
 void tlb_flush_nonglobal(struct vcpu *v);          /* CR3 load */
+void tlb_flush_branches(struct vcpu *v);           /* only jump caches and cells: another limit for code */
 void tlb_flush_page(struct vcpu *v, uint64_t gva); /* invlpg */
 
 /* Must be called by everything in this process that writes guest RAM other than through the soft TLB, after

@@ -8,7 +8,9 @@
 #include "common/gmem.h"
 #include "vcpu/bt/bt.h"
 #include "vcpu/bt/exits.h"
+#include "vcpu/bt/masked.h"
 #include "vcpu/cpu/breakpoint.h"
+#include "vcpu/cpu/operand.h"
 #include "vcpu/mmu/mmu.h"
 #include "vcpu/trace.h"
 
@@ -53,6 +55,13 @@ static void flush_jc(struct vcpu *v, int kind)
 		for (uint32_t i = 0; i < j->n_filled; i++)
 			j->tag[j->filled[i]] = JC_INVALID;
 	j->n_filled = 0;
+}
+
+void tlb_flush_branches(struct vcpu *v)
+{
+	for (int k = 0; k < TLB_COUNT; k++)
+		flush_jc(v, k);
+	cells_reset_all(v);
 }
 
 void tlb_flush_all(struct vcpu *v)
@@ -305,12 +314,48 @@ static void request_bounce(struct vcpu *v, const struct site *s, uint64_t gva)
 	v->bounce_gva = gva;
 }
 
+/* Is an x87 exception pending?  The guest's state is in the host's registers, or saved. */
+static bool x87_pending(const struct vcpu *v)
+{
+	uint16_t sw;
+
+	if (v->fpu_saved)
+		memcpy(&sw, v->fpu_area + 2, sizeof sw);
+	else
+		__asm__ volatile("fnstsw %0" : "=m"(sw));
+	return sw & 0x80;
+}
+
+/* A masked move whose operand as a whole is not plain RAM: element by element, and out. */
+static int access_masked(struct vcpu *v, const struct site *s)
+{
+	struct insn in;
+
+	v->exc_pending = 0;
+	state_sync(v, s);
+	if (site_insn(v, s, &in) < 0 || !in.masked)
+		raise_gp(v, 0); /* its bytes are gone */
+	else
+		bt_masked(v, &in);
+	return 0;
+}
+
 /* Finishes a slow path: 1 to resume. */
 static int access_done(struct vcpu *v, const struct site *s, uint64_t gva, int r)
 {
 	struct block *b = &v->bt->blocks[s->block];
 
-	if (r == FILL_RAISED && v->exc_vector == EXC_GP && (s->acc & SITE_ACC_SS))
+	if (r != FILL_OK && r != FILL_SMC) {
+		if (s->acc & SITE_ACC_MASKED)
+			return access_masked(v, s);
+		if ((s->acc & SITE_ACC_MF) && x87_pending(v)) {
+			raise_exception(v, EXC_MF);
+			state_sync(v, s);
+			return 0;
+		}
+	}
+	if (r == FILL_RAISED && v->exc_vector == EXC_GP &&
+	    ((s->acc & SITE_ACC_SS) || (mode_long(v->mode) && s->seg == SEG_SS)))
 		v->exc_vector = EXC_SS;
 	if (r != FILL_OK && r != FILL_SMC && s->align &&
 	    (gva & (s->align - 1u))) { /* comes before what the page says */
@@ -411,19 +456,6 @@ static int segment_check(struct vcpu *v, const struct site *s, uint64_t off, uin
 	return 0;
 }
 
-static int alignment_check(struct vcpu *v, const struct site *s, uint64_t lin)
-{
-	unsigned size = s->size;
-
-	if (v->cpl != 3 || !(v->cr0 & CR0_AM) || !(v->sysflags & RFL_AC))
-		return 0;
-	if (size > 8 || (size & (size - 1)))
-		size = size == 10 ? 8 : size > 8 ? 0 : size;
-	if (size && (lin & (size - 1)))
-		return raise_error(v, EXC_AC, 0);
-	return 0;
-}
-
 int bt_c_mem_checked(struct vcpu *v)
 {
 	struct site s = v->bt->sites[v->site];
@@ -432,7 +464,9 @@ int bt_c_mem_checked(struct vcpu *v)
 
 	if (s.seg != R_NONE && segment_check(v, &s, v->mem_gva, &lin) < 0)
 		r = FILL_RAISED;
-	else if (alignment_check(v, &s, lin) < 0)
+	else if (mode_long(v->mode) && !is_canonical(lin))
+		r = fill(v, lin, 1, s.acc); /* #GP or #SS, before #AC */
+	else if (alignment_check(v, lin, s.align == 1 ? 8 : s.size) < 0)
 		r = FILL_RAISED;
 	else if ((v->dr[7] & 0xff) && breakpoint_access(v, lin, s.size, s.acc) &&
 		 !(v->bt->blocks[s.block].mode & MODE_STEP)) {

@@ -81,9 +81,7 @@ class Story:
                         extra=self.args.monitor_args.split() if self.args.vmm == "hvx" else ())
 
     def boot(self, g, times=1):
-        seconds = g.wait_console(vm.MULTI_USER, self.args.limit, times)
-        g.wait_console(vm.LOGIN, 60, times)
-        g.wait_ssh()
+        seconds = g.wait_multi_user(self.args.limit, times)
         return f"multi-user after {seconds:.1f} s" if times == 1 else ""
 
     def file_system(self, repair):

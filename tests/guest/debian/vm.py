@@ -19,7 +19,6 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(HERE)))
 LOGIN = r"hvx-debian login: "
-MULTI_USER = r"Reached target [^\n]*multi-user\.target"
 
 
 class Failed(Exception):
@@ -157,6 +156,20 @@ class Guest:
             return False
         self.until(seen, seconds, f"the console did not show {pattern!r}")
         return time.monotonic() - self.started
+
+    def wait_multi_user(self, seconds, times=1):
+        """Wait until the guest is up and answers by ssh; returns the seconds from the start to multi-user.target.
+
+        systemd itself says when that was: a getty takes the console away from its messages."""
+        self.wait_console(LOGIN, seconds, times)
+        self.wait_ssh()
+        self.ssh("systemctl is-system-running --wait", seconds, check=False)
+        now = time.monotonic() - self.started
+        up = float(self.ssh("cut -d ' ' -f 1 /proc/uptime"))
+        reached = int(self.ssh("systemctl show --value -p ActiveEnterTimestampMonotonic multi-user.target"))
+        if not reached:
+            raise Failed("multi-user.target was not reached")
+        return now - up + reached / 1e6
 
     # ---- talking ----
 

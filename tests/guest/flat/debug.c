@@ -286,6 +286,13 @@ static void data_stack(void)
 	wr_dr7(dr7(0, R_RW, 8));
 	go(&r);
 	check_log("push, pop and call hit a breakpoint on the stack", WANT(1, 3, 9), 1);
+	put_code("\x9c\x90\x9d\x90\x0f\xa0\x90\x5a\x90\xc8\x00\x00\x00\x90", 14);
+	/* pushfq; nop; popfq; nop; push %fs; nop; pop %rdx; nop; enter $0, $0; nop */
+	rt_user_regs(&r, code);
+	set_dr(0, (void *)(r.sp - 8));
+	wr_dr7(dr7(0, R_RW, 8));
+	go(&r);
+	check_log("pushf, popf, push fs, enter hit it too", WANT(1, 3, 6, 8, 13), 1);
 }
 
 static void data_strings(void)

@@ -472,6 +472,42 @@ CODE(t_end, "mov %cs, %eax; int $0x80");
 CODE(c_ptr, "lcall $8, $t_lret" END);
 CODE(c_ret_imm, "push $1; push $2; call 1f; int $0x80; 1: ret $8");
 
+static uint8_t pages[4 * 4096] __attribute__((aligned(4096)));
+
+/* Branches from the first page to the third run with a limit behind it and fault with one before it, and again. */
+static void code_limit_pages(void)
+{
+	static const struct {
+		const char *name, *code;
+		unsigned len, fault; /* where the branch is */
+	} t[] = {{"jump to another page beyond the code limit", "\xe9\x0b\x20\x00\x00", 5, 0},
+		 {"indirect jump likewise", "\xbb\x10\x20\x00\x00\xff\xe3", 7, 5},
+		 {"ret likewise", "\x68\x10\x20\x00\x00\xc3", 6, 5}};
+	struct {
+		uint32_t off;
+		uint16_t sel;
+	} __attribute__((packed)) *p = (void *)scratch;
+
+	memcpy(pages + 0x2010, "\xcd\x80", 2);
+	p->off = 0;
+	p->sel = S1 | 3;
+	for (unsigned i = 0; i < sizeof t / sizeof *t; i++) {
+		struct batch b = {t[i].name, 0, 0};
+
+		memcpy(pages, t[i].code, t[i].len);
+		for (unsigned k = 0; k < 6; k++) {
+			bool good = k % 4 < 2;
+			int vec;
+
+			set_seg(S1, (uint32_t)(word)pages, good ? 0x3fff : 0x1fff, 0xfb, 4);
+			vec = go(true, c_far_jmp);
+			batch_case(&b, vec == (good ? VEC_END : VEC_GP) && (good || rt_last.r.ip == t[i].fault),
+				   "round %u: vector %d at %#lx", k, vec, (word)rt_last.r.ip);
+		}
+		batch_end(&b);
+	}
+}
+
 static void code_segments(void)
 {
 	struct {
@@ -524,6 +560,7 @@ static void code_segments(void)
 	p->off = 0xfe;
 	check_trap("instruction across the limit", go(true, c_far_jmp), VEC_GP, 0);
 	check_eq("instruction across the limit: eip", rt_last.r.ip, 0xfe);
+	code_limit_pages();
 }
 
 /* ---- 16-bit code ---- */

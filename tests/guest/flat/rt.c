@@ -360,6 +360,7 @@ static void cpu_detect(void)
 	cpu.intel = b == 0x756e6547;
 	cpuid(0x40000000, 0, &a, &b, &c, &d);
 	cpu.tcg = b == 0x54474354;
+	cpu.hvx = b == 0x48585648;
 	cpuid(1, 0, &a, &b, &c, &d);
 	cpu.pge = d >> 13 & 1;
 	cpu.pcid = c >> 17 & 1;

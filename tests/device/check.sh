@@ -1,0 +1,58 @@
+#!/bin/sh
+# Device processes that are slow, die or talk nonsense, under the real monitor and vcpu.
+. "$(dirname "$0")/../e2e/lib.sh"
+vm=${prefix}d
+flat=${HVX_FLAT:-$PWD/tests/guest/flat/virtio_proto.flat}
+fake=${HVX_FAKE:-$PWD/tests/device/hvx-blk}
+mkdir "$tmp/bin"
+for program in hvx-monitor hvx-memsvc hvx-vcpu; do
+	cp "$(dirname "$monitor")/$program" "$tmp/bin" || exit 99
+done
+cp "$fake" "$tmp/bin/hvx-blk" || exit 99
+monitor=$tmp/bin/hvx-monitor
+
+# Part $1 of the guest: its status in $status, its console in out, the monitor's words in err.
+boot() {
+	truncate -s 1M "$tmp/a.raw" "$tmp/b.raw"
+	timeout 60 "$monitor" run --name=$vm --kernel="$flat" --memory=64M --debug-exit --append="part=$1" \
+		--disk=path="$tmp/a.raw" --disk=path="$tmp/b.raw" --console=file:"$tmp/out" </dev/null 2>"$tmp/err"
+	status=$?
+}
+
+# A part in which the VM goes on to its end.
+part() {
+	: >"$tmp/out"
+	boot "$1"
+	is "$1: the guest is content" 1 $status
+	has "$1: all of it ran" '^# [1-9][0-9]* ok, 0 not ok, 0 skipped' "$tmp/out"
+	[ $status -eq 1 ] || sed 's/^/# /' "$tmp/out" "$tmp/err"
+	nothing_left $vm
+	ok "$1: nothing left" $?
+}
+
+part queues
+part reset
+part restart
+lacks "a well-behaved device is not hung up on" 'hung up' "$tmp/err"
+part config
+part calls
+for what in frame range config reset; do
+	part "bad$what"
+	is "bad$what: told once" 1 "$(grep -c 'blk0 sent a malformed message .*: hung up' "$tmp/err")"
+done
+
+: >"$tmp/out"
+boot die
+is "a device that ends: status" 6 $status
+has "a device that ends: cause" 'blk0 died: exited with status 77' "$tmp/err"
+nothing_left $vm
+ok "a device that ends: nothing left" $?
+
+boot work &
+within 10 grep -q '^# at work' "$tmp/out"
+kill -KILL "$(processes_of $vm hvx-blk | tail -n 1)"
+wait $! 2>/dev/null
+has "a device that is killed: cause" 'blk[01] died: killed by SIGKILL' "$tmp/err"
+nothing_left $vm
+ok "a device that is killed: nothing left" $?
+done_testing
