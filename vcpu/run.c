@@ -231,7 +231,7 @@ static void enter_alone(struct vcpu *v, uint32_t b)
 	bool kicked = false;
 
 	vcpu_fpu_in(v);
-	while (v->kick = 0, bt_enter(v, bt_rx(v->bt, v->bt->blocks[b].host)) == BT_KICKED)
+	while (v->kick = 0, bt_enter(v, bt_rx(v->bt, v->bt->blocks[b].host_s)) == BT_KICKED)
 		kicked = true;
 	if (kicked)
 		v->kick = 1;
@@ -362,6 +362,15 @@ static void step(struct vcpu *v)
 	}
 }
 
+/* The block at rip, in the form that the last one left for. */
+static uint32_t find_next(struct vcpu *v)
+{
+	uint32_t extra = v->no_combos ? MODE_NOCOMBINE : 0;
+
+	v->no_combos = 0;
+	return bt_find(v, extra);
+}
+
 static bool must_step(const struct vcpu *v)
 {
 	return v->int_shadow || v->step_once || (v->sysflags & RFL_TF) || (v->dr[7] & 0xff) || bt_cs_limit_near(v);
@@ -381,7 +390,7 @@ static void pass(struct vcpu *v)
 
 	v->kick = 0;
 	if (handle_events(v)) {
-		v->bounce_req = v->step_once = 0; /* whatever runs next, it is not that instruction now */
+		v->bounce_req = v->step_once = v->no_combos = 0; /* whatever runs next, it is not that instruction now */
 		return;
 	}
 	if (v->bounce_req) {
@@ -395,12 +404,12 @@ static void pass(struct vcpu *v)
 		return;
 	}
 	v->sysflags &= ~RFL_RF;
-	b = bt_find(v, 0);
+	b = find_next(v);
 	if (b == BT_NONE)
 		return;
 	v->stats.dispatches++;
 	vcpu_fpu_in(v);
-	bt_enter(v, bt_rx(v->bt, v->bt->blocks[b].host));
+	bt_enter(v, bt_rx(v->bt, v->bt->blocks[b].host_s));
 }
 
 int vcpu_run(struct vcpu *v)
@@ -421,7 +430,7 @@ int vcpu_run_until(struct vcpu *v, uint64_t stop_rip, uint64_t max_blocks)
 		bt_flush(v);
 		v->bt->stop_rip = stop_rip;
 	}
-	v->bounce_req = v->step_once = v->exc_pending = 0;
+	v->bounce_req = v->step_once = v->no_combos = v->exc_pending = 0;
 	v->exit_reason = VM_EXIT_NONE;
 	for (uint64_t i = 0; i < max_blocks; i++) {
 		v->kick = 0;
@@ -433,11 +442,11 @@ int vcpu_run_until(struct vcpu *v, uint64_t stop_rip, uint64_t max_blocks)
 		} else if (must_step(v)) {
 			step(v);
 		} else {
-			uint32_t b = bt_find(v, 0);
+			uint32_t b = find_next(v);
 
 			if (b != BT_NONE) {
 				vcpu_fpu_in(v);
-				bt_enter(v, bt_rx(v->bt, v->bt->blocks[b].host));
+				bt_enter(v, bt_rx(v->bt, v->bt->blocks[b].host_s));
 			}
 		}
 		if (v->exc_pending) {

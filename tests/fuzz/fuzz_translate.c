@@ -102,10 +102,11 @@ static uint32_t extra_mode(uint8_t bits)
 
 static void check_block(const struct bt *bt, const struct block *b)
 {
-	uint32_t at = b->host_ind; /* the first entry */
+	uint32_t at = b->host_start;
 
 	FUZZ_CHECK(b->n_insns >= 1 && b->n_insns <= BT_MAX_INSNS && b->len >= 1 && b->len <= BT_MAX_INSNS * 15);
-	FUZZ_CHECK(b->host_ind < b->host_b && b->host_b <= b->host && b->host < b->host_end);
+	for (int k = 0; k < 4; k++)
+		FUZZ_CHECK(block_entry(b, k & 1, k & 2) >= at && block_entry(b, k & 1, k & 2) < b->host_end);
 	FUZZ_CHECK(b->host_end <= bt->used && bt->used <= BT_CODE_SIZE);
 	FUZZ_CHECK(b->site + b->n_sites <= bt->n_sites && b->exit + b->n_exits <= bt->n_exits);
 	for (uint32_t i = b->site; i < b->site + b->n_sites; i++) {
@@ -114,7 +115,7 @@ static void check_block(const struct bt *bt, const struct block *b)
 		at = bt->sites[i].host_off;
 	}
 	for (uint32_t i = b->exit; i < b->exit + b->n_exits; i++)
-		FUZZ_CHECK(bt->exits[i].stub_off >= b->host_ind && bt->exits[i].stub_off < b->host_end);
+		FUZZ_CHECK(bt->exits[i].stub_off >= b->host_start && bt->exits[i].stub_off < b->host_end);
 }
 
 /* Translates from @start on; leaves the number of blocks and the blocks. */

@@ -421,6 +421,77 @@ static void change_function(struct seq *s)
 	s->undef = ARITH;
 }
 
+/* ---- several accesses through one register, which changes by known amounts ---- */
+
+/* op [rsp + disp8], tmp */
+static void tmp_rsp(struct seq *s, unsigned op, unsigned disp)
+{
+	put_rex(s, 1, s->tmp, 0);
+	put8(s, op);
+	put8(s, 0x44 | (s->tmp & 7) << 3);
+	put8(s, 0x24);
+	put8(s, disp);
+}
+
+/* 83 /ext reg, imm8: add or sub */
+static void bump(struct seq *s, unsigned ext, unsigned reg, unsigned imm)
+{
+	put_rex(s, 1, 0, reg);
+	put8(s, 0x83);
+	put8(s, 0xc0 | ext << 3 | (reg & 7));
+	put8(s, imm);
+	s->undef = 0;
+}
+
+static void stack_insn(struct seq *s)
+{
+	unsigned by = 8 * (below(&s->g->r, 9) - 4) & 0xff;
+
+	switch (below(&s->g->r, 8)) {
+	case 0:
+	case 1:
+		put_rex(s, 0, 0, s->tmp);
+		put8(s, 0x50 | (s->tmp & 7));
+		break;
+	case 2:
+	case 3:
+		put_rex(s, 0, 0, s->tmp);
+		put8(s, 0x58 | (s->tmp & 7));
+		break;
+	case 4: bump(s, one_in(&s->g->r, 2) ? 5 : 0, 4, by); break;
+	case 5: /* lea rsp, [rsp + by] */
+		put_rex(s, 1, 0, 0);
+		put8(s, 0x8d);
+		put8(s, 0x64);
+		put8(s, 0x24);
+		put8(s, by);
+		break;
+	case 6: tmp_rsp(s, one_in(&s->g->r, 2) ? 0x8b : 0x89, by + below(&s->g->r, 3)); break;
+	default: /* push rsp; pop rsp */
+		put8(s, 0x54);
+		if (one_in(&s->g->r, 2))
+			tmp_rsp(s, 0x8b, 0);
+		put8(s, 0x5c);
+		break;
+	}
+}
+
+static void group(struct seq *s)
+{
+	unsigned reg = s->ptr[below(&s->g->r, 2)], by = below(&s->g->r, 100);
+
+	if (one_in(&s->g->r, 2)) {
+		for (unsigned n = 2 + below(&s->g->r, 6); n; n--)
+			stack_insn(s);
+		return;
+	}
+	plain(s);
+	bump(s, 0, reg, by);
+	plains(s, 1 + below(&s->g->r, 2));
+	bump(s, 5, reg, by);
+	plain(s);
+}
+
 /* ---- a whole sequence ---- */
 
 static unsigned pick_reg(struct seq *s, uint16_t allowed)
@@ -450,7 +521,7 @@ static void set_aside(struct seq *s)
 
 static void element(struct seq *s)
 {
-	switch (below(&s->g->r, 16)) {
+	switch (below(&s->g->r, 18)) {
 	case 0:
 	case 1: branch_over(s); break;
 	case 2: counted_loop(s); break;
@@ -462,6 +533,8 @@ static void element(struct seq *s)
 		else
 			change_function(s);
 		break;
+	case 6:
+	case 7: group(s); break;
 	default: plain(s); break;
 	}
 }
@@ -476,6 +549,8 @@ static void add_case(struct seq *s)
 	tc->test = (uint16_t)(s->t - s->g->b->test);
 	tc->in.rip = s->t->start;
 	tc->in.gpr[4] = STACK_BASE + PG / 2 + (below(r, PG) & ~7ull);
+	if (one_in(r, 8)) /* around the page boundary, aligned or not */
+		tc->in.gpr[4] = STACK_BASE + PG - 64 + below(r, 128);
 	tc->in.gpr[s->idx] = one_in(r, 4) ? below(r, 40) : 32 * below(r, 2);
 	for (int k = 0; k < 2; k++) {
 		uint64_t page = wr_page[below(r, 4)], off = PG / 2 + below(r, 1024) - 512;

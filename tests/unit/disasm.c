@@ -22,14 +22,15 @@ static const char reg_names[16][4] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", 
 static const struct {
 	const char *name;
 	size_t off, size;
-} fields[] = {FIELD(host_regs),      FIELD(rip),         FIELD(ip_page),     FIELD(engine_sp),   FIELD(self),
-	      FIELD(scratch),        FIELD(seg_base),    FIELD(mem_gva),     FIELD(mem_addend),  FIELD(resume),
-	      FIELD(tsc_offset),     FIELD(pext_mask),   FIELD(site),        FIELD(flags),       FIELD(df),
-	      FIELD(iflag),          FIELD(pending),     FIELD(kick),        FIELD(in_code),     FIELD(host_flags),
-	      FIELD(bounce_stack),   FIELD(bounce),      FIELD(sysflags),    FIELD(cpl),         FIELD(int_shadow),
-	      FIELD(seg[0].base),    FIELD(seg[1].base), FIELD(seg[2].base), FIELD(seg[3].base), FIELD(seg[4].base),
-	      FIELD(seg[5].base),    FIELD(cr0),         FIELD(cr2),         FIELD(cr3),         FIELD(cr4),
-	      FIELD(kernel_gs_base), FIELD(mode),        FIELD(stats),       FIELD(cells)};
+} fields[] = {FIELD(host_regs),    FIELD(rip),         FIELD(ip_page),        FIELD(engine_sp),   FIELD(self),
+	      FIELD(scratch),      FIELD(seg_base),    FIELD(mem_gva),        FIELD(mem_addend),  FIELD(resume),
+	      FIELD(tsc_offset),   FIELD(pext_mask),   FIELD(site),           FIELD(flags),       FIELD(df),
+	      FIELD(iflag),        FIELD(pending),     FIELD(kick),           FIELD(in_code),     FIELD(host_flags),
+	      FIELD(bounce_stack), FIELD(bounce),      FIELD(combo),          FIELD(exit),        FIELD(sysflags),
+	      FIELD(cpl),          FIELD(int_shadow),  FIELD(seg[0].base),    FIELD(seg[1].base), FIELD(seg[2].base),
+	      FIELD(seg[3].base),  FIELD(seg[4].base), FIELD(seg[5].base),    FIELD(cr0),         FIELD(cr2),
+	      FIELD(cr3),          FIELD(cr4),         FIELD(kernel_gs_base), FIELD(mode),        FIELD(stats),
+	      FIELD(cells)};
 
 static bool tlb_field(char *buf, size_t size, size_t off)
 {
@@ -166,10 +167,10 @@ static void find_labels(struct labels *l, const struct bt *bt, const struct bloc
 {
 	ZydisDecodedInstruction z;
 	ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
-	uint64_t rx = (uint64_t)(uintptr_t)bt->rx, lo = rx + b->host_ind, hi = rx + b->host_end;
+	uint64_t rx = (uint64_t)(uintptr_t)bt->rx, lo = rx + b->host_start, hi = rx + b->host_end;
 	unsigned n = 0;
 
-	for (uint32_t off = b->host_ind; off < b->host_end; off += z.length) {
+	for (uint32_t off = b->host_start; off < b->host_end; off += z.length) {
 		uint64_t to;
 
 		if (!decode(bt->rw + off, b->host_end - off, ZYDIS_MACHINE_MODE_LONG_64, &z, op))

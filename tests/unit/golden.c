@@ -42,8 +42,6 @@ static void note(const struct tr *t, bool cold)
 	const struct part *last = seen.n ? &seen.part[seen.n - 1] : NULL;
 
 	if (t->i >= t->n || seen.n == MAX_PARTS)
-		return; /* the block's entries */
-	if (off == t->bt->blocks[t->block].host_ind || !t->bt->blocks[t->block].host)
 		return;
 	if (last && !cold && (last->cold || last->insn == t->i))
 		return;

@@ -32,7 +32,7 @@ static bool at_block(const struct vcpu *v, const struct bexit *e, uint32_t b)
 {
 	const struct block *k = &v->bt->blocks[b];
 
-	return leads_to(v, e) == (e->fl == FLS_SLOT ? k->host_b : k->host);
+	return leads_to(v, e) == block_entry(k, e->fl == FLS_SLOT, e->spare);
 }
 
 /* Block @a jumps (near: within the page) to block @b. */

@@ -166,6 +166,8 @@ static const struct golden_case flags[] = {
 static const struct golden_case sequences[] = {
 	{"function entry", "55 48 89 e5 41 57 41 56 53 48 83 ec 18", 0, false},
 	{"function exit", "48 83 c4 18 5b 41 5e 41 5f 5d c3", 0, false},
+	{"function exit, rsp from memory", "41 5b 41 5a 5f 5c", 0, false},
+	{"fields of a structure", "48 8b 07 48 83 c7 10 48 03 47 08 48 89 47 f8 31 c9", 0, false},
 	{"copy", "48 8b 06 48 89 07 48 8b 46 08 48 89 47 08", 0, false},
 	{"loop over memory", "8b 04 8b 01 c2 48 ff c1 48 39 f1 75 f3", 0, false},
 	{"test and branch on memory", "48 85 ff 74 10", 0, false},

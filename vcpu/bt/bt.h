@@ -12,14 +12,15 @@
 #include "vcpu/bt/mode.h"
 #include "vcpu/vcpu.h"
 
-#define BT_CODE_SIZE  (48u << 20)
-#define BT_MAX_BLOCKS (1u << 17)
-#define BT_MAX_SITES  (3u << 19)
-#define BT_MAX_EXITS  (3u << 17)
+#define BT_CODE_SIZE  (64u << 20)
+#define BT_MAX_BLOCKS (3u << 16)
+#define BT_MAX_SITES  (1u << 21)
+#define BT_MAX_EXITS  (9u << 16)
 #define BT_MAX_SYS    (1u << 15)
-#define BT_HASH       (1u << 16)
-#define BT_MAX_INSNS  64 /* guest instructions in a block */
+#define BT_INDEX      (1u << 19) /* entries of the block index: at most half full */
+#define BT_MAX_INSNS  64         /* guest instructions in a block */
 #define BT_MAX_PAGES  (1u << 16)
+#define BT_NO_COMBOS  4096
 #define BT_NONE       0xffffffffu
 
 /* Where the guest's arithmetic flags are at a site. */
@@ -30,8 +31,8 @@ enum site_kind {
 	SITE_MEM,      /* soft TLB slow path */
 	SITE_SYS,      /* helper: aux = index into bt->sys */
 	SITE_STRING,   /* string helper: aux likewise */
-	SITE_EXIT,     /* direct exit: aux = exit index */
-	SITE_INDIRECT, /* jump cache miss: target in vcpu.rip */
+	SITE_EXIT,     /* on the way out through an exit */
+	SITE_INDIRECT, /* jump cache miss: target in r10 */
 	SITE_RAISE,    /* aux = vector */
 	SITE_STEP_END, /* end of a one-instruction block */
 };
@@ -59,32 +60,45 @@ struct site {
 #define SITE_ACC_MASKED 0x10 /* masked move: only chosen elements count */
 #define SITE_ACC_SS     0x20 /* through SS: #SS instead of #GP */
 #define SITE_ACC_STACK  0x40 /* the implicit stack operand */
-#define SITE_ACC_RANGE  0x80 /* checks a range for several accesses */
+#define SITE_ACC_RANGE  0x80 /* checks a range for several accesses: site_range() in aux */
 
-/* A direct exit: `jmp/jcc rel32` to patch, or a branch cell. */
+/* A range of @span bytes that begins @before bytes before the access and will be written to or not. */
+static inline uint32_t site_range(unsigned before, unsigned span, bool write)
+{
+	return before | span << 12 | (uint32_t)write << 31;
+}
+
+/* A direct exit: `jmp/jcc rel32` to patch, or a branch cell.  All that leaving through it needs is here: one cache line. */
 struct bexit {
+	uint64_t rip;     /* of the target; from vcpu.ip_page in position-independent code */
+	uint64_t page;    /* gpa of its page when there is no cell */
 	uint32_t block;   /* that it belongs to */
 	uint32_t target;  /* linked block or BT_NONE */
 	uint32_t next_in; /* next exit linked to the same target */
 	uint32_t rel_off; /* rel32 in code memory; BT_NONE: through cell */
 	uint32_t stub_off;
+	uint32_t site;
 	uint32_t cell;
 	int32_t gdelta; /* target gva - block start gva */
 	uint32_t mode;  /* of the target: the block's own but after stac and clac */
 	uint8_t fl;     /* enum fl_state at the exit */
+	uint8_t spare;  /* the spare registers are in their slots */
 	uint8_t active; /* cell is in the active list */
-};
+	uint8_t dead;   /* so is its block */
+} __attribute__((aligned(64)));
 
 struct block {
-	uint64_t gpa; /* of the first byte */
-	uint64_t gva; /* page of it when the mode is not MODE_USER, else 0 */
+	uint64_t gpa;  /* of the first byte */
+	uint64_t gva;  /* page of it when the mode is not MODE_USER, else 0 */
+	uint64_t gpa2; /* page of the bytes beyond the first page, or ~0 */
 	uint32_t mode;
-	uint32_t host, host_b, host_ind,
-		host_end;           /* entries: flags in host; flags in slot; indirect (rcx, rdx in slots too) */
+	uint32_t host_start;      /* its code: from here to host_end */
+	uint32_t host, host_b;    /* entries: flags in the host's, in the slot */
+	uint32_t host_s, host_sb; /* the same with the spare registers in their slots */
+	uint32_t in_links;        /* exits linked to this block */
+	uint32_t host_end;
 	uint32_t ind_jne, ind_jmp, ind_cold; /* indirect exit: after its compare, its final jmp and the slow path */
-	uint64_t gpa2;              /* page of the bytes beyond the first page, or ~0 */
-	uint32_t hash_next, page_next[2];
-	uint32_t in_links; /* exits linked to this block */
+	uint32_t page_next[2];
 	uint32_t site, n_sites, exit, n_exits;
 	uint16_t len; /* guest bytes */
 	uint16_t n_insns;
@@ -92,6 +106,11 @@ struct block {
 	uint8_t fl_livein;
 	uint8_t dead;
 	uint8_t combine_fails;
+} __attribute__((aligned(64)));
+
+/* The block index: open addressing, so that a look-up touches this and the block. */
+struct bt_slot {
+	uint32_t hash, block; /* BT_NONE: empty */
 };
 
 /* A page that holds translated code. */
@@ -103,6 +122,13 @@ struct codepage {
 	uint32_t writes; /* stores into it that hit no block, since it was made live */
 	uint32_t limit;  /* so many turn it into a data page */
 	uint8_t live;    /* has blocks, or is about to */
+};
+
+/* Instructions decoded lately: what a block looks ahead at is decoded again when its turn comes. */
+#define BT_MEMO 1024
+struct bt_memo {
+	uint64_t gpa;
+	struct insn in;
 };
 
 struct bt {
@@ -119,13 +145,15 @@ struct bt {
 	uint32_t n_exits;
 	struct insn *sys;
 	uint32_t n_sys;
+	struct bt_memo *memo;
 	uint32_t n_cells;
-	uint32_t *hash;
+	struct bt_slot *index;
 	struct codepage *pages;
 	uint32_t n_pages, *page_hash;
 	uint32_t *active_user, n_active_user, *active_kern, n_active_kern;
-	uint32_t *cell_exit; /* exit of each cell */
-	uint64_t stop_rip;   /* blocks do not run past it (tests) */
+	uint32_t *cell_exit;                   /* exit of each cell */
+	uint64_t no_combos[BT_NO_COMBOS / 64]; /* hashed gpa of blocks whose groups kept crossing pages */
+	uint64_t stop_rip;                     /* blocks do not run past it (tests) */
 	bool have_bmi2;
 };
 
@@ -134,6 +162,20 @@ int bt_create(struct vm *vm);
 void bt_destroy(struct vm *vm);
 /* Forgets every translation; only from the run loop. */
 void bt_flush(struct vcpu *v);
+
+/*
+ * The spare registers: those that compilers use least.  Translated code takes them as scratch registers first, and passes from
+ * block to block with them left in their slots, so that loops need not bring back and spill again what they never touch.
+ */
+#define BT_SPARE ((uint16_t)(1u << R_10 | 1u << R_11))
+
+/* Where to enter @b, from code that leaves its flags and spare registers as told.  Indirect branches: in slots, both. */
+static inline uint32_t block_entry(const struct block *b, bool fl_slot, bool spare)
+{
+	if (spare)
+		return fl_slot ? b->host_sb : b->host_s;
+	return fl_slot ? b->host_b : b->host;
+}
 
 static inline const uint8_t *bt_rx(const struct bt *bt, uint32_t off)
 {
@@ -150,6 +192,22 @@ struct site *site_by_host(const struct bt *bt, const struct block *b, uint32_t h
 /* bt/translate.c: translates the block at v->rip in @mode, whose first byte is at @gpa; block index, BT_NONE when memory ran out
  * (flush and retry) or when fetching raised a fault (v->exc_pending). */
 uint32_t bt_translate(struct vcpu *v, uint64_t gpa, uint32_t mode);
+
+/* Is the block at @gpa to be translated with one check per access?  From now on, yes. */
+static inline unsigned bt_no_combos_bit(uint64_t gpa)
+{
+	return (unsigned)(gpa * 0x9e3779b97f4a7c15ull >> 52) & (BT_NO_COMBOS - 1);
+}
+
+static inline bool bt_no_combos(const struct bt *bt, uint64_t gpa)
+{
+	return bt->no_combos[bt_no_combos_bit(gpa) / 64] >> (bt_no_combos_bit(gpa) % 64) & 1;
+}
+
+static inline void bt_set_no_combos(struct bt *bt, uint64_t gpa)
+{
+	bt->no_combos[bt_no_combos_bit(gpa) / 64] |= 1ull << (bt_no_combos_bit(gpa) % 64);
+}
 
 /* bt/link.c */
 void link_exit(struct vcpu *v, uint32_t exit, uint32_t target, bool global);
@@ -168,6 +226,7 @@ int fetch_gpa(struct vcpu *v, uint64_t gva, uint64_t *gpa); /* walks for executi
 
 /* bt/state.c: brings v->regs[], flags and rip to the guest's state at @s from host_regs[]/host_flags. */
 void state_sync(struct vcpu *v, const struct site *s);
+void regs_sync(struct vcpu *v, uint16_t spill, uint8_t fl); /* registers and flags alone */
 uint64_t site_rip(const struct vcpu *v, const struct site *s);
 /* The guest instruction at @s, decoded again (saves the extended state: the decoder is a library); -1 when its bytes are not in RAM. */
 int site_insn(struct vcpu *v, const struct site *s, struct insn *in);
@@ -189,7 +248,8 @@ int tlb_fill(struct vcpu *v, uint64_t gva, unsigned size, unsigned acc);
 int tlb_read(struct vcpu *v, uint64_t lin, void *buf, unsigned len);
 void tlb_drop_writes(struct vcpu *v, uint64_t frame); /* a page got code: its write tags must miss */
 void tlb_init(struct vcpu *v);
-void tlb_note_fetch(struct vcpu *v, uint64_t page); /* code is fetched through this page of the linear space */
+void tlb_note_fetch(struct vcpu *v, uint64_t page,
+		    bool global); /* code is fetched through this page of the linear space */
 
 /* mmu/codepage.c */
 /* The 64-byte parts of a page that bytes [off, off+len) touch; len >= 1, within the page. */

@@ -81,16 +81,17 @@ int bt_create(struct vm *vm)
 	bt->sites = table(BT_MAX_SITES, sizeof *bt->sites);
 	bt->exits = table(BT_MAX_EXITS, sizeof *bt->exits);
 	bt->sys = table(BT_MAX_SYS, sizeof *bt->sys);
-	bt->hash = table(BT_HASH, sizeof *bt->hash);
+	bt->index = table(BT_INDEX, sizeof *bt->index);
+	bt->memo = table(BT_MEMO, sizeof *bt->memo);
 	bt->pages = table(BT_MAX_PAGES, sizeof *bt->pages);
 	bt->page_hash = table(BT_MAX_PAGES, sizeof *bt->page_hash);
 	bt->cell_exit = table(CELL_COUNT, sizeof *bt->cell_exit);
 	bt->active_user = table(CELL_COUNT, sizeof *bt->active_user);
 	bt->active_kern = table(CELL_COUNT, sizeof *bt->active_kern);
-	if (!bt->blocks || !bt->sites || !bt->exits || !bt->sys || !bt->hash || !bt->pages || !bt->page_hash ||
-	    !bt->cell_exit || !bt->active_user || !bt->active_kern)
+	if (!bt->memo || !bt->blocks || !bt->sites || !bt->exits || !bt->sys || !bt->index || !bt->pages ||
+	    !bt->page_hash || !bt->cell_exit || !bt->active_user || !bt->active_kern)
 		return -ENOMEM;
-	memset(bt->hash, 0xff, BT_HASH * sizeof *bt->hash);
+	memset(bt->index, 0xff, BT_INDEX * sizeof *bt->index);
 	memset(bt->page_hash, 0xff, BT_MAX_PAGES * sizeof *bt->page_hash);
 	bt->have_bmi2 = cpu_has_fast_pext();
 	vm->bt = bt;
@@ -109,7 +110,8 @@ void bt_destroy(struct vm *vm)
 	munmap(bt->sites, BT_MAX_SITES * sizeof *bt->sites);
 	munmap(bt->exits, BT_MAX_EXITS * sizeof *bt->exits);
 	munmap(bt->sys, BT_MAX_SYS * sizeof *bt->sys);
-	munmap(bt->hash, BT_HASH * sizeof *bt->hash);
+	munmap(bt->index, BT_INDEX * sizeof *bt->index);
+	munmap(bt->memo, BT_MEMO * sizeof *bt->memo);
 	munmap(bt->pages, BT_MAX_PAGES * sizeof *bt->pages);
 	munmap(bt->page_hash, BT_MAX_PAGES * sizeof *bt->page_hash);
 	munmap(bt->cell_exit, CELL_COUNT * sizeof *bt->cell_exit);
@@ -125,49 +127,66 @@ void bt_flush(struct vcpu *v)
 
 	for (uint32_t i = 0; i < bt->n_pages; i++)
 		v->vm->mem->code_bm[bt->pages[i].frame / 64] &= ~(1ull << (bt->pages[i].frame % 64));
-	memset(bt->hash, 0xff, BT_HASH * sizeof *bt->hash);
+	memset(bt->index, 0xff, BT_INDEX * sizeof *bt->index);
 	memset(bt->page_hash, 0xff, BT_MAX_PAGES * sizeof *bt->page_hash);
 	bt->n_blocks = bt->n_sites = bt->n_exits = bt->n_sys = bt->n_cells = bt->n_pages = 0;
 	bt->n_active_user = bt->n_active_kern = 0;
 	bt->used = 0;
+	memset(bt->no_combos, 0, sizeof bt->no_combos);
 	tlb_flush_all(v);
 	v->stats.code_flushes++;
 }
 
-static uint32_t hash_of(uint64_t gpa, uint32_t mode)
+static uint32_t hash_of(uint64_t gpa, uint64_t gva, uint32_t mode)
 {
-	uint64_t h = (gpa ^ ((uint64_t)mode << 40)) * 0x9e3779b97f4a7c15ull;
+	uint64_t h = (gpa ^ (uint64_t)mode << 40 ^ gva >> GUEST_PAGE_SHIFT) * 0x9e3779b97f4a7c15ull;
 
-	return (uint32_t)(h >> 48) & (BT_HASH - 1);
+	return (uint32_t)(h >> 32);
+}
+
+static uint32_t home(uint32_t hash)
+{
+	return hash & (BT_INDEX - 1);
 }
 
 uint32_t block_lookup(const struct bt *bt, uint64_t gpa, uint64_t gva, uint32_t mode)
 {
-	for (uint32_t b = bt->hash[hash_of(gpa, mode)]; b != BT_NONE; b = bt->blocks[b].hash_next) {
-		const struct block *k = &bt->blocks[b];
+	uint32_t hash = hash_of(gpa, gva, mode);
 
-		if (k->gpa == gpa && k->mode == mode && k->gva == gva)
-			return b;
+	for (uint32_t i = home(hash); bt->index[i].block != BT_NONE; i = home(i + 1)) {
+		const struct block *k = &bt->blocks[bt->index[i].block];
+
+		if (bt->index[i].hash == hash && k->gpa == gpa && k->mode == mode && k->gva == gva)
+			return bt->index[i].block;
 	}
 	return BT_NONE;
 }
 
 void block_insert(struct bt *bt, uint32_t b)
 {
-	uint32_t h = hash_of(bt->blocks[b].gpa, bt->blocks[b].mode);
+	uint32_t hash = hash_of(bt->blocks[b].gpa, bt->blocks[b].gva, bt->blocks[b].mode), i = home(hash);
 
-	bt->blocks[b].hash_next = bt->hash[h];
-	bt->hash[h] = b;
+	while (bt->index[i].block != BT_NONE)
+		i = home(i + 1);
+	bt->index[i] = (struct bt_slot){hash, b};
 }
 
+/* Entries behind the gap move up until one stands where it belongs, so that no look-up stops short. */
 static void block_remove(struct bt *bt, uint32_t b)
 {
-	uint32_t *p = &bt->hash[hash_of(bt->blocks[b].gpa, bt->blocks[b].mode)];
+	uint32_t i = home(hash_of(bt->blocks[b].gpa, bt->blocks[b].gva, bt->blocks[b].mode)), j;
 
-	while (*p != BT_NONE && *p != b)
-		p = &bt->blocks[*p].hash_next;
-	if (*p == b)
-		*p = bt->blocks[b].hash_next;
+	while (bt->index[i].block != b) {
+		if (bt->index[i].block == BT_NONE)
+			return;
+		i = home(i + 1);
+	}
+	for (j = home(i + 1); bt->index[j].block != BT_NONE; j = home(j + 1))
+		if (home(j - home(bt->index[j].hash)) >= home(j - i)) {
+			bt->index[i] = bt->index[j];
+			i = j;
+		}
+	bt->index[i].block = BT_NONE;
 }
 
 uint32_t block_by_host(const struct bt *bt, uint32_t host_off)
@@ -182,7 +201,7 @@ uint32_t block_by_host(const struct bt *bt, uint32_t host_off)
 		else
 			hi = mid;
 	}
-	return lo < bt->n_blocks && bt->blocks[lo].host_ind <= host_off ? lo : BT_NONE;
+	return lo < bt->n_blocks && bt->blocks[lo].host_start <= host_off ? lo : BT_NONE;
 }
 
 struct site *site_by_host(const struct bt *bt, const struct block *b, uint32_t host_off)
@@ -200,16 +219,12 @@ struct site *site_by_host(const struct bt *bt, const struct block *b, uint32_t h
 	return &bt->sites[lo];
 }
 
-/* Indirect branches find a block at the index of its page offset, whatever page it is mapped at. */
-static void jump_caches_forget(struct vcpu *v, const struct block *b)
+/* Jump caches may still lead here, at whatever address the page is mapped: its indirect entry becomes a miss. */
+static void jump_caches_forget(struct bt *bt, const struct block *b)
 {
-	uint64_t host = (uint64_t)(uintptr_t)bt_rx(v->bt, b->host_ind);
-	uint64_t at = mode_pic(b->mode) ? b->gpa : b->gva;
-	unsigned i = at & (JC_SIZE - 1);
+	struct emit c = {bt->rw + b->host_sb, bt->rw, bt->rw + b->host_end, false};
 
-	for (int k = 0; k < TLB_COUNT; k++)
-		if (v->jc[k].host[i] == host)
-			v->jc[k].tag[i] = JC_INVALID;
+	emit_jmp_to(&c, bt->rw + (glue_stale - bt->rx));
 }
 
 void block_invalidate(struct vcpu *v, uint32_t b)
@@ -223,8 +238,10 @@ void block_invalidate(struct vcpu *v, uint32_t b)
 	block_remove(bt, b);
 	codepage_del(bt, b);
 	unlink_incoming(v, b);
-	for (uint32_t x = k->exit; x < k->exit + k->n_exits; x++)
+	for (uint32_t x = k->exit; x < k->exit + k->n_exits; x++) {
 		unlink_exit(v, x);
-	jump_caches_forget(v, k);
+		bt->exits[x].dead = 1;
+	}
+	jump_caches_forget(bt, k);
 	v->stats.smc_blocks++;
 }

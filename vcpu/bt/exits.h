@@ -6,8 +6,12 @@
 
 struct vcpu;
 
-const void *bt_c_exit(struct vcpu *v);  /* direct exits and jump cache misses */
-const void *bt_c_sys(struct vcpu *v);   /* helpers */
+const void *bt_c_exit(struct vcpu *v); /* direct exits: v->exit */
+/* Jump cache misses: to the address in r10, the guest's spare registers in their slots; of a block of one instruction. */
+const void *bt_c_indirect(struct vcpu *v);
+const void *bt_c_indirect_step(struct vcpu *v);
+const void *bt_c_stale(struct vcpu *v); /* the jump cache led to a block that is gone: as bt_c_indirect, with no site */
+const void *bt_c_sys(struct vcpu *v);   /* helpers, and branches that fault */
 const void *bt_c_fault(struct vcpu *v); /* a host fault in translated code; always NULL */
 int bt_c_mem(struct vcpu *v);           /* soft TLB slow path: 1 = resume at v->resume with v->mem_addend, 0 = leave */
 int bt_c_mem_checked(struct vcpu *v);   /* the same through segments, with alignment and breakpoint checks */

@@ -36,15 +36,6 @@ static bool in_code_memory(const struct bt *bt, uint64_t rip, uint32_t *off)
 	return true;
 }
 
-/* Between the compare of an indirect exit and its jump: to the slow path.  Behind the jne the compare has matched, and
- * rcx may have lost its low bits. */
-static void kick_indirect(const struct vcpu *v, const struct block *b, uint32_t off, greg_t *g)
-{
-	if (off != b->ind_jne)
-		g[REG_RCX] = (greg_t)v->jc[mode_tlb(b->mode)].tag[(uint64_t)g[REG_RDX] & (JC_SIZE - 1)];
-	g[REG_RIP] = (greg_t)(uintptr_t)bt_rx(v->bt, b->ind_cold);
-}
-
 static void kick_running(struct vcpu *v, greg_t *g)
 {
 	struct bt *bt = v->bt;
@@ -57,8 +48,8 @@ static void kick_running(struct vcpu *v, greg_t *g)
 		if (b == BT_NONE)
 			return;
 		if (bt->blocks[b].ind_jmp != BT_NONE && off >= bt->blocks[b].ind_jne && off <= bt->blocks[b].ind_jmp)
-			kick_indirect(v, &bt->blocks[b], off, g);
-		link_kick(v, b); /* clears the jump cache too */
+			g[REG_RIP] = (greg_t)(uintptr_t)bt_rx(bt, bt->blocks[b].ind_cold);
+		link_kick(v, b);
 	} else if (rip >= (uint64_t)(uintptr_t)glue_load_begin && rip < (uint64_t)(uintptr_t)glue_load_end) {
 		g[REG_RIP] = (greg_t)(uintptr_t)glue_abort;
 	} else if (v->site < bt->n_sites && bt->sites[v->site].block < bt->n_blocks) {

@@ -111,6 +111,24 @@ glue_exit:
 	call bt_c_exit
 	jmp glue_continue
 
+	.globl glue_indirect
+glue_indirect:
+	SAVE_ALL
+	call bt_c_indirect
+	jmp glue_continue
+
+	.globl glue_indirect_step
+glue_indirect_step:
+	SAVE_ALL
+	call bt_c_indirect_step
+	jmp glue_continue
+
+	.globl glue_stale
+glue_stale:
+	SAVE_ALL
+	call bt_c_stale
+	jmp glue_continue
+
 	.globl glue_sys
 glue_sys:
 	SAVE_ALL

@@ -148,7 +148,7 @@ struct insn {
 	uint8_t has_mem : 1, has_modrm : 1, lock : 1, rex_w : 1, imm_port : 1, mem_read : 1, mem_write : 1;
 	uint8_t masked : 1; /* AVX masked move */
 	uint8_t waits : 1;  /* looks for a pending x87 exception first */
-	uint8_t high8; /* uses ah, ch, dh or bh: no REX may be added */
+	uint8_t high8;      /* uses ah, ch, dh or bh: no REX may be added */
 	struct insn_mem mem;
 	int64_t imm;
 	int32_t imm2;

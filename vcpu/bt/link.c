@@ -56,12 +56,12 @@ void link_exit(struct vcpu *v, uint32_t x, uint32_t target, bool global)
 {
 	struct bt *bt = v->bt;
 	struct bexit *e = &bt->exits[x];
-	struct block *from = &bt->blocks[e->block], *to = &bt->blocks[target];
+	struct block *to = &bt->blocks[target];
 
-	if (((from->mode | to->mode) & MODE_TRANSIENT) || e->mode != to->mode || from->dead)
+	if ((to->mode & MODE_TRANSIENT) || e->mode != to->mode || e->dead)
 		return;
 	if (e->cell == BT_NONE &&
-	    (e->rel_off == BT_NONE || to->gpa2 != ~0ull || (from->gpa ^ to->gpa) >> GUEST_PAGE_SHIFT))
+	    (e->rel_off == BT_NONE || to->gpa2 != ~0ull || (e->page ^ to->gpa) >> GUEST_PAGE_SHIFT))
 		return;
 	if (e->target != target) {
 		unlink_exit(v, x);
@@ -71,7 +71,7 @@ void link_exit(struct vcpu *v, uint32_t x, uint32_t target, bool global)
 	}
 	if (e->cell != BT_NONE)
 		activate_cell(bt, e, global);
-	point_at(v, e, e->fl == FLS_SLOT ? to->host_b : to->host);
+	point_at(v, e, block_entry(to, e->fl == FLS_SLOT, e->spare));
 	v->stats.links++;
 }
 

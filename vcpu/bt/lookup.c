@@ -21,16 +21,17 @@ static uint64_t fetch_linear(const struct vcpu *v, uint64_t rip)
 int fetch_gpa(struct vcpu *v, uint64_t rip, uint64_t *gpa)
 {
 	uint64_t gva = fetch_linear(v, rip), page = gva & ~0xfffull;
-	struct fetch_entry *f = &v->fetch[v->cpl == 3][page >> GUEST_PAGE_SHIFT & 63];
+	struct fetch_entry *f = &v->fetch[v->cpl == 3][page >> GUEST_PAGE_SHIFT & (FETCH_SIZE - 1)];
 	struct walk w;
 
-	if (f->tag != page) {
+	if (f->tag != page || f->age != v->fetch_age[f->global]) {
 		if (mmu_walk(v, gva, mmu_acc(v, ACC_X), &w) < 0)
 			return -1;
 		f->tag = page;
 		f->gpa = w.gpa & ~0xfffull;
 		f->global = w.global;
-		tlb_note_fetch(v, page);
+		f->age = v->fetch_age[w.global];
+		tlb_note_fetch(v, page, w.global);
 	}
 	v->fetch_global = f->global;
 	*gpa = f->gpa | (gva & 0xfff);
@@ -39,9 +40,8 @@ int fetch_gpa(struct vcpu *v, uint64_t rip, uint64_t *gpa)
 
 void fetch_cache_flush(struct vcpu *v)
 {
-	for (int u = 0; u < 2; u++)
-		for (int i = 0; i < 64; i++)
-			v->fetch[u][i].tag = 1; /* no page address */
+	v->fetch_age[0]++;
+	v->fetch_age[1]++;
 }
 
 static int check_cs_limit(struct vcpu *v)
@@ -118,7 +118,7 @@ static const void *entry_of(struct vcpu *v, uint32_t b)
 {
 	v->stats.dispatches++;
 	vcpu_fpu_in(v);
-	return bt_rx(v->bt, v->bt->blocks[b].host);
+	return bt_rx(v->bt, v->bt->blocks[b].host_s);
 }
 
 const void *bt_chain(struct vcpu *v)
@@ -131,17 +131,11 @@ const void *bt_chain(struct vcpu *v)
 	return b == BT_NONE ? NULL : entry_of(v, b);
 }
 
-static uint64_t exit_target(const struct vcpu *v, const struct block *b, const struct bexit *e)
+static uint64_t exit_target(const struct vcpu *v, const struct bexit *e)
 {
-	uint64_t off = (b->gpa & 0xfff) + (uint64_t)(int64_t)e->gdelta, rip;
+	uint64_t rip = mode_pic(e->mode) ? v->ip_page + e->rip : e->rip;
 
-	if (!mode_pic(b->mode))
-		rip = b->gva + (uint64_t)(int64_t)e->gdelta;
-	else if (e->cell != BT_NONE)
-		rip = v->ip_page + (off & 0xfff); /* the exit has moved ip_page already */
-	else
-		rip = v->ip_page + off;
-	return mode_long(b->mode) ? rip : b->mode & MODE_CS16 ? (uint16_t)rip : (uint32_t)rip;
+	return mode_long(e->mode) ? rip : e->mode & MODE_CS16 ? (uint16_t)rip : (uint32_t)rip;
 }
 
 /* Moves the stack pointer back to where it was before the branch. */
@@ -193,18 +187,28 @@ static const void *bad_target(struct vcpu *v, const struct site *s, uint64_t rip
 	return NULL;
 }
 
-static const void *direct_exit(struct vcpu *v, const struct site *s)
+/* A branch that cannot go where it wants to.  What falls through does not branch: the next fetch faults. */
+static bool exit_is_bad(const struct vcpu *v, const struct bexit *e, const struct site *s)
+{
+	return !target_ok(v, v->rip) && e->gdelta != s->goff + s->len;
+}
+
+const void *bt_c_exit(struct vcpu *v)
 {
 	struct bt *bt = v->bt;
-	uint32_t x = s->aux, b, flushes = (uint32_t)v->stats.code_flushes;
+	uint32_t x = v->exit, b, flushes = (uint32_t)v->stats.code_flushes;
+	const struct bexit *e = &bt->exits[x];
 
-	v->rip = exit_target(v, &bt->blocks[s->block], &bt->exits[x]);
-	if (!target_ok(v, v->rip) && bt->exits[x].gdelta != s->goff + s->len) {
-		uint64_t rip = v->rip - (uint64_t)(int64_t)bt->exits[x].gdelta + s->goff;
+	regs_sync(v, e->spare ? BT_SPARE : 0, e->fl);
+	v->rip = exit_target(v, e);
+	if (!target_ok(v, v->rip)) {
+		struct site s = bt->sites[e->site];
+		uint64_t rip = v->rip - (uint64_t)(int64_t)e->gdelta + s.goff;
 
-		return bad_target(v, s, mode_long(v->mode) ? rip : (uint32_t)rip);
+		if (exit_is_bad(v, e, &s))
+			return bad_target(v, &s, mode_long(v->mode) ? rip : (uint32_t)rip);
 	}
-	if ((bt->blocks[s->block].mode & MODE_STEP) || bt_must_stop(v))
+	if ((e->mode & MODE_STEP) || bt_must_stop(v))
 		return NULL;
 	b = bt_find(v, 0);
 	if (b == BT_NONE)
@@ -214,18 +218,11 @@ static const void *direct_exit(struct vcpu *v, const struct site *s)
 	return entry_of(v, b);
 }
 
-static const void *indirect_exit(struct vcpu *v, const struct site *s)
+static void jump_cache_fill(struct vcpu *v, uint32_t b)
 {
 	struct jump_cache *jc = &v->jc[mode_tlb(v->mode)];
-	unsigned i = v->rip & (JC_SIZE - 1);
-	uint32_t b;
+	unsigned i = jc_index(v->rip);
 
-	if ((v->bt->blocks[s->block].mode & MODE_STEP) || bt_must_stop(v))
-		return NULL;
-	v->stats.jc_misses++;
-	b = bt_find(v, 0);
-	if (b == BT_NONE)
-		return NULL;
 	if (!v->fetch_global && v->cpl != 3)
 		v->jc_nonglobal = 1;
 	if (jc->tag[i] == JC_INVALID) {
@@ -234,38 +231,67 @@ static const void *indirect_exit(struct vcpu *v, const struct site *s)
 		if (jc->n_filled <= TLB_FILLED)
 			jc->n_filled++;
 	}
-	jc->host[i] = (uint64_t)(uintptr_t)bt_rx(v->bt, v->bt->blocks[b].host_ind);
+	jc->host[i] = (uint64_t)(uintptr_t)bt_rx(v->bt, v->bt->blocks[b].host_sb);
 	jc->tag[i] = v->rip;
+}
+
+static const void *indirect_to(struct vcpu *v, uint64_t target)
+{
+	uint32_t b;
+
+	v->rip = target;
+	if (bt_must_stop(v))
+		return NULL;
+	v->stats.jc_misses++;
+	b = bt_find(v, 0);
+	if (b == BT_NONE)
+		return NULL;
+	jump_cache_fill(v, b);
 	return entry_of(v, b);
 }
 
-const void *bt_c_exit(struct vcpu *v)
+const void *bt_c_stale(struct vcpu *v)
+{
+	regs_sync(v, BT_SPARE, FLS_SLOT);
+	return indirect_to(v, v->host_regs[R_10]);
+}
+
+const void *bt_c_indirect_step(struct vcpu *v)
 {
 	struct site s = v->bt->sites[v->site];
-	uint64_t target = v->rip;
+
+	state_sync(v, &s);
+	if (!target_ok(v, v->host_regs[R_10]))
+		return bad_target(v, &s, v->rip);
+	v->rip = v->host_regs[R_10];
+	return NULL;
+}
+
+const void *bt_c_indirect(struct vcpu *v)
+{
+	uint64_t target = v->host_regs[R_10];
+
+	regs_sync(v, BT_SPARE, FLS_SLOT);
+	if (!target_ok(v, target)) {
+		struct site s = v->bt->sites[v->site];
+
+		return bad_target(v, &s, site_rip(v, &s));
+	}
+	return indirect_to(v, target);
+}
+
+const void *bt_c_sys(struct vcpu *v)
+{
+	struct site s = v->bt->sites[v->site];
+	struct insn *in = &v->bt->sys[s.aux]; /* unless the site raises */
+	bool step = v->bt->blocks[s.block].mode & MODE_STEP;
+	int r;
 
 	state_sync(v, &s);
 	if (s.kind == SITE_RAISE) {
 		raise_error(v, s.aux, 0);
 		return NULL;
 	}
-	if (s.kind == SITE_INDIRECT) {
-		if (!target_ok(v, target))
-			return bad_target(v, &s, v->rip);
-		v->rip = target;
-		return indirect_exit(v, &s);
-	}
-	return direct_exit(v, &s);
-}
-
-const void *bt_c_sys(struct vcpu *v)
-{
-	struct site s = v->bt->sites[v->site];
-	struct insn *in = &v->bt->sys[s.aux];
-	bool step = v->bt->blocks[s.block].mode & MODE_STEP;
-	int r;
-
-	state_sync(v, &s);
 	v->stats.helpers++;
 	if (s.kind == SITE_STRING) {
 		r = bt_string(v, in);

@@ -13,13 +13,18 @@ uint64_t site_rip(const struct vcpu *v, const struct site *s)
 	return mode_long(b->mode) ? rip : b->mode & MODE_CS16 ? (uint16_t)rip : (uint32_t)rip;
 }
 
-void state_sync(struct vcpu *v, const struct site *s)
+void regs_sync(struct vcpu *v, uint16_t spill, uint8_t fl)
 {
 	for (int r = 0; r < 16; r++)
-		if (!(s->spill >> r & 1))
+		if (!(spill >> r & 1))
 			v->regs[r] = v->host_regs[r];
-	if (s->fl == FLS_HOST)
+	if (fl == FLS_HOST)
 		v->flags = v->host_flags;
+}
+
+void state_sync(struct vcpu *v, const struct site *s)
+{
+	regs_sync(v, s->spill, s->fl);
 	v->rip = site_rip(v, s);
 }
 

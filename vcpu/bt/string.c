@@ -80,6 +80,12 @@ static uint64_t room(const struct str *s, uint64_t lin)
 	return s->back ? off / s->size + 1 : (GUEST_PAGE_MASK + 1 - off) / s->size;
 }
 
+/* Elements from offset @off on until the index register wraps round: with a segment base that may be within a page. */
+static uint64_t until_wrap(const struct str *s, uint64_t off)
+{
+	return (s->back ? off : s->mask - off) / s->size + 1;
+}
+
 /* Host address of @len bytes at @lin within a page; NULL with *mmio, or NULL after raising. */
 static uint8_t *resolve(struct vcpu *v, uint64_t lin, unsigned len, unsigned acc, bool *mmio)
 {
@@ -282,6 +288,10 @@ static int round_trip(struct str *s)
 		return -1;
 	if (uses_dst(s) && linear(s, SEG_ES, di, writes_dst(s) ? ACC_W : ACC_R, &dst) < 0)
 		return -1;
+	if (uses_src(s) && n > until_wrap(s, si))
+		n = until_wrap(s, si);
+	if (uses_dst(s) && n > until_wrap(s, di))
+		n = until_wrap(s, di);
 	if ((uses_src(s) && alignment_check(v, src, s->size)) || (uses_dst(s) && alignment_check(v, dst, s->size)))
 		return -1; /* the step keeps the alignment: the first element speaks for all */
 	if (chunk(s, src, dst, &n, &stop) < 0)

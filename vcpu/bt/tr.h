@@ -15,6 +15,8 @@
 #define VOFF(f) offsetof(struct vcpu, f)
 #define VREG(r) hm_gs(VOFF(regs) + 8u * (r))
 
+#define ALL_REGS 0xffffu
+
 enum ea_kind { EA_REG, EA_CONST, EA_PIC };
 
 /* An effective address. */
@@ -32,6 +34,7 @@ enum cold_kind { COLD_MEM, COLD_EXIT, COLD_TRAMPOLINE, COLD_INDIRECT, COLD_HELPE
 
 struct cold {
 	uint8_t kind, t1, t2, size, acc, fl, checked;
+	uint32_t range; /* COLD_MEM for a group: site_range() */
 	uint16_t spill, insn;
 	uint8_t *from;       /* rel32 that jumps here, or NULL */
 	uint8_t *hot, *hot2; /* COLD_MEM: after the check; after the addend is loaded */
@@ -39,6 +42,14 @@ struct cold {
 	uint32_t exit;
 };
 #define TR_MAX_COLD 384
+
+/* Accesses through one register that share a check (translate_combine.c): bytes [lo, hi) from the register as it is at the first. */
+struct combo {
+	int32_t lo, hi;
+	uint16_t n;
+	bool write, checked;
+};
+#define TR_MAX_COMBOS VCPU_COMBOS
 
 struct tr {
 	struct vcpu *v;
@@ -52,6 +63,7 @@ struct tr {
 	bool ends;         /* the last instruction ends the block by itself */
 	bool falls_across; /* what follows is on the next page or crosses into it */
 	uint16_t spill;
+	uint16_t clean; /* registers whose slots hold what they hold */
 	uint8_t fl;
 	bool slot_valid; /* vcpu.flags equals the host's flags */
 	unsigned n_cold;
@@ -61,11 +73,17 @@ struct tr {
 	uint8_t live_in[BT_MAX_INSNS + 1]; /* flags live before instruction i */
 	struct insn in[BT_MAX_INSNS];
 	struct cold cold[TR_MAX_COLD];
+	uint8_t n_combos;
+	uint8_t held[16]; /* whose addend a scratch register holds, or R_NONE */
+	struct combo combo[TR_MAX_COMBOS];
+	uint8_t combo_of[BT_MAX_INSNS][2]; /* group of an instruction's explicit and stack operand, or R_NONE */
 };
 
 /* registers (translate_reg.c) */
 void tr_need(struct tr *t, uint16_t regs);                  /* bring back spilled registers */
+void tr_need_at_exit(struct tr *t);                         /* all of them, or all but the spare ones */
 uint8_t tr_scratch(struct tr *t, uint16_t avoid, bool low); /* a scratch register outside @avoid */
+bool tr_spare_free(const struct tr *t, uint16_t avoid);     /* tr_scratch() will give the spare ones, for nothing */
 void tr_take(struct tr *t, uint8_t reg);                    /* make @reg scratch */
 void tr_wrote(struct tr *t, uint16_t regs);                 /* the guest instruction wrote them */
 /* flags */
@@ -84,12 +102,23 @@ struct ea tr_ea_stack(struct tr *t, uint8_t base, int32_t disp);
 void tr_form_ea(struct tr *t, const struct ea *e, uint8_t dst, int32_t extra);
 /* Emits the check of an access and returns the host operand; @t1, @t2 are scratch (t2 stays in use until the access). */
 struct hmem tr_access(struct tr *t, const struct ea *e, unsigned size, unsigned acc, uint8_t t1, uint8_t t2);
+/* Its parts: t2 = index of the address in t1; the tables' offsets in struct vcpu. */
+void tr_tlb_index(struct tr *t, uint8_t t1, uint8_t t2);
+size_t tr_tag_offset(const struct tr *t, unsigned acc);
+size_t tr_addend_offset(const struct tr *t, unsigned acc);
 void tr_mem_insn(struct tr *t, const struct insn *in);
 void tr_bt_insn(struct tr *t, const struct insn *in);
 void tr_xlat(struct tr *t, const struct insn *in);
 void tr_maskmov(struct tr *t, const struct insn *in);
 void tr_lea(struct tr *t, const struct insn *in);
 void tr_cold_mem(struct tr *t, const struct cold *k);
+
+/* groups of accesses (translate_combine.c) */
+void tr_plan_combos(struct tr *t);
+/* The operand of an access whose group has been checked; clobbers no flags.  False: it has not, use tr_access(). */
+bool tr_combined(struct tr *t, const struct ea *e, unsigned acc, uint16_t avoid, bool low, struct hmem *m);
+/* The check of a group at its first access, instead of that access's; false: it is in none. */
+bool tr_combine(struct tr *t, const struct ea *e, unsigned size, unsigned acc, uint8_t t1, uint8_t t2);
 
 /* control flow and stack (translate_flow.c) */
 void tr_push(struct tr *t, const struct insn *in);
@@ -118,5 +147,6 @@ void tr_exit_to_mode(struct tr *t, uint32_t mode);
 
 /* glue.S: where stubs jump to */
 extern const uint8_t glue_mem[], glue_mem_checked[], glue_exit[], glue_sys[];
+extern const uint8_t glue_indirect[], glue_indirect_step[], glue_stale[];
 
 #endif

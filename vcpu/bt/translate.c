@@ -138,6 +138,28 @@ static bool must_stop(const struct tr *t, uint16_t goff)
 	return t->bt->stop_rip && t->v->rip + goff == t->bt->stop_rip;
 }
 
+/*
+ * decode_insn() at @off of the block's page, by way of the memo.  A memo holds as long as the bytes are the same; what
+ * does not decode depends on more bytes than its length and is not kept.
+ */
+static int decode_at(struct tr *t, struct insn *in, const uint8_t *page, unsigned off)
+{
+	unsigned size = mode_code_size(t->mode), room = GMEM_PAGE_SIZE - off;
+	uint64_t gpa = (t->gpa & ~0xfffull) | off;
+	struct bt_memo *m = &t->bt->memo[(off ^ gpa >> GUEST_PAGE_SHIFT) & (BT_MEMO - 1)];
+	int r;
+
+	if (m->gpa == gpa && m->in.code_size == size && m->in.len <= room &&
+	    !memcmp(m->in.raw, page + off, m->in.len)) {
+		*in = m->in;
+		return DECODE_OK;
+	}
+	r = decode_insn(in, page + off, room, size);
+	if (r == DECODE_OK && in->cls != CLS_SYS)
+		*m = (struct bt_memo){gpa, *in};
+	return r;
+}
+
 static int decode_block(struct tr *t)
 {
 	unsigned off = (unsigned)(t->gpa & 0xfff), max = t->mode & MODE_STEP ? 1 : BT_MAX_INSNS;
@@ -156,8 +178,7 @@ static int decode_block(struct tr *t)
 			t->falls_across = off + g >= GMEM_PAGE_SIZE;
 			break;
 		}
-		if (decode_insn(in, page + off + g, GMEM_PAGE_SIZE - off - g, mode_code_size(t->mode)) ==
-		    DECODE_SHORT) {
+		if (decode_at(t, in, page, off + g) == DECODE_SHORT) {
 			if (t->n == 0)
 				return decode_crossing(t, page, off);
 			t->falls_across = true;
@@ -192,9 +213,7 @@ static uint8_t peek_flags(struct tr *t, int64_t off)
 	struct insn in;
 
 	for (int i = 0; i < PEEK_INSNS && live; i++) {
-		if (off < 0 || off >= GMEM_PAGE_SIZE ||
-		    decode_insn(&in, page + off, (size_t)(GMEM_PAGE_SIZE - off), mode_code_size(t->mode)) ==
-			    DECODE_SHORT)
+		if (off < 0 || off >= GMEM_PAGE_SIZE || decode_at(t, &in, page, (unsigned)off) == DECODE_SHORT)
 			return needed | live;
 		apply_mode(t, &in);
 		t->peek_parts |= codepage_parts((unsigned)off, in.len);
@@ -301,26 +320,76 @@ static void translate_insn(struct tr *t, struct insn *in)
 	}
 }
 
+/* Does the block do without the guest's values of the spare registers? */
+static bool leaves_spare(const struct tr *t)
+{
+	for (unsigned i = 0; i < t->n; i++) {
+		const struct insn *in = &t->in[i];
+
+		if (in->cls != CLS_SYS && in->cls != CLS_STRING && in->cls != CLS_GATHER &&
+		    ((in->gpr_read | in->gpr_write) & BT_SPARE))
+			return false;
+	}
+	return true;
+}
+
+static uint32_t here(const struct tr *t)
+{
+	return (uint32_t)(t->c.p - t->bt->rw);
+}
+
+/* An entry where the spare registers are on the wrong side for the block: mov gs:[slot], r or the other way. */
+static uint32_t emit_spare_entry(struct tr *t, uint16_t wanted, enum fl_state fl)
+{
+	uint32_t at = here(t);
+
+	t->spill = wanted ^ BT_SPARE;
+	t->fl = fl;
+	tr_site(t, SITE_INSN);
+	for (uint8_t r = 0; r < 16; r++)
+		if (BT_SPARE >> r & 1) {
+			if (wanted)
+				emit_store(&t->c, VREG(r), r);
+			else
+				emit_load(&t->c, r, VREG(r));
+		}
+	t->spill = wanted;
+	return at;
+}
+
 /*
- * host_ind: mov rcx, gs:[rcx slot]; mov rdx, gs:[rdx slot]
- * host_b:   restore the flags, when the block wants them
- * host:     the block
+ * The block wants the spare registers in their slots or in place; entries for the other case put that right:
+ *           <store or load the spare ones>;  jmp short 2f     ; flags in the host's
+ *           <store or load the spare ones>                    ; flags in the slot
+ *       1:  <restore the flags>                               ; flags in the slot
+ *       2:  the block                                         ; flags in the host's
+ * When the block does not want the flags there are two entries only.
  */
 static void emit_entries(struct tr *t)
 {
 	struct block *b = &t->bt->blocks[t->block];
+	uint16_t wanted = leaves_spare(t) ? BT_SPARE : 0;
+	uint32_t wrong, wrong_b, right_b;
+	uint8_t *skip;
 
-	b->host_ind = (uint32_t)(t->c.p - t->bt->rw);
-	emit_load(&t->c, R_CX, VREG(R_CX));
-	emit_load(&t->c, R_DX, VREG(R_DX));
-	b->host_b = (uint32_t)(t->c.p - t->bt->rw);
+	b->host_start = here(t);
 	b->fl_livein = t->live_in[0];
+	wrong = wrong_b = emit_spare_entry(t, wanted, FLS_HOST);
+	right_b = here(t);
 	if (b->fl_livein) {
-		t->fl = FLS_SLOT;
-		tr_site(t, SITE_INSN);
-		tr_flags_restore(t, 0xffff);
+		emit8(&t->c, 0xeb);
+		skip = t->c.p;
+		emit8(&t->c, 0);
+		wrong_b = emit_spare_entry(t, wanted, FLS_SLOT);
+		right_b = here(t);
+		tr_flags_restore(t, 0);
+		if (!t->c.overflow)
+			*skip = (uint8_t)(t->c.p - (skip + 1));
 	}
-	b->host = (uint32_t)(t->c.p - t->bt->rw);
+	b->host = wanted ? wrong : here(t);
+	b->host_b = wanted ? wrong_b : right_b;
+	b->host_s = wanted ? here(t) : wrong;
+	b->host_sb = wanted ? right_b : wrong_b;
 	t->fl = FLS_HOST;
 	t->slot_valid = false;
 	tr_site(t, SITE_INSN);
@@ -347,11 +416,17 @@ static void emit_cold_parts(struct tr *t)
 	}
 }
 
+static void emit_insn(struct tr *t, struct insn *in)
+{
+	translate_insn(t, in);
+	t->clean &= (uint16_t)~in->gpr_write;
+}
+
 static void emit_block(struct tr *t)
 {
 	emit_entries(t);
 	for (t->i = 0; t->i < t->n; t->i++)
-		translate_insn(t, &t->in[t->i]);
+		emit_insn(t, &t->in[t->i]);
 	if (!t->ends) {
 		t->i = t->n - 1;
 		t->live_in[t->i] = t->live_in[t->n];
@@ -399,7 +474,6 @@ static void start_block(struct tr *t, struct vcpu *v, uint64_t gpa, uint32_t mod
 					      .gva = t->pic ? 0 : v->rip,
 					      .mode = mode,
 					      .gpa2 = ~0ull,
-					      .hash_next = BT_NONE,
 					      .page_next = {BT_NONE, BT_NONE},
 					      .in_links = BT_NONE,
 					      .site = bt->n_sites,
@@ -422,6 +496,7 @@ uint32_t bt_translate(struct vcpu *v, uint64_t gpa, uint32_t mode)
 	if (decode_block(t) < 0)
 		return BT_NONE;
 	flag_liveness(t);
+	tr_plan_combos(t);
 	emit_block(t);
 	if (t->c.overflow) {
 		bt->n_exits = n_exits;
@@ -437,6 +512,6 @@ uint32_t bt_translate(struct vcpu *v, uint64_t gpa, uint32_t mode)
 	v->stats.blocks++;
 	v->stats.guest_bytes += bt->blocks[t->block].len;
 	v->stats.guest_insns += t->n;
-	v->stats.host_bytes += bt->blocks[t->block].host_end - bt->blocks[t->block].host_ind;
+	v->stats.host_bytes += bt->blocks[t->block].host_end - bt->blocks[t->block].host_start;
 	return t->block;
 }

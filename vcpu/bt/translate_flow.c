@@ -1,13 +1,12 @@
 /*
  * Stack instructions, branches, block exits and helpers.
- * Invariant: at every exit all guest registers are in the host's, but rcx and
- * rdx at an indirect one.
+ * Invariant: at every exit all guest registers are in the host's, but for the
+ * spare ones, which may be in their slots, and are at an indirect exit.
  */
 #include "vcpu/bt/tr.h"
 #include "vcpu/mmu/mmu.h"
 
-#define BIT(r)   ((uint16_t)(1u << (r)))
-#define ALL_REGS 0xffffu
+#define BIT(r) ((uint16_t)(1u << (r)))
 
 /* The register operand of an instruction with ModRM or with the register in its opcode. */
 static uint8_t op_reg(const struct insn *in)
@@ -44,12 +43,20 @@ static void adjust_sp(struct tr *t, int32_t delta, uint8_t t1)
 	}
 }
 
-/* Checks the slot that a push of @size bytes will fill. */
-static struct hmem push_slot(struct tr *t, unsigned size, uint8_t t1, uint8_t t2)
+/* Checks the slot that a push of @size bytes will fill; *t1 is scratch and free. */
+static struct hmem push_slot(struct tr *t, unsigned size, uint16_t avoid, uint8_t *t1)
 {
 	struct ea e = tr_ea_stack(t, R_SP, -(int32_t)size);
+	struct hmem m;
+	uint8_t t2;
 
-	return tr_access(t, &e, size, ACC_W | SITE_ACC_STACK, t1, t2);
+	*t1 = R_NONE;
+	if (tr_combined(t, &e, ACC_W | SITE_ACC_STACK, avoid, false, &m))
+		return m;
+	*t1 = tr_scratch(t, avoid, false);
+	t2 = tr_scratch(t, avoid | BIT(*t1), false);
+	tr_flags_clobber(t, avoid);
+	return tr_access(t, &e, size, ACC_W | SITE_ACC_STACK, *t1, t2);
 }
 
 static unsigned push_size(const struct tr *t, const struct insn *in)
@@ -71,7 +78,7 @@ static void push_mem(struct tr *t, const struct insn *in, unsigned size)
 	tr_flags_clobber(t, in->gpr_read);
 	m = tr_access(t, &e, size, ACC_R, t1, t2);
 	emit_load_size(t, size, t3, m);
-	m = push_slot(t, size, t1, t2);
+	m = push_slot(t, size, in->gpr_read | BIT(t3), &t1);
 	emit_store_size(t, size, m, t3);
 	adjust_sp(t, -(int32_t)size, t1);
 }
@@ -82,7 +89,7 @@ static void push_mem(struct tr *t, const struct insn *in, unsigned size)
 void tr_push(struct tr *t, const struct insn *in)
 {
 	unsigned size = push_size(t, in);
-	uint8_t op = in->raw[in->off_opcode], t1, t2;
+	uint8_t op = in->raw[in->off_opcode], t1;
 	bool imm = op == 0x68 || op == 0x6a;
 	uint8_t src = imm ? R_SP : op_reg(in);
 	uint16_t avoid = in->gpr_read | BIT(R_SP);
@@ -93,10 +100,7 @@ void tr_push(struct tr *t, const struct insn *in)
 		push_mem(t, in, size);
 		return;
 	}
-	t1 = tr_scratch(t, avoid, false);
-	t2 = tr_scratch(t, avoid | BIT(t1), false);
-	tr_flags_clobber(t, avoid);
-	m = push_slot(t, size, t1, t2);
+	m = push_slot(t, size, avoid, &t1);
 	if (!imm) {
 		emit_store_size(t, size, m, src);
 	} else {
@@ -148,7 +152,13 @@ void tr_pop(struct tr *t, const struct insn *in)
 	dst = op_reg(in);
 	avoid = BIT(R_SP) | (size == 2 ? BIT(dst) : 0);
 	tr_need(t, avoid);
-	if (size > 2 && dst != R_SP) {
+	if (tr_combined(t, &e, ACC_R | SITE_ACC_STACK, avoid, false, &m)) { /* never 16 bits, never into rsp */
+		emit_load(&t->c, dst, m);
+		tr_wrote(t, BIT(dst));
+		adjust_sp(t, 8, R_NONE);
+		return;
+	}
+	if (size > 2 && dst != R_SP && !tr_spare_free(t, avoid)) {
 		tr_take(t, dst);
 		t2 = dst;
 	} else {
@@ -181,10 +191,16 @@ void tr_leave(struct tr *t, const struct insn *in)
 	struct hmem m;
 
 	tr_need(t, avoid);
-	t1 = tr_scratch(t, avoid, false);
-	t2 = tr_scratch(t, avoid | BIT(t1), false);
-	tr_flags_clobber(t, avoid);
-	m = tr_access(t, &e, size, ACC_R | SITE_ACC_STACK, t1, t2);
+	if (tr_combined(t, &e, ACC_R | SITE_ACC_STACK, avoid, false, &m)) {
+		t1 = R_NONE;
+		t2 = m.index;
+	} else {
+		t1 = tr_scratch(t, avoid, false);
+		t2 = tr_scratch(t, avoid | BIT(t1), false);
+		tr_flags_clobber(t, avoid);
+		m = tr_access(t, &e, size, ACC_R | SITE_ACC_STACK, t1, t2);
+	}
+	tr_take(t, t2); /* no group's addend from here on */
 	emit_load_size(t, size, t2, m);
 	if (t->long_mode || !(t->mode & MODE_SS16)) {
 		emit_lea(&t->c, t->long_mode, R_SP, hm_base(R_BP, (int32_t)size));
@@ -214,7 +230,8 @@ static uint32_t new_exit(struct tr *t, int32_t gdelta)
 				      .cell = BT_NONE,
 				      .gdelta = gdelta,
 				      .mode = t->mode,
-				      .fl = t->fl};
+				      .fl = t->fl,
+				      .spare = (t->spill & BT_SPARE) == BT_SPARE};
 	return x;
 }
 
@@ -241,22 +258,46 @@ static void new_cell(struct tr *t, uint32_t x)
 }
 
 /*
- * Across pages:  mov gs:[scratch], rax; mov rax, gs:[ip_page]; lea rax, [rax + delta]; mov gs:[ip_page], rax;
- *                mov rax, gs:[scratch]                                   ; user code only
- *                jmp gs:[cell]
+ * Across pages of user code:
+ *   add gs:[ip_page], delta                                               ; the flags are not in the host's
+ *   mov r10, gs:[ip_page]; lea r10, [r10 + delta]; mov gs:[ip_page], r10  ; rax, saved around it, when r10 is not free
  */
+static void move_ip_page(struct tr *t, int32_t delta)
+{
+	uint8_t r = t->spill & BIT(R_10) ? R_10 : R_AX;
+
+	if (t->fl != FLS_HOST) {
+		emit_rm_mem(&t->c, 1, 0x81, ALU_ADD, hm_gs(VOFF(ip_page)));
+		emit32(&t->c, (uint32_t)delta);
+		return;
+	}
+	if (r == R_AX)
+		emit_store(&t->c, hm_gs(VOFF(scratch)), R_AX);
+	emit_load(&t->c, r, hm_gs(VOFF(ip_page)));
+	emit_lea(&t->c, 1, r, hm_base(r, delta));
+	emit_store(&t->c, hm_gs(VOFF(ip_page)), r);
+	if (r == R_AX)
+		emit_load(&t->c, R_AX, hm_gs(VOFF(scratch)));
+}
+
+/* jmp gs:[cell] */
 static void emit_cell_jump(struct tr *t, uint32_t x)
 {
 	int32_t d = page_delta(t, t->bt->exits[x].gdelta);
 
-	if (t->pic && d) {
-		emit_store(&t->c, hm_gs(VOFF(scratch)), R_AX);
-		emit_load(&t->c, R_AX, hm_gs(VOFF(ip_page)));
-		emit_lea(&t->c, 1, R_AX, hm_base(R_AX, d * 4096));
-		emit_store(&t->c, hm_gs(VOFF(ip_page)), R_AX);
-		emit_load(&t->c, R_AX, hm_gs(VOFF(scratch)));
-	}
+	if (t->pic && d)
+		move_ip_page(t, d * 4096);
 	emit_jmp_mem(&t->c, hm_gs(VOFF(cells) + 8u * t->bt->exits[x].cell));
+}
+
+/* A cell's exit has moved ip_page to the target's page by the time it leaves. */
+static void set_target(struct tr *t, uint32_t x)
+{
+	struct bexit *e = &t->bt->exits[x];
+	uint64_t off = (t->gpa & 0xfff) + (uint64_t)(int64_t)e->gdelta;
+
+	e->rip = !t->pic ? t->gva + (uint64_t)(int64_t)e->gdelta : e->cell != BT_NONE ? off & 0xfff : off;
+	e->page = t->gpa & ~0xfffull;
 }
 
 /* Leaves for the guest address at block start + @gdelta; @cc < 0 unconditionally. */
@@ -283,15 +324,14 @@ static void tr_exit(struct tr *t, int32_t gdelta, int cc, bool across)
 			t->bt->exits[x].rel_off = (uint32_t)(k->from - t->bt->rw);
 	}
 	k->exit = x;
+	set_target(t, x);
 }
 
 void tr_cold_exit(struct tr *t, const struct cold *k)
 {
-	uint32_t s = tr_site(t, SITE_EXIT);
-
-	t->bt->sites[s].aux = k->exit;
+	t->bt->exits[k->exit].site = tr_site(t, SITE_EXIT);
 	t->bt->exits[k->exit].stub_off = (uint32_t)(t->c.p - t->bt->rw);
-	emit_store_imm32(&t->c, 0, hm_gs(VOFF(site)), (int32_t)s);
+	emit_store_imm32(&t->c, 0, hm_gs(VOFF(exit)), (int32_t)k->exit);
 	emit_jmp_to(&t->c, t->bt->rw + (glue_exit - t->bt->rx));
 }
 
@@ -303,7 +343,7 @@ void tr_cold_trampoline(struct tr *t, const struct cold *k)
 
 void tr_fallthrough(struct tr *t)
 {
-	tr_need(t, ALL_REGS);
+	tr_need_at_exit(t);
 	tr_exit(t, t->goff[t->n], -1, t->falls_across);
 }
 
@@ -312,7 +352,7 @@ void tr_exit_to_mode(struct tr *t, uint32_t mode)
 {
 	uint32_t x = t->bt->n_exits;
 
-	tr_need(t, ALL_REGS);
+	tr_need_at_exit(t);
 	tr_exit(t, t->goff[t->n], -1, t->falls_across);
 	if (!t->c.overflow)
 		t->bt->exits[x].mode = mode;
@@ -325,7 +365,7 @@ static int32_t branch_delta(const struct tr *t, const struct insn *in)
 
 void tr_jmp(struct tr *t, const struct insn *in)
 {
-	tr_need(t, ALL_REGS);
+	tr_need_at_exit(t);
 	tr_exit(t, branch_delta(t, in), -1, false);
 }
 
@@ -334,7 +374,7 @@ void tr_jcc(struct tr *t, const struct insn *in)
 	uint8_t op = in->raw[in->len - in->imm_size - 1];
 
 	tr_flags_restore(t, 0);
-	tr_need(t, ALL_REGS);
+	tr_need_at_exit(t);
 	tr_exit(t, branch_delta(t, in), op & 15, false);
 	tr_exit(t, t->goff[t->n], -1, t->falls_across);
 }
@@ -346,7 +386,7 @@ void tr_loop(struct tr *t, const struct insn *in)
 {
 	uint8_t *skip;
 
-	tr_need(t, ALL_REGS);
+	tr_need_at_exit(t);
 	if (in->fl_read & FL_ARITH)
 		tr_flags_restore(t, 0);
 	if (in->addrsize == 4)
@@ -368,11 +408,9 @@ static void push_return(struct tr *t, const struct insn *in, uint16_t avoid)
 	unsigned size = push_size(t, in);
 	int64_t off = (int64_t)(t->gpa & 0xfff) + t->goff[t->i] + in->len;
 	uint64_t ret = t->gva + t->goff[t->i] + in->len;
-	uint8_t t1 = tr_scratch(t, avoid, false), t2 = tr_scratch(t, avoid | BIT(t1), false);
-	struct hmem m;
+	uint8_t t1;
+	struct hmem m = push_slot(t, size, avoid, &t1);
 
-	tr_flags_clobber(t, avoid);
-	m = push_slot(t, size, t1, t2);
 	if (!t->pic && (size != 8 || (int64_t)ret == (int32_t)ret)) {
 		emit_rm_mem(&t->c, size == 8, size == 2 ? 0x66c7 : 0xc7, 0, m);
 		emit8(&t->c, (uint8_t)ret);
@@ -382,9 +420,11 @@ static void push_return(struct tr *t, const struct insn *in, uint16_t avoid)
 			emit8(&t->c, (uint8_t)(ret >> 24));
 		}
 	} else {
-		if (m.base == t1 || m.index == t1) { /* checked path never does this; be safe */
-			emit_lea(&t->c, 1, t2, m);
-			m = hm_base(t2, 0);
+		if (t1 == R_NONE) {
+			t1 = tr_scratch(t, avoid | BIT(m.index), false);
+		} else if (m.base == t1) { /* the address formed beside the addend: into one register */
+			emit_lea(&t->c, 1, m.index, m);
+			m = hm_base(m.index, 0);
 		}
 		if (t->pic) {
 			emit_load(&t->c, t1, hm_gs(VOFF(ip_page)));
@@ -401,43 +441,46 @@ void tr_call(struct tr *t, const struct insn *in)
 {
 	tr_need(t, BIT(R_SP));
 	push_return(t, in, 0);
-	tr_need(t, ALL_REGS);
+	tr_need_at_exit(t);
 	tr_exit(t, branch_delta(t, in), -1, false);
 }
 
 /*
- * Target in rcx; the guest's rcx and rdx are in their slots.
- *   mov edx, ecx; and edx, JC_SIZE-1
- *   cmp rcx, gs:[jc.tag + rdx*8]; jne cold
- *   and rcx, -4096; mov gs:[ip_page], rcx                            ; user code only
- *   jmp gs:[jc.host + rdx*8]
- * ip_page stays the branch's own until the target is known to be good; its block loads rcx from the slot.
+ * Target in r10; the guest's spare registers are in their slots.
+ *   imul r11d, r10d, JC_FACTOR; shr r11d, 32-JC_BITS
+ *   cmp r10, gs:[jc.tag + r11*8]; jne cold
+ *   mov gs:[ip_page], r10; and gs:[ip_page], -4096                   ; user code only
+ *   jmp gs:[jc.host + r11*8]
+ * ip_page stays the branch's own until the target is known to be good.
  */
 static void indirect_tail(struct tr *t)
 {
 	size_t jc = VOFF(jc) + mode_tlb(t->mode) * sizeof(struct jump_cache);
 	struct cold *k;
 
-	tr_take(t, R_DX);
-	tr_need(t, (uint16_t) ~(BIT(R_CX) | BIT(R_DX)));
-	tr_flags_clobber(t, BIT(R_CX));
+	tr_take(t, R_10);
+	tr_take(t, R_11);
+	tr_need_at_exit(t);
+	tr_flags_clobber(t, BIT(R_10));
 	if (t->mode & MODE_TRANSIENT) {
 		k = tr_cold(t, COLD_INDIRECT);
 		k->from = emit_jmp(&t->c);
 		return;
 	}
-	emit_rm_reg(&t->c, 0, 0x8b, R_DX, R_CX);
-	emit_alu_imm(&t->c, 0, ALU_AND, R_DX, JC_SIZE - 1);
-	emit_rm_mem(&t->c, 1, 0x3b, R_CX, hm_gs_index(jc + offsetof(struct jump_cache, tag), R_DX, 8));
+	emit_rm_reg(&t->c, 0, 0x69, R_11, R_10);
+	emit32(&t->c, JC_FACTOR);
+	emit_shift_imm(&t->c, 0, SH_SHR, R_11, 32 - JC_BITS);
+	emit_rm_mem(&t->c, 1, 0x3b, R_10, hm_gs_index(jc + offsetof(struct jump_cache, tag), R_11, 8));
 	k = tr_cold(t, COLD_INDIRECT);
 	t->bt->blocks[t->block].ind_jne = (uint32_t)(t->c.p - t->bt->rw);
 	k->from = emit_jcc(&t->c, CC_NE);
 	if (t->pic) {
-		emit_alu_imm(&t->c, 1, ALU_AND, R_CX, -4096);
-		emit_store(&t->c, hm_gs(VOFF(ip_page)), R_CX);
+		emit_store(&t->c, hm_gs(VOFF(ip_page)), R_10);
+		emit_rm_mem(&t->c, 1, 0x81, ALU_AND, hm_gs(VOFF(ip_page)));
+		emit32(&t->c, (uint32_t)-4096);
 	}
 	t->bt->blocks[t->block].ind_jmp = (uint32_t)(t->c.p - t->bt->rw);
-	emit_jmp_mem(&t->c, hm_gs_index(jc + offsetof(struct jump_cache, host), R_DX, 8));
+	emit_jmp_mem(&t->c, hm_gs_index(jc + offsetof(struct jump_cache, host), R_11, 8));
 }
 
 void tr_cold_indirect(struct tr *t, const struct cold *k)
@@ -445,42 +488,45 @@ void tr_cold_indirect(struct tr *t, const struct cold *k)
 	uint32_t s = tr_site(t, SITE_INDIRECT);
 
 	t->bt->blocks[t->block].ind_cold = (uint32_t)(t->c.p - t->bt->rw);
-	emit_store(&t->c, hm_gs(VOFF(rip)), R_CX);
 	emit_store_imm32(&t->c, 0, hm_gs(VOFF(site)), (int32_t)s);
-	emit_jmp_to(&t->c, t->bt->rw + (glue_exit - t->bt->rx));
+	emit_jmp_to(&t->c, t->bt->rw + ((t->mode & MODE_STEP ? glue_indirect_step : glue_indirect) - t->bt->rx));
 	(void)k;
 }
 
 static void load_target_mem(struct tr *t, const struct insn *in, unsigned size)
 {
 	struct ea e = tr_ea(t, in);
-	uint16_t avoid = in->gpr_read | BIT(R_CX) | BIT(R_SP);
-	uint8_t t1 = tr_scratch(t, avoid, false), t2 = tr_scratch(t, avoid | BIT(t1), false);
+	uint16_t avoid = in->gpr_read | BIT(R_SP);
 	struct hmem m;
+	uint8_t t1, t2;
 
-	tr_flags_clobber(t, avoid);
-	m = tr_access(t, &e, size, ACC_R, t1, t2);
-	tr_take(t, R_CX);
+	if (!tr_combined(t, &e, ACC_R, avoid, false, &m)) {
+		t1 = tr_scratch(t, avoid, false);
+		t2 = tr_scratch(t, avoid | BIT(t1), false);
+		tr_flags_clobber(t, avoid);
+		m = tr_access(t, &e, size, ACC_R, t1, t2);
+	}
+	tr_take(t, R_10);
 	if (size == 2)
-		emit_rm_mem(&t->c, 0, 0x0fb7, R_CX, m);
+		emit_rm_mem(&t->c, 0, 0x0fb7, R_10, m);
 	else
-		emit_load_size(t, size, R_CX, m);
+		emit_load_size(t, size, R_10, m);
 }
 
 /*
  * A call whose target is not canonical faults before it pushes; other branches are taken back in C.
- *   mov rdx, rcx; sar rdx, 47; add edx, 1; cmp edx, 1; ja cold
+ *   mov r11, r10; sar r11, 47; add r11d, 1; cmp r11d, 1; ja cold
  */
 static void check_call_target(struct tr *t)
 {
 	struct cold *k;
 
-	tr_take(t, R_DX);
-	tr_flags_clobber(t, BIT(R_CX) | BIT(R_DX));
-	emit_mov_rr(&t->c, R_DX, R_CX);
-	emit_shift_imm(&t->c, 1, SH_SAR, R_DX, 47);
-	emit_alu_imm(&t->c, 0, ALU_ADD, R_DX, 1);
-	emit_alu_imm(&t->c, 0, ALU_CMP, R_DX, 1);
+	tr_take(t, R_11);
+	tr_flags_clobber(t, BIT(R_10) | BIT(R_11));
+	emit_mov_rr(&t->c, R_11, R_10);
+	emit_shift_imm(&t->c, 1, SH_SAR, R_11, 47);
+	emit_alu_imm(&t->c, 0, ALU_ADD, R_11, 1);
+	emit_alu_imm(&t->c, 0, ALU_CMP, R_11, 1);
 	k = tr_cold(t, COLD_RAISE);
 	k->from = emit_jcc(&t->c, CC_A);
 }
@@ -491,7 +537,7 @@ void tr_cold_raise(struct tr *t)
 
 	t->bt->sites[s].aux = EXC_GP;
 	emit_store_imm32(&t->c, 0, hm_gs(VOFF(site)), (int32_t)s);
-	emit_jmp_to(&t->c, t->bt->rw + (glue_exit - t->bt->rx));
+	emit_jmp_to(&t->c, t->bt->rw + (glue_sys - t->bt->rx));
 }
 
 /* jmp r/m and call r/m */
@@ -503,16 +549,16 @@ void tr_indirect(struct tr *t, const struct insn *in)
 	if (in->has_mem) {
 		load_target_mem(t, in, size);
 	} else {
-		tr_take(t, R_CX);
+		tr_take(t, R_10);
 		if (size == 8)
-			emit_mov_rr(&t->c, R_CX, in->rm);
+			emit_mov_rr(&t->c, R_10, in->rm);
 		else
-			emit_rm_reg(&t->c, 0, size == 2 ? 0x0fb7 : 0x8b, R_CX, in->rm);
+			emit_rm_reg(&t->c, 0, size == 2 ? 0x0fb7 : 0x8b, R_10, in->rm);
 	}
 	if (in->cls == CLS_CALL_IND) {
 		if (t->long_mode)
 			check_call_target(t);
-		push_return(t, in, BIT(R_CX));
+		push_return(t, in, BIT(R_10));
 	}
 	indirect_tail(t);
 }
@@ -524,15 +570,18 @@ void tr_ret(struct tr *t, const struct insn *in)
 	struct hmem m;
 
 	tr_need(t, BIT(R_SP));
-	tr_take(t, R_CX);
-	tr_take(t, R_DX);
-	tr_flags_clobber(t, 0);
-	m = tr_access(t, &e, size, ACC_R | SITE_ACC_STACK, R_CX, R_DX);
+	if (!tr_combined(t, &e, ACC_R | SITE_ACC_STACK, BIT(R_SP), false, &m)) {
+		tr_take(t, R_10);
+		tr_take(t, R_11);
+		tr_flags_clobber(t, 0);
+		m = tr_access(t, &e, size, ACC_R | SITE_ACC_STACK, R_10, R_11);
+	}
+	tr_take(t, R_10);
 	if (size == 2)
-		emit_rm_mem(&t->c, 0, 0x0fb7, R_CX, m);
+		emit_rm_mem(&t->c, 0, 0x0fb7, R_10, m);
 	else
-		emit_load_size(t, size, R_CX, m);
-	adjust_sp(t, (int32_t)(size + (uint64_t)in->imm), R_DX);
+		emit_load_size(t, size, R_10, m);
+	adjust_sp(t, (int32_t)(size + (uint64_t)in->imm), R_11);
 	indirect_tail(t);
 }
 

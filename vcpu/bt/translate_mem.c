@@ -168,14 +168,14 @@ static bool needs_checked(const struct tr *t, const struct ea *e, unsigned acc)
 	       (e->seg_check == SEG_CS && (acc & ACC_W)); /* code segments cannot be written */
 }
 
-static size_t tag_offset(const struct tr *t, unsigned acc)
+size_t tr_tag_offset(const struct tr *t, unsigned acc)
 {
 	size_t tlb = VOFF(tlb) + mode_tlb(t->mode) * sizeof(struct soft_tlb);
 
 	return tlb + (acc & ACC_W ? offsetof(struct soft_tlb, wtag) : offsetof(struct soft_tlb, rtag));
 }
 
-static size_t addend_offset(const struct tr *t, unsigned acc)
+size_t tr_addend_offset(const struct tr *t, unsigned acc)
 {
 	size_t tlb = VOFF(tlb) + mode_tlb(t->mode) * sizeof(struct soft_tlb);
 
@@ -183,7 +183,7 @@ static size_t addend_offset(const struct tr *t, unsigned acc)
 }
 
 /* t2 = soft TLB index of the address in t1. */
-static void emit_index(struct tr *t, uint8_t t1, uint8_t t2)
+void tr_tlb_index(struct tr *t, uint8_t t1, uint8_t t2)
 {
 	if (t->bt->have_bmi2) {
 		emit_pext(&t->c, t2, t1, hm_gs(VOFF(pext_mask)));
@@ -221,14 +221,16 @@ struct hmem tr_access(struct tr *t, const struct ea *e, unsigned size, unsigned 
 		return hm_gs(VOFF(bounce_stack));
 	if (needs_checked(t, e, acc))
 		return access_checked(t, e, size, acc, t2);
+	if (tr_combine(t, e, size, acc, t1, t2))
+		return final_operand(t, e, t1, t2);
 	tr_form_ea(t, e, t1, 0);
-	emit_index(t, t1, t2);
+	tr_tlb_index(t, t1, t2);
 	emit_alu_imm(&t->c, 1, ALU_AND, t1, align_mask(size));
-	emit_rm_mem(&t->c, 1, 0x3b, t1, hm_gs_index(tag_offset(t, acc), t2, 8));
+	emit_rm_mem(&t->c, 1, 0x3b, t1, hm_gs_index(tr_tag_offset(t, acc), t2, 8));
 	k = tr_cold(t, COLD_MEM);
 	k->from = emit_jcc(&t->c, CC_NE);
 	k->hot = t->c.p;
-	emit_load(&t->c, t2, hm_gs_index(addend_offset(t, acc), t2, 8));
+	emit_load(&t->c, t2, hm_gs_index(tr_addend_offset(t, acc), t2, 8));
 	k->hot2 = t->c.p;
 	k->ea = *e;
 	k->t1 = t1;
@@ -250,7 +252,7 @@ void tr_cold_mem(struct tr *t, const struct cold *k)
 	uint32_t s;
 	uint8_t *rel;
 
-	if (k->size > 1) {
+	if (k->size > 1 && !(k->acc & SITE_ACC_RANGE)) {
 		if (k->ea.addrsize == 8) {
 			tr_form_ea(t, &k->ea, k->t1, k->size - 1);
 		} else { /* must not wrap: a page 4 GiB away has the same index */
@@ -258,7 +260,7 @@ void tr_cold_mem(struct tr *t, const struct cold *k)
 			emit_lea(&t->c, 1, k->t1, hm_base(k->t1, k->size - 1));
 		}
 		emit_alu_imm(&t->c, 1, ALU_AND, k->t1, -4096);
-		emit_rm_mem(&t->c, 1, 0x3b, k->t1, hm_gs_index(tag_offset(t, k->acc), k->t2, 8));
+		emit_rm_mem(&t->c, 1, 0x3b, k->t1, hm_gs_index(tr_tag_offset(t, k->acc), k->t2, 8));
 		rel = emit_jcc(&t->c, CC_E);
 		if (!t->c.overflow)
 			emit_patch(rel, k->hot);
@@ -267,6 +269,7 @@ void tr_cold_mem(struct tr *t, const struct cold *k)
 	emit_store(&t->c, hm_gs(VOFF(mem_gva)), k->t1);
 	s = tr_site(t, SITE_MEM);
 	t->bt->sites[s].size = k->size;
+	t->bt->sites[s].aux = k->range;
 	t->bt->sites[s].acc = (uint8_t)(k->acc | (k->ea.seg_check == SEG_SS ? SITE_ACC_SS : 0));
 	t->bt->sites[s].align = t->in[t->i].align;
 	emit_store_imm32(&t->c, 0, hm_gs(VOFF(site)), (int32_t)s);
@@ -298,6 +301,19 @@ static void emit_moffs(struct tr *t, const struct insn *in, struct hmem m)
 	emit_rm_mem(&t->c, in->opsize == 8, op, R_AX, m);
 }
 
+/* Without spare ones, a register that the instruction only overwrites is best: it need not be brought back. */
+static uint8_t addend_reg(struct tr *t, const struct insn *in, uint16_t avoid, bool low)
+{
+	if (!low && tr_spare_free(t, avoid))
+		return tr_scratch(t, avoid, low);
+	for (uint8_t r = 0; r < (low ? 8 : 16); r++)
+		if ((in->gpr_kill & BIT(r)) && r != R_SP) {
+			tr_take(t, r);
+			return r;
+		}
+	return tr_scratch(t, avoid, low);
+}
+
 void tr_mem_insn(struct tr *t, const struct insn *in)
 {
 	uint16_t regs = needed(in), avoid = regs | in->gpr_write;
@@ -307,19 +323,15 @@ void tr_mem_insn(struct tr *t, const struct insn *in)
 	struct hmem m;
 
 	tr_need(t, regs);
-	/* a register that this instruction only overwrites makes the best addend register */
-	t2 = R_NONE;
-	for (uint8_t r = 0; r < (low ? 8 : 16) && t2 == R_NONE; r++)
-		if ((in->gpr_kill & BIT(r)) && r != R_SP) {
-			tr_take(t, r);
-			t2 = r;
-		}
-	if (t2 == R_NONE)
-		t2 = tr_scratch(t, avoid, low);
-	t1 = tr_scratch(t, avoid | BIT(t2), low);
-	tr_flags_clobber(t, avoid & (uint16_t)~in->gpr_kill);
-	m = tr_access(t, &e, in->mem.size, access_of(in), t1, t2);
-	tr_flags_for(t, in, avoid | BIT(t1) | BIT(t2));
+	if (tr_combined(t, &e, access_of(in), avoid, low, &m)) {
+		tr_flags_for(t, in, avoid | BIT(m.index));
+	} else {
+		t2 = addend_reg(t, in, avoid, low);
+		t1 = tr_scratch(t, avoid | BIT(t2), low);
+		tr_flags_clobber(t, avoid & (uint16_t)~in->gpr_kill);
+		m = tr_access(t, &e, in->mem.size, access_of(in), t1, t2);
+		tr_flags_for(t, in, avoid | BIT(t1) | BIT(t2));
+	}
 	tr_site(t, SITE_INSN);
 	if (is_moffs(in))
 		emit_moffs(t, in, m);

@@ -7,6 +7,13 @@
 
 #define BIT(r) ((uint16_t)(1u << (r)))
 
+/* These no longer hold the addend of a group. */
+static void forget_held(struct tr *t, uint16_t regs)
+{
+	for (; regs; regs &= (uint16_t)(regs - 1))
+		t->held[__builtin_ctz(regs)] = R_NONE;
+}
+
 void tr_need(struct tr *t, uint16_t regs)
 {
 	uint16_t m = t->spill & regs;
@@ -15,13 +22,30 @@ void tr_need(struct tr *t, uint16_t regs)
 		if (m & BIT(r))
 			emit_load(&t->c, r, VREG(r));
 	t->spill &= (uint16_t)~regs;
+	t->clean |= m;
+	forget_held(t, m);
+}
+
+void tr_need_at_exit(struct tr *t)
+{
+	bool spare = (t->spill & BT_SPARE) == BT_SPARE;
+
+	tr_need(t, spare ? (uint16_t)~BT_SPARE : ALL_REGS);
+}
+
+bool tr_spare_free(const struct tr *t, uint16_t avoid)
+{
+	return (t->spill & BT_SPARE) == BT_SPARE && !(avoid & BT_SPARE);
 }
 
 void tr_take(struct tr *t, uint8_t reg)
 {
+	t->held[reg] = R_NONE;
 	if (t->spill & BIT(reg))
 		return;
-	emit_store(&t->c, VREG(reg), reg);
+	if (!(t->clean & BIT(reg)))
+		emit_store(&t->c, VREG(reg), reg);
+	t->clean &= (uint16_t)~BIT(reg);
 	t->spill |= BIT(reg);
 }
 
@@ -50,7 +74,8 @@ uint8_t tr_scratch(struct tr *t, uint16_t avoid, bool low)
 
 		if (avoid & BIT(r))
 			continue;
-		score = next_use(t, r) + (t->spill & BIT(r) ? 10000u : 1u) + (r < 8 ? 1 : 0);
+		score = next_use(t, r) + (t->spill & BIT(r) ? 10000u : 1u) + (r < 8 ? 1 : 0) +
+			(t->held[r] == R_NONE ? 2000u : 0u);
 		if (score > best) {
 			best = score;
 			pick = r;
@@ -63,21 +88,43 @@ uint8_t tr_scratch(struct tr *t, uint16_t avoid, bool low)
 void tr_wrote(struct tr *t, uint16_t regs)
 {
 	t->spill &= (uint16_t)~regs;
+	t->clean &= (uint16_t)~regs;
+	forget_held(t, regs);
 }
 
 /*
  * Save:    lahf; seto al; mov gs:[flags], ax
  * Restore: movzx eax, word gs:[flags]; add al, 0x7f; sahf      (the add sets OF from bit 0)
- * with rax kept in gs:[scratch] around them unless it is scratch itself.
+ * with rax kept in another scratch register or gs:[scratch] around them unless it is scratch itself.
  */
-static bool rax_free(const struct tr *t, uint16_t busy)
+static uint8_t rax_out(struct tr *t, uint16_t busy)
 {
-	return (t->spill & BIT(R_AX)) && !(busy & BIT(R_AX));
+	uint16_t room = t->spill & (uint16_t)~busy;
+
+	if (room & BIT(R_AX)) {
+		forget_held(t, BIT(R_AX));
+		return R_AX;
+	}
+	if (!room) {
+		emit_store(&t->c, hm_gs(VOFF(scratch)), R_AX);
+		return R_NONE;
+	}
+	forget_held(t, BIT(__builtin_ctz(room)));
+	emit_mov_rr(&t->c, (uint8_t)__builtin_ctz(room), R_AX);
+	return (uint8_t)__builtin_ctz(room);
+}
+
+static void rax_back(struct tr *t, uint8_t room)
+{
+	if (room == R_NONE)
+		emit_load(&t->c, R_AX, hm_gs(VOFF(scratch)));
+	else if (room != R_AX)
+		emit_mov_rr(&t->c, R_AX, room);
 }
 
 void tr_flags_clobber(struct tr *t, uint16_t busy)
 {
-	bool is_free = rax_free(t, busy);
+	uint8_t room;
 
 	if (t->fl != FLS_HOST)
 		return;
@@ -88,30 +135,26 @@ void tr_flags_clobber(struct tr *t, uint16_t busy)
 	t->fl = FLS_SLOT;
 	if (t->slot_valid)
 		return;
-	if (!is_free)
-		emit_store(&t->c, hm_gs(VOFF(scratch)), R_AX);
+	room = rax_out(t, busy);
 	emit8(&t->c, 0x9f);                                      /* lahf */
 	emit_rm_reg(&t->c, 0, 0x0f90, 0, R_AX);                  /* seto al */
 	emit_rm_mem(&t->c, 0, 0x6689, R_AX, hm_gs(VOFF(flags))); /* mov gs:[flags], ax */
-	if (!is_free)
-		emit_load(&t->c, R_AX, hm_gs(VOFF(scratch)));
+	rax_back(t, room);
 	t->slot_valid = true;
 }
 
 void tr_flags_restore(struct tr *t, uint16_t busy)
 {
-	bool is_free = rax_free(t, busy);
+	uint8_t room;
 
 	if (t->fl != FLS_SLOT)
 		return;
-	if (!is_free)
-		emit_store(&t->c, hm_gs(VOFF(scratch)), R_AX);
+	room = rax_out(t, busy);
 	emit_rm_mem(&t->c, 0, 0x0fb7, R_AX, hm_gs(VOFF(flags)));
 	emit8(&t->c, 0x04); /* add al, 0x7f */
 	emit8(&t->c, 0x7f);
 	emit8(&t->c, 0x9e); /* sahf */
-	if (!is_free)
-		emit_load(&t->c, R_AX, hm_gs(VOFF(scratch)));
+	rax_back(t, room);
 	t->fl = FLS_HOST;
 }
 

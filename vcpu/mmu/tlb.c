@@ -80,14 +80,6 @@ void tlb_flush_all(struct vcpu *v)
 	v->stats.tlb_flushes++;
 }
 
-static void fetch_flush_nonglobal(struct vcpu *v)
-{
-	for (int u = 0; u < 2; u++)
-		for (int i = 0; i < 64; i++)
-			if (u || !v->fetch[u][i].global)
-				v->fetch[u][i].tag = 1;
-}
-
 void tlb_flush_nonglobal(struct vcpu *v)
 {
 	struct soft_tlb *k = &v->tlb[TLB_KERN];
@@ -104,7 +96,7 @@ void tlb_flush_nonglobal(struct vcpu *v)
 		v->jc_nonglobal = 0;
 	}
 	memset(v->code_filter[1], 0, sizeof v->code_filter[1]);
-	fetch_flush_nonglobal(v);
+	v->fetch_age[0]++;
 	cells_reset_user(v);
 	v->stats.tlb_flushes++;
 }
@@ -114,28 +106,28 @@ static unsigned filter_hash(uint64_t n)
 	return (unsigned)((n * 0x9e3779b97f4a7c15ull) >> 52);
 }
 
-void tlb_note_fetch(struct vcpu *v, uint64_t page)
+void tlb_note_fetch(struct vcpu *v, uint64_t page, bool global)
 {
 	unsigned h = filter_hash(page >> GUEST_PAGE_SHIFT) & 2047;
 
-	v->code_filter[page >> 63 ? 0 : 1][h / 64] |= 1ull << (h % 64);
+	v->code_filter[page >> 63 || global ? 0 : 1][h / 64] |= 1ull << (h % 64);
 }
 
 /* Was code fetched through this page?  If so, everything made from the mapping goes. */
 static void flush_fetch_page(struct vcpu *v, uint64_t page)
 {
 	unsigned h = filter_hash(page >> GUEST_PAGE_SHIFT) & 2047;
-	bool user = !(page >> 63);
+	bool kern = v->code_filter[0][h / 64] >> (h % 64) & 1, user = v->code_filter[1][h / 64] >> (h % 64) & 1;
 
-	if (!(v->code_filter[user ? 1 : 0][h / 64] >> (h % 64) & 1))
+	if (!kern && !user)
 		return;
 	for (int k = 0; k < TLB_COUNT; k++)
 		flush_jc(v, k);
 	fetch_cache_flush(v);
-	if (user)
-		cells_reset_user(v);
-	else
+	if (kern)
 		cells_reset_all(v);
+	else
+		cells_reset_user(v);
 }
 
 static void note_large(struct vcpu *v, uint64_t gva, uint64_t page_size)
@@ -159,7 +151,7 @@ static void flush_large(struct vcpu *v, uint64_t gva)
 			if (!((v->tlb[k].rtag[i] ^ gva) >> shift) || !((v->tlb[k].wtag[i] ^ gva) >> shift))
 				v->tlb[k].rtag[i] = v->tlb[k].wtag[i] = TLB_INVALID;
 	for (int u = 0; u < 2; u++)
-		for (int i = 0; i < 64; i++)
+		for (int i = 0; i < FETCH_SIZE; i++)
 			if (!((v->fetch[u][i].tag ^ gva) >> shift)) {
 				cells_reset_all(v);
 				for (int k = 0; k < TLB_COUNT; k++)
@@ -245,6 +237,8 @@ static void install(struct vcpu *v, uint64_t gva, uint64_t addend, const struct 
 	if (w->page_size > 4096)
 		note_large(v, gva, w->page_size);
 }
+
+#define COMBINE_FAILS 16
 
 enum { FILL_RAISED = -1, FILL_OK = 0, FILL_BOUNCE = 1, FILL_SMC = 2 };
 
@@ -382,6 +376,41 @@ static int access_done(struct vcpu *v, const struct site *s, uint64_t gva, int r
 	return 0;
 }
 
+/* Is the page of @gva, just filled in for the access at it, good for its whole group? */
+static bool range_holds(struct vcpu *v, const struct site *s, uint64_t gva)
+{
+	struct soft_tlb *t = &v->tlb[mode_tlb(v->mode)];
+	uint64_t lo = gva - (s->aux & 0xfff), last = lo + (s->aux >> 12 & 0xfff) - 1;
+	unsigned i = gva >> GUEST_PAGE_SHIFT & (TLB_SIZE - 1);
+	uint64_t page = gva & ~GUEST_PAGE_MASK;
+	struct walk w;
+
+	if ((lo ^ gva) >> GUEST_PAGE_SHIFT || (last ^ gva) >> GUEST_PAGE_SHIFT)
+		return false;
+	if (!(s->aux >> 31) || t->wtag[i] == page)
+		return true;
+	/* another page's write tag may stand in the way: take its place if a store would have no other effect */
+	if (mmu_probe(v, gva, walk_acc(v, ACC_W), &w) || !w.dirty ||
+	    codepage_get(v->bt, (uint64_t)gmem_frame(v->vm->mem, w.gpa), false))
+		return false;
+	return fill(v, gva, 1, ACC_W) == FILL_OK && t->wtag[i] == page;
+}
+
+/* The block has to be run with one check per access from here (a page with code counts); when that is often, always. */
+static int combo_fails(struct vcpu *v, const struct site *s)
+{
+	struct block *b = &v->bt->blocks[s->block];
+
+	v->stats.combo_fails++;
+	v->no_combos = 1;
+	state_sync(v, s);
+	if (++b->combine_fails == COMBINE_FAILS) {
+		bt_set_no_combos(v->bt, b->gpa);
+		block_invalidate(v, s->block);
+	}
+	return 0;
+}
+
 int bt_c_mem(struct vcpu *v)
 {
 	struct site s = v->bt->sites[v->site];
@@ -394,6 +423,8 @@ int bt_c_mem(struct vcpu *v)
 		r = FILL_BOUNCE;
 	else
 		r = fill(v, gva, s.size, s.acc);
+	if ((s.acc & SITE_ACC_RANGE) && (r == FILL_SMC || (r == FILL_OK && !range_holds(v, &s, gva))))
+		return combo_fails(v, &s);
 	return access_done(v, &s, gva, r);
 }
 
