@@ -54,6 +54,7 @@ static const char vm_options[] =
 	"  --trace-file=FILE    where to (default: hvx-NAME.trace)\n"
 	"  --no-reboot          a restart by the guest ends the VM\n"
 	"  --debug-exit         test devices: exit port 0xf4, debug console 0xe9\n"
+	"  --exact-flags        arithmetic flags right at every fault and interrupt, for debuggers; slower\n"
 	"  --debugcon=WHERE     what the debug console gets: stderr or a file\n"
 	"  --pidfile=FILE       the monitor's process number goes there\n"
 	"  --log=FILE           messages of a detached monitor (default: syslog)\n"

@@ -194,6 +194,11 @@ static int set_debug_exit(struct config *c, const char *v, char *err, size_t len
 	return set_bool(&c->debug_exit, v, err, len);
 }
 
+static int set_exact_flags(struct config *c, const char *v, char *err, size_t len)
+{
+	return set_bool(&c->exact_flags, v, err, len);
+}
+
 static int set_debugcon(struct config *c, const char *v, char *err, size_t len)
 {
 	return set_text(c->debugcon, sizeof c->debugcon, v, err, len);
@@ -294,6 +299,7 @@ static const struct key {
 	{"trace-file", set_trace_file, false, false},
 	{"no-reboot", set_no_reboot, true, false},
 	{"debug-exit", set_debug_exit, true, false},
+	{"exact-flags", set_exact_flags, true, false},
 	{"debugcon", set_debugcon, false, false},
 	{"pidfile", set_pidfile, false, false},
 	{"log", set_log, false, false},

@@ -83,6 +83,7 @@ static int configure_vcpu(struct machine *m)
 	v.ram_size = m->cfg.memory;
 	v.cpus = m->cfg.cpus;
 	v.debug_exit = m->cfg.debug_exit;
+	v.exact_flags = m->cfg.exact_flags;
 	v.reboot = !m->cfg.no_reboot;
 	v.trace = m->cfg.trace;
 	v.devices = (uint32_t)m->ncards;

@@ -246,6 +246,7 @@ int pack_vcpu_config(const struct msg_vcpu_config *m, uint8_t *buf, size_t len)
 	w.cmdline.data = (uint8_t *)str(m->cmdline);
 	w.cmdline.len = strlen(m->cmdline);
 	w.debug_exit = m->debug_exit;
+	w.exact_flags = m->exact_flags;
 	w.reboot = m->reboot;
 	w.trace = m->trace;
 	w.devices = m->devices;
@@ -299,6 +300,7 @@ int unpack_vcpu_config(const uint8_t *buf, size_t len, struct msg_vcpu_config *m
 	m->ram_size = w->ram_size;
 	m->cpus = w->cpus;
 	m->debug_exit = w->debug_exit;
+	m->exact_flags = w->exact_flags;
 	m->reboot = w->reboot;
 	m->trace = w->trace;
 	UNPACK_END();

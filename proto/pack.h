@@ -157,7 +157,7 @@ struct msg_vcpu_config {
 	uint64_t ram_size;
 	uint32_t cpus;
 	char cmdline[MSG_CMDLINE_MAX];
-	bool debug_exit, reboot;
+	bool debug_exit, reboot, exact_flags;
 	uint32_t trace;
 	uint32_t nfds;
 	enum msg_fd fds[MSG_FDS_MAX]; /* each kind at most once */

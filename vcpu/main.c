@@ -159,6 +159,7 @@ static void make_vm(struct process *p)
 	rc = bt_create(&p->vm);
 	if (rc)
 		child_fail(&p->child, HVX_EXIT_HOST, "cannot make the code memory: %s", strerror(-rc));
+	p->vm.bt->exact_flags = p->cfg.exact_flags;
 	for (int i = 0; i < p->vm.ncpus; i++) {
 		p->vm.vcpu[i] = vcpu_create(&p->vm, i);
 		if (!p->vm.vcpu[i])

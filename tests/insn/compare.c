@@ -91,6 +91,19 @@ static int mem_differs(const struct batch *b, uint32_t k)
 	return memcmp(in, ie, sizeof in) != 0;
 }
 
+/* Flags that are undefined where a sequence faulted: by the instruction before it. */
+static uint32_t undef_at(const struct test *t, uint64_t rip)
+{
+	uint32_t best = 0, flags = 0;
+
+	for (uint32_t i = 0; i < t->n_undef; i++)
+		if (t->undef[i].at <= rip && t->undef[i].at >= best) {
+			best = t->undef[i].at;
+			flags = t->undef[i].flags;
+		}
+	return flags;
+}
+
 uint32_t compare_case(const struct batch *b, uint32_t k, int lax)
 {
 	const struct result *n = &b->native.out[k], *e = &b->engine.out[k];
@@ -103,6 +116,8 @@ uint32_t compare_case(const struct batch *b, uint32_t k, int lax)
 		return e->outcome == OUT_TIMEOUT ? DIFF_SKIP : DIFF_OUTCOME;
 	if (n->outcome != e->outcome)
 		return DIFF_OUTCOME;
+	if (n->outcome == OUT_FAULT && t->flags & TEST_SEQ)
+		fl &= ~undef_at(t, n->st.rip);
 	if (lax && n->outcome == OUT_FAULT && t->flags & TEST_SEQ)
 		fl &= ~0x8d5u;
 	if (n->outcome == OUT_STOP)

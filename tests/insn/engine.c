@@ -51,6 +51,7 @@ static struct engine {
 	struct vcpu *v;
 	struct memview view;
 	uint64_t next_table;
+	int exact_flags;
 } eng;
 
 static void die(const char *what)
@@ -203,6 +204,11 @@ static void make_memory(void)
 		eng.mem.p2m[i] = i * PG;
 }
 
+void engine_exact_flags(int on)
+{
+	eng.exact_flags = on;
+}
+
 void engine_init(void)
 {
 	struct platform_config pc = {.ram_size = RAM_SIZE,
@@ -220,6 +226,7 @@ void engine_init(void)
 	eng.vm = (struct vm){.mem = &eng.mem, .ncpus = 1, .name = "insn-diff", .tsc_hz = 1000000000};
 	if (bt_create(&eng.vm) < 0 || fault_install() < 0)
 		die("cannot make the code memory");
+	eng.vm.bt->exact_flags = eng.exact_flags;
 	eng.v = vcpu_create(&eng.vm, 0);
 	if (!eng.v || vcpu_thread_init(eng.v) < 0)
 		die("cannot make the vcpu");

@@ -6,6 +6,8 @@
 
 /* Creates the machine: once, in the worker made for it. */
 void engine_init(void);
+/* Before engine_init(): flags exact at every fault (hvx-monitor --exact-flags), or as guests have them by default. */
+void engine_exact_flags(int on);
 
 /* Runs cases [from, b->ncases), results into @out. */
 void engine_run(struct batch *b, struct worker_out *out, uint32_t from);

@@ -43,6 +43,7 @@ static int start_workers(struct run *run)
 		.name = "native", .b = run->b, .out = &run->b->native, .init = native_init, .run = native_run};
 	run->engine = (struct worker){.name = "engine", .b = run->b, .out = &run->b->engine};
 	run->engine.init = run->self ? native_init : engine_init;
+	engine_exact_flags(!run->lax);
 	run->engine.run = run->self ? native_run : engine_run;
 	run->native.verbose = run->engine.verbose = run->verbose;
 	if (worker_start(&run->native) < 0)
@@ -174,7 +175,8 @@ static void usage(FILE *f)
 	      "  --show=N        mismatches to print in full (default 10)\n"
 	      "  --failures=FILE write mismatches grouped by form\n"
 	      "  --self          compare the host CPU with itself\n"
-	      "  --lax-flags     do not compare flags at faults inside sequences\n"
+	      "  --lax-flags     the engine as guests have it by default: without --exact-flags; arithmetic flags are not\n"
+	      "                  compared where a sequence faults\n"
 	      "  --verbose       tell which case a worker died on\n",
 	      f);
 }

@@ -37,6 +37,15 @@ static void put(struct seq *s, const void *bytes, unsigned n)
 	s->at += n;
 }
 
+/* Notes which flags are undefined before what is put next. */
+static void note_undef(struct seq *s)
+{
+	if (s->t->n_undef == UNDEF_MAX)
+		return;
+	s->t->undef[s->t->n_undef].at = (uint32_t)s->at;
+	s->t->undef[s->t->n_undef++].flags = s->undef;
+}
+
 static void put8(struct seq *s, unsigned v)
 {
 	uint8_t b = (uint8_t)v;
@@ -179,8 +188,10 @@ static void plain(struct seq *s)
 			continue;
 		if (f->faults || encode_random(s->g->t, f, &s->g->r, &s->lim, &i) < 0 || !acceptable(s, &i))
 			continue;
+		note_undef(s);
 		put(s, i.bytes, i.in.length);
 		track_flags(s, &i);
+		note_undef(s);
 		return;
 	}
 }
@@ -292,6 +303,7 @@ static uint64_t function(struct seq *s, uint64_t *imm)
 
 static void call_to(struct seq *s, uint64_t addr)
 {
+	note_undef(s);
 	put8(s, 0xe8);
 	put32(s, addr - (s->at + 4));
 }
@@ -324,6 +336,7 @@ static void ff_tmp(struct seq *s, unsigned ext)
 {
 	unsigned p = s->ptr[0];
 
+	note_undef(s);
 	if (one_in(&s->g->r, 2) || (p & 7) == 4) {
 		put_rex(s, 0, 0, s->tmp);
 		put8(s, 0xff);
@@ -372,6 +385,7 @@ static uint64_t store_code(struct seq *s, unsigned opcode, uint32_t imm, uint64_
 {
 	uint64_t field;
 
+	note_undef(s);
 	put8(s, opcode);
 	put8(s, 0x05);
 	field = s->at;
@@ -521,6 +535,7 @@ static void set_aside(struct seq *s)
 
 static void element(struct seq *s)
 {
+	note_undef(s);
 	switch (below(&s->g->r, 18)) {
 	case 0:
 	case 1: branch_over(s); break;

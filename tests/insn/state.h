@@ -75,6 +75,8 @@ enum test_flags {
 	TEST_TLS = 8 /* 32-bit code with fs and gs loaded */
 };
 
+#define UNDEF_MAX 96
+
 struct test {                 /* one piece of code, run with several states */
 	uint64_t start, stop; /* addresses */
 	uint64_t slot;        /* where its code bytes begin */
@@ -84,6 +86,11 @@ struct test {                 /* one piece of code, run with several states */
 	uint32_t flags;       /* enum test_flags */
 	uint32_t form;        /* index of a single instruction's form */
 	uint32_t undef_flags; /* rflags bits that are undefined after it */
+	/* sequences: the same before what stands at an address; the last one at or below counts */
+	uint32_t n_undef;
+	struct {
+		uint32_t at, flags;
+	} undef[UNDEF_MAX];
 };
 
 #define BATCH_TESTS 512

@@ -34,6 +34,7 @@ static void make_config(struct msg_vcpu_config *c)
 	c->ram_size = 64 << 20;
 	c->cpus = 1;
 	c->debug_exit = true;
+	c->exact_flags = true;
 	c->trace = 5;
 	c->nfds = 3;
 	c->fds[0] = FD_RAM;

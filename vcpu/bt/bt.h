@@ -154,6 +154,7 @@ struct bt {
 	uint32_t *cell_exit;                   /* exit of each cell */
 	uint64_t no_combos[BT_NO_COMBOS / 64]; /* hashed gpa of blocks whose groups kept crossing pages */
 	uint64_t stop_rip;                     /* blocks do not run past it (tests) */
+	bool exact_flags; /* flags are kept for whatever may fault or be interrupted, read or not; set once */
 	bool have_bmi2;
 };
 

@@ -231,7 +231,7 @@ static uint8_t live_at_end(struct tr *t)
 	const struct insn *last = &t->in[t->n - 1];
 	int64_t base = (int64_t)(t->gpa & 0xfff), fall = base + t->goff[t->n], taken;
 
-	if ((t->mode & MODE_TRANSIENT) || t->bt->stop_rip || t->bt->blocks[t->block].gpa2 != ~0ull)
+	if ((t->mode & MODE_TRANSIENT) || t->bt->stop_rip || t->bt->exact_flags || t->bt->blocks[t->block].gpa2 != ~0ull)
 		return FL_ARITH;
 	taken = base + t->goff[t->n - 1] + last->len + last->imm;
 	switch (last->cls) {
@@ -240,6 +240,20 @@ static uint8_t live_at_end(struct tr *t)
 	case CLS_JMP:
 	case CLS_CALL: return peek_flags(t, taken);
 	default: return t->ends ? FL_ARITH : peek_flags(t, fall);
+	}
+}
+
+/* May the flags before it be seen by a handler: does it fault, or leave to C? */
+static bool may_fault(const struct insn *in)
+{
+	switch (in->cls) {
+	case CLS_REG: return in->isa != ISA_GPR || (in->opcode_map == 0 && (in->opcode & 0xfe) == 0xf6); /* div */
+	case CLS_LEA:
+	case CLS_NOP:
+	case CLS_JCC:
+	case CLS_JMP:
+	case CLS_LOOP: return false;
+	default: return true;
 	}
 }
 
@@ -254,6 +268,8 @@ static void flag_liveness(struct tr *t)
 		if (in->cls == CLS_SYS || in->cls == CLS_STRING || in->cls == CLS_GATHER)
 			live = FL_ARITH;
 		live = (uint8_t)((live & ~in->fl_kill) | in->fl_read) & FL_ARITH;
+		if (t->bt->exact_flags && may_fault(in))
+			live = FL_ARITH;
 		t->live_in[i] = live;
 	}
 }
