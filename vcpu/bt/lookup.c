@@ -158,7 +158,7 @@ static void undo_branch(struct vcpu *v, const struct site *s)
 	if (site_insn(v, s, &in) < 0)
 		return;
 	switch (in.cls) {
-	case CLS_RET: undo_stack(v, mode, 0 - size - (uint64_t)in.imm); break;
+	case CLS_RET: undo_stack(v, mode, 0 - (uint64_t)size - (uint64_t)in.imm); break;
 	case CLS_CALL:
 	case CLS_CALL_IND: undo_stack(v, mode, size); break;
 	case CLS_LOOP:
