@@ -152,13 +152,13 @@ static void undo_stack(struct vcpu *v, uint32_t mode, uint64_t delta)
 static void undo_branch(struct vcpu *v, const struct site *s)
 {
 	uint32_t mode = v->bt->blocks[s->block].mode;
-	unsigned size = mode_code_size(mode);
+	uint64_t size = mode_code_size(mode);
 	struct insn in;
 
 	if (site_insn(v, s, &in) < 0)
 		return;
 	switch (in.cls) {
-	case CLS_RET: undo_stack(v, mode, 0 - (uint64_t)size - (uint64_t)in.imm); break;
+	case CLS_RET: undo_stack(v, mode, 0 - size - (uint64_t)in.imm); break;
 	case CLS_CALL:
 	case CLS_CALL_IND: undo_stack(v, mode, size); break;
 	case CLS_LOOP:
