@@ -231,7 +231,8 @@ static uint8_t live_at_end(struct tr *t)
 	const struct insn *last = &t->in[t->n - 1];
 	int64_t base = (int64_t)(t->gpa & 0xfff), fall = base + t->goff[t->n], taken;
 
-	if ((t->mode & MODE_TRANSIENT) || t->bt->stop_rip || t->bt->exact_flags || t->bt->blocks[t->block].gpa2 != ~0ull)
+	if ((t->mode & MODE_TRANSIENT) || t->bt->stop_rip || t->bt->exact_flags ||
+	    t->bt->blocks[t->block].gpa2 != ~0ull)
 		return FL_ARITH;
 	taken = base + t->goff[t->n - 1] + last->len + last->imm;
 	switch (last->cls) {
