@@ -98,8 +98,8 @@ static uint32_t undef_at(const struct test *t, uint64_t rip)
 
 	for (uint32_t i = 0; i < t->n_undef; i++)
 		if (t->undef[i].at <= rip && t->undef[i].at >= best) {
+			flags = t->undef[i].flags | (t->undef[i].at == best ? flags : 0);
 			best = t->undef[i].at;
-			flags = t->undef[i].flags;
 		}
 	return flags;
 }

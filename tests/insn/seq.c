@@ -37,13 +37,18 @@ static void put(struct seq *s, const void *bytes, unsigned n)
 	s->at += n;
 }
 
-/* Notes which flags are undefined before what is put next. */
-static void note_undef(struct seq *s)
+/* Notes that @flags are undefined before what is put next. */
+static void note_flags(struct seq *s, uint32_t flags)
 {
 	if (s->t->n_undef == UNDEF_MAX)
 		return;
 	s->t->undef[s->t->n_undef].at = (uint32_t)s->at;
-	s->t->undef[s->t->n_undef++].flags = s->undef;
+	s->t->undef[s->t->n_undef++].flags = flags;
+}
+
+static void note_undef(struct seq *s)
+{
+	note_flags(s, s->undef);
 }
 
 static void put8(struct seq *s, unsigned v)
@@ -303,7 +308,6 @@ static uint64_t function(struct seq *s, uint64_t *imm)
 
 static void call_to(struct seq *s, uint64_t addr)
 {
-	note_undef(s);
 	put8(s, 0xe8);
 	put32(s, addr - (s->at + 4));
 }
@@ -421,6 +425,7 @@ static void change_function(struct seq *s)
 	put8(s, 0xb8 | (s->cnt & 7));
 	put32(s, n);
 	top = s->at;
+	note_flags(s, ARITH); /* of the function, or of what is before it */
 	call_to(s, fn);
 	if (one_in(&s->g->r, 2))
 		store_code(s, 0xc7, (uint32_t)rnd(&s->g->r), imm);

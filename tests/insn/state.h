@@ -75,7 +75,7 @@ enum test_flags {
 	TEST_TLS = 8 /* 32-bit code with fs and gs loaded */
 };
 
-#define UNDEF_MAX 96
+#define UNDEF_MAX 256
 
 struct test {                 /* one piece of code, run with several states */
 	uint64_t start, stop; /* addresses */
