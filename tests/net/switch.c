@@ -57,6 +57,23 @@ static int dial(void)
 	return fd;
 }
 
+/* A killed switch listens for as long as the kernel takes to end it: the next one would find it there. */
+static void until_nobody_listens(void)
+{
+	struct sockaddr_un a = {.sun_family = AF_UNIX};
+
+	memcpy(a.sun_path, path, strlen(path) + 1);
+	for (int i = 0;; i++) {
+		int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+		bool refused = connect(fd, (struct sockaddr *)&a, sizeof a) && errno == ECONNREFUSED;
+		close(fd);
+		if (refused)
+			return;
+		CHECK(i < PATIENCE / 20);
+		usleep(20000);
+	}
+}
+
 static void begin(const char *option)
 {
 	pid = run(option);
@@ -276,6 +293,7 @@ static void test_place(void)
 	CHECK(readable(a, PATIENCE)); /* the sealed one has gone with it */
 	CHECK(!access(path, F_OK));
 	close(a);
+	until_nobody_listens();
 	begin(NULL);
 	a = port(1);
 	close(a);
