@@ -130,8 +130,7 @@ static void no_space(bool no_uring)
 	}
 	vm_ring(&v);
 	vm_expect(&v, v.control, MSG_DEV_EVENT);
-	while (v.flying > 32 - 15)
-		vm_wait(&v);
+	usleep(500000); /* by now each has been done or is kept; how many fit depends on which were done in part */
 	CHECK(!mount("tmpfs", small, "tmpfs", MS_REMOUNT | MS_NOSUID | MS_NODEV, "size=4m"));
 	vm_command(&v, DEV_OP_RETRY);
 	while (v.flying)

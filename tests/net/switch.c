@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -35,6 +36,7 @@ static pid_t run(const char *option)
 	pid_t p = fork();
 
 	if (p == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL); /* a check that fails leaves nothing */
 		if (option)
 			execl(program(), "hvx-switch", option, path, NULL);
 		else
