@@ -112,7 +112,8 @@ void device_publish(struct device *d, unsigned queue)
 	d->n.calls++;
 	if (atomic_fetch_or(&d->bell->called, 1u << queue))
 		return; /* the vcpu has not looked yet */
-	if (write(d->fd[DEV_FD_CALL], &one, sizeof one) < 0 && errno != EAGAIN && errno != EPIPE) /* the vcpu may be gone */
+	if (write(d->fd[DEV_FD_CALL], &one, sizeof one) < 0 && errno != EAGAIN &&
+	    errno != EPIPE) /* the vcpu may be gone */
 		fatal(HVX_EXIT_FAIL, "interrupt: %s", strerror(errno));
 }
 
@@ -368,7 +369,8 @@ static int on_stats(struct device *d)
 	m.c[m.n++].value = d->n.field;
 	X(kicks)
 	X(calls)
-	X(resets) X(broken) X(invalidates)
+	X(resets)
+	X(broken) X(invalidates)
 #undef X
 		d->ops->stats(d, &m);
 	return to(d, d->monitor, MSG_DEV_STATS, pack_dev_stats(&m, d->child.buf, sizeof d->child.buf));

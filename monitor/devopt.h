@@ -40,7 +40,7 @@ struct net_option {
 	unsigned nforwards;
 	bool restricted, link_down, has_mac;
 	uint8_t mac[6]; /* without has_mac: chosen by card_open_all() */
-	uint32_t mtu; /* 0: 1500, not told to the guest */
+	uint32_t mtu;   /* 0: 1500, not told to the guest */
 	struct msg_dev_limits limits;
 };
 

@@ -361,9 +361,8 @@ static int watch_signals(struct machine *m)
 	static const struct {
 		int sig;
 		void (*cb)(void *);
-	} s[] = {{SIGCHLD, on_sigchld}, {SIGTERM, on_signal}, {SIGINT, on_signal},
-		 {SIGHUP, on_signal},   {SIGQUIT, on_signal}, {SIGCONT, on_sigcont},
-		 {SIGWINCH, on_winch}};
+	} s[] = {{SIGCHLD, on_sigchld}, {SIGTERM, on_signal},  {SIGINT, on_signal}, {SIGHUP, on_signal},
+		 {SIGQUIT, on_signal},  {SIGCONT, on_sigcont}, {SIGWINCH, on_winch}};
 
 	signal(SIGPIPE, SIG_IGN);
 	for (size_t i = 0; i < sizeof s / sizeof s[0]; i++) {

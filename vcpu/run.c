@@ -390,7 +390,8 @@ static void pass(struct vcpu *v)
 
 	v->kick = 0;
 	if (handle_events(v)) {
-		v->bounce_req = v->step_once = v->no_combos = 0; /* whatever runs next, it is not that instruction now */
+		v->bounce_req = v->step_once = v->no_combos =
+			0; /* whatever runs next, it is not that instruction now */
 		return;
 	}
 	if (v->bounce_req) {

@@ -37,7 +37,8 @@ static int boot(struct runner *r)
 {
 	platform_reset(r->vm->plat);
 	if (r->cards)
-		cards_wait_reset(r->cards, r->v); /* what devices have in flight must not land in the next life's memory */
+		cards_wait_reset(r->cards,
+				 r->v); /* what devices have in flight must not land in the next life's memory */
 	if (r->vm->locals)
 		locals_wait_reset(r->vm->locals);
 	cpu_reset(r->v);

@@ -31,7 +31,7 @@ struct runner {
 	_Atomic int news;
 	_Atomic bool quit;
 	_Atomic bool paused; /* by runner_pause(), not told yet */
-	enum vm_exit why; /* with RUNNER_ENDED */
+	enum vm_exit why;    /* with RUNNER_ENDED */
 	int code;
 	char error[MSG_TEXT_MAX]; /* with RUNNER_LOAD_FAILED */
 };

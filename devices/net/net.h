@@ -61,21 +61,22 @@ struct net_backend {
 };
 #define NET_WHOLE_MAX 65535u
 
-#define NET_COUNTERS(X)                                                                                  \
-	X(rx_frames)                                                                                     \
-	X(rx_bytes)                                                                                      \
-	X(tx_frames)                                                                                     \
-	X(tx_bytes)                                                                                      \
-	X(rx_merged)                 /* frames of the wire that went to the guest within a larger one */ \
-		X(tx_cut)            /* frames cut in pieces here */                                     \
-		X(rx_drop_link)      /* the cable is pulled */                                           \
-		X(rx_drop_down)      /* no driver */                                                     \
-		X(rx_drop_malformed) /* from the back end */                                             \
-		X(rx_drop_long)      /* larger than the guest's buffers */                               \
-		X(tx_drop_link) X(tx_drop_malformed) /* lengths or offloads that make no sense */        \
-		X(tx_drop_refused)                   /* by the back end */                               \
-		X(rx_waits)                          /* times the guest had no buffers */                \
-		X(tx_waits)                          /* times the back end took nothing */
+#define NET_COUNTERS(X)                                                                          \
+	X(rx_frames)                                                                             \
+	X(rx_bytes)                                                                              \
+	X(tx_frames)                                                                             \
+	X(tx_bytes)                                                                              \
+	X(rx_merged)         /* frames of the wire that went to the guest within a larger one */ \
+	X(tx_cut)            /* frames cut in pieces here */                                     \
+	X(rx_drop_link)      /* the cable is pulled */                                           \
+	X(rx_drop_down)      /* no driver */                                                     \
+	X(rx_drop_malformed) /* from the back end */                                             \
+	X(rx_drop_long)      /* larger than the guest's buffers */                               \
+	X(tx_drop_link)                                                                          \
+	X(tx_drop_malformed)       /* lengths or offloads that make no sense */                  \
+		X(tx_drop_refused) /* by the back end */                                         \
+		X(rx_waits)        /* times the guest had no buffers */                          \
+		X(tx_waits)        /* times the back end took nothing */
 
 struct net {
 	struct device d;

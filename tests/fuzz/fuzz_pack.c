@@ -214,7 +214,9 @@ size_t fuzz_seed(unsigned i, uint8_t *buf)
 	case 11: n = SEED(vcpu_state, msg_vcpu_state, true, "watchdog"); break;
 	case 12: n = seed_counters(buf, 5); break;
 	case 13: n = seed_counters(buf, MSG_COUNTERS_MAX); break;
-	case 14: n = SEED(request, msg_request_head, .version = 1, .op = REQ_LIMIT, .id = "blk0", .text = "ops=1"); break;
+	case 14:
+		n = SEED(request, msg_request_head, .version = 1, .op = REQ_LIMIT, .id = "blk0", .text = "ops=1");
+		break;
 	case 15: n = SEED(reply, msg_reply, 1, "no such VM"); break;
 	case 16: n = seed_status(buf, 2); break;
 	case 17: n = seed_status(buf, MSG_PROCS_MAX); break;

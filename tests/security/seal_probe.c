@@ -206,7 +206,10 @@ static void arguments(const struct sandbox_table *t)
 	if (t == &memsvc_seal) {
 		const struct probe own[] = {
 			{"fallocate that allocates", SYS_fallocate, {0, FALLOC_FL_KEEP_SIZE, 0, 4096, 0, 0}, false},
-			{"fallocate that collapses", SYS_fallocate, {0, FALLOC_FL_COLLAPSE_RANGE, 0, 4096, 0, 0}, false},
+			{"fallocate that collapses",
+			 SYS_fallocate,
+			 {0, FALLOC_FL_COLLAPSE_RANGE, 0, 4096, 0, 0},
+			 false},
 		};
 		for (size_t i = 0; i < sizeof own / sizeof own[0]; i++)
 			run(t, &own[i]);

@@ -172,7 +172,8 @@ CU_ErrorCode suite_cli(void)
 {
 	CU_pSuite s = CU_add_suite("cli", NULL, NULL);
 
-	if (!s || !CU_ADD_TEST(s, test_run) || !CU_ADD_TEST(s, test_usage) || !CU_ADD_TEST(s, test_balloon) || !CU_ADD_TEST(s, test_second_console) || !CU_ADD_TEST(s, test_config_errors) ||
+	if (!s || !CU_ADD_TEST(s, test_run) || !CU_ADD_TEST(s, test_usage) || !CU_ADD_TEST(s, test_balloon) ||
+	    !CU_ADD_TEST(s, test_second_console) || !CU_ADD_TEST(s, test_config_errors) ||
 	    !CU_ADD_TEST(s, test_precedence) || !CU_ADD_TEST(s, test_others) || !CU_ADD_TEST(s, test_escape))
 		return CU_get_error();
 	return CUE_SUCCESS;

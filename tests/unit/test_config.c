@@ -182,8 +182,8 @@ CU_ErrorCode suite_config(void)
 	CU_pSuite s = CU_add_suite("config", NULL, NULL);
 
 	if (!s || !CU_ADD_TEST(s, test_memory) || !CU_ADD_TEST(s, test_names) || !CU_ADD_TEST(s, test_values) ||
-	    !CU_ADD_TEST(s, test_trace) || !CU_ADD_TEST(s, test_local) || !CU_ADD_TEST(s, test_file) || !CU_ADD_TEST(s, test_file_errors) ||
-	    !CU_ADD_TEST(s, test_check))
+	    !CU_ADD_TEST(s, test_trace) || !CU_ADD_TEST(s, test_local) || !CU_ADD_TEST(s, test_file) ||
+	    !CU_ADD_TEST(s, test_file_errors) || !CU_ADD_TEST(s, test_check))
 		return CU_get_error();
 	return CUE_SUCCESS;
 }

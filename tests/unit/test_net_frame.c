@@ -21,8 +21,7 @@ static struct frame in_pieces(const struct vnet_hdr *h, size_t len, struct rng *
 
 	memcpy(head, whole, f.nhead);
 	while (at < len) {
-		size_t k =
-			f.nrest == n - 1 ? len - at : 1 + below(r, (uint32_t)(len - at < 3000 ? len - at : 3000));
+		size_t k = f.nrest == n - 1 ? len - at : 1 + below(r, (uint32_t)(len - at < 3000 ? len - at : 3000));
 		pieces[f.nrest++] = (struct iovec){whole + at, k};
 		at += k;
 	}
@@ -62,8 +61,7 @@ static void test_sums(void)
 
 	r.s = 1;
 	for (int i = 0; i < 3000; i++) {
-		size_t len = below(&r, 300), at = below(&r, 8),
-		       cut = len ? below(&r, (uint32_t)len + 1) : 0;
+		size_t len = below(&r, 300), at = below(&r, 8), cut = len ? below(&r, (uint32_t)len + 1) : 0;
 		unsigned sum = 0;
 		struct csum c = {0};
 		for (size_t k = 0; k < len; k++) {

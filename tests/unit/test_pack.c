@@ -40,7 +40,8 @@ static void make_config(struct msg_vcpu_config *c)
 	c->fds[0] = FD_RAM;
 	c->fds[1] = FD_CONTROL;
 	c->fds[2] = FD_KERNEL;
-	c->local = (struct msg_local){.rng = true, .rng_bytes = 1 << 20, .rng_burst = 5, .balloon = true, .watchdog = WATCHDOG_NONE};
+	c->local = (struct msg_local){
+		.rng = true, .rng_bytes = 1 << 20, .rng_burst = 5, .balloon = true, .watchdog = WATCHDOG_NONE};
 }
 
 static void test_vcpu_config(void)
@@ -128,8 +129,9 @@ static void name_control(struct msg_vcpu_config *c)
 
 static void test_vcpu_config_ranges(void)
 {
-	static void (*const bad[])(struct msg_vcpu_config *) = {
-		odd_ram, no_ram, huge_ram, no_cpus, many_cpus, fd_twice, fd_unknown, fd_missing, name_control, huge_rate, odd_watchdog};
+	static void (*const bad[])(struct msg_vcpu_config *) = {odd_ram,      no_ram,    huge_ram,    no_cpus,
+								many_cpus,    fd_twice,  fd_unknown,  fd_missing,
+								name_control, huge_rate, odd_watchdog};
 
 	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
 		CU_ASSERT_EQUAL(config_with(bad[i]), -EPROTO);
@@ -312,9 +314,9 @@ CU_ErrorCode suite_pack(void)
 
 	if (!s || !CU_ADD_TEST(s, test_hello) || !CU_ADD_TEST(s, test_vcpu_config) ||
 	    !CU_ADD_TEST(s, test_vcpu_config_ranges) || !CU_ADD_TEST(s, test_unknown_field) ||
-	    !CU_ADD_TEST(s, test_region) || !CU_ADD_TEST(s, test_mem_change) || !CU_ADD_TEST(s, test_counters) || !CU_ADD_TEST(s, test_status) ||
-	    !CU_ADD_TEST(s, test_small_ranges) || !CU_ADD_TEST(s, test_noise) || !CU_ADD_TEST(s, test_clean) ||
-	    !CU_ADD_TEST(s, test_layout))
+	    !CU_ADD_TEST(s, test_region) || !CU_ADD_TEST(s, test_mem_change) || !CU_ADD_TEST(s, test_counters) ||
+	    !CU_ADD_TEST(s, test_status) || !CU_ADD_TEST(s, test_small_ranges) || !CU_ADD_TEST(s, test_noise) ||
+	    !CU_ADD_TEST(s, test_clean) || !CU_ADD_TEST(s, test_layout))
 		return CU_get_error();
 	return CUE_SUCCESS;
 }

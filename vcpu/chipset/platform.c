@@ -435,10 +435,10 @@ static const struct chip {
 	int (*create)(struct platform *p);
 	void (*power)(struct platform *p); /* power-on state; NULL: has none */
 } chips[] = {
-	{lapic_create, lapic_power}, {ioapic_create, ioapic_power}, {pic_create, pic_power}, {pit_create, pit_power},
-	{rtc_create, rtc_power},     {com_create, com_power},       {kbc_create, kbc_power}, {pm_create, pm_power},
-	{ports_create, ports_power}, {debugexit_create, NULL},      {pci_create, pci_power},
-	{watchdog_create, watchdog_power},
+	{lapic_create, lapic_power}, {ioapic_create, ioapic_power}, {pic_create, pic_power},
+	{pit_create, pit_power},     {rtc_create, rtc_power},       {com_create, com_power},
+	{kbc_create, kbc_power},     {pm_create, pm_power},         {ports_create, ports_power},
+	{debugexit_create, NULL},    {pci_create, pci_power},       {watchdog_create, watchdog_power},
 };
 
 #define CHIPS (sizeof(chips) / sizeof(chips[0]))

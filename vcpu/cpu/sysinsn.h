@@ -26,8 +26,8 @@ extern int (*const sys_handlers[SYS_COUNT])(struct vcpu *v, const struct insn *i
 	X(PUSHF, pushf)                                                                                               \
 	X(POPF, popf)                                                                                                 \
 	X(HLT, hlt)                                                                                                   \
-	X(INT, int) X(INT1, int1) X(INT3, int3) X(INTO, into) X(IRET, iret) X(CLAC, clac)                             \
-		X(STAC, stac) /* sys_branch.c */                                                                      \
+	X(INT, int)                                                                                                   \
+	X(INT1, int1) X(INT3, int3) X(INTO, into) X(IRET, iret) X(CLAC, clac) X(STAC, stac) /* sys_branch.c */        \
 		X(SYSCALL, syscall) X(SYSRET, sysret) X(SYSENTER, sysenter) X(SYSEXIT, sysexit) X(FAR_JMP, far_jmp)   \
 			X(FAR_CALL, far_call) X(FAR_RET, far_ret) /* sys_control.c */                                 \
 		X(MOV_FROM_CR, mov_from_cr) X(MOV_TO_CR, mov_to_cr) X(MOV_FROM_DR, mov_from_dr)                       \
