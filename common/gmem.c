@@ -65,15 +65,8 @@ static void copy_bytes(void *dst, const void *src, size_t n)
 
 static void mark_dirty(const struct gmem *g, uint64_t gpa)
 {
-	int64_t frame = gmem_frame(g, gpa);
-	uint64_t bit = 1ull << (frame & 63);
-	uint64_t *word;
-
-	if (!g->dirty_bm)
-		return;
-	word = &g->dirty_bm[frame >> 6];
-	if (!(__atomic_load_n(word, __ATOMIC_RELAXED) & bit))
-		__atomic_fetch_or(word, bit, __ATOMIC_SEQ_CST);
+	if (g->dirty_bm)
+		gmem_mark_dirty(g, (uint64_t)gmem_frame(g, gpa));
 }
 
 static size_t page_part(uint64_t gpa, size_t len)

@@ -7,6 +7,7 @@
 #ifndef HVX_GMEM_H
 #define HVX_GMEM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -32,6 +33,18 @@ static inline int64_t gmem_frame(const struct gmem *g, uint64_t gpa)
 	if (gpa >= GMEM_HIGH_BASE && gpa - GMEM_HIGH_BASE < g->size - g->low)
 		return (int64_t)((gpa - GMEM_HIGH_BASE + g->low) >> GMEM_PAGE_SHIFT);
 	return -1;
+}
+
+static inline bool gmem_bit(const uint64_t *bm, uint64_t frame)
+{
+	return __atomic_load_n(&bm[frame / 64], __ATOMIC_RELAXED) >> (frame % 64) & 1;
+}
+
+/* Of a RAM page: a bit that is set already costs no locked operation. */
+static inline void gmem_mark_dirty(const struct gmem *g, uint64_t frame)
+{
+	if (!gmem_bit(g->dirty_bm, frame))
+		__atomic_fetch_or(&g->dirty_bm[frame / 64], 1ull << (frame % 64), __ATOMIC_SEQ_CST);
 }
 
 /*

@@ -42,19 +42,6 @@ static void to_vcpu(struct device *d, uint16_t type, int n)
 		fatal(HVX_EXIT_FAIL, "the vcpu does not read: %s", strerror(-rc));
 }
 
-/* ---- bitmaps of pages ---- */
-
-static bool bit(const uint64_t *bm, uint64_t i)
-{
-	return __atomic_load_n(&bm[i / 64], __ATOMIC_RELAXED) >> (i % 64) & 1;
-}
-
-static void mark_dirty(uint64_t *bm, uint64_t i)
-{
-	if (!bit(bm, i))
-		__atomic_fetch_or(&bm[i / 64], 1ull << (i % 64), __ATOMIC_RELAXED);
-}
-
 /* ---- what the kinds call ---- */
 
 void device_broken(struct device *d, const char *why)
@@ -94,7 +81,7 @@ static void mark_ring(struct device *d, const struct virtq *q)
 	uint64_t gpa = q->used_gpa & ~(uint64_t)(GMEM_PAGE_SIZE - 1), end = q->used_gpa + 6 + 8ull * q->size;
 
 	for (; gpa < end; gpa += GMEM_PAGE_SIZE)
-		mark_dirty(d->mem.dirty_bm, (uint64_t)gmem_frame(&d->mem, gpa));
+		gmem_mark_dirty(&d->mem, (uint64_t)gmem_frame(&d->mem, gpa));
 }
 
 void device_publish(struct device *d, unsigned queue)
@@ -156,8 +143,8 @@ static void look_at(struct device *d, uint64_t gpa, uint64_t len)
 			next = end;
 		if (f < 0)
 			continue;
-		mark_dirty(d->mem.dirty_bm, (uint64_t)f);
-		if (!bit(d->mem.code_bm, (uint64_t)f))
+		gmem_mark_dirty(&d->mem, (uint64_t)f);
+		if (!gmem_bit(d->mem.code_bm, (uint64_t)f))
 			continue;
 		if (d->ranges.nranges == MSG_RANGES_MAX)
 			send_ranges(d);

@@ -126,11 +126,6 @@ void local_broken(struct local *d, const char *why)
 
 /* ---- translated code ---- */
 
-static bool bit(const uint64_t *bm, uint64_t i)
-{
-	return __atomic_load_n(&bm[i / 64], __ATOMIC_RELAXED) >> (i % 64) & 1;
-}
-
 /* A page that was written; true when it holds translated code. */
 static bool mark(struct local *d, uint64_t gpa)
 {
@@ -139,9 +134,8 @@ static bool mark(struct local *d, uint64_t gpa)
 
 	if (f < 0)
 		return false;
-	if (!bit(g->dirty_bm, (uint64_t)f))
-		__atomic_fetch_or(&g->dirty_bm[f / 64], 1ull << (f % 64), __ATOMIC_RELAXED);
-	return bit(g->code_bm, (uint64_t)f);
+	gmem_mark_dirty(g, (uint64_t)f);
+	return gmem_bit(g->code_bm, (uint64_t)f);
 }
 
 static void add_range(struct local *d, uint64_t gpa, uint64_t len)
