@@ -79,6 +79,6 @@ PY
 else
 	"$monitor" kill $vm
 fi
-[ -z "$(processes_of $vm)" ]
+nothing_left $vm
 ok "nothing left behind" $?
 done_testing
