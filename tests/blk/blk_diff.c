@@ -3,7 +3,8 @@
  * a real hvx-blk (and qemu-nbd), which is killed at random moments; then everything is read and compared.
  *
  * Properties: a read finds what was written; after SIGKILL of hvx-blk everything that was acknowledged is there, after
- * SIGKILL of qemu-nbd too everything that a flush or a durable write had covered; sectors in flight are old or new;
+ * SIGKILL of qemu-nbd too everything that a flush or a durable write had covered; sectors in flight are old or new
+ * (qcow2 after SIGKILL of qemu-nbd: model.c);
  * a snapshot leaves the image as it was.
  *
  * Usage: blk_diff [--kind=NAME] [--kills=N] [--seed=N] [--dir=DIR]
@@ -40,6 +41,8 @@ struct test {
 	char image[256];
 	uint64_t flush_of[VM_SLOTS];
 	bool through; /* this life's driver knows no flushes */
+	bool churn;   /* this life's requests are large, and mostly discards and zeroes */
+	const char *ended;
 	unsigned depth, kills, life;
 	uint64_t seed, requests;
 };
@@ -68,13 +71,16 @@ static void begin(struct test *t, unsigned slot, uint32_t type, uint64_t at, uin
 /* One that does not race with what is in flight; false when the dice have not shown one. */
 static bool begin_random(struct test *t, unsigned slot)
 {
-	static const uint32_t types[] = {VM_IN,  VM_IN,    VM_IN,      VM_OUT,    VM_OUT, VM_OUT,
+	static const uint32_t mixed[] = {VM_IN,  VM_IN,    VM_IN,      VM_OUT,    VM_OUT, VM_OUT,
 					 VM_OUT, VM_FLUSH, VM_DISCARD, VM_ZEROES, VM_OUT, VM_IN};
+	static const uint32_t churn[] = {VM_OUT,   VM_OUT,     VM_OUT,     VM_OUT,    VM_IN,     VM_IN,
+					 VM_FLUSH, VM_DISCARD, VM_DISCARD, VM_ZEROES, VM_ZEROES, VM_ZEROES};
+	_Static_assert(sizeof mixed == sizeof churn, "one dice");
 	struct rng *r = &t->r;
 
 	for (int try = 0; try < 20; try++) {
-		uint32_t type = types[below(r, sizeof types / sizeof types[0])];
-		uint32_t most = one_in(r, 4) ? VM_ROOM / MODEL_SECTOR : 16;
+		uint32_t type = (t->churn ? churn : mixed)[below(r, sizeof mixed / sizeof mixed[0])];
+		uint32_t most = t->churn || one_in(r, 4) ? VM_ROOM / MODEL_SECTOR : 16;
 		uint64_t at = below(r, SECTORS);
 		uint32_t n = 1 + below(r, most);
 		if (one_in(r, 2))
@@ -93,6 +99,25 @@ static bool begin_random(struct test *t, unsigned slot)
 	return false;
 }
 
+/* What was found, what could have been, and how the life before this one ended. */
+static void wrong(struct test *t, uint64_t at, uint32_t n, const uint8_t *data)
+{
+	for (; n; n--, at++, data += MODEL_SECTOR) {
+		const struct model_sector *s = &t->m.s[at];
+		uint64_t head[2];
+		if (model_may_hold(&t->m, at, data))
+			continue;
+		memcpy(head, data, sizeof head);
+		fprintf(stderr, "sector %llu: 0x%llx 0x%llx and not", (unsigned long long)at,
+			(unsigned long long)head[0], (unsigned long long)head[1]);
+		for (unsigned i = 0; i < s->n_now; i++)
+			fprintf(stderr, " 0x%x", s->now[i]);
+		fprintf(stderr, "\n");
+	}
+	vm_die("%s, life %u: does not hold what was written; the life before ended %s", t->kind->name, t->life,
+	       t->ended);
+}
+
 /* @broken: its server was killed. */
 static void end(struct test *t, unsigned slot, bool broken)
 {
@@ -106,8 +131,7 @@ static void end(struct test *t, unsigned slot, bool broken)
 		       (unsigned long long)s->sector, s->status);
 	}
 	if (ok && s->type == VM_IN && !model_read_done(&t->m, s->sector, n, vm_data(&t->v, slot)))
-		vm_die("%s: sectors %llu to %llu do not hold what was written", t->kind->name,
-		       (unsigned long long)s->sector, (unsigned long long)s->sector + n - 1);
+		wrong(t, s->sector, n, vm_data(&t->v, slot));
 	if (ok && s->type == VM_FLUSH)
 		model_flush_done(&t->m, t->flush_of[slot]);
 	if (s->type == VM_OUT || s->type == VM_ZEROES || s->type == VM_DISCARD) {
@@ -181,6 +205,7 @@ static void start(struct test *t)
 	if (one_in(&t->r, 2))
 		off |= 1ull << (28 + below(&t->r, 2)); /* without indirect tables or event indices */
 	t->through = s.through || (off & VM_F_FLUSH);
+	t->churn = one_in(&t->r, 4);
 	vm_activate(&t->v, ~off);
 	if (vm_sectors(&t->v) != SECTORS)
 		vm_die("%s: %llu sectors", t->kind->name, (unsigned long long)vm_sectors(&t->v));
@@ -214,8 +239,10 @@ static void run(struct test *t, unsigned requests)
 /* hvx-blk alone, qemu-nbd first, or both at once. */
 static void kill_it(struct test *t)
 {
+	static const char *const ways[] = {"by a kill of hvx-blk", "by a kill of qemu-nbd first", "by a kill of both"};
 	unsigned how = t->kind->qcow2 ? below(&t->r, 3) : 0;
 
+	t->ended = ways[how];
 	if (how == 1) { /* what is in flight fails, and what comes after it */
 		vm_kill(&t->v, false, true);
 		collect(t, true);
@@ -313,15 +340,17 @@ static void test_kind(const struct kind *k, unsigned kills, uint64_t seed, const
 	t.kills = kills;
 	t.r.s = seed;
 	t.depth = 8;
+	t.ended = "by itself";
 	snprintf(t.image, sizeof t.image, "%s/%s.img", dir, k->name);
 	model_init(&t.m, SECTORS);
 	model_init(&t.base, SECTORS);
+	t.m.reuses = k->qcow2;
 	make_image(&t);
 	quiet_life(&t);
 	model_copy(&t.base, &t.m);
 	for (t.life = 1; t.life <= kills; t.life++) {
 		start(&t);
-		run(&t, 20 + below(&t.r, one_in(&t.r, 4) ? 1500 : 300));
+		run(&t, 20 + below(&t.r, t.churn ? 60 : one_in(&t.r, 4) ? 1500 : 300));
 		kill_it(&t);
 	}
 	if (k->snapshot && kills) { /* and by itself */

@@ -16,8 +16,9 @@ struct model_sector {
 	uint32_t now[MODEL_CHOICES],
 		after[MODEL_CHOICES]; /* what a read may find; what may be there after a crash of everything */
 	uint8_t n_now, n_after;
-	bool writing;  /* one request at a time; @next is what it writes */
-	uint8_t reads; /* in flight */
+	bool wild_now, wild_after; /* anything may be there besides */
+	bool writing;              /* one request at a time; @next is what it writes */
+	uint8_t reads;             /* in flight */
 	uint32_t next;
 	uint64_t touched; /* when it was last written: begun or done */
 };
@@ -25,6 +26,7 @@ struct model_sector {
 struct model {
 	uint64_t sectors, clock;
 	uint32_t last; /* number given out */
+	bool reuses;   /* a format that gives the place of what was discarded to others: see model.c */
 	struct model_sector *s;
 };
 
@@ -46,6 +48,8 @@ bool model_may_read(const struct model *m, uint64_t at, uint64_t n);
 bool model_may_write(const struct model *m, uint64_t at, uint64_t n);
 
 void model_read(struct model *m, uint64_t at, uint64_t n);
+/* May a read find @data there? */
+bool model_may_hold(const struct model *m, uint64_t sector, const uint8_t *data);
 /* The data that was read; false when some of it cannot be.  It is what these sectors hold from now on. */
 bool model_read_done(struct model *m, uint64_t at, uint64_t n, const uint8_t *data);
 uint32_t model_write(struct model *m, uint64_t at, uint64_t n); /* the number to write */
