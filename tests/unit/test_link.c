@@ -126,6 +126,24 @@ static void test_kick(void)
 	CU_ASSERT(at_stub(v, e) && e->target == BT_NONE);
 }
 
+/* The compare stays, its outcome does not count until C has been there. */
+static void test_kick_patch(void)
+{
+	struct vcpu *v = btvm_reset();
+	uint32_t b = btvm_translate(v, BTVM_CODE, v->mode, "c3");
+	const struct block *k = &v->bt->blocks[b];
+	const uint8_t *jne = v->bt->rw + k->ind_jne;
+	uint8_t was[6];
+
+	CU_ASSERT_NOT_EQUAL_FATAL(k->ind_jmp, BT_NONE);
+	memcpy(was, jne, 6);
+	CU_ASSERT(was[0] == 0x0f && was[1] == 0x85);
+	link_kick(v, b);
+	CU_ASSERT(jne[0] == 0x90 && jne[1] == 0xe9 && !memcmp(jne + 2, was + 2, 4));
+	link_unkick(v->bt, b);
+	CU_ASSERT_FALSE(memcmp(jne, was, 6));
+}
+
 static void test_cells(void)
 {
 	struct vcpu *v = btvm_reset();
@@ -235,6 +253,7 @@ CU_ErrorCode suite_link(void)
 	CU_add_test(s, "invalidation", test_invalidate);
 	CU_add_test(s, "links that must not be made", test_refused);
 	CU_add_test(s, "kick", test_kick);
+	CU_add_test(s, "kick of an indirect exit", test_kick_patch);
 	CU_add_test(s, "kicks at an indirect jump", test_kick_indirect);
 	CU_add_test(s, "cells and flushes", test_cells);
 	CU_add_test(s, "cells and invlpg", test_cells_invlpg);

@@ -214,7 +214,8 @@ static inline void bt_set_no_combos(struct bt *bt, uint64_t gpa)
 void link_exit(struct vcpu *v, uint32_t exit, uint32_t target, bool global);
 void unlink_exit(struct vcpu *v, uint32_t exit);
 void unlink_incoming(struct vcpu *v, uint32_t block);
-void link_kick(struct vcpu *v, uint32_t block); /* makes the running chain stop after @block; async-signal-safe */
+void link_kick(struct vcpu *v, uint32_t block);  /* makes the running chain stop after @block; async-signal-safe */
+void link_unkick(struct bt *bt, uint32_t block); /* its indirect exit looks at the jump cache again */
 void cells_reset_user(struct vcpu *v);
 void cells_reset_all(struct vcpu *v);
 

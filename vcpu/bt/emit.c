@@ -176,6 +176,17 @@ void emit_patch(uint8_t *rel32, const uint8_t *target)
 	__builtin_memcpy(rel32, &d, 4);
 }
 
+/* Two bytes each: 0f 85 and 90 e9, with the same rel32 behind them. */
+void emit_always(uint8_t *jne)
+{
+	__builtin_memcpy(jne, "\x90\xe9", 2);
+}
+
+void emit_jne(uint8_t *always)
+{
+	__builtin_memcpy(always, "\x0f\x85", 2);
+}
+
 void emit_jmp_to(struct emit *c, const uint8_t *target)
 {
 	uint8_t *rel = emit_jmp(c);

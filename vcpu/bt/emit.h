@@ -87,6 +87,9 @@ uint8_t *emit_jmp(struct emit *c);
 void emit_jmp_mem(struct emit *c, struct hmem m);
 /* Points a rel32 at @target. */
 void emit_patch(uint8_t *rel32, const uint8_t *target);
+/* Makes a jne into a jmp to the same place, and back: nothing else of it changes. */
+void emit_always(uint8_t *jne);
+void emit_jne(uint8_t *always);
 
 enum { ALU_ADD = 0, ALU_OR = 1, ALU_AND = 4, ALU_SUB = 5, ALU_XOR = 6, ALU_CMP = 7 };
 enum { SH_SHL = 4, SH_SHR = 5, SH_SAR = 7 };

@@ -1,7 +1,7 @@
 /*
  * The vcpu thread's signals: kicks, and host faults in translated code.
- * Invariant: a handler changes nothing but the patch points of exits, jump
- * cache tags, and, for faults, the interrupted context itself.
+ * Invariant: a handler changes nothing but the patch points of exits and, for
+ * faults, the interrupted context itself.
  */
 #include <errno.h>
 #include <pthread.h>

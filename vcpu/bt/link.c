@@ -79,13 +79,19 @@ void link_kick(struct vcpu *v, uint32_t b)
 {
 	struct bt *bt = v->bt;
 	const struct block *k = &bt->blocks[b];
-	struct jump_cache *jc = &v->jc[mode_tlb(k->mode)];
 
 	for (uint32_t x = k->exit; x < k->exit + k->n_exits; x++)
 		point_at(v, &bt->exits[x], bt->exits[x].stub_off);
 	if (k->ind_jmp != BT_NONE)
-		for (unsigned i = 0; i < JC_SIZE; i++)
-			jc->tag[i] = JC_INVALID; /* the list of fills stays: it may name entries twice */
+		emit_always(bt->rw + k->ind_jne);
+}
+
+void link_unkick(struct bt *bt, uint32_t b)
+{
+	const struct block *k = &bt->blocks[b];
+
+	if (k->ind_jmp != BT_NONE)
+		emit_jne(bt->rw + k->ind_jne);
 }
 
 static void reset_cells(struct vcpu *v, const uint32_t *cells, uint32_t n)

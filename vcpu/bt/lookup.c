@@ -271,6 +271,7 @@ const void *bt_c_indirect(struct vcpu *v)
 {
 	uint64_t target = v->host_regs[R_10];
 
+	link_unkick(v->bt, v->bt->sites[v->site].block);
 	regs_sync(v, BT_SPARE, FLS_SLOT);
 	if (!target_ok(v, target)) {
 		struct site s = v->bt->sites[v->site];
