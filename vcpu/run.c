@@ -37,6 +37,7 @@ struct vcpu *vcpu_create(struct vm *vm, int id)
 	v->vm = vm;
 	v->bt = vm->bt;
 	vm->vcpu[id] = v;
+	bank_create(v); /* without them address spaces are flushed */
 	tlb_init(v);
 	return v;
 }
@@ -46,6 +47,7 @@ void vcpu_destroy(struct vcpu *v)
 	if (v->has_timer)
 		timer_delete(v->timer);
 	v->vm->vcpu[v->id] = NULL;
+	bank_destroy(v);
 	munmap(v, sizeof *v);
 }
 

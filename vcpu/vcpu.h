@@ -151,18 +151,21 @@ struct soft_tlb {
 #define TLB_INVALID 0x8000000000000001ull /* equals no masked address */
 
 /* ---- jump cache: indirect branches, one per TLB kind ---- */
-#define JC_BITS   12
+#define JC_BITS   14
 #define JC_SIZE   (1u << JC_BITS)
 #define JC_FACTOR 0x9e3779b1u
 static inline unsigned jc_index(uint64_t gva)
 {
 	return ((uint32_t)gva * JC_FACTOR) >> (32 - JC_BITS);
 }
+#define JC_FILLED 4096
 struct jump_cache {
-	uint64_t tag[JC_SIZE];  /* gva of the target, JC_INVALID */
-	uint64_t host[JC_SIZE]; /* indirect entry of its block */
-	uint32_t n_filled;      /* as in soft_tlb */
-	uint16_t filled[TLB_FILLED];
+	struct {
+		uint64_t tag;  /* gva of the target, JC_INVALID */
+		uint64_t host; /* indirect entry of its block */
+	} e[JC_SIZE];
+	uint32_t n_filled; /* as in soft_tlb */
+	uint16_t filled[JC_FILLED];
 };
 #define JC_INVALID 0x8000000000000001ull
 
@@ -180,16 +183,17 @@ struct jump_cache {
 enum vm_exit { VM_EXIT_NONE, VM_EXIT_POWEROFF, VM_EXIT_RESET, VM_EXIT_TRIPLE_FAULT, VM_EXIT_DEBUG, VM_EXIT_STOPPED };
 
 struct vcpu_stats { /* all counted by the vcpu's thread; names as in `hvx-monitor stats` */
-#define VCPU_STATS(X)                                                                                                  \
-	X(blocks)                                                                                                      \
-	X(guest_bytes)                                                                                                 \
-	X(host_bytes)                                                                                                  \
-	X(guest_insns)                                                                                                 \
-	X(code_flushes)                                                                                                \
-	X(dispatches) X(links) X(jc_misses) X(tlb_misses) X(tlb_flushes) X(tlb_page_flushes) X(walks) X(exceptions)    \
-		X(page_faults) X(interrupts) X(kicks) X(hlts) X(helpers) X(mmio) X(pio) X(cross_page) X(unaligned)     \
-			X(smc_writes) X(smc_blocks) X(signals) X(single_steps) X(msr_reads) X(msr_writes) X(cr3_loads) \
-				X(string_helpers) X(host_faults) X(cpuids) X(doorbells) X(doorbell_wakes)              \
+#define VCPU_STATS(X)                                                                                                 \
+	X(blocks)                                                                                                     \
+	X(guest_bytes)                                                                                                \
+	X(host_bytes)                                                                                                 \
+	X(guest_insns)                                                                                                \
+	X(code_flushes)                                                                                               \
+	X(dispatches)                                                                                                 \
+	X(links) X(jc_misses) X(tlb_misses) X(tlb_flushes) X(tlb_page_flushes) X(walks) X(exceptions) X(page_faults)  \
+		X(interrupts) X(kicks) X(hlts) X(helpers) X(mmio) X(pio) X(cross_page) X(unaligned) X(smc_writes)     \
+			X(smc_blocks) X(signals) X(single_steps) X(msr_reads) X(msr_writes) X(cr3_loads) X(bank_hits) \
+				X(string_helpers) X(host_faults) X(cpuids) X(doorbells) X(doorbell_wakes)             \
 					X(device_flushes) X(combo_fails)
 #define X(n) uint64_t n;
 	VCPU_STATS(X)
@@ -276,20 +280,24 @@ struct vcpu {
 #define FETCH_SIZE 512
 	struct fetch_entry {
 		uint64_t tag, gpa;
-		uint32_t age; /* valid while fetch_age[global] is the same: flushes count on */
+		uint64_t age; /* valid while fetch_age[global] is the same: flushes count on */
 		uint8_t global;
 	} fetch[2][FETCH_SIZE];
-	uint32_t fetch_age[2];
-	uint64_t code_filter[2][32]; /* hashed pages that code was fetched from: upper half or global, the rest */
-	uint64_t large_filter[64];   /* hashed 2 MiB regions with soft TLB entries from large pages */
-	uint8_t have_1g;             /* entries from 1 GiB pages */
-	uint8_t fetch_global;        /* of the last page fetched from */
-	uint8_t jc_nonglobal;        /* supervisor jump caches hold targets in non-global pages */
-	uint8_t step_once;           /* run the next instruction alone */
-	uint8_t no_combos;           /* run the next block with one check per access */
-	uint8_t last_sysop;          /* enum sysop of the last helper */
-	uint8_t db_hits;             /* data breakpoints the running instruction met */
-	uint8_t db_held;             /* the same, held back by mov ss */
+	uint64_t fetch_age[2], fetch_ages; /* of entries that hold: not global, global; the last one given out */
+	struct banks *banks;               /* mmu/bank.c */
+#define FETCH_FILTER_BITS 14
+	uint64_t code_filter[2][1 << (FETCH_FILTER_BITS -
+				      6)]; /* hashed pages that code was fetched from: upper half or global, the rest */
+	uint64_t large_filter[64];         /* hashed 2 MiB regions with soft TLB entries from large pages */
+	uint8_t have_1g;                   /* entries from 1 GiB pages */
+	uint8_t fetch_global;              /* of the last page fetched from */
+	uint8_t low_global;                /* global pages in the lower half of the address space */
+	uint8_t jc_nonglobal;              /* supervisor jump caches hold targets in non-global pages */
+	uint8_t step_once;                 /* run the next instruction alone */
+	uint8_t no_combos;                 /* run the next block with one check per access */
+	uint8_t last_sysop;                /* enum sysop of the last helper */
+	uint8_t db_hits;                   /* data breakpoints the running instruction met */
+	uint8_t db_held;                   /* the same, held back by mov ss */
 	uint8_t sleeping;
 	uint8_t has_timer;
 	timer_t timer; /* posts the platform's next deadline to this thread */

@@ -46,8 +46,8 @@ static bool tlb_field(char *buf, size_t size, size_t off)
 			snprintf(buf, size, "tlb.%s.%s", kinds[k], tlb_arrays[t / (TLB_SIZE * 8)]);
 			return true;
 		}
-		if (j < 2 * JC_SIZE * 8 && j % (JC_SIZE * 8) == 0) {
-			snprintf(buf, size, "jc.%s.%s", kinds[k], jc_arrays[j / (JC_SIZE * 8)]);
+		if (j < 16) {
+			snprintf(buf, size, "jc.%s.%s", kinds[k], jc_arrays[j / 8]);
 			return true;
 		}
 	}

@@ -23,6 +23,25 @@ void tlb_flush_nonglobal(struct vcpu *v)
 	seen.flush_nonglobal++;
 }
 
+void tlb_switch(struct vcpu *v, unsigned from, unsigned to, bool flush)
+{
+	seen.switches++;
+	seen.from = from;
+	seen.to = to;
+	seen.switch_flush = flush;
+}
+
+void bank_forget(struct vcpu *v, unsigned pcid)
+{
+	seen.forget++;
+	seen.forgotten = pcid;
+}
+
+void bank_forget_all(struct vcpu *v)
+{
+	seen.forget_all++;
+}
+
 void tlb_flush_page(struct vcpu *v, uint64_t gva)
 {
 	seen.flush_page++;

@@ -12,6 +12,7 @@
 
 struct seen { /* what was called, and what reads answer */
 	unsigned flush_all, flush_nonglobal, flush_page, update_mode;
+	unsigned switches, from, to, switch_flush, forget, forgotten, forget_all; /* by PCID */
 	uint64_t page;
 	unsigned code_writes;
 	uint64_t mmio_gpa, mmio_val, pio_val, pio_next;

@@ -119,7 +119,7 @@ static void test_control(void)
 	CU_ASSERT_EQUAL(seen.flush_nonglobal, 0); /* same table, same PCID, no flush asked */
 	v->regs[R_AX] = MACH_PML4 | 5 | 1ull << 63;
 	CU_ASSERT_EQUAL(run(v, regop(SYS_MOV_TO_CR, 3, R_AX)), 0);
-	CU_ASSERT_EQUAL(seen.flush_nonglobal, 1);
+	CU_ASSERT(seen.switches == 1 && seen.to == 5 && !seen.switch_flush);
 	CU_ASSERT_EQUAL(v->cr3, MACH_PML4 | 5);
 	v->regs[R_AX] = 1ull << 60;
 	CU_ASSERT_EQUAL(run(v, regop(SYS_MOV_TO_CR, 3, R_AX)), E(EXC_GP, 0));
@@ -477,6 +477,34 @@ static void test_invpcid(void)
 	ram_put64(v, 0x30000, 1); /* a PCID without CR4.PCIDE */
 	v->regs[R_AX] = 1;
 	CU_ASSERT_EQUAL(run(v, memop(SYS_INVPCID, R_AX, 0x30000)), E(EXC_GP, 0));
+	v->cr4 |= CR4_PCIDE;
+	v->cr3 = MACH_PML4 | 2;
+	ram_put64(v, 0x30000, 1); /* another address space: what is kept of it */
+	CU_ASSERT_EQUAL(run(v, memop(SYS_INVPCID, R_AX, 0x30000)), 0);
+	CU_ASSERT(seen.forget && seen.forgotten == 1 && !seen.flush_nonglobal);
+	ram_put64(v, 0x30000, 2);
+	CU_ASSERT_EQUAL(run(v, memop(SYS_INVPCID, R_AX, 0x30000)), 0);
+	CU_ASSERT_EQUAL(seen.flush_nonglobal, 1);
+	v->regs[R_AX] = 3; /* all, the kept ones too */
+	CU_ASSERT_EQUAL(run(v, memop(SYS_INVPCID, R_AX, 0x30000)), 0);
+	CU_ASSERT(seen.flush_nonglobal == 2 && seen.forget_all == 1);
+}
+
+/* CR3 loads with PCIDs: which is left for which, and whether what is kept of it counts (SDM 3A 4.10.4.1). */
+static void test_cr3_pcid(void)
+{
+	struct vcpu *v = mach_long();
+
+	v->cr3 = 0x5001;
+	v->cr4 |= CR4_PCIDE;
+	CU_ASSERT_EQUAL(cr3_write(v, 1ull << 63 | 0x5001), 0);
+	CU_ASSERT_EQUAL(seen.switches, 0); /* nothing changes */
+	CU_ASSERT_EQUAL(cr3_write(v, 1ull << 63 | 0x6002), 0);
+	CU_ASSERT(seen.switches == 1 && seen.from == 1 && seen.to == 2 && !seen.switch_flush);
+	CU_ASSERT_EQUAL(v->cr3, 0x6002);
+	CU_ASSERT_EQUAL(cr3_write(v, 0x5001), 0);
+	CU_ASSERT(seen.switches == 2 && seen.from == 2 && seen.to == 1 && seen.switch_flush);
+	CU_ASSERT_EQUAL(seen.flush_nonglobal, 0);
 }
 
 CU_ErrorCode suite_sysinsn(void)
@@ -493,7 +521,7 @@ CU_ErrorCode suite_sysinsn(void)
 	    !CU_add_test(s, "port i/o", test_io) || !CU_add_test(s, "string i/o", test_string_io) ||
 	    !CU_add_test(s, "xsave", test_xsave) || !CU_add_test(s, "fxsave in 32-bit code", test_fxsave32) ||
 	    !CU_add_test(s, "decimal", test_decimal) || !CU_add_test(s, "pusha, enter, bound", test_pusha_enter) ||
-	    !CU_add_test(s, "invpcid", test_invpcid))
+	    !CU_add_test(s, "invpcid", test_invpcid) || !CU_add_test(s, "CR3 and PCID", test_cr3_pcid))
 		return CU_get_error();
 	return CUE_SUCCESS;
 }

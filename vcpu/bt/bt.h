@@ -224,6 +224,7 @@ uint32_t bt_find(struct vcpu *v, uint32_t extra_mode);
 /* Host entry for continuing at v->rip without leaving translated code; NULL: go to the run loop. */
 const void *bt_chain(struct vcpu *v);
 void fetch_cache_flush(struct vcpu *v);
+void jump_cache_put(struct jump_cache *jc, unsigned i, uint64_t tag, uint64_t host);
 int fetch_gpa(struct vcpu *v, uint64_t gva, uint64_t *gpa); /* walks for execution; -1 after raising */
 
 /* bt/state.c: brings v->regs[], flags and rip to the guest's state at @s from host_regs[]/host_flags. */
@@ -250,8 +251,16 @@ int tlb_fill(struct vcpu *v, uint64_t gva, unsigned size, unsigned acc);
 int tlb_read(struct vcpu *v, uint64_t lin, void *buf, unsigned len);
 void tlb_drop_writes(struct vcpu *v, uint64_t frame); /* a page got code: its write tags must miss */
 void tlb_init(struct vcpu *v);
+void tlb_note_filled(struct soft_tlb *t, unsigned i); /* before entry @i is set */
 void tlb_note_fetch(struct vcpu *v, uint64_t page,
 		    bool global); /* code is fetched through this page of the linear space */
+
+/* mmu/bank.c: see there.  bank_create: 0 or -errno; without banks nothing is kept. */
+int bank_create(struct vcpu *v);
+void bank_destroy(struct vcpu *v);
+void bank_save(struct vcpu *v, unsigned pcid);       /* what is live is @pcid's: keep it; it is to be flushed then */
+void bank_restore(struct vcpu *v, unsigned pcid);    /* after the flush */
+void bank_drop_writes(struct vcpu *v, uint64_t hva); /* no entry stands for writes to this page any more */
 
 /* mmu/codepage.c */
 /* The 64-byte parts of a page that bytes [off, off+len) touch; len >= 1, within the page. */

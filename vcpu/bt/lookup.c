@@ -40,8 +40,8 @@ int fetch_gpa(struct vcpu *v, uint64_t rip, uint64_t *gpa)
 
 void fetch_cache_flush(struct vcpu *v)
 {
-	v->fetch_age[0]++;
-	v->fetch_age[1]++;
+	v->fetch_age[0] = ++v->fetch_ages;
+	v->fetch_age[1] = ++v->fetch_ages;
 }
 
 static int check_cs_limit(struct vcpu *v)
@@ -218,21 +218,24 @@ const void *bt_c_exit(struct vcpu *v)
 	return entry_of(v, b);
 }
 
-static void jump_cache_fill(struct vcpu *v, uint32_t b)
+void jump_cache_put(struct jump_cache *jc, unsigned i, uint64_t tag, uint64_t host)
 {
-	struct jump_cache *jc = &v->jc[mode_tlb(v->mode)];
-	unsigned i = jc_index(v->rip);
-
-	if (!v->fetch_global && v->cpl != 3)
-		v->jc_nonglobal = 1;
-	if (jc->tag[i] == JC_INVALID) {
-		if (jc->n_filled < TLB_FILLED)
+	if (jc->e[i].tag == JC_INVALID) {
+		if (jc->n_filled < JC_FILLED)
 			jc->filled[jc->n_filled] = (uint16_t)i;
-		if (jc->n_filled <= TLB_FILLED)
+		if (jc->n_filled <= JC_FILLED)
 			jc->n_filled++;
 	}
-	jc->host[i] = (uint64_t)(uintptr_t)bt_rx(v->bt, v->bt->blocks[b].host_sb);
-	jc->tag[i] = v->rip;
+	jc->e[i].host = host;
+	jc->e[i].tag = tag;
+}
+
+static void jump_cache_fill(struct vcpu *v, uint32_t b)
+{
+	if (!v->fetch_global && v->cpl != 3)
+		v->jc_nonglobal = 1;
+	jump_cache_put(&v->jc[mode_tlb(v->mode)], jc_index(v->rip), v->rip,
+		       (uint64_t)(uintptr_t)bt_rx(v->bt, v->bt->blocks[b].host_sb));
 }
 
 static const void *indirect_to(struct vcpu *v, uint64_t target)
@@ -271,7 +274,8 @@ const void *bt_c_indirect(struct vcpu *v)
 {
 	uint64_t target = v->host_regs[R_10];
 
-	link_unkick(v->bt, v->bt->sites[v->site].block);
+	if (v->jc[mode_tlb(v->mode)].e[jc_index(target)].tag == target) /* no miss: it was kicked */
+		link_unkick(v->bt, v->bt->sites[v->site].block);
 	regs_sync(v, BT_SPARE, FLS_SLOT);
 	if (!target_ok(v, target)) {
 		struct site s = v->bt->sites[v->site];

@@ -447,7 +447,7 @@ void tr_call(struct tr *t, const struct insn *in)
 
 /*
  * Target in r10; the guest's spare registers are in their slots.
- *   imul r11d, r10d, JC_FACTOR; shr r11d, 32-JC_BITS
+ *   imul r11d, r10d, JC_FACTOR; shr r11d, 31-JC_BITS; and r11d, -2
  *   cmp r10, gs:[jc.tag + r11*8]; jne cold
  *   mov gs:[ip_page], r10; and gs:[ip_page], -4096                   ; user code only
  *   jmp gs:[jc.host + r11*8]
@@ -469,8 +469,9 @@ static void indirect_tail(struct tr *t)
 	}
 	emit_rm_reg(&t->c, 0, 0x69, R_11, R_10);
 	emit32(&t->c, JC_FACTOR);
-	emit_shift_imm(&t->c, 0, SH_SHR, R_11, 32 - JC_BITS);
-	emit_rm_mem(&t->c, 1, 0x3b, R_10, hm_gs_index(jc + offsetof(struct jump_cache, tag), R_11, 8));
+	emit_shift_imm(&t->c, 0, SH_SHR, R_11, 31 - JC_BITS);
+	emit_alu_imm(&t->c, 0, ALU_AND, R_11, -2);
+	emit_rm_mem(&t->c, 1, 0x3b, R_10, hm_gs_index(jc + offsetof(struct jump_cache, e[0].tag), R_11, 8));
 	k = tr_cold(t, COLD_INDIRECT);
 	t->bt->blocks[t->block].ind_jne = (uint32_t)(t->c.p - t->bt->rw);
 	k->from = emit_jcc(&t->c, CC_NE);
@@ -480,7 +481,7 @@ static void indirect_tail(struct tr *t)
 		emit32(&t->c, (uint32_t)-4096);
 	}
 	t->bt->blocks[t->block].ind_jmp = (uint32_t)(t->c.p - t->bt->rw);
-	emit_jmp_mem(&t->c, hm_gs_index(jc + offsetof(struct jump_cache, host), R_11, 8));
+	emit_jmp_mem(&t->c, hm_gs_index(jc + offsetof(struct jump_cache, e[0].host), R_11, 8));
 }
 
 void tr_cold_indirect(struct tr *t, const struct cold *k)

@@ -5,8 +5,7 @@
  * soft TLB entry survives a change that could forbid what it allows.
  *
  * PCID: there is one set of soft TLBs and it holds the current PCID's entries
- * only; a CR3 write that changes anything flushes them even with bit 63 set
- * (allowed: SDM 3A 4.10.4.1 does not promise that entries are kept).
+ * only; those of others wait in banks (mmu/bank.c).
  */
 #include "vcpu/chipset/platform.h"
 #include "vcpu/cpu/flags.h"
@@ -89,8 +88,11 @@ int cr3_write(struct vcpu *v, uint64_t val)
 	v->stats.cr3_loads++;
 	if (noflush && val == v->cr3)
 		return 0;
+	if (pcide)
+		tlb_switch(v, v->cr3 & CR3_PCID, val & CR3_PCID, !noflush);
+	else
+		tlb_flush_nonglobal(v);
 	v->cr3 = val;
-	tlb_flush_nonglobal(v);
 	return 0;
 }
 
@@ -279,10 +281,14 @@ int sys_invpcid(struct vcpu *v, const struct insn *in)
 		return raise_gp(v, 0);
 	if (type == 2)
 		tlb_flush_all(v);
-	else if (type == 3 || (type == 1 && pcid == current))
-		tlb_flush_nonglobal(v);
 	else if (type == 0 && pcid == current)
 		tlb_flush_page(v, d[1]);
+	else if (type == 3 || pcid == current)
+		tlb_flush_nonglobal(v);
+	if (type == 3)
+		bank_forget_all(v);
+	else
+		bank_forget(v, pcid);
 	return insn_done(v, in);
 }
 

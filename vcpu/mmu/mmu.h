@@ -56,8 +56,12 @@ void phys_write(struct vcpu *v, uint64_t gpa, const void *buf, size_t len);
 void phys_written(struct vcpu *v, uint64_t gpa, size_t len);
 
 /* ---- flushing (mmu/tlb.c): soft TLBs, jump caches, branch cells, fetch cache ---- */
-void tlb_flush_all(struct vcpu *v);                /* global entries too: CR0.PG/WP, CR4.PGE/PAE/SMEP/..., EFER.NXE */
-void tlb_flush_nonglobal(struct vcpu *v);          /* CR3 load */
+void tlb_flush_all(struct vcpu *v);       /* global entries too: CR0.PG/WP, CR4.PGE/PAE/SMEP/..., EFER.NXE */
+void tlb_flush_nonglobal(struct vcpu *v); /* CR3 load without PCIDs */
+/* CR3 load from one PCID to another or the same; @flush: what is kept of @to is not to be used (CR3 bit 63 clear). */
+void tlb_switch(struct vcpu *v, unsigned from, unsigned to, bool flush);
+void bank_forget(struct vcpu *v, unsigned pcid); /* what is kept of an address space that is not the current one */
+void bank_forget_all(struct vcpu *v);
 void tlb_flush_branches(struct vcpu *v);           /* only jump caches and cells: another limit for code */
 void tlb_flush_page(struct vcpu *v, uint64_t gva); /* invlpg */
 

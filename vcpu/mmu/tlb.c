@@ -20,7 +20,7 @@ void tlb_init(struct vcpu *v)
 {
 	v->pext_mask = (uint64_t)(TLB_SIZE - 1) << GUEST_PAGE_SHIFT;
 	for (int k = 0; k < TLB_COUNT; k++)
-		v->tlb[k].n_filled = v->jc[k].n_filled = TLB_FILLED + 1; /* clear everything */
+		v->tlb[k].n_filled = v->jc[k].n_filled = UINT32_MAX; /* clear everything */
 	tlb_flush_all(v);
 }
 
@@ -49,11 +49,12 @@ static void flush_jc(struct vcpu *v, int kind)
 {
 	struct jump_cache *j = &v->jc[kind];
 
-	if (j->n_filled > TLB_FILLED)
-		fill_tags(j->tag, JC_SIZE);
+	if (j->n_filled > JC_FILLED)
+		for (unsigned i = 0; i < JC_SIZE; i++)
+			j->e[i].tag = JC_INVALID;
 	else
 		for (uint32_t i = 0; i < j->n_filled; i++)
-			j->tag[j->filled[i]] = JC_INVALID;
+			j->e[j->filled[i]].tag = JC_INVALID;
 	j->n_filled = 0;
 }
 
@@ -61,6 +62,7 @@ void tlb_flush_branches(struct vcpu *v)
 {
 	for (int k = 0; k < TLB_COUNT; k++)
 		flush_jc(v, k);
+	bank_forget_all(v);
 	cells_reset_all(v);
 }
 
@@ -70,14 +72,29 @@ void tlb_flush_all(struct vcpu *v)
 		flush_kind(v, k);
 		flush_jc(v, k);
 	}
+	bank_forget_all(v);
 	v->n_nonglobal = 0;
 	v->jc_nonglobal = 0;
+	v->low_global = 0;
 	memset(v->code_filter, 0, sizeof v->code_filter);
 	memset(v->large_filter, 0, sizeof v->large_filter);
 	v->have_1g = 0;
 	fetch_cache_flush(v);
 	cells_reset_all(v);
 	v->stats.tlb_flushes++;
+}
+
+/* What was made of pages that are not global: by users, and by a supervisor who has such pages. */
+static void flush_fetched_nonglobal(struct vcpu *v)
+{
+	flush_jc(v, TLB_USER);
+	if (v->jc_nonglobal) {
+		flush_jc(v, TLB_KERN);
+		flush_jc(v, TLB_KERN_AC);
+		v->jc_nonglobal = 0;
+	}
+	v->fetch_age[0] = ++v->fetch_ages;
+	cells_reset_user(v);
 }
 
 void tlb_flush_nonglobal(struct vcpu *v)
@@ -89,16 +106,20 @@ void tlb_flush_nonglobal(struct vcpu *v)
 	for (uint32_t i = 0; i < v->n_nonglobal; i++)
 		k->rtag[v->nonglobal[i]] = k->wtag[v->nonglobal[i]] = TLB_INVALID;
 	v->n_nonglobal = 0;
-	flush_jc(v, TLB_USER);
-	if (v->jc_nonglobal) {
-		flush_jc(v, TLB_KERN);
-		flush_jc(v, TLB_KERN_AC);
-		v->jc_nonglobal = 0;
-	}
+	flush_fetched_nonglobal(v);
 	memset(v->code_filter[1], 0, sizeof v->code_filter[1]);
-	v->fetch_age[0]++;
-	cells_reset_user(v);
 	v->stats.tlb_flushes++;
+}
+
+void tlb_switch(struct vcpu *v, unsigned from, unsigned to, bool flush)
+{
+	if (from != to)
+		bank_save(v, from);
+	tlb_flush_nonglobal(v);
+	if (flush || from == to)
+		bank_forget(v, to);
+	else
+		bank_restore(v, to);
 }
 
 static unsigned filter_hash(uint64_t n)
@@ -106,28 +127,45 @@ static unsigned filter_hash(uint64_t n)
 	return (unsigned)((n * 0x9e3779b97f4a7c15ull) >> 52);
 }
 
+/* A global page among the addresses that banks keep: an invlpg would have to look into all of them. */
+static void low_global(struct vcpu *v)
+{
+	v->low_global = 1;
+	bank_forget_all(v);
+}
+
+static unsigned fetch_hash(uint64_t page)
+{
+	return (unsigned)((page >> GUEST_PAGE_SHIFT) * 0x9e3779b97f4a7c15ull >> (64 - FETCH_FILTER_BITS));
+}
+
 void tlb_note_fetch(struct vcpu *v, uint64_t page, bool global)
 {
-	unsigned h = filter_hash(page >> GUEST_PAGE_SHIFT) & 2047;
+	unsigned h = fetch_hash(page);
 
+	if (global && !(page >> 63))
+		low_global(v);
 	v->code_filter[page >> 63 || global ? 0 : 1][h / 64] |= 1ull << (h % 64);
+}
+
+static bool fetched(const struct vcpu *v, int kind, uint64_t page)
+{
+	unsigned h = fetch_hash(page);
+
+	return v->code_filter[kind][h / 64] >> (h % 64) & 1;
 }
 
 /* Was code fetched through this page?  If so, everything made from the mapping goes. */
 static void flush_fetch_page(struct vcpu *v, uint64_t page)
 {
-	unsigned h = filter_hash(page >> GUEST_PAGE_SHIFT) & 2047;
-	bool kern = v->code_filter[0][h / 64] >> (h % 64) & 1, user = v->code_filter[1][h / 64] >> (h % 64) & 1;
-
-	if (!kern && !user)
-		return;
-	for (int k = 0; k < TLB_COUNT; k++)
-		flush_jc(v, k);
-	fetch_cache_flush(v);
-	if (kern)
+	if ((page >> 63 || v->low_global) && fetched(v, 0, page)) {
+		for (int k = 0; k < TLB_COUNT; k++)
+			flush_jc(v, k);
+		fetch_cache_flush(v);
 		cells_reset_all(v);
-	else
-		cells_reset_user(v);
+	} else if (fetched(v, 1, page)) {
+		flush_fetched_nonglobal(v);
+	}
 }
 
 static void note_large(struct vcpu *v, uint64_t gva, uint64_t page_size)
@@ -183,6 +221,7 @@ void tlb_drop_writes(struct vcpu *v, uint64_t frame)
 {
 	uint64_t hva = (uint64_t)(uintptr_t)v->vm->mem->ram + (v->vm->mem->p2m[frame] & ~P2M_FLAGS);
 
+	bank_drop_writes(v, hva);
 	for (int k = 0; k < TLB_COUNT; k++) {
 		struct soft_tlb *t = &v->tlb[k];
 
@@ -201,7 +240,7 @@ static unsigned walk_acc(const struct vcpu *v, unsigned acc)
 	return (acc & (ACC_R | ACC_W)) | (v->cpl == 3 ? ACC_USER : 0u);
 }
 
-static void note_filled(struct soft_tlb *t, unsigned i)
+void tlb_note_filled(struct soft_tlb *t, unsigned i)
 {
 	if (t->rtag[i] != TLB_INVALID || t->wtag[i] != TLB_INVALID)
 		return;
@@ -224,7 +263,9 @@ static void install(struct vcpu *v, uint64_t gva, uint64_t addend, const struct 
 		}
 		v->nonglobal[v->n_nonglobal++] = (uint16_t)i;
 	}
-	note_filled(t, i);
+	if (w->global && !(page >> 63))
+		low_global(v);
+	tlb_note_filled(t, i);
 	/* a store leaves another page's read entry alone: copies between arrays that share indices need both */
 	if (!write || t->rtag[i] == TLB_INVALID || t->rtag[i] == page) {
 		t->rtag[i] = page;

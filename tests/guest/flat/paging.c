@@ -695,6 +695,46 @@ static void pcid_flushes(uint64_t root2)
 	batch_end(&b);
 }
 
+/*
+ * Code that runs on into a page that differs by space: what is kept of a space must not lead into the other one's page,
+ * nor let it write to a page that has become code meanwhile.
+ *   first page, its end:  jmp next page      second page:  mov eax, N; ret
+ */
+#define CODE_VA 0x7300000f2000ull
+static void pcid_code(uint64_t root2)
+{
+	struct batch b = {"PCID: code that differs", 0, 0};
+	int (*go)(void) = (int (*)(void))(CODE_VA + 0xff0);
+	uint64_t first = pt_frame(), second[2] = {pt_frame(), pt_frame()};
+	static const uint8_t jmp[] = {0xe9, 0x0b, 0, 0, 0}, ret[] = {0xb8, 0, 0, 0, 0, 0xc3};
+	int i, got;
+
+	((uint64_t *)root2)[CODE_VA >> 39 & 511] = 0;
+	memcpy((void *)(first + 0xff0), jmp, sizeof jmp);
+	for (i = 0; i < 2; i++) {
+		uint64_t r = i ? root2 : root;
+		memcpy((void *)second[i], ret, sizeof ret);
+		((uint8_t *)second[i])[1] = (uint8_t)(i + 1);
+		pt_map(r, CODE_VA, first | P_P | P_W, 1);
+		pt_map(r, CODE_VA + 4096, second[i] | P_P | P_W, 1);
+	}
+	*pt_entry(root, VA4K, 1) = second[1] | P_P | P_W; /* the first space writes what the second one runs */
+	wr_cr3(root | 1);
+	wr_cr3(root2 | 2);
+	for (i = 0; i < 40; i++) {
+		wr_cr3(root | 1 | 1ull << 63);
+		got = go();
+		batch_case(&b, got == 1, "turn %d: the first space runs %d", i, got);
+		poke(VA4K + 1, (uint8_t)(i + 3)); /* the first time, it is no code yet */
+		wr_cr3(root2 | 2 | 1ull << 63);
+		got = go();
+		batch_case(&b, got == i + 3, "turn %d: the second space runs %d", i, got);
+	}
+	batch_end(&b);
+	*pt_entry(root, VA4K, 1) = FRAME_A | P_P | P_W;
+	wr_cr3(root | 1);
+}
+
 static void pcid(void)
 {
 	uint64_t root2;
@@ -716,6 +756,7 @@ static void pcid(void)
 	memset((void *)FRAME_A, 'A', 4096);
 	memset((void *)FRAME_B, 'B', 4096);
 	pcid_spaces(root2);
+	pcid_code(root2);
 	if (cpu.invpcid)
 		pcid_flushes(root2);
 	else

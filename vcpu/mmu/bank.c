@@ -1,0 +1,219 @@
+/*
+ * Address spaces by PCID: what the soft TLBs, jump caches, branch cells and the fetch cache held of one is put away when
+ * the guest leaves it, and brought back when it returns without asking for a flush (SDM 3A 4.10.1).
+ * Invariant: a bank holds nothing that is global and nothing but what a flush of its PCID alone would have to forget;
+ * what it names by translation is looked at again when it is brought back.
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "vcpu/bt/bt.h"
+#include "vcpu/mmu/mmu.h"
+
+#define BANKS      8 /* Linux uses six PCIDs */
+#define BANK_PAGES 1024
+#define BANK_JUMPS 2048
+#define BANK_CELLS 4096
+
+struct bank {
+	uint16_t pcid;
+	uint8_t valid;
+	uint64_t used;      /* when; for the choice of one to give up */
+	uint64_t fetch_age; /* of its entries in the fetch cache, which stay there */
+	uint64_t code_filter[1 << (FETCH_FILTER_BITS - 6)];
+	uint32_t n_pages, n_jumps, n_cells;
+	struct bank_page {
+		uint64_t rtag, wtag, radd, wadd;
+		uint16_t index;
+		uint8_t kind;
+	} page[BANK_PAGES];
+	struct bank_jump {
+		uint64_t tag, host;
+		uint16_t index;
+	} jump[BANK_JUMPS];
+	struct bank_cell {
+		uint32_t exit, target;
+	} cell[BANK_CELLS];
+};
+
+struct banks {
+	uint64_t clock;
+	struct bank b[BANKS];
+};
+
+int bank_create(struct vcpu *v)
+{
+	void *p = mmap(NULL, sizeof *v->banks, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (p == MAP_FAILED)
+		return -errno;
+	v->banks = p;
+	return 0;
+}
+
+void bank_destroy(struct vcpu *v)
+{
+	if (v->banks)
+		munmap(v->banks, sizeof *v->banks);
+	v->banks = NULL;
+}
+
+void bank_forget_all(struct vcpu *v)
+{
+	for (int i = 0; v->banks && i < BANKS; i++)
+		v->banks->b[i].valid = 0;
+}
+
+static struct bank *find(struct vcpu *v, unsigned pcid)
+{
+	for (int i = 0; v->banks && i < BANKS; i++)
+		if (v->banks->b[i].valid && v->banks->b[i].pcid == pcid)
+			return &v->banks->b[i];
+	return NULL;
+}
+
+void bank_forget(struct vcpu *v, unsigned pcid)
+{
+	struct bank *b = find(v, pcid);
+
+	if (b)
+		b->valid = 0;
+}
+
+void bank_drop_writes(struct vcpu *v, uint64_t hva)
+{
+	for (int i = 0; v->banks && i < BANKS; i++) {
+		struct bank *b = &v->banks->b[i];
+		for (uint32_t k = 0; b->valid && k < b->n_pages; k++)
+			if (b->page[k].wtag != TLB_INVALID && b->page[k].wtag + b->page[k].wadd == hva)
+				b->page[k].wtag = TLB_INVALID;
+	}
+}
+
+/* ---- putting away ---- */
+
+/* Entries of the upper half are the kernel's, mostly global: they are not kept. */
+static uint64_t kept(uint64_t tag)
+{
+	return tag >> 63 ? TLB_INVALID : tag;
+}
+
+static void save_page(struct bank *b, const struct soft_tlb *t, int kind, unsigned i)
+{
+	uint64_t r = kept(t->rtag[i]), w = kept(t->wtag[i]);
+
+	if ((r != TLB_INVALID || w != TLB_INVALID) && b->n_pages < BANK_PAGES)
+		b->page[b->n_pages++] = (struct bank_page){r, w, t->radd[i], t->wadd[i], (uint16_t)i, (uint8_t)kind};
+}
+
+static void save_pages(struct vcpu *v, struct bank *b, int kind)
+{
+	const struct soft_tlb *t = &v->tlb[kind];
+
+	if (t->n_filled > TLB_FILLED)
+		for (unsigned i = 0; i < TLB_SIZE; i++)
+			save_page(b, t, kind, i);
+	else
+		for (uint32_t i = 0; i < t->n_filled; i++)
+			save_page(b, t, kind, t->filled[i]);
+}
+
+static void save_jump(struct bank *b, const struct jump_cache *j, unsigned i)
+{
+	if (!(j->e[i].tag >> 63) && b->n_jumps < BANK_JUMPS)
+		b->jump[b->n_jumps++] = (struct bank_jump){j->e[i].tag, j->e[i].host, (uint16_t)i};
+}
+
+static void save_jumps(struct vcpu *v, struct bank *b)
+{
+	const struct jump_cache *j = &v->jc[TLB_USER];
+
+	if (j->n_filled > JC_FILLED)
+		for (unsigned i = 0; i < JC_SIZE; i++)
+			save_jump(b, j, i);
+	else
+		for (uint32_t i = 0; i < j->n_filled; i++)
+			save_jump(b, j, j->filled[i]);
+}
+
+static void save_cells(struct vcpu *v, struct bank *b)
+{
+	const struct bt *bt = v->bt;
+
+	for (uint32_t i = 0; i < bt->n_active_user && b->n_cells < BANK_CELLS; i++) {
+		uint32_t x = bt->cell_exit[bt->active_user[i]];
+		if (bt->exits[x].target != BT_NONE)
+			b->cell[b->n_cells++] = (struct bank_cell){x, bt->exits[x].target};
+	}
+}
+
+static struct bank *choose(struct vcpu *v, unsigned pcid)
+{
+	struct bank *b = find(v, pcid);
+
+	for (int i = 0; !b && i < BANKS; i++)
+		if (!v->banks->b[i].valid)
+			b = &v->banks->b[i];
+	if (b)
+		return b;
+	b = &v->banks->b[0];
+	for (int i = 1; i < BANKS; i++)
+		if (v->banks->b[i].used < b->used)
+			b = &v->banks->b[i];
+	return b;
+}
+
+void bank_save(struct vcpu *v, unsigned pcid)
+{
+	struct bank *b;
+
+	if (!v->banks)
+		return;
+	b = choose(v, pcid);
+	b->pcid = (uint16_t)pcid;
+	b->n_pages = b->n_jumps = b->n_cells = 0;
+	b->used = ++v->banks->clock;
+	b->fetch_age = v->fetch_age[0];
+	memcpy(b->code_filter, v->code_filter[1], sizeof b->code_filter);
+	save_pages(v, b, TLB_USER);
+	save_pages(v, b, TLB_KERN_AC);
+	save_jumps(v, b);
+	save_cells(v, b);
+	b->valid = !v->low_global;
+}
+
+/* ---- bringing back ---- */
+
+static void restore_cell(struct vcpu *v, const struct bank_cell *c)
+{
+	const struct bt *bt = v->bt;
+
+	if (!bt->exits[c->exit].dead && !bt->blocks[c->target].dead)
+		link_exit(v, c->exit, c->target, false);
+}
+
+void bank_restore(struct vcpu *v, unsigned pcid)
+{
+	struct bank *b = find(v, pcid);
+
+	if (!b)
+		return;
+	v->stats.bank_hits++;
+	for (uint32_t i = 0; i < b->n_pages; i++) {
+		const struct bank_page *p = &b->page[i];
+		struct soft_tlb *t = &v->tlb[p->kind];
+		tlb_note_filled(t, p->index);
+		t->rtag[p->index] = p->rtag;
+		t->wtag[p->index] = p->wtag;
+		t->radd[p->index] = p->radd;
+		t->wadd[p->index] = p->wadd;
+	}
+	for (uint32_t i = 0; i < b->n_jumps; i++)
+		jump_cache_put(&v->jc[TLB_USER], b->jump[i].index, b->jump[i].tag, b->jump[i].host);
+	for (uint32_t i = 0; i < b->n_cells; i++)
+		restore_cell(v, &b->cell[i]);
+	memcpy(v->code_filter[1], b->code_filter, sizeof b->code_filter);
+	v->fetch_age[0] = b->fetch_age;
+	b->valid = 0; /* from here on the live ones count */
+}
