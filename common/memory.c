@@ -54,3 +54,26 @@ int memory_map(struct gmem *g, int ram_fd, int control_fd, uint64_t size)
 	g->dirty_bm = (uint64_t *)(void *)(ctl + l.dirty);
 	return 0;
 }
+
+#define HUGE_PAGE (2ull << 20)
+
+void *memory_anon(size_t size)
+{
+	const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+	uint8_t *p, *aligned;
+
+	if (size < HUGE_PAGE) {
+		p = mmap(NULL, size, PROT_READ | PROT_WRITE, flags, -1, 0);
+		return p == MAP_FAILED ? NULL : p;
+	}
+	size = (size + 4095) & ~4095ull;
+	p = mmap(NULL, size + HUGE_PAGE, PROT_READ | PROT_WRITE, flags, -1, 0);
+	if (p == MAP_FAILED)
+		return NULL;
+	aligned = (uint8_t *)(((uintptr_t)p + HUGE_PAGE - 1) & ~(uintptr_t)(HUGE_PAGE - 1));
+	if (aligned > p)
+		munmap(p, (size_t)(aligned - p));
+	munmap(aligned + size, HUGE_PAGE - (size_t)(aligned - p));
+	madvise(aligned, size, MADV_HUGEPAGE);
+	return aligned;
+}

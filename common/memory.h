@@ -4,6 +4,7 @@
 #ifndef HVX_MEMORY_H
 #define HVX_MEMORY_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "common/gmem.h"
@@ -11,5 +12,8 @@
 /* Maps both and fills @g; 0 or a negative error: -EPROTO when they are not what they should be.
  * The descriptors stay the caller's. */
 int memory_map(struct gmem *g, int ram_fd, int control_fd, uint64_t size);
+
+/* @size zeroed bytes of the process's own, on huge pages where the host has them; NULL with errno.  munmap() ends it. */
+void *memory_anon(size_t size);
 
 #endif

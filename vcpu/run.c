@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "common/gmem.h"
+#include "common/memory.h"
 #include "vcpu/bt/bt.h"
 #include "vcpu/bt/exits.h"
 #include "vcpu/chipset/platform.h"
@@ -28,9 +29,9 @@
 
 struct vcpu *vcpu_create(struct vm *vm, int id)
 {
-	struct vcpu *v = mmap(NULL, sizeof *v, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct vcpu *v = memory_anon(sizeof *v);
 
-	if (v == MAP_FAILED)
+	if (!v)
 		return NULL;
 	v->self = v;
 	v->id = id;

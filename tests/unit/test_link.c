@@ -154,9 +154,9 @@ static void test_cells(void)
 	CU_ASSERT_NOT_EQUAL_FATAL(e->cell, BT_NONE);
 	CU_ASSERT(at_stub(v, e));
 	link_exit(v, x, b, false);
-	CU_ASSERT(at_block(v, e, b) && e->active);
+	CU_ASSERT(at_block(v, e, b) && v->bt->cell_active[e->cell]);
 	cells_reset_user(v);
-	CU_ASSERT(at_stub(v, e) && !e->active);
+	CU_ASSERT(at_stub(v, e) && !v->bt->cell_active[e->cell]);
 	link_exit(v, x, b, true); /* global: an address space switch leaves it */
 	cells_reset_user(v);
 	CU_ASSERT(at_block(v, e, b));

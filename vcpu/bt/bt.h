@@ -83,7 +83,6 @@ struct bexit {
 	uint32_t mode;  /* of the target: the block's own but after stac and clac */
 	uint8_t fl;     /* enum fl_state at the exit */
 	uint8_t spare;  /* the spare registers are in their slots */
-	uint8_t active; /* cell is in the active list */
 	uint8_t dead;   /* so is its block */
 } __attribute__((aligned(64)));
 
@@ -151,7 +150,10 @@ struct bt {
 	struct codepage *pages;
 	uint32_t n_pages, *page_hash;
 	uint32_t *active_user, n_active_user, *active_kern, n_active_kern;
-	uint32_t *cell_exit;                   /* exit of each cell */
+	uint32_t *cell_stub;                   /* of each cell: where it points when it is not linked */
+	uint8_t *cell_active;                  /* it is in one of the lists */
+	uint64_t invalidations;                /* of blocks: cells that were set aside before one may lead into it */
+	bool cells_brought_back;               /* some may lead to blocks that do not list their exits */
 	uint64_t no_combos[BT_NO_COMBOS / 64]; /* hashed gpa of blocks whose groups kept crossing pages */
 	uint64_t stop_rip;                     /* blocks do not run past it (tests) */
 	bool exact_flags; /* flags are kept for whatever may fault or be interrupted, read or not; set once */
@@ -218,6 +220,8 @@ void link_kick(struct vcpu *v, uint32_t block);  /* makes the running chain stop
 void link_unkick(struct bt *bt, uint32_t block); /* its indirect exit looks at the jump cache again */
 void cells_reset_user(struct vcpu *v);
 void cells_reset_all(struct vcpu *v);
+/* Points a cell at host address @host, where it pointed before a reset, unless it is in use. */
+void cell_bring_back(struct vcpu *v, uint32_t cell, uint64_t host);
 
 /* bt/lookup.c: block for v->rip in v->mode, translating if need be; BT_NONE after raising. */
 uint32_t bt_find(struct vcpu *v, uint32_t extra_mode);

@@ -13,15 +13,9 @@
 #include <unistd.h>
 
 #include "common/gmem.h"
+#include "common/memory.h"
 #include "vcpu/bt/tr.h"
 #include "vcpu/mmu/mmu.h"
-
-static void *table(size_t n, size_t size)
-{
-	void *p = mmap(NULL, n * size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-	return p == MAP_FAILED ? NULL : p;
-}
 
 /* The executable view must lie within 2 GiB of the glue, which translated code reaches by rel32. */
 static const uint8_t *map_near_text(int fd)
@@ -77,19 +71,20 @@ int bt_create(struct vm *vm)
 	if (rw == MAP_FAILED || !bt->rx)
 		return -ENOMEM;
 	bt->rw = rw;
-	bt->blocks = table(BT_MAX_BLOCKS, sizeof *bt->blocks);
-	bt->sites = table(BT_MAX_SITES, sizeof *bt->sites);
-	bt->exits = table(BT_MAX_EXITS, sizeof *bt->exits);
-	bt->sys = table(BT_MAX_SYS, sizeof *bt->sys);
-	bt->index = table(BT_INDEX, sizeof *bt->index);
-	bt->memo = table(BT_MEMO, sizeof *bt->memo);
-	bt->pages = table(BT_MAX_PAGES, sizeof *bt->pages);
-	bt->page_hash = table(BT_MAX_PAGES, sizeof *bt->page_hash);
-	bt->cell_exit = table(CELL_COUNT, sizeof *bt->cell_exit);
-	bt->active_user = table(CELL_COUNT, sizeof *bt->active_user);
-	bt->active_kern = table(CELL_COUNT, sizeof *bt->active_kern);
+	bt->blocks = memory_anon(BT_MAX_BLOCKS * sizeof *bt->blocks);
+	bt->sites = memory_anon(BT_MAX_SITES * sizeof *bt->sites);
+	bt->exits = memory_anon(BT_MAX_EXITS * sizeof *bt->exits);
+	bt->sys = memory_anon(BT_MAX_SYS * sizeof *bt->sys);
+	bt->index = memory_anon(BT_INDEX * sizeof *bt->index);
+	bt->memo = memory_anon(BT_MEMO * sizeof *bt->memo);
+	bt->pages = memory_anon(BT_MAX_PAGES * sizeof *bt->pages);
+	bt->page_hash = memory_anon(BT_MAX_PAGES * sizeof *bt->page_hash);
+	bt->cell_stub = memory_anon(CELL_COUNT * sizeof *bt->cell_stub);
+	bt->cell_active = memory_anon(CELL_COUNT * sizeof *bt->cell_active);
+	bt->active_user = memory_anon(CELL_COUNT * sizeof *bt->active_user);
+	bt->active_kern = memory_anon(CELL_COUNT * sizeof *bt->active_kern);
 	if (!bt->memo || !bt->blocks || !bt->sites || !bt->exits || !bt->sys || !bt->index || !bt->pages ||
-	    !bt->page_hash || !bt->cell_exit || !bt->active_user || !bt->active_kern)
+	    !bt->page_hash || !bt->cell_stub || !bt->cell_active || !bt->active_user || !bt->active_kern)
 		return -ENOMEM;
 	memset(bt->index, 0xff, BT_INDEX * sizeof *bt->index);
 	memset(bt->page_hash, 0xff, BT_MAX_PAGES * sizeof *bt->page_hash);
@@ -114,7 +109,8 @@ void bt_destroy(struct vm *vm)
 	munmap(bt->memo, BT_MEMO * sizeof *bt->memo);
 	munmap(bt->pages, BT_MAX_PAGES * sizeof *bt->pages);
 	munmap(bt->page_hash, BT_MAX_PAGES * sizeof *bt->page_hash);
-	munmap(bt->cell_exit, CELL_COUNT * sizeof *bt->cell_exit);
+	munmap(bt->cell_stub, CELL_COUNT * sizeof *bt->cell_stub);
+	munmap(bt->cell_active, CELL_COUNT * sizeof *bt->cell_active);
 	munmap(bt->active_user, CELL_COUNT * sizeof *bt->active_user);
 	munmap(bt->active_kern, CELL_COUNT * sizeof *bt->active_kern);
 	free(bt);
@@ -131,6 +127,7 @@ void bt_flush(struct vcpu *v)
 	memset(bt->page_hash, 0xff, BT_MAX_PAGES * sizeof *bt->page_hash);
 	bt->n_blocks = bt->n_sites = bt->n_exits = bt->n_sys = bt->n_cells = bt->n_pages = 0;
 	bt->n_active_user = bt->n_active_kern = 0;
+	memset(bt->cell_active, 0, CELL_COUNT);
 	bt->used = 0;
 	memset(bt->no_combos, 0, sizeof bt->no_combos);
 	tlb_flush_all(v);
@@ -235,6 +232,9 @@ void block_invalidate(struct vcpu *v, uint32_t b)
 	if (k->dead)
 		return;
 	k->dead = 1;
+	bt->invalidations++;
+	if (bt->cells_brought_back)
+		cells_reset_user(v);
 	block_remove(bt, b);
 	codepage_del(bt, b);
 	unlink_incoming(v, b);

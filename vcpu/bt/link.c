@@ -2,7 +2,8 @@
  * Links between blocks: patched jumps within a page, branch cells across pages.
  * Invariant: an exit is in its target's in_links list exactly while
  * exit.target names it; what the jump or cell holds may be the stub all the
- * same (a kick unlinks without touching the lists).
+ * same (a kick unlinks without touching the lists).  A cell that was brought
+ * back may lead elsewhere: all of them are reset before a block goes.
  */
 #include "vcpu/bt/bt.h"
 #include "vcpu/bt/emit.h"
@@ -43,9 +44,9 @@ void unlink_incoming(struct vcpu *v, uint32_t b)
 
 static void activate_cell(struct bt *bt, struct bexit *e, bool global)
 {
-	if (e->active)
+	if (bt->cell_active[e->cell])
 		return;
-	e->active = 1;
+	bt->cell_active[e->cell] = 1;
 	if (global)
 		bt->active_kern[bt->n_active_kern++] = e->cell;
 	else
@@ -99,17 +100,28 @@ static void reset_cells(struct vcpu *v, const uint32_t *cells, uint32_t n)
 	struct bt *bt = v->bt;
 
 	for (uint32_t i = 0; i < n; i++) {
-		struct bexit *e = &bt->exits[bt->cell_exit[cells[i]]];
-
-		v->cells[cells[i]] = (uint64_t)(uintptr_t)bt_rx(bt, e->stub_off);
-		e->active = 0;
+		v->cells[cells[i]] = (uint64_t)(uintptr_t)bt_rx(bt, bt->cell_stub[cells[i]]);
+		bt->cell_active[cells[i]] = 0;
 	}
+}
+
+void cell_bring_back(struct vcpu *v, uint32_t cell, uint64_t host)
+{
+	struct bt *bt = v->bt;
+
+	if (bt->cell_active[cell])
+		return;
+	bt->cell_active[cell] = 1;
+	bt->active_user[bt->n_active_user++] = cell;
+	v->cells[cell] = host;
+	bt->cells_brought_back = true;
 }
 
 void cells_reset_user(struct vcpu *v)
 {
 	reset_cells(v, v->bt->active_user, v->bt->n_active_user);
 	v->bt->n_active_user = 0;
+	v->bt->cells_brought_back = false;
 }
 
 void cells_reset_all(struct vcpu *v)

@@ -254,7 +254,6 @@ static void new_cell(struct tr *t, uint32_t x)
 		return;
 	}
 	t->bt->exits[x].cell = t->bt->n_cells++;
-	t->bt->cell_exit[t->bt->exits[x].cell] = x;
 }
 
 /*
@@ -329,8 +328,12 @@ static void tr_exit(struct tr *t, int32_t gdelta, int cc, bool across)
 
 void tr_cold_exit(struct tr *t, const struct cold *k)
 {
-	t->bt->exits[k->exit].site = tr_site(t, SITE_EXIT);
-	t->bt->exits[k->exit].stub_off = (uint32_t)(t->c.p - t->bt->rw);
+	struct bexit *e = &t->bt->exits[k->exit];
+
+	e->site = tr_site(t, SITE_EXIT);
+	e->stub_off = (uint32_t)(t->c.p - t->bt->rw);
+	if (e->cell != BT_NONE)
+		t->bt->cell_stub[e->cell] = e->stub_off;
 	emit_store_imm32(&t->c, 0, hm_gs(VOFF(exit)), (int32_t)k->exit);
 	emit_jmp_to(&t->c, t->bt->rw + (glue_exit - t->bt->rx));
 }

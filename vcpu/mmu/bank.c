@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "common/memory.h"
 #include "vcpu/bt/bt.h"
 #include "vcpu/mmu/mmu.h"
 
@@ -19,8 +20,9 @@
 struct bank {
 	uint16_t pcid;
 	uint8_t valid;
-	uint64_t used;      /* when; for the choice of one to give up */
-	uint64_t fetch_age; /* of its entries in the fetch cache, which stay there */
+	uint64_t used;          /* when; for the choice of one to give up */
+	uint64_t fetch_age;     /* of its entries in the fetch cache, which stay there */
+	uint64_t invalidations; /* of blocks, when the cells were put away */
 	uint64_t code_filter[1 << (FETCH_FILTER_BITS - 6)];
 	uint32_t n_pages, n_jumps, n_cells;
 	struct bank_page {
@@ -33,7 +35,8 @@ struct bank {
 		uint16_t index;
 	} jump[BANK_JUMPS];
 	struct bank_cell {
-		uint32_t exit, target;
+		uint64_t host;
+		uint32_t cell;
 	} cell[BANK_CELLS];
 };
 
@@ -44,12 +47,8 @@ struct banks {
 
 int bank_create(struct vcpu *v)
 {
-	void *p = mmap(NULL, sizeof *v->banks, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-	if (p == MAP_FAILED)
-		return -errno;
-	v->banks = p;
-	return 0;
+	v->banks = memory_anon(sizeof *v->banks);
+	return v->banks ? 0 : -errno;
 }
 
 void bank_destroy(struct vcpu *v)
@@ -141,11 +140,9 @@ static void save_cells(struct vcpu *v, struct bank *b)
 {
 	const struct bt *bt = v->bt;
 
-	for (uint32_t i = 0; i < bt->n_active_user && b->n_cells < BANK_CELLS; i++) {
-		uint32_t x = bt->cell_exit[bt->active_user[i]];
-		if (bt->exits[x].target != BT_NONE)
-			b->cell[b->n_cells++] = (struct bank_cell){x, bt->exits[x].target};
-	}
+	for (uint32_t i = 0; i < bt->n_active_user && i < BANK_CELLS; i++)
+		b->cell[b->n_cells++] = (struct bank_cell){v->cells[bt->active_user[i]], bt->active_user[i]};
+	b->invalidations = bt->invalidations;
 }
 
 static struct bank *choose(struct vcpu *v, unsigned pcid)
@@ -185,14 +182,6 @@ void bank_save(struct vcpu *v, unsigned pcid)
 
 /* ---- bringing back ---- */
 
-static void restore_cell(struct vcpu *v, const struct bank_cell *c)
-{
-	const struct bt *bt = v->bt;
-
-	if (!bt->exits[c->exit].dead && !bt->blocks[c->target].dead)
-		link_exit(v, c->exit, c->target, false);
-}
-
 void bank_restore(struct vcpu *v, unsigned pcid)
 {
 	struct bank *b = find(v, pcid);
@@ -211,8 +200,8 @@ void bank_restore(struct vcpu *v, unsigned pcid)
 	}
 	for (uint32_t i = 0; i < b->n_jumps; i++)
 		jump_cache_put(&v->jc[TLB_USER], b->jump[i].index, b->jump[i].tag, b->jump[i].host);
-	for (uint32_t i = 0; i < b->n_cells; i++)
-		restore_cell(v, &b->cell[i]);
+	for (uint32_t i = 0; i < b->n_cells && b->invalidations == v->bt->invalidations; i++)
+		cell_bring_back(v, b->cell[i].cell, b->cell[i].host);
 	memcpy(v->code_filter[1], b->code_filter, sizeof b->code_filter);
 	v->fetch_age[0] = b->fetch_age;
 	b->valid = 0; /* from here on the live ones count */
