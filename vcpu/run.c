@@ -123,12 +123,42 @@ static bool wakes(const struct vcpu *v, uint32_t pending)
 	return (pending & ~PEND_INTR) || ((pending & PEND_INTR) && v->iflag) || v->exit_reason;
 }
 
+/*
+ * A sleeping thread wakes up late, by tens of microseconds on a host that is a VM itself.  So HLT looks for a while whether
+ * something comes, where that has been worth it lately: @halt_poll_ns grows while waits are short enough to be waited out,
+ * and is given up after one that was not.
+ */
+#define HALT_POLL_MIN 10000u
+#define HALT_POLL_MAX 200000u
+
+static void poll_halt(struct vcpu *v, uint64_t from)
+{
+	uint64_t end = from + v->halt_poll_ns;
+
+	for (uint64_t now = from; now < end && !wakes(v, atomic_load(&v->pending)); now = now_ns())
+		__builtin_ia32_pause();
+}
+
+static void adapt_halt_poll(struct vcpu *v, uint64_t waited)
+{
+	if (waited <= v->halt_poll_ns)
+		v->stats.halt_polls++;
+	else if (waited > HALT_POLL_MAX)
+		v->halt_poll_ns = 0;
+	else if (v->halt_poll_ns < HALT_POLL_MAX)
+		v->halt_poll_ns = v->halt_poll_ns ? 2 * v->halt_poll_ns : HALT_POLL_MIN;
+	if (v->halt_poll_ns > HALT_POLL_MAX)
+		v->halt_poll_ns = HALT_POLL_MAX;
+}
+
 /* HLT: sleeps until something pending wakes the CPU or a platform timer is due. */
 static void halt(struct vcpu *v)
 {
+	uint64_t from = now_ns();
 	uint32_t p;
 
 	v->stats.hlts++;
+	poll_halt(v, from);
 	v->sleeping = 1;
 	while (!wakes(v, p = atomic_load(&v->pending))) {
 		uint64_t due = platform_next_deadline(v->vm->plat), now = now_ns();
@@ -142,6 +172,7 @@ static void halt(struct vcpu *v)
 			FUTEX_BITSET_MATCH_ANY);
 	}
 	v->sleeping = 0; /* still halted: what is delivered ends that */
+	adapt_halt_poll(v, now_ns() - from);
 }
 
 static void wait_paused(struct vcpu *v)

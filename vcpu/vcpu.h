@@ -130,9 +130,9 @@ struct dtable { /* GDTR, IDTR */
 /* ---- soft TLB (mmu/tlb.c): three of them, chosen by privilege ---- */
 #define GUEST_PAGE_SHIFT 12
 #define GUEST_PAGE_MASK  0xfffull
-#define TLB_BITS         12
+#define TLB_BITS         14
 #define TLB_SIZE         (1u << TLB_BITS)
-#define TLB_FILLED       512
+#define TLB_FILLED       1024
 enum {
 	TLB_USER,
 	TLB_KERN,
@@ -190,11 +190,12 @@ struct vcpu_stats { /* all counted by the vcpu's thread; names as in `hvx-monito
 	X(guest_insns)                                                                                                \
 	X(code_flushes)                                                                                               \
 	X(dispatches)                                                                                                 \
-	X(links) X(jc_misses) X(tlb_misses) X(tlb_flushes) X(tlb_page_flushes) X(walks) X(exceptions) X(page_faults)  \
+	X(links)                                                                                                      \
+	X(jc_misses) X(tlb_misses) X(tlb_flushes) X(tlb_page_flushes) X(walks) X(exceptions) X(page_faults)           \
 		X(interrupts) X(kicks) X(hlts) X(helpers) X(mmio) X(pio) X(cross_page) X(unaligned) X(smc_writes)     \
 			X(smc_blocks) X(signals) X(single_steps) X(msr_reads) X(msr_writes) X(cr3_loads) X(bank_hits) \
-				X(string_helpers) X(host_faults) X(cpuids) X(doorbells) X(doorbell_wakes)             \
-					X(device_flushes) X(combo_fails)
+				X(halt_polls) X(string_helpers) X(host_faults) X(cpuids) X(doorbells)                 \
+					X(doorbell_wakes) X(device_flushes) X(combo_fails)
 #define X(n) uint64_t n;
 	VCPU_STATS(X)
 #undef X
@@ -299,6 +300,7 @@ struct vcpu {
 	uint8_t db_hits;                   /* data breakpoints the running instruction met */
 	uint8_t db_held;                   /* the same, held back by mov ss */
 	uint8_t sleeping;
+	uint32_t halt_poll_ns; /* how long HLT looks before it sleeps */
 	uint8_t has_timer;
 	timer_t timer; /* posts the platform's next deadline to this thread */
 	/* an access that has to go through the bounce buffer */

@@ -14,7 +14,7 @@
 
 #define BANKS      8 /* Linux uses six PCIDs */
 #define BANK_PAGES 1024
-#define BANK_JUMPS 2048
+#define BANK_JUMPS JC_FILLED
 #define BANK_CELLS 4096
 
 struct bank {

@@ -411,6 +411,7 @@ static int access_done(struct vcpu *v, const struct site *s, uint64_t gva, int r
 		v->resume = (uint64_t)(uintptr_t)bt_rx(v->bt, s->resume_off);
 		if (v->kick)
 			link_kick(v, s->block);
+		vcpu_fpu_in(v); /* a trace line has saved it */
 		return 1;
 	}
 	state_sync(v, s);
