@@ -102,7 +102,7 @@ void vcpu_kick(struct vcpu *v, uint32_t pend)
 
 	if ((old & pend) == pend && !v->sleeping)
 		return;
-	if ((pid_t)syscall(SYS_gettid) == v->tid) {
+	if (fault_is_thread(v)) {
 		v->kick = 1;
 	} else if (v->tid) {
 		wake(v);

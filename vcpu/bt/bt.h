@@ -241,6 +241,7 @@ int site_insn(struct vcpu *v, const struct site *s, struct insn *in);
 /* bt/fault.c: signal handlers of the vcpu's thread.  Call once per thread. */
 int fault_init_thread(struct vcpu *v);
 int fault_install(void);
+bool fault_is_thread(const struct vcpu *v); /* is the calling thread @v's? */
 
 /* bt/glue.S */
 enum { BT_LEFT = 0, BT_KICKED = 1 };

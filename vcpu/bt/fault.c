@@ -21,6 +21,11 @@ extern const uint8_t glue_load_begin[], glue_load_end[], glue_abort[], glue_faul
 
 static __thread struct vcpu *this_vcpu;
 
+bool fault_is_thread(const struct vcpu *v)
+{
+	return this_vcpu == v;
+}
+
 /* Register order of ucontext to ours. */
 static const int greg_of[16] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
 				REG_R8,  REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15};
