@@ -11,7 +11,8 @@
 struct machine;
 struct peer;
 
-#define CARD_FIRST_SLOT 1 /* PCI device number of the first: network cards, then disks */
+#define CARD_FIRST_SLOT 1  /* PCI device number of the first: network cards, then disks */
+#define CARD_END_SLOT   27 /* from here on they are hvx-vcpu's own (vcpu/local/set.c) */
 
 struct card {
 	enum msg_role role; /* ROLE_BLK or ROLE_NET */

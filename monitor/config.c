@@ -19,6 +19,8 @@
 
 #define MEMORY_MIN (1ull << 20)
 #define FILE_MAX   (64u << 10)
+#define TEXT_(x)   #x
+#define TEXT(x)    TEXT_(x)
 
 void config_init(struct config *c)
 {
@@ -238,7 +240,7 @@ static int set_disk(struct config *c, const char *v, char *err, size_t len)
 	struct disk_option *d = &c->disk[c->ndisks];
 
 	if (c->ndisks == CONFIG_DISKS)
-		return bad(err, len, "more than 8 disks", v);
+		return bad(err, len, "more than " TEXT(CONFIG_DISKS) " disks", v);
 	int rc = devopt_disk(d, v, err, len);
 	if (!rc)
 		rc = take_id(c, d->id, "blk", c->ndisks, err, len);
@@ -251,7 +253,7 @@ static int set_net(struct config *c, const char *v, char *err, size_t len)
 	struct net_option *n = &c->net[c->nnets];
 
 	if (c->nnets == CONFIG_NETS)
-		return bad(err, len, "more than 8 network cards", v);
+		return bad(err, len, "more than " TEXT(CONFIG_NETS) " network cards", v);
 	int rc = devopt_net(n, v, err, len);
 	if (!rc)
 		rc = take_id(c, n->id, "net", c->nnets, err, len);

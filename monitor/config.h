@@ -14,7 +14,7 @@
 
 #define CONFIG_MAX_CPUS 1 /* what the engine runs today */
 #define CONFIG_PATH_MAX 4096
-#define CONFIG_DISKS    8
+#define CONFIG_DISKS    16
 #define CONFIG_NETS     8
 
 enum config_console { CONSOLE_DEFAULT, CONSOLE_STDIO, CONSOLE_PTY, CONSOLE_FILE };

@@ -17,6 +17,11 @@
 enum { PROC_MEMSVC, PROC_VCPU, PROC_CARDS, PROC_MAX = PROC_CARDS + 2 * MACHINE_MAX_CARDS };
 #define MACHINE_MAX_CLIENTS 32
 
+_Static_assert(MACHINE_MAX_CARDS <= MSG_DEVICES_MAX && CARD_FIRST_SLOT + MACHINE_MAX_CARDS <= CARD_END_SLOT,
+	       "every card has its place on the bus");
+_Static_assert(PROC_MAX < MSG_PROCS_MAX, "STATUS_REPLY names them all, and the monitor");
+_Static_assert(PROC_CARDS + MACHINE_MAX_CARDS <= 64, "a bit each in stats_due");
+
 /* Who is at the other end of a connection. */
 struct peer {
 	struct machine *m;

@@ -113,8 +113,8 @@ enum msg_request {
 #define MSG_NAME_MAX       64
 #define MSG_TEXT_MAX       512
 #define MSG_CMDLINE_MAX    4096
-#define MSG_COUNTERS_MAX   384
-#define MSG_PROCS_MAX      40
+#define MSG_COUNTERS_MAX   768
+#define MSG_PROCS_MAX      56
 #define MSG_FDS_MAX        16
 #define MSG_ID_MAX         32 /* of a device */
 #define MSG_SERIAL_MAX     21 /* 20 characters, virtio 1.2 5.2.6.1 */
@@ -263,7 +263,7 @@ struct msg_vcpu_state {
 struct msg_counters { /* VCPU_STATS and STATS_REPLY */
 	uint32_t n;
 	struct {
-		char name[40];
+		char name[64]; /* an id, a dot, a name */
 		uint64_t value;
 	} c[MSG_COUNTERS_MAX];
 };

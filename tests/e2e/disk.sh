@@ -40,6 +40,29 @@ for _ in 1 2 3 4 5; do
 done
 is "a disk is free as soon as its machine has ended" 00000 $again
 
+# As many as there may be: each has its process, its place and its counters.
+set -- --rng --balloon --watchdog=none --virtio-console=file:"$tmp/second"
+"${HVX_SWITCH:-$(dirname "$monitor")/hvx-switch}" "$tmp/lan" 2>/dev/null &
+switch_pid=$!
+within 10 test -S "$tmp/lan"
+for i in 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do
+	truncate -s 1M "$tmp/$i.raw"
+	set -- "$@" --disk=path="$tmp/$i.raw",ops=1M,ops-burst=1M,bytes=1G,bytes-burst=1G,id=a-name-as-long-as-a-name-can-$i
+	[ $i -ge 8 ] || set -- "$@" --net=switch="$tmp/lan",packets=1M,packets-burst=1M,bytes=1G,bytes-burst=1G
+done
+"$monitor" start --name=$vm --kernel="$guest" --memory=16M "$@" >"$tmp/out" 2>"$tmp/err" </dev/null
+is "16 disks and 8 cards: status" 0 $?
+"$monitor" status $vm >"$tmp/out"
+is "each is a process" 27 "$(grep -c '^process:' "$tmp/out")"
+"$monitor" stats $vm >"$tmp/out"
+is "each has its counters" 24 "$(grep -c '\.limit_bytes_burst .*1073741824$' "$tmp/out")"
+"$monitor" kill $vm
+nothing_left $vm
+kill $switch_pid
+wait $switch_pid
+try "another disk" 2 'more than 16 disks' "$@" --disk=path="$tmp/a.raw"
+try "another card" 2 'more than 8 network cards' "$@" --net=user
+
 "$monitor" limit nosuch blk0 ops=1 2>"$tmp/err"
 is "limit: no such VM" 1 $?
 "$monitor" limit $vm blk0 ops=many 2>"$tmp/err"

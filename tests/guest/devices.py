@@ -142,6 +142,30 @@ def check_disk_drivers():
         assert g.end() == 0
 
 
+def check_many_disks():
+    """A dozen disks, beside everything else that has a place on the bus: each is its own, in order."""
+    with tempfile.TemporaryDirectory() as tmp:
+        paths = [tmp + "/%d.raw" % i for i in range(12)]
+        for p in paths:
+            with open(p, "wb") as f:
+                f.write(os.urandom(MIB) + bytes(MIB))
+        g = Guest("--balloon", "--rng", "--virtio-console=file:" + tmp + "/out", "--watchdog=none",
+                  *("--disk=serial=n%d,path=%s" % (i, p) for i, p in enumerate(paths)))
+        disks = ["vd%c" % (ord("a") + i) for i in range(12)]
+        each = "for d in %s; do " % " ".join(disks)
+        assert g.run(each + "cat /sys/block/$d/serial; echo; done").split() == ["n%d" % i for i in range(12)]
+        # all at once, and what each has read goes to its second half
+        g.run(each + "(cp /dev/$d /tmp/$d; dd if=/tmp/$d of=/dev/$d bs=1M count=1 seek=1 conv=fsync) 2>/dev/null & done; wait")
+        sums = g.run(each + "head -c 1048576 /tmp/$d | md5sum; done").split()[::2]
+        for p, d in zip(paths, sums):
+            with open(p, "rb") as f:
+                first, second = f.read(MIB), f.read(MIB)
+            assert hashlib.md5(first).hexdigest() == d and second == first, p
+        s = g.stats()
+        assert all(s["blk%d.writes" % i] > 0 and s["blk%d.broken" % i] == 0 for i in range(12)), s
+        assert g.end() == 0
+
+
 def meminfo(g, what):
     return int(g.run("grep ^%s: /proc/meminfo" % what).split()[1]) << 10
 
