@@ -4,8 +4,8 @@
  *
  * Properties: a read finds what was written; after SIGKILL of hvx-blk everything that was acknowledged is there, after
  * SIGKILL of qemu-nbd too everything that a flush or a durable write had covered; sectors in flight are old or new
- * (qcow2 after SIGKILL of qemu-nbd: model.c);
- * a snapshot leaves the image as it was.
+ * (qcow2 after SIGKILL of qemu-nbd: model.c); a snapshot leaves the image as it was; what an image of any format holds at
+ * the end, qemu-img finds in it.
  *
  * Usage: blk_diff [--kind=NAME] [--kills=N] [--seed=N] [--dir=DIR]
  */
@@ -24,13 +24,17 @@
 
 struct kind {
 	const char *name;
-	bool qcow2, snapshot, no_uring;
+	enum disk_format format;
+	bool snapshot, no_uring;
 	unsigned share; /* of the kills, in percent */
 };
+/* The last three promise nothing of what a qemu-nbd that is killed leaves: only hvx-blk is. */
 static const struct kind kinds[] = {
-	{"raw", false, false, false, 30},           {"threads", false, false, true, 30},
-	{"qcow2", true, false, false, 28},          {"snapshot", false, true, false, 4},
-	{"snapshot-threads", false, true, true, 4}, {"snapshot-qcow2", true, true, false, 4},
+	{"raw", FORMAT_RAW, false, false, 28},           {"threads", FORMAT_RAW, false, true, 26},
+	{"qcow2", FORMAT_QCOW2, false, false, 28},       {"snapshot", FORMAT_RAW, true, false, 4},
+	{"snapshot-threads", FORMAT_RAW, true, true, 4}, {"snapshot-qcow2", FORMAT_QCOW2, true, false, 4},
+	{"vmdk", FORMAT_VMDK, false, false, 2},          {"vdi", FORMAT_VDI, false, false, 2},
+	{"vhdx", FORMAT_VHDX, false, false, 2},
 };
 
 struct test {
@@ -193,7 +197,7 @@ static void read_all(struct test *t)
 static void start(struct test *t)
 {
 	struct vm_setup s = {.image = t->image,
-			     .qcow2 = t->kind->qcow2,
+			     .format = t->kind->format,
 			     .snapshot = t->kind->snapshot && t->life,
 			     .no_uring = t->kind->no_uring,
 			     .through = one_in(&t->r, 4)};
@@ -209,7 +213,7 @@ static void start(struct test *t)
 	vm_activate(&t->v, ~off);
 	if (vm_sectors(&t->v) != SECTORS)
 		vm_die("%s: %llu sectors", t->kind->name, (unsigned long long)vm_sectors(&t->v));
-	if (!t->kind->qcow2 && t->kind->no_uring && vm_counter(&t->v, "io_uring"))
+	if (t->kind->format == FORMAT_RAW && t->kind->no_uring && vm_counter(&t->v, "io_uring"))
 		vm_die("%s: served by io_uring", t->kind->name);
 	read_all(t);
 }
@@ -240,7 +244,7 @@ static void run(struct test *t, unsigned requests)
 static void kill_it(struct test *t)
 {
 	static const char *const ways[] = {"by a kill of hvx-blk", "by a kill of qemu-nbd first", "by a kill of both"};
-	unsigned how = t->kind->qcow2 ? below(&t->r, 3) : 0;
+	unsigned how = t->kind->format == FORMAT_QCOW2 ? below(&t->r, 3) : 0;
 
 	t->ended = ways[how];
 	if (how == 1) { /* what is in flight fails, and what comes after it */
@@ -274,9 +278,10 @@ static void must_run(const char *fmt, const char *image)
 static void make_image(struct test *t)
 {
 	unlink(t->image);
-	if (t->kind->qcow2) {
+	if (t->kind->format != FORMAT_RAW) {
 		char cmd[600];
-		snprintf(cmd, sizeof cmd, "qemu-img create -q -f qcow2 %s %u", t->image, SECTORS * MODEL_SECTOR);
+		snprintf(cmd, sizeof cmd, "qemu-img create -q -f %s %s %u", devopt_format_name(t->kind->format),
+			 t->image, SECTORS * MODEL_SECTOR);
 		if (system(cmd))
 			vm_die("%s fails", cmd);
 		return;
@@ -289,13 +294,16 @@ static void make_image(struct test *t)
 
 static void check_image(struct test *t)
 {
-	char raw[300];
+	bool is_raw = t->kind->format == FORMAT_RAW;
+	char raw[300], convert[100];
 	uint8_t buf[MODEL_SECTOR];
 
-	snprintf(raw, sizeof raw, "%s%s", t->image, t->kind->qcow2 ? ".raw" : "");
-	if (t->kind->qcow2) { /* status 3: clusters that nobody uses, which a crash may leave */
+	snprintf(raw, sizeof raw, "%s%s", t->image, is_raw ? "" : ".raw");
+	if (!is_raw) { /* status 3: clusters that nobody uses, which a crash may leave */
 		must_run("qemu-img check -q %s >/dev/null 2>&1; rc=$?; [ $rc = 0 ] || [ $rc = 3 ]", t->image);
-		must_run("qemu-img convert -f qcow2 -O raw %s %s.raw", t->image);
+		snprintf(convert, sizeof convert, "qemu-img convert -f %s -O raw %%s %%s.raw",
+			 devopt_format_name(t->kind->format));
+		must_run(convert, t->image);
 	}
 	int fd = open(raw, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
@@ -344,7 +352,7 @@ static void test_kind(const struct kind *k, unsigned kills, uint64_t seed, const
 	snprintf(t.image, sizeof t.image, "%s/%s.img", dir, k->name);
 	model_init(&t.m, SECTORS);
 	model_init(&t.base, SECTORS);
-	t.m.reuses = k->qcow2;
+	t.m.reuses = k->format == FORMAT_QCOW2;
 	make_image(&t);
 	quiet_life(&t);
 	model_copy(&t.base, &t.m);

@@ -301,7 +301,7 @@ static void test_resets(void)
 	snprintf(cmd, sizeof cmd, "qemu-img create -q -f qcow2 %s %u", image("disk", 0), MIB);
 	CHECK(!system(cmd));
 	snprintf(cmd, sizeof cmd, "%s/disk", dir);
-	resets(&(struct vm_setup){.image = cmd, .qcow2 = true});
+	resets(&(struct vm_setup){.image = cmd, .format = FORMAT_QCOW2});
 }
 
 /* ---- many ---- */

@@ -85,12 +85,14 @@ static int memfd_page(void)
 static int start_nbd(struct vm *v)
 {
 	static char path[] = "/usr/bin/qemu-nbd", cache[] = "--cache=writeback", unmap[] = "--discard=unmap",
-		    format[] = "--format=qcow2", ro[] = "--read-only", file[] = "/proc/self/fd/4";
+		    ro[] = "--read-only", file[] = "/proc/self/fd/4";
+	char format[32];
 	char *argv[] = {path, cache, unmap, format, file, NULL, NULL};
 	struct sockaddr_un a = {.sun_family = AF_UNIX};
 	char err[256];
 	static struct ipc_loop *loop; /* its log lines wait in their pipe */
 
+	snprintf(format, sizeof format, "--format=%s", devopt_format_name(v->set.format));
 	if (!loop)
 		loop = ipc_loop_new();
 	snprintf(a.sun_path, sizeof a.sun_path, "%.90s.nbd", v->set.image);
@@ -133,7 +135,7 @@ static void open_image(struct vm *v)
 
 	memset(&d, 0, sizeof d);
 	snprintf(d.path, sizeof d.path, "%s", v->set.image);
-	d.format = v->set.qcow2 ? FORMAT_QCOW2 : FORMAT_RAW;
+	d.format = v->set.format;
 	d.readonly = v->set.readonly;
 	d.snapshot = v->set.snapshot;
 	v->keep = -1;
@@ -161,7 +163,7 @@ static void configure(struct vm *v, int backend, int page)
 	m.blk = (struct msg_blk_config){.readonly = v->set.readonly,
 					.writeback = !v->set.through,
 					.pause_error = v->set.pause,
-					.nbd = v->set.qcow2,
+					.nbd = v->set.format != FORMAT_RAW,
 					.snapshot = v->set.snapshot,
 					.serial = "test"};
 	add(&m, fds, DEV_FD_RAM, v->ram.ram_fd);
@@ -220,13 +222,15 @@ void vm_start(struct vm *v, const struct vm_setup *s, uint64_t seed)
 	uint32_t ns;
 
 	v->set = *s;
+	if (v->set.format == FORMAT_AUTO)
+		v->set.format = FORMAT_RAW;
 	v->r.s = seed;
 	v->flying = 0;
 	v->nbd.pid = 0;
 	memory(v);
 	open_image(v);
 	int backend = v->image;
-	if (s->qcow2) {
+	if (v->set.format != FORMAT_RAW) {
 		backend = start_nbd(v);
 		v->keep = v->image;
 	}

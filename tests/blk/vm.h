@@ -7,6 +7,7 @@
 
 #include "common/gmem.h"
 #include "memsvc/ram.h"
+#include "monitor/devopt.h"
 #include "monitor/spawn.h"
 #include "proto/pack.h"
 #include "proto/shm.h"
@@ -25,7 +26,8 @@ enum { VM_OK = 0, VM_IOERR = 1, VM_UNSUPP = 2, VM_FREE = -1, VM_FLYING = -2 };
 
 struct vm_setup {
 	const char *image;
-	bool qcow2, readonly, snapshot, through, pause;
+	enum disk_format format; /* AUTO: raw */
+	bool readonly, snapshot, through, pause;
 	bool no_uring;  /* the host refuses io_uring_setup() */
 	uint64_t fsize; /* limit of file sizes; 0: none */
 };
