@@ -190,30 +190,52 @@ static int no_device(struct machine *m, struct peer *p, const char *what, const 
 }
 
 /* What is not named stays as it is. */
-static int do_limit(struct machine *m, struct peer *p, const struct msg_request_head *r)
+static int change_limits(struct msg_dev_limits *l, const char *wanted, char *why, size_t len)
 {
-	struct peer *dev;
-	struct card *c = card_find(m, r->id, &dev);
-	char text[MSG_TEXT_MAX], why[256], *save = NULL;
+	char text[MSG_TEXT_MAX], *save = NULL;
 
-	if (!c)
-		return no_device(m, p, "device", r->id);
-	struct msg_dev_limits l = c->limits;
-	memcpy(text, r->text, sizeof text);
+	snprintf(text, sizeof text, "%s", wanted);
+	snprintf(why, len, "no such limit");
 	for (char *s = strtok_r(text, ",", &save); s; s = strtok_r(NULL, ",", &save)) {
 		char *eq = strchr(s, '=');
 		if (eq)
 			*eq++ = '\0';
-		int rc = eq ? devopt_limit(&l, s, eq, why, sizeof why) : -ENOENT;
-		if (rc) {
-			reply(m, p, HVX_EXIT_USAGE, rc == -ENOENT ? "no such limit" : why, -1);
-			return 0;
-		}
+		int rc = eq ? devopt_limit(l, s, eq, why, len) : -ENOENT;
+		if (rc)
+			return rc;
 	}
-	int rc = machine_send(m, dev, MSG_DEV_LIMITS, pack_dev_limits(&l, m->buf, sizeof m->buf), NULL, 0);
+	return 0;
+}
+
+/* Of a card that is a process, or of the vcpu's own rng, which has no limits but of bytes. */
+static int do_limit(struct machine *m, struct peer *p, const struct msg_request_head *r)
+{
+	struct peer *dev;
+	struct card *c = card_find(m, r->id, &dev);
+	struct msg_local *own = &m->cfg.local;
+	bool rng = !c && own->rng && !strcmp(r->id, "rng");
+	char why[256];
+
+	if (!c && !rng)
+		return no_device(m, p, "device", r->id);
+	struct msg_dev_limits l = {.bytes = own->rng_bytes, .bytes_burst = own->rng_burst};
+	if (c)
+		l = c->limits;
+	int rc = change_limits(&l, r->text, why, sizeof why);
+	if (rc || (rng && (l.ops || l.ops_burst))) {
+		reply(m, p, HVX_EXIT_USAGE, rc ? why : "its limits are bytes and bytes-burst", -1);
+		return 0;
+	}
+	rc = machine_send(m, rng ? &m->child[PROC_VCPU] : dev, MSG_DEV_LIMITS,
+			  pack_dev_limits(&l, m->buf, sizeof m->buf), NULL, 0);
 	if (rc)
 		return rc;
-	c->limits = l;
+	if (c) {
+		c->limits = l;
+	} else {
+		own->rng_bytes = l.bytes;
+		own->rng_burst = l.bytes_burst;
+	}
 	reply(m, p, 0, "", -1);
 	return 0;
 }

@@ -115,6 +115,17 @@ static int command(struct control *c, const struct ipc_frame *f)
 	}
 }
 
+/* Of the rng: no other device of this process has any. */
+static int limits(struct control *c, const struct ipc_frame *f)
+{
+	struct msg_dev_limits m;
+
+	if (unpack_dev_limits(f->data, f->len, &m) || m.ops || m.ops_burst || !c->local->rng.tick)
+		return -EPROTO;
+	rng_limit(&c->local->rng, &m);
+	return 0;
+}
+
 static void watchdog_stats(struct control *c, struct msg_counters *m)
 {
 	struct platform *p = c->run->vm->plat;
@@ -160,6 +171,8 @@ static void on_frame(void *ctx, struct ipc_conn *conn, struct ipc_frame *f)
 	(void)conn;
 	if (f->type == MSG_VCPU_COMMAND && f->nfds == 0)
 		rc = command(c, f);
+	else if (f->type == MSG_DEV_LIMITS && f->nfds == 0)
+		rc = limits(c, f);
 	else if (f->type == MSG_VCPU_STATS_GET && f->nfds == 0 && unpack_empty(f->len) == 0)
 		rc = locals_refresh(&c->local->locals, on_fresh, c) ? 0 : stats(c);
 	if (rc)

@@ -63,6 +63,30 @@ wait $switch_pid
 try "another disk" 2 'more than 16 disks' "$@" --disk=path="$tmp/a.raw"
 try "another card" 2 'more than 8 network cards' "$@" --net=user
 
+# The rng has limits like theirs.
+"$monitor" start --name=$vm --kernel="$guest" --memory=16M --rng --disk=path="$tmp/a.raw" >"$tmp/out" 2>"$tmp/err" </dev/null
+"$monitor" limit $vm rng bytes=3K
+is "limit of the rng: status" 0 $?
+"$monitor" stats $vm >"$tmp/out"
+has "and it holds" '^rng.limit_bytes +3072$' "$tmp/out"
+has "what was not named stays" '^rng.limit_bytes_burst +0$' "$tmp/out"
+"$monitor" limit $vm rng bytes=4K bytes-burst=9 && "$monitor" limit $vm rng bytes=none
+"$monitor" stats $vm >"$tmp/out"
+has "none is none" '^rng.limit_bytes +0$' "$tmp/out"
+has "the burst stays" '^rng.limit_bytes_burst +9$' "$tmp/out"
+"$monitor" limit $vm rng ops=5 2>"$tmp/err"
+is "it has no other: status" 2 $?
+has "and it says so" 'bytes and bytes-burst' "$tmp/err"
+"$monitor" limit $vm blk0 ops=5
+is "the disk has: status" 0 $?
+"$monitor" kill $vm
+nothing_left $vm
+"$monitor" start --name=$vm --kernel="$guest" --memory=16M >"$tmp/out" 2>"$tmp/err" </dev/null
+"$monitor" limit $vm rng bytes=3K 2>"$tmp/err"
+is "limit of an rng that is not there: status" 1 $?
+"$monitor" kill $vm
+nothing_left $vm
+
 "$monitor" limit nosuch blk0 ops=1 2>"$tmp/err"
 is "limit: no such VM" 1 $?
 "$monitor" limit $vm blk0 ops=many 2>"$tmp/err"

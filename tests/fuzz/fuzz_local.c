@@ -207,8 +207,11 @@ static void offer(const struct deed *x)
 
 static void monitor(const struct deed *x)
 {
-	switch (x->a % 3) {
+	const struct msg_dev_limits limit = {.bytes = x->d, .bytes_burst = x->e};
+
+	switch (x->a % 4) {
 	case 0: locals_refresh(&set.locals, on_stop, loop); break;
+	case 3: rng_limit(&set.rng, &limit); break;
 	case 1: balloon_target(&set.balloon, x->d % (2 * RAM)); break;
 	default: vconsole_size(&set.console, (uint16_t)x->d, (uint16_t)x->e); break;
 	}

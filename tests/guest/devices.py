@@ -106,6 +106,13 @@ def check_rng():
     assert 2.5 < took < 15, "256 KiB at 64 KiB/s took %.1f s" % took
     s = g.stats()
     assert s["rng.bytes"] >= 262144 + 128 and s["rng.throttled"] > 0 and s["rng.limit_bytes"] == 65536, s
+    # another limit while a reader waits by the old one
+    assert control("limit", name, "rng", "bytes=100", "bytes-burst=100").returncode == 0
+    g.run("(head -c 65536 /dev/hwrng >/tmp/r2; touch /tmp/done) & sleep 1; test ! -e /tmp/done")
+    s = g.stats()
+    assert s["rng.limit_bytes"] == 100 and s["rng.limit_bytes_burst"] == 100, s
+    assert control("limit", name, "rng", "bytes=none").returncode == 0
+    g.run("for i in 1 2 3 4 5; do [ -e /tmp/done ] || sleep 1; done; test -e /tmp/done")
     assert g.run("cd /sys/bus/virtio/drivers/virtio_rng; echo virtio0 >unbind; echo virtio0 >bind; "
                  "head -c 16 /dev/hwrng | wc -c") == "16"
     assert g.stats()["rng.resets"] >= 1

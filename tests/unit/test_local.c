@@ -139,6 +139,34 @@ static void test_limit(void)
 	end();
 }
 
+/* A request that waits by the old limit is not held by it. */
+static void test_new_limit(void)
+{
+	const struct msg_dev_limits none = {0}, slow = {.bytes = 1, .bytes_burst = 1};
+
+	begin(1, 1);
+	for (unsigned i = 0; i < 3; i++) {
+		lv_put_desc(0, i, LV_BUF + 4096 * i, 1000, LV_WRITE, 0);
+		lv_offer(d, 0, (uint16_t)i);
+	}
+	CU_ASSERT_EQUAL(lv_used(0), 1); /* 1,000 seconds of debt */
+	CU_ASSERT_EQUAL(lv_counter(d, "limit_bytes"), 1);
+	rng_limit(&rng, &none);
+	CU_ASSERT_EQUAL(lv_used(0), 3);
+	CU_ASSERT_EQUAL(lv_counter(d, "limit_bytes"), 0);
+	rng_limit(&rng, &slow);
+	for (unsigned i = 3; i < 5; i++) {
+		lv_put_desc(0, i, LV_BUF + 4096 * i, 1000, LV_WRITE, 0);
+		lv_offer(d, 0, (uint16_t)i);
+	}
+	CU_ASSERT_EQUAL(lv_used(0), 4);
+	/* not before there is a driver, nor after it broke the rules */
+	lv_start(d, 0, 1);
+	rng_limit(&rng, &none);
+	CU_ASSERT_EQUAL(lv_used(0), 0);
+	end();
+}
+
 /* With event indices the driver is asked to ring again when its chains are used up. */
 static void test_event_idx(void)
 {
@@ -167,7 +195,7 @@ CU_ErrorCode suite_local(void)
 
 	if (!s || !CU_ADD_TEST(s, test_bytes) || !CU_ADD_TEST(s, test_flush_order) ||
 	    !CU_ADD_TEST(s, test_reset_in_flush) || !CU_ADD_TEST(s, test_broken) || !CU_ADD_TEST(s, test_limit) ||
-	    !CU_ADD_TEST(s, test_event_idx) || !CU_ADD_TEST(s, test_stop))
+	    !CU_ADD_TEST(s, test_new_limit) || !CU_ADD_TEST(s, test_event_idx) || !CU_ADD_TEST(s, test_stop))
 		return CU_get_error();
 	return CUE_SUCCESS;
 }

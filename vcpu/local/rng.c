@@ -66,6 +66,12 @@ static void on_tick(void *ctx)
 	local_again(&((struct rng *)ctx)->dev);
 }
 
+void rng_limit(struct rng *r, const struct msg_dev_limits *limit)
+{
+	limit_set(&r->limit, limit, local_now());
+	local_again(&r->dev); /* what waited by the old limit is asked again by the new one */
+}
+
 static void reset(struct local *d)
 {
 	local_reset_done(d); /* nothing is ever in flight */

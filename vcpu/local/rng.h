@@ -16,5 +16,7 @@ struct rng {
 
 /* Adds it at PCI number @slot; bytes a second and burst of @limit, 0: none.  0 or a negative error. */
 int rng_create(struct rng *r, struct locals *l, unsigned slot, const struct msg_dev_limits *limit);
+/* Another limit from now on. */
+void rng_limit(struct rng *r, const struct msg_dev_limits *limit);
 
 #endif
