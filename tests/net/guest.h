@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "common/ipc.h"
 #include "devices/net/frame.h"
 #include "proto/pack.h"
 #include "proto/shm.h"
@@ -56,7 +57,7 @@ struct guest {
 	struct msg_counters stats;
 	bool hold; /* do not answer invalidations */
 	uint32_t held;
-	uint8_t buf[32768];
+	uint8_t buf[IPC_MAX_DATA];
 };
 
 /* One failed check ends the test program. */
