@@ -20,14 +20,15 @@ boot() {
 }
 
 # A part in which the VM goes on to its end.
+where=
 part() {
 	: >"$tmp/out"
 	boot "$1"
-	is "$1: the guest is content" 1 $status
-	has "$1: all of it ran" '^# [1-9][0-9]* ok, 0 not ok, 0 skipped' "$tmp/out"
+	is "$where$1: the guest is content" 1 $status
+	has "$where$1: all of it ran" '^# [1-9][0-9]* ok, 0 not ok, 0 skipped' "$tmp/out"
 	[ $status -eq 1 ] || sed 's/^/# /' "$tmp/out" "$tmp/err"
 	nothing_left $vm
-	ok "$1: nothing left" $?
+	ok "$where$1: nothing left" $?
 }
 
 part queues
@@ -55,4 +56,20 @@ wait $! 2>/dev/null
 has "a device that is killed: cause" 'blk[01] died: killed by SIGKILL' "$tmp/err"
 nothing_left $vm
 ok "a device that is killed: nothing left" $?
+
+# Where pipes do not signal the main thread takes the calls.
+where="without signals: "
+mv "$tmp/bin/hvx-vcpu" "$tmp/bin/hvx-vcpu.real"
+cp "${HVX_NOSIGIO:-$PWD/tests/device/nosigio}" "$tmp/bin/hvx-vcpu" || exit 99
+part queues
+part reset
+part restart
+part config
+part calls
+part badframe
+: >"$tmp/out"
+boot die
+is "${where}a device that ends: status" 6 $status
+nothing_left $vm
+ok "${where}a device that ends: nothing left" $?
 done_testing
