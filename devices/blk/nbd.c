@@ -16,6 +16,7 @@
 #define BOUNCES     16
 #define BLOCK_MAX   4096
 #define RANGE_MAX   (1u << 30) /* of a trim or of zeroes */
+#define CLUSTER_MAX (2u << 20) /* of qcow2 */
 
 struct nbd_store {
 	struct blk_store s;
@@ -104,6 +105,22 @@ static int64_t send_data(struct nbd_store *n, struct blk_io *io)
 	return command(n, io, buf);
 }
 
+/*
+ * Zeroes that may unmap, in part of a cluster that reads as zeroes: qemu (7.2) frees the cluster even while a write to
+ * another part of it is about to be entered in the tables, and then gives it away again: two clusters of the guest are in
+ * one place from then on.  So only what is whole clusters, whatever their size, is unmapped.
+ */
+static void whole_clusters(struct blk_io *io)
+{
+	uint64_t off = io->at % CLUSTER_MAX, left = CLUSTER_MAX - off;
+
+	io->unmap = !off && io->len >= CLUSTER_MAX;
+	if (io->unmap)
+		io->len -= io->len % CLUSTER_MAX;
+	else if (io->len > left)
+		io->len = left;
+}
+
 static int64_t nbd_submit(struct blk_store *s, struct blk_io *io)
 {
 	struct nbd_store *n = (struct nbd_store *)(void *)s;
@@ -124,6 +141,8 @@ static int64_t nbd_submit(struct blk_store *s, struct blk_io *io)
 		rc = send_data(n, io);
 	} else {
 		io->len = io->len < RANGE_MAX ? io->len : RANGE_MAX;
+		if (io->op == BLK_ZEROES && io->unmap)
+			whole_clusters(io);
 		rc = command(n, io, NULL);
 	}
 	if (rc >= 0)

@@ -304,6 +304,41 @@ static void test_resets(void)
 	resets(&(struct vm_setup){.image = cmd, .format = FORMAT_QCOW2});
 }
 
+/* ---- what shares a cluster ---- */
+
+/* Writes and zeroes in flight together, in different halves of clusters that are there and read as zeroes: the tables of
+ * the image stay right (devices/blk/nbd.c). */
+static void test_clusters(void)
+{
+	const uint32_t size = 65536, n = VM_SLOTS / 2;
+	static struct vm v;
+	char cmd[400], name[300];
+
+	snprintf(name, sizeof name, "%s", image("disk", 0));
+	snprintf(cmd, sizeof cmd, "qemu-img create -q -f qcow2 %s %u", name, 8 * MIB);
+	CHECK(!system(cmd));
+	begin(&v, &(struct vm_setup){.image = name, .format = FORMAT_QCOW2});
+	for (uint32_t i = 0; i < n; i++)
+		CHECK(do_write(&v, i * size, size, 7) == VM_OK && vm_do(&v, VM_ZEROES, i * size / 512, size) == VM_OK);
+	for (uint32_t i = 0; i < n; i++) {
+		memset(vm_data(&v, 2 * i), (int)i + 1, 4096);
+		vm_put(&v, 2 * i, VM_OUT, i * size / 512, 4096);
+		vm_put(&v, 2 * i + 1, VM_ZEROES, (i * size + size / 2) / 512, 4096);
+	}
+	vm_ring(&v);
+	while (v.flying)
+		vm_wait(&v);
+	for (uint32_t i = n; i < 2 * n; i++)
+		CHECK(do_write(&v, i * size, size, 0xee) == VM_OK);
+	for (uint32_t i = 0; i < n; i++)
+		CHECK(holds(&v, i * size, 4096, (uint8_t)(i + 1)) && holds(&v, i * size + 4096, size - 4096, 0));
+	vm_stop(&v);
+	snprintf(cmd, sizeof cmd, "qemu-img check -q %s", name);
+	CHECK(!system(cmd));
+	unlink(name);
+	vm_free(&v);
+}
+
 /* ---- many ---- */
 
 static void test_many(void)
@@ -340,10 +375,9 @@ static const struct {
 	const char *name;
 	void (*fn)(void);
 } tests[] = {
-	{"truncated", test_truncated},   {"readonly", test_readonly},
-	{"file-limit", test_file_limit}, {"broken", test_broken},
-	{"resets", test_resets},         {"many", test_many},
-	{"no-space", test_no_space},     {"overlay-space", test_overlay_space},
+	{"truncated", test_truncated}, {"readonly", test_readonly}, {"file-limit", test_file_limit},
+	{"broken", test_broken},       {"resets", test_resets},     {"clusters", test_clusters},
+	{"many", test_many},           {"no-space", test_no_space}, {"overlay-space", test_overlay_space},
 };
 
 int main(int argc, char **argv)
