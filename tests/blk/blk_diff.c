@@ -66,7 +66,7 @@ static void begin(struct test *t, unsigned slot, uint32_t type, uint64_t at, uin
 			model_fill(p + i * MODEL_SECTOR, number, at + i);
 		break;
 	case VM_FLUSH: t->flush_of[slot] = model_flush(&t->m); break;
-	default: model_zero(&t->m, at, n);
+	default: model_zero(&t->m, at, n, type == VM_DISCARD);
 	}
 	vm_put(&t->v, slot, type, at, n * MODEL_SECTOR);
 	t->requests++;

@@ -53,7 +53,7 @@ bool model_may_hold(const struct model *m, uint64_t sector, const uint8_t *data)
 /* The data that was read; false when some of it cannot be.  It is what these sectors hold from now on. */
 bool model_read_done(struct model *m, uint64_t at, uint64_t n, const uint8_t *data);
 uint32_t model_write(struct model *m, uint64_t at, uint64_t n); /* the number to write */
-void model_zero(struct model *m, uint64_t at, uint64_t n);
+void model_zero(struct model *m, uint64_t at, uint64_t n, bool discard);
 /* @durable: acknowledged means flushed.  @hint: the old content may have stayed. */
 void model_write_done(struct model *m, uint64_t at, uint64_t n, bool durable, bool hint);
 void model_write_failed(struct model *m, uint64_t at, uint64_t n);
