@@ -332,6 +332,14 @@ static void test_clusters(void)
 		CHECK(do_write(&v, i * size, size, 0xee) == VM_OK);
 	for (uint32_t i = 0; i < n; i++)
 		CHECK(holds(&v, i * size, 4096, (uint8_t)(i + 1)) && holds(&v, i * size + 4096, size - 4096, 0));
+	for (unsigned turn = 0; turn < 4; turn++) { /* large ones, of which the middle may be unmapped */
+		for (uint32_t i = 0; i < 8 * MIB / size; i++)
+			CHECK(do_write(&v, i * size, size, 0xaa) == VM_OK);
+		CHECK(vm_do(&v, VM_ZEROES, (MIB - 512) / 512, 6 * MIB) == VM_OK);
+		CHECK(holds(&v, MIB - 4096, 4096 - 512, 0xaa) && holds(&v, 7 * MIB - 512, 4096, 0xaa));
+		for (uint32_t at = MIB - 512; at < 7 * MIB - 512; at += size)
+			CHECK(holds(&v, at, size, 0));
+	}
 	vm_stop(&v);
 	snprintf(cmd, sizeof cmd, "qemu-img check -q %s", name);
 	CHECK(!system(cmd));
