@@ -235,6 +235,9 @@ struct vcpu {
 	uint64_t combo[VCPU_COMBOS];                     /* addends of the running block's groups of accesses */
 	uint64_t bounce_stack;                           /* as bounce, for the implicit stack operand */
 	uint8_t bounce[64] __attribute__((aligned(64))); /* stands in for an operand in MMIO or across pages */
+	struct {
+		uint8_t index[32], mask[32], dst[32]; /* its registers, as they were before it */
+	} gather __attribute__((aligned(32))); /* the gather that runs in translated code (bt/translate_gather.c) */
 
 	/* -- architectural state, C only -- */
 	uint32_t sysflags; /* rflags bits other than arith, DF, IF: TF IOPL NT RF VM AC VIF VIP ID */

@@ -22,15 +22,15 @@ static const char reg_names[16][4] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", 
 static const struct {
 	const char *name;
 	size_t off, size;
-} fields[] = {FIELD(host_regs),    FIELD(rip),         FIELD(ip_page),        FIELD(engine_sp),   FIELD(self),
-	      FIELD(scratch),      FIELD(seg_base),    FIELD(mem_gva),        FIELD(mem_addend),  FIELD(resume),
-	      FIELD(tsc_offset),   FIELD(pext_mask),   FIELD(site),           FIELD(flags),       FIELD(df),
-	      FIELD(iflag),        FIELD(pending),     FIELD(kick),           FIELD(in_code),     FIELD(host_flags),
-	      FIELD(bounce_stack), FIELD(bounce),      FIELD(combo),          FIELD(exit),        FIELD(sysflags),
-	      FIELD(cpl),          FIELD(int_shadow),  FIELD(seg[0].base),    FIELD(seg[1].base), FIELD(seg[2].base),
-	      FIELD(seg[3].base),  FIELD(seg[4].base), FIELD(seg[5].base),    FIELD(cr0),         FIELD(cr2),
-	      FIELD(cr3),          FIELD(cr4),         FIELD(kernel_gs_base), FIELD(mode),        FIELD(stats),
-	      FIELD(cells)};
+} fields[] = {FIELD(host_regs),      FIELD(rip),         FIELD(ip_page),     FIELD(engine_sp),    FIELD(self),
+	      FIELD(scratch),        FIELD(seg_base),    FIELD(mem_gva),     FIELD(mem_addend),   FIELD(resume),
+	      FIELD(tsc_offset),     FIELD(pext_mask),   FIELD(site),        FIELD(flags),        FIELD(df),
+	      FIELD(iflag),          FIELD(pending),     FIELD(kick),        FIELD(in_code),      FIELD(host_flags),
+	      FIELD(gather.index),   FIELD(gather.mask), FIELD(gather.dst),  FIELD(bounce_stack), FIELD(bounce),
+	      FIELD(combo),          FIELD(exit),        FIELD(sysflags),    FIELD(cpl),          FIELD(int_shadow),
+	      FIELD(seg[0].base),    FIELD(seg[1].base), FIELD(seg[2].base), FIELD(seg[3].base),  FIELD(seg[4].base),
+	      FIELD(seg[5].base),    FIELD(cr0),         FIELD(cr2),         FIELD(cr3),          FIELD(cr4),
+	      FIELD(kernel_gs_base), FIELD(mode),        FIELD(stats),       FIELD(cells)};
 
 static bool tlb_field(char *buf, size_t size, size_t off)
 {
@@ -130,7 +130,8 @@ static void glue_name(char *buf, size_t size, uint64_t addr)
 	} glue[] = {{glue_mem, "glue_mem"},
 		    {glue_mem_checked, "glue_mem_checked"},
 		    {glue_exit, "glue_exit"},
-		    {glue_sys, "glue_sys"}};
+		    {glue_sys, "glue_sys"},
+		    {glue_gather, "glue_gather"}};
 
 	snprintf(buf, size, "elsewhere");
 	for (size_t i = 0; i < sizeof glue / sizeof glue[0]; i++)

@@ -82,10 +82,12 @@ WRAP_INSN(tr_call)
 WRAP_INSN(tr_indirect)
 WRAP_INSN(tr_ret)
 WRAP_INSN(tr_sys_inline)
+WRAP_INSN(tr_gather_inline)
 WRAP_COLD(tr_cold_mem)
 WRAP_COLD(tr_cold_exit)
 WRAP_COLD(tr_cold_trampoline)
 WRAP_COLD(tr_cold_indirect)
+WRAP_COLD(tr_cold_gather)
 
 void __real_tr_need(struct tr *t, uint16_t regs);
 void __wrap_tr_need(struct tr *t, uint16_t regs);

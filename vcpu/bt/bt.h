@@ -254,6 +254,8 @@ int bt_string(struct vcpu *v, const struct insn *in);
 int tlb_fill(struct vcpu *v, uint64_t gva, unsigned size, unsigned acc);
 /* Reads guest memory for a helper like mmu_read(), leaving the page in the soft TLB.  0, or -1 after raising. */
 int tlb_read(struct vcpu *v, uint64_t lin, void *buf, unsigned len);
+/* The same for 4 or 8 bytes that are all RAM and may be read.  False: they are not, and nothing is raised. */
+bool tlb_read_ram(struct vcpu *v, uint64_t lin, void *buf, unsigned len);
 void tlb_drop_writes(struct vcpu *v, uint64_t frame); /* a page got code: its write tags must miss */
 void tlb_init(struct vcpu *v);
 void tlb_note_filled(struct soft_tlb *t, unsigned i); /* before entry @i is set */

@@ -24,10 +24,11 @@ enum insn_class {
 	CLS_STRING, /* movs stos lods scas cmps, rep or not */
 	CLS_BT,     /* bt bts btr btc m, r: the register moves the address */
 	CLS_XLAT,
-	CLS_MASKMOV,    /* maskmovdqu, maskmovq: [rdi] */
-	CLS_GATHER,     /* vsib operand */
-	CLS_SYS,        /* semantics in C: sysop */
-	CLS_SYS_INLINE, /* a sysop that this mode lets the translator do in place (translate_sys.c) */
+	CLS_MASKMOV,       /* maskmovdqu, maskmovq: [rdi] */
+	CLS_GATHER,        /* vsib operand */
+	CLS_SYS,           /* semantics in C: sysop */
+	CLS_SYS_INLINE,    /* a sysop that this mode lets the translator do in place (translate_sys.c) */
+	CLS_GATHER_INLINE, /* a gather likewise (translate_gather.c) */
 };
 
 enum { DECODE_OK = 0, DECODE_SHORT = -1 };

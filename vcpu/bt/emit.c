@@ -155,18 +155,34 @@ void emit_shift_imm(struct emit *c, int w, uint8_t ext, uint8_t rm, uint8_t n)
 	emit8(c, n);
 }
 
-/* pext dst, src, gs:[mask]: VEX.LZ.F3.0F38.W1 F5 /r (F2 would be pdep) */
+static void emit_vex_head(struct emit *c, uint32_t op, uint8_t reg, uint8_t vvvv, uint8_t xb)
+{
+	uint8_t v = vvvv == R_NONE ? 0 : vvvv;
+
+	emit8(c, 0xc4);
+	emit8(c, (uint8_t)((reg > 7 ? 0 : 0x80) | (xb & 2 ? 0 : 0x40) | (xb & 1 ? 0 : 0x20) | (op >> 8 & 0x1f)));
+	emit8(c, (uint8_t)((op & 0x87) | (~v & 15) << 3));
+	emit8(c, (uint8_t)(op >> 16));
+}
+
+void emit_vex_mem(struct emit *c, uint32_t op, uint8_t reg, uint8_t vvvv, struct hmem m)
+{
+	if (m.gs)
+		emit8(c, 0x65);
+	emit_vex_head(c, op, reg, vvvv, emit_rex_xb(m));
+	emit_modrm_mem(c, reg, m);
+}
+
+void emit_vex_reg(struct emit *c, uint32_t op, uint8_t reg, uint8_t vvvv, uint8_t rm)
+{
+	emit_vex_head(c, op, reg, vvvv, rm > 7);
+	emit8(c, (uint8_t)(0xc0 | (reg & 7) << 3 | (rm & 7)));
+}
+
+/* pext dst, src, gs:[mask] (F2 would be pdep) */
 void emit_pext(struct emit *c, uint8_t dst, uint8_t src, struct hmem mask)
 {
-	uint8_t xb = emit_rex_xb(mask);
-
-	if (mask.gs)
-		emit8(c, 0x65);
-	emit8(c, 0xc4);
-	emit8(c, (uint8_t)((dst > 7 ? 0 : 0x80) | (xb & 2 ? 0 : 0x40) | (xb & 1 ? 0 : 0x20) | 2));
-	emit8(c, (uint8_t)(0x80 | (~src & 15) << 3 | 2));
-	emit8(c, 0xf5);
-	emit_modrm_mem(c, dst, mask);
+	emit_vex_mem(c, VEX(0, PP_F3, MAP_0F38, 1, 0xf5), dst, src, mask);
 }
 
 void emit_patch(uint8_t *rel32, const uint8_t *target)

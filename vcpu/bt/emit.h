@@ -81,6 +81,15 @@ void emit_store_imm8(struct emit *c, struct hmem m, uint8_t imm);
 void emit_alu_imm(struct emit *c, int w, uint8_t ext, uint8_t rm, int32_t imm); /* 81 /ext or 83 /ext */
 void emit_shift_imm(struct emit *c, int w, uint8_t ext, uint8_t rm, uint8_t n); /* c1 /ext */
 void emit_pext(struct emit *c, uint8_t dst, uint8_t src, struct hmem mask);
+/*
+ * VEX instructions: @op is VEX(), @vvvv the register in the prefix, R_NONE if it has none; the third operand is memory or a
+ * register.  An immediate is for the caller to add.
+ */
+#define VEX(len256, pp, map, w, opcode) ((len256) << 2 | (pp) | (w) << 7 | (map) << 8 | (uint32_t)(opcode) << 16)
+enum { PP_NONE, PP_66, PP_F3, PP_F2 };
+enum { MAP_0F = 1, MAP_0F38, MAP_0F3A };
+void emit_vex_mem(struct emit *c, uint32_t op, uint8_t reg, uint8_t vvvv, struct hmem m);
+void emit_vex_reg(struct emit *c, uint32_t op, uint8_t reg, uint8_t vvvv, uint8_t rm);
 void emit_jmp_to(struct emit *c, const uint8_t *target); /* jmp rel32 */
 uint8_t *emit_jcc(struct emit *c, uint8_t cc);           /* returns the rel32 to patch */
 uint8_t *emit_jmp(struct emit *c);

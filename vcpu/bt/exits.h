@@ -15,6 +15,9 @@ const void *bt_c_sys(struct vcpu *v);   /* helpers, and branches that fault */
 const void *bt_c_fault(struct vcpu *v); /* a host fault in translated code; always NULL */
 int bt_c_mem(struct vcpu *v);           /* soft TLB slow path: 1 = resume at v->resume with v->mem_addend, 0 = leave */
 int bt_c_mem_checked(struct vcpu *v);   /* the same through segments, with alignment and breakpoint checks */
+/* A gather that was not done in place, its registers in v->gather: 1 = done but for loading v->gather.dst, resume at
+ * v->resume; 0 = nothing has happened that counts, bt_c_sys() is to do it. */
+int bt_c_gather(struct vcpu *v);
 
 /* Does something wait for the run loop? */
 bool bt_must_stop(const struct vcpu *v);

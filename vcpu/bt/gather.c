@@ -10,43 +10,37 @@
 #include <string.h>
 
 #include "vcpu/bt/bt.h"
+#include "vcpu/bt/exits.h"
 #include "vcpu/bt/insn.h"
 #include "vcpu/bt/vecregs.h"
 #include "vcpu/cpu/operand.h"
 #include "vcpu/mmu/mmu.h"
 #include "vcpu/vcpu.h"
 
-struct gather {
-	unsigned dst, index, mask;    /* vector registers */
-	unsigned count, esize, isize; /* elements, bytes of an element, bytes of an index */
-	unsigned base, scale;         /* R_*; 1, 2, 4, 8 */
-};
-
-/* The fields of VEX and SIB that struct insn does not carry. */
-static struct gather decode(const struct insn *in)
+struct gather gather_decode(const struct insn *in)
 {
 	const uint8_t *op = in->raw + in->off_opcode;
 	uint8_t p1 = op[-2], p2 = op[-1], modrm = in->raw[in->off_modrm], sib = in->raw[in->off_modrm + 1];
 	bool wide = p2 & 0x80, qword_index = op[0] & 1;
 	unsigned high = in->code_size == 8 ? 8 : 0, bytes = p2 & 4 ? 32 : 16;
-	struct gather g = {.dst = (modrm >> 3 & 7) | (p1 & 0x80 ? 0 : high),
-			   .index = (sib >> 3 & 7) | (p1 & 0x40 ? 0 : high),
-			   .mask = (~p2 >> 3 & 15) & (high + 7),
-			   .base = (sib & 7) | (p1 & 0x20 ? 0 : high),
-			   .scale = 1u << (sib >> 6),
+	struct gather g = {.dst = (uint8_t)((modrm >> 3 & 7) | (p1 & 0x80 ? 0 : high)),
+			   .index = (uint8_t)((sib >> 3 & 7) | (p1 & 0x40 ? 0 : high)),
+			   .mask = (uint8_t)((~p2 >> 3 & 15) & (high + 7)),
+			   .base = (uint8_t)((sib & 7) | (p1 & 0x20 ? 0 : high)),
+			   .scale = (uint8_t)(1u << (sib >> 6)),
 			   .esize = wide ? 8 : 4,
 			   .isize = qword_index ? 8 : 4};
 
-	g.count = bytes / (g.esize > g.isize ? g.esize : g.isize);
+	g.count = (uint8_t)(bytes / (g.esize > g.isize ? g.esize : g.isize));
 	if ((sib & 7) == 5 && !(modrm >> 6))
 		g.base = R_NONE;
 	return g;
 }
 
-static uint64_t element_address(struct vcpu *v, const struct insn *in, const struct gather *g, unsigned i)
+/* Offset of the element whose index is at @p; @base is the base register's value. */
+static uint64_t element_address(const struct insn *in, const struct gather *g, uint64_t base, const uint8_t *p)
 {
-	const uint8_t *p = vecregs_byte(v, g->index, i * g->isize);
-	uint64_t base = g->base == R_NONE ? 0 : v->regs[g->base], addr;
+	uint64_t addr;
 	int64_t index;
 	int32_t narrow;
 
@@ -74,10 +68,11 @@ static int gather_one(struct vcpu *v, const struct insn *in, const struct gather
 {
 	static const uint8_t zero[8];
 	uint8_t *mask = vecregs_byte(v, g->mask, i * g->esize), buf[8];
-	uint64_t lin;
+	const uint8_t *index = vecregs_byte(v, g->index, i * g->isize);
+	uint64_t lin, base = g->base == R_NONE ? 0 : v->regs[g->base];
 
 	if (mask[g->esize - 1] & 0x80) {
-		if (seg_linear(v, in->mem.seg, element_address(v, in, g, i), g->esize, ACC_R, &lin) < 0 ||
+		if (seg_linear(v, in->mem.seg, element_address(in, g, base, index), g->esize, ACC_R, &lin) < 0 ||
 		    tlb_read(v, lin, buf, g->esize) < 0)
 			return -1;
 		put_element(vecregs_byte(v, g->dst, i * g->esize), buf, g->esize);
@@ -95,7 +90,7 @@ static void clear_above(struct vcpu *v, const struct gather *g)
 
 int bt_gather(struct vcpu *v, const struct insn *in)
 {
-	struct gather g = decode(in);
+	struct gather g = gather_decode(in);
 	int r = 0;
 
 	if (g.dst == g.index || g.dst == g.mask || g.index == g.mask)
@@ -112,4 +107,33 @@ int bt_gather(struct vcpu *v, const struct insn *in)
 	if (in->code_size != 8)
 		v->rip = (uint32_t)v->rip;
 	return 0;
+}
+
+/* The base of a segment that has one where gathers are done in place: flat code. */
+static uint64_t plain_base(const struct vcpu *v, const struct insn *in)
+{
+	return in->mem.seg == SEG_FS || in->mem.seg == SEG_GS ? v->seg_base[in->mem.seg] : 0;
+}
+
+int bt_c_gather(struct vcpu *v)
+{
+	struct site s = v->bt->sites[v->site];
+	const struct insn *in = &v->bt->sys[s.aux];
+	struct gather g = gather_decode(in);
+	uint64_t base = g.base == R_NONE ? 0 : s.spill >> g.base & 1 ? v->regs[g.base] : v->host_regs[g.base];
+	uint64_t seg = plain_base(v, in);
+	unsigned end = g.count * g.esize;
+
+	for (unsigned i = 0; i < g.count; i++) {
+		uint64_t at = element_address(in, &g, base, v->gather.index + i * g.isize);
+
+		if ((v->gather.mask[(i + 1) * g.esize - 1] & 0x80) &&
+		    !tlb_read_ram(v, at + seg, v->gather.dst + i * g.esize, g.esize))
+			return 0;
+	}
+	memset(v->gather.dst + end, 0, sizeof v->gather.dst - end);
+	v->resume = (uint64_t)(uintptr_t)bt_rx(v->bt, s.resume_off);
+	if (v->kick)
+		link_kick(v, s.block);
+	return 1;
 }

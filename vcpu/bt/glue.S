@@ -172,4 +172,14 @@ glue_mem_checked:
 	call bt_c_mem_checked
 	jmp mem_done
 
+	.globl glue_gather
+glue_gather:
+	SAVE_ALL
+	call bt_c_gather
+	testl %eax, %eax
+	jnz mem_done
+	movq %gs:V_SELF, %rdi
+	call bt_c_sys
+	jmp glue_continue
+
 	.section .note.GNU-stack, "", @progbits

@@ -30,14 +30,15 @@ struct ea {
 	uint64_t value;    /* EA_CONST */
 };
 
-enum cold_kind { COLD_MEM, COLD_EXIT, COLD_TRAMPOLINE, COLD_INDIRECT, COLD_HELPER, COLD_RAISE };
+enum cold_kind { COLD_MEM, COLD_EXIT, COLD_TRAMPOLINE, COLD_INDIRECT, COLD_HELPER, COLD_RAISE, COLD_GATHER };
 
 struct cold {
 	uint8_t kind, t1, t2, size, acc, fl, checked;
 	uint32_t range; /* COLD_MEM for a group: site_range() */
 	uint16_t spill, insn;
-	uint8_t *from;       /* rel32 that jumps here, or NULL */
-	uint8_t *hot, *hot2; /* COLD_MEM: after the check; after the addend is loaded */
+	uint8_t *from; /* rel32 that jumps here, or NULL */
+	uint8_t *hot,
+		*hot2; /* COLD_MEM: after the check; after the addend is loaded.  COLD_GATHER: the last jump here; its end */
 	struct ea ea;
 	uint32_t exit;
 };
@@ -139,6 +140,11 @@ void tr_cold_raise(struct tr *t); /* #GP(0) at the current instruction */
 
 struct cold *tr_cold(struct tr *t, enum cold_kind kind);
 
+/* gathers in place (translate_gather.c) */
+bool tr_gather_inlinable(const struct tr *t, const struct insn *in);
+void tr_gather_inline(struct tr *t, const struct insn *in);
+void tr_cold_gather(struct tr *t, const struct cold *k);
+
 /* system instructions in place (translate_sys.c) */
 bool tr_sys_inlinable(const struct tr *t, const struct insn *in);
 bool tr_sys_ends(const struct insn *in); /* changes the mode: the block ends there all the same */
@@ -146,7 +152,7 @@ void tr_sys_inline(struct tr *t, const struct insn *in);
 void tr_exit_to_mode(struct tr *t, uint32_t mode);
 
 /* glue.S: where stubs jump to */
-extern const uint8_t glue_mem[], glue_mem_checked[], glue_exit[], glue_sys[];
+extern const uint8_t glue_mem[], glue_mem_checked[], glue_exit[], glue_sys[], glue_gather[];
 extern const uint8_t glue_indirect[], glue_indirect_step[], glue_stale[];
 
 #endif

@@ -346,6 +346,47 @@ int tlb_read(struct vcpu *v, uint64_t lin, void *buf, unsigned len)
 	return 0;
 }
 
+/* Host address of @lin, good to the end of its page, when that page is RAM that may be read; NULL, and nothing raised. */
+static const uint8_t *ram_to_read(struct vcpu *v, uint64_t lin)
+{
+	struct soft_tlb *t = &v->tlb[mode_tlb(v->mode)];
+	unsigned i = lin >> GUEST_PAGE_SHIFT & (TLB_SIZE - 1);
+
+	if (t->rtag[i] != (lin & ~GUEST_PAGE_MASK) && fill(v, lin, 1, ACC_R) != FILL_OK) {
+		v->exc_pending = 0;
+		return NULL;
+	}
+	return (const uint8_t *)(uintptr_t)(lin + t->radd[i]);
+}
+
+/* Where the next page begins; false when an access must not go there from the page of @lin. */
+static bool next_page(const struct vcpu *v, uint64_t lin, uint64_t *next)
+{
+	*next = (lin | GUEST_PAGE_MASK) + 1;
+	return mode_long(v->mode) || *next <= UINT32_MAX;
+}
+
+bool tlb_read_ram(struct vcpu *v, uint64_t lin, void *buf, unsigned len)
+{
+	unsigned first = (unsigned)(GUEST_PAGE_MASK + 1 - (lin & GUEST_PAGE_MASK));
+	const uint8_t *p = ram_to_read(v, lin), *q;
+	uint64_t next;
+
+	if (!p)
+		return false;
+	if (len > first) {
+		if (!next_page(v, lin, &next) || !(q = ram_to_read(v, next)))
+			return false;
+		for (unsigned k = 0; k < len; k++)
+			((uint8_t *)buf)[k] = k < first ? p[k] : q[k - first];
+	} else if (len == 8) {
+		memcpy(buf, p, 8);
+	} else {
+		memcpy(buf, p, 4);
+	}
+	return true;
+}
+
 static void request_bounce(struct vcpu *v, const struct site *s, uint64_t gva)
 {
 	v->bounce_req = s->acc & SITE_ACC_STACK ? 2 : 1;
