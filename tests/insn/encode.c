@@ -30,15 +30,17 @@ static unsigned pick_bit(struct rng *r, uint64_t set)
 }
 
 /* [base + index * scale + disp] with registers from the allowed sets. */
-static void limited_mem(struct bits *b, struct rng *r, const struct encode_limits *lim, unsigned reg)
+static void limited_mem(struct bits *b, struct rng *r, const struct encode_limits *lim, unsigned reg, int vsib)
 {
 	unsigned base = pick_bit(r, lim->base_ok), idx = 4, mod = 1 + below(r, 2);
 
-	if (lim->index_ok && one_in(r, 3))
+	if (vsib)
+		idx = below(r, 16);
+	else if (lim->index_ok && one_in(r, 3))
 		idx = pick_bit(r, lim->index_ok);
 	b->disp = mod == 1 ? 1 : 4;
 	b->rex |= base >> 3;
-	if (idx == 4 && (base & 7) != 4 && one_in(r, 2)) {
+	if (!vsib && idx == 4 && (base & 7) != 4 && one_in(r, 2)) {
 		b->modrm = (uint8_t)(mod << 6 | reg << 3 | (base & 7));
 		return;
 	}
@@ -48,12 +50,13 @@ static void limited_mem(struct bits *b, struct rng *r, const struct encode_limit
 	b->rex |= (idx >> 3) << 1;
 }
 
-static void random_mem(struct bits *b, struct rng *r, const struct encode_limits *lim, unsigned reg, int addr16)
+static void random_mem(struct bits *b, struct rng *r, const struct encode_limits *lim, unsigned reg, int addr16,
+		       int vsib)
 {
-	unsigned mod = below(r, 3), rm = below(r, 8);
+	unsigned mod = below(r, 3), rm = vsib ? 4 : below(r, 8);
 
 	if (lim->base_ok) {
-		limited_mem(b, r, lim, reg);
+		limited_mem(b, r, lim, reg, vsib);
 		return;
 	}
 	b->modrm = (uint8_t)(mod << 6 | reg << 3 | rm);
@@ -76,7 +79,7 @@ static void pick_modrm(struct bits *b, const struct form *f, struct rng *r, cons
 	unsigned c = pick_bit(r, f->combos);
 
 	if (f->mem) {
-		random_mem(b, r, lim, c, addr16);
+		random_mem(b, r, lim, c, addr16, f->vsib);
 	} else {
 		b->modrm = (uint8_t)(0xc0 | c);
 		b->rex |= (uint8_t)below(r, 2);
@@ -207,6 +210,11 @@ int encode_random(const struct forms *t, const struct form *f, struct rng *r, co
 			return 0;
 	}
 	return -1;
+}
+
+unsigned vector_number(ZydisRegister reg)
+{
+	return (unsigned)(reg - (reg >= ZYDIS_REGISTER_YMM0 ? ZYDIS_REGISTER_YMM0 : ZYDIS_REGISTER_XMM0));
 }
 
 int gpr_of(ZydisRegister reg)

@@ -103,6 +103,7 @@ static int try_one(struct forms *t, struct form f, unsigned modrm, unsigned vvvv
 		return 0;
 	f.has_modrm = (in.attributes & ZYDIS_ATTRIB_HAS_MODRM) != 0;
 	f.mem = f.has_modrm && modrm < 0xc0;
+	f.vsib = in.meta.category == ZYDIS_CATEGORY_AVX2GATHER;
 	f.faults = cls == ISA_FAULTS;
 	f.opsize[0] = op_bytes(&in, ops, 0);
 	f.opsize[1] = op_bytes(&in, ops, 1);
@@ -118,8 +119,8 @@ static void walk_modrm(struct forms *t, const struct form *f)
 			continue; /* one memory shape stands for all */
 		if (m < 8 && m)
 			continue;
-		if (try_one(t, *f, m, 0) < 0 && f->vex)
-			try_one(t, *f, m, 1); /* gathers want distinct registers */
+		if (try_one(t, *f, m, 0) < 0 && f->vex && try_one(t, *f, m, 1) < 0 && m < 0xc0)
+			try_one(t, *f, m | 4, 2); /* gathers want a SIB byte and distinct registers */
 	}
 }
 

@@ -13,7 +13,7 @@ struct form {
 	uint8_t opcode;
 	uint8_t prefix; /* enum form_prefix */
 	uint8_t w, l;
-	uint8_t has_modrm, mem, faults;
+	uint8_t has_modrm, mem, vsib, faults;
 	uint8_t opsize[2]; /* bytes of the first two operands */
 	uint16_t mnemonic;
 	uint64_t combos; /* with mem: bit per ModRM.reg; without: bit per reg * 8 + rm; that decode to this form */

@@ -78,22 +78,32 @@ static void patch_bytes(struct gen *g, struct test *t, struct insn_inst *i)
 	}
 }
 
-/* Small, in-range elements in a gather's index register. */
-static void fix_vsib(struct gen *g, struct testcase *tc, const ZydisDecodedOperand *op)
+/* Quarter @i of vector register @n. */
+static uint8_t *vector_part(struct testcase *tc, unsigned n, unsigned i)
 {
-	unsigned n = (unsigned)(op->mem.index -
-				(op->mem.index >= ZYDIS_REGISTER_YMM0 ? ZYDIS_REGISTER_YMM0 : ZYDIS_REGISTER_XMM0));
+	return tc->in.xs + (i < 2 ? XS_XMM : XS_YMMH) + 16 * n + 8 * (i & 1);
+}
 
-	for (unsigned i = 0; i < 4 && n < 16; i++) {
-		uint64_t v = (rnd(&g->r) & 0x3f0000003full);
-		uint8_t *p = tc->in.xs + (i < 2 ? XS_XMM : XS_YMMH) + 16 * n + 8 * (i & 1);
+/* Small, in-range elements in a gather's index register; in its mask all elements or all but one, half of the time. */
+static void fix_vsib(struct gen *g, struct testcase *tc, const struct insn_inst *i, const ZydisDecodedOperand *op)
+{
+	unsigned n = vector_number(op->mem.index), mask = vector_number(i->ops[2].reg.value);
+	uint64_t range = one_in(&g->r, 4) ? 0x3ff000003ffull : 0x3f0000003full;
+	int all = one_in(&g->r, 2);
+
+	for (unsigned k = 0; k < 4 && n < 16; k++) {
+		uint64_t v = rnd(&g->r) & range;
 
 		if (one_in(&g->r, 2))
-			v &= 0x3f;
+			v &= (uint32_t)range;
 		if (one_in(&g->r, 10))
 			v = rnd(&g->r);
-		memcpy(p, &v, 8);
+		memcpy(vector_part(tc, n, k), &v, 8);
+		if (all && mask < 16)
+			memset(vector_part(tc, mask, k), 0xff, 8);
 	}
+	if (all && mask < 16 && one_in(&g->r, 3))
+		memset(vector_part(tc, mask, (unsigned)below(&g->r, 4)) + 4 * below(&g->r, 2), 0x7f, 4);
 }
 
 static int is_string(const struct insn_inst *i)
@@ -150,7 +160,7 @@ static void steer_all(struct gen *g, struct testcase *tc, struct test *t, struct
 		if (op->type != ZYDIS_OPERAND_TYPE_MEMORY || op->mem.type == ZYDIS_MEMOP_TYPE_AGEN)
 			continue;
 		if (op->mem.type == ZYDIS_MEMOP_TYPE_VSIB)
-			fix_vsib(g, tc, op);
+			fix_vsib(g, tc, i, op);
 		if (op_target(g, &s, i, op, &target) == 0)
 			steer_operand(&s, &i->in, op, target);
 		if (op->size > (i->in.meta.isa_ext == ZYDIS_ISA_EXT_X87 ? 80 : 256))

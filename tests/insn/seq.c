@@ -95,7 +95,6 @@ static int is_plain(const struct insn_inst *i)
 	case ZYDIS_CATEGORY_XSAVE:
 	case ZYDIS_CATEGORY_XSAVEOPT:
 	case ZYDIS_CATEGORY_RDWRFSGS:
-	case ZYDIS_CATEGORY_AVX2GATHER:
 	case ZYDIS_CATEGORY_GATHER: return 0;
 	default: break;
 	}
@@ -181,19 +180,61 @@ static void track_flags(struct seq *s, const struct insn_inst *i)
 	s->undef |= f->undefined & ARITH;
 }
 
+/* An instruction on a vector register or two of them: VEX.256.66.0F with its opcode. */
+static void put_vex256(struct seq *s, unsigned op, unsigned reg, unsigned vvvv, unsigned rm)
+{
+	put8(s, 0xc4);
+	put8(s, (reg > 7 ? 0 : 0x80) | 0x40 | (rm > 7 ? 0 : 0x20) | 1);
+	put8(s, (~vvvv & 15) << 3 | 5);
+	put8(s, op);
+	put8(s, 0xc0 | (reg & 7) << 3 | (rm & 7));
+}
+
+/* A gather, or any form if this CPU has none. */
+static uint32_t gather_form(struct seq *s)
+{
+	const struct forms *t = s->g->t;
+	uint32_t n = (uint32_t)below(&s->g->r, t->n);
+
+	for (uint32_t k = 0; k < t->n; k++) {
+		const struct form *f = &t->f[(n + k) % t->n];
+
+		if (f->vex && f->map == 2 && (f->opcode & 0xfc) == 0x90)
+			return (n + k) % t->n;
+	}
+	return n;
+}
+
+/* Before a gather: vpsrld or vpsrlq index, 24 or 56; vpcmpeqd mask, mask, mask. */
+static void gather_operands(struct seq *s, const struct insn_inst *i)
+{
+	unsigned index = vector_number(i->ops[1].mem.index), mask = vector_number(i->ops[2].reg.value);
+	int qwords = i->in.opcode & 1;
+
+	if (!one_in(&s->g->r, 6)) {
+		put_vex256(s, qwords ? 0x73 : 0x72, 2, index, index);
+		put8(s, qwords ? 56 : 24);
+	}
+	if (one_in(&s->g->r, 2))
+		put_vex256(s, 0x76, mask, mask, mask);
+}
+
 static void plain(struct seq *s)
 {
 	struct insn_inst i;
 
 	for (int k = 0; k < 200; k++) {
-		const struct form *f = &s->g->t->f[below(&s->g->r, s->g->t->n)];
+		int gather = one_in(&s->g->r, 100);
+		const struct form *f = &s->g->t->f[gather ? gather_form(s) : below(&s->g->r, s->g->t->n)];
 
-		if (one_in(&s->g->r, 2) &&
+		if (!gather && one_in(&s->g->r, 2) &&
 		    (f->vex || f->map > 1)) /* half of them from the integer instructions' maps */
 			continue;
 		if (f->faults || encode_random(s->g->t, f, &s->g->r, &s->lim, &i) < 0 || !acceptable(s, &i))
 			continue;
 		note_undef(s);
+		if (i.in.meta.category == ZYDIS_CATEGORY_AVX2GATHER)
+			gather_operands(s, &i);
 		put(s, i.bytes, i.in.length);
 		track_flags(s, &i);
 		note_undef(s);
