@@ -200,6 +200,32 @@ static void test_wrap(void)
 		check_wrap(true);
 }
 
+/* What crosses into other RAM stays in its block: mov rax, [rsi]; mov [rdi], rax; movups xmm0, [rbx]; movups [rdx], xmm0 */
+static void test_crossing_in_place(void)
+{
+	struct vcpu *v = btvm_reset();
+	uint64_t edge = BTVM_DATA + PG, blocks;
+	uint8_t want[24], got[24];
+
+	for (unsigned i = 0; i < sizeof want; i++)
+		want[i] = (uint8_t)(i + 1);
+	*btvm_pte(edge) = 0x600000 | 7;
+	btvm_put(v, edge - 7, want, 7);
+	btvm_put(v, 0x600000, want + 7, sizeof want - 7);
+	memmove(want + 5, want + 4, 8);
+	memmove(want + 2, want + 4, 16);
+	v->regs[R_SI] = v->regs[R_BX] = edge - 3;
+	v->regs[R_DI] = edge - 2;
+	v->regs[R_DX] = edge - 5;
+	blocks = v->stats.blocks;
+	run(v, "48 8b 06 48 89 07 0f 10 03 0f 11 02 f4");
+	CU_ASSERT_EQUAL(v->exc_vector, EXC_GP);
+	CU_ASSERT_EQUAL(v->stats.blocks - blocks, 1);
+	memcpy(got, v->vm->mem->ram + edge - 7, 7);
+	memcpy(got + 7, v->vm->mem->ram + 0x600000, sizeof got - 7);
+	CU_ASSERT_EQUAL(memcmp(got, want, sizeof want), 0);
+}
+
 /* Unaligned within a page, across pages, across into nothing. */
 static void test_unaligned(void)
 {
@@ -240,5 +266,6 @@ CU_ErrorCode suite_tlb(void)
 	CU_add_test(s, "pages with code", test_code);
 	CU_add_test(s, "last byte does not wrap at 4 GiB", test_wrap);
 	CU_add_test(s, "unaligned operands", test_unaligned);
+	CU_add_test(s, "across pages in place", test_crossing_in_place);
 	return CU_get_error();
 }

@@ -60,13 +60,35 @@ struct site {
 #define SITE_ACC_MASKED 0x10 /* masked move: only chosen elements count */
 #define SITE_ACC_SS     0x20 /* through SS: #SS instead of #GP */
 #define SITE_ACC_STACK  0x40 /* the implicit stack operand */
-#define SITE_ACC_RANGE  0x80 /* checks a range for several accesses: site_range() in aux */
+#define SITE_ACC_RANGE  0x80 /* checks a range for several accesses: site_range() in aux, else site_store() or 0 */
 
 /* A range of @span bytes that begins @before bytes before the access and will be written to or not. */
 static inline uint32_t site_range(unsigned before, unsigned span, bool write)
 {
 	return before | span << 12 | (uint32_t)write << 31;
 }
+
+/* A plain store of register @reg, which ends at code memory offset @after: nothing else has to be done for it. */
+static inline uint32_t site_store(unsigned reg, bool vector, uint32_t after)
+{
+	return after | reg << 26 | (uint32_t)vector << 30 | 1u << 31;
+}
+
+static inline bool site_is_store(const struct site *s)
+{
+	return !(s->acc & SITE_ACC_RANGE) && s->aux >> 31;
+}
+
+static inline bool site_stores_vector(const struct site *s)
+{
+	return s->aux >> 30 & 1;
+}
+
+static inline uint32_t site_store_end(const struct site *s)
+{
+	return s->aux & (BT_CODE_SIZE - 1);
+}
+_Static_assert(BT_CODE_SIZE <= 1u << 26, "offsets in site_store()");
 
 /* A direct exit: `jmp/jcc rel32` to patch, or a branch cell.  All that leaving through it needs is here: one cache line. */
 struct bexit {
@@ -256,6 +278,10 @@ int tlb_fill(struct vcpu *v, uint64_t gva, unsigned size, unsigned acc);
 int tlb_read(struct vcpu *v, uint64_t lin, void *buf, unsigned len);
 /* The same for 4 or 8 bytes that are all RAM and may be read.  False: they are not, and nothing is raised. */
 bool tlb_read_ram(struct vcpu *v, uint64_t lin, void *buf, unsigned len);
+/* mmu/cross.c: an access at @s that runs into the next page.  True: a load's operand is at gva + v->mem_addend; the store
+ * that site_store() tells is done. */
+bool cross_load(struct vcpu *v, const struct site *s, uint64_t gva);
+bool cross_store(struct vcpu *v, const struct site *s, uint64_t gva);
 void tlb_drop_writes(struct vcpu *v, uint64_t frame); /* a page got code: its write tags must miss */
 void tlb_init(struct vcpu *v);
 void tlb_note_filled(struct soft_tlb *t, unsigned i); /* before entry @i is set */

@@ -34,15 +34,19 @@ enum cold_kind { COLD_MEM, COLD_EXIT, COLD_TRAMPOLINE, COLD_INDIRECT, COLD_HELPE
 
 struct cold {
 	uint8_t kind, t1, t2, size, acc, fl, checked;
+	uint8_t store;  /* COLD_MEM of a plain store: STORES and its register */
 	uint32_t range; /* COLD_MEM for a group: site_range() */
 	uint16_t spill, insn;
 	uint8_t *from; /* rel32 that jumps here, or NULL */
 	uint8_t *hot,
 		*hot2; /* COLD_MEM: after the check; after the addend is loaded.  COLD_GATHER: the last jump here; its end */
+	uint8_t *after; /* COLD_MEM of a plain store: behind it */
 	struct ea ea;
 	uint32_t exit;
 };
-#define TR_MAX_COLD 384
+#define STORES        0x80
+#define STORES_VECTOR 0x40
+#define TR_MAX_COLD   384
 
 /* Accesses through one register that share a check (translate_combine.c): bytes [lo, hi) from the register as it is at the first. */
 struct combo {

@@ -269,7 +269,9 @@ void tr_cold_mem(struct tr *t, const struct cold *k)
 	emit_store(&t->c, hm_gs(VOFF(mem_gva)), k->t1);
 	s = tr_site(t, SITE_MEM);
 	t->bt->sites[s].size = k->size;
-	t->bt->sites[s].aux = k->range;
+	t->bt->sites[s].aux =
+		k->store ? site_store(k->store & 15, k->store & STORES_VECTOR, (uint32_t)(k->after - t->bt->rw))
+			 : k->range;
 	t->bt->sites[s].acc = (uint8_t)(k->acc | (k->ea.seg_check == SEG_SS ? SITE_ACC_SS : 0));
 	t->bt->sites[s].align = t->in[t->i].align;
 	emit_store_imm32(&t->c, 0, hm_gs(VOFF(site)), (int32_t)s);
@@ -314,11 +316,50 @@ static uint8_t addend_reg(struct tr *t, const struct insn *in, uint16_t avoid, b
 	return tr_scratch(t, avoid, low);
 }
 
+/* ModRM.reg as the vector register it names; struct insn has it without VEX.R. */
+static uint8_t vector_reg(const struct insn *in)
+{
+	bool high = in->enc != ENC_LEGACY && !(in->raw[in->off_prefix_end + 1] & 0x80);
+
+	return (uint8_t)(in->reg | high << 3);
+}
+
+/* STORES and the register whose low bytes @in stores, if that is all it does; else 0. */
+static uint8_t plain_store(const struct insn *in)
+{
+	if (!in->mem_write || in->mem_read || in->masked || in->lock)
+		return 0;
+	if (in->isa == ISA_GPR && in->enc == ENC_LEGACY && in->opcode_map == 0 && in->opcode == 0x89)
+		return STORES | in->reg;
+	if ((in->isa != ISA_SSE && in->isa != ISA_AVX) || in->opcode_map != 1)
+		return 0;
+	switch (in->opcode) {
+	case 0x11: /* movups, movupd, movss, movsd */
+	case 0x13: /* movlps, movlpd */
+	case 0x7e: /* movd, movq */
+	case 0x7f: /* movdqu */
+	case 0xd6: /* movq */ return STORES | STORES_VECTOR | vector_reg(in);
+	default: return 0;
+	}
+}
+
+/* Tells the cold part of the access at @n, if it has one of its own, how the store that was just emitted could be done in C. */
+static void note_store(struct tr *t, const struct insn *in, unsigned n)
+{
+	struct cold *k = &t->cold[n];
+
+	if (n == t->n_cold || k->kind != COLD_MEM || (k->acc & SITE_ACC_RANGE))
+		return;
+	k->store = plain_store(in);
+	k->after = t->c.p;
+}
+
 void tr_mem_insn(struct tr *t, const struct insn *in)
 {
 	uint16_t regs = needed(in), avoid = regs | in->gpr_write;
 	bool low = emit_guest_low_only(in);
 	struct ea e = tr_ea(t, in);
+	unsigned n = t->n_cold;
 	uint8_t t1, t2;
 	struct hmem m;
 
@@ -337,6 +378,7 @@ void tr_mem_insn(struct tr *t, const struct insn *in)
 		emit_moffs(t, in, m);
 	else
 		emit_guest_mem(&t->c, in, m, R_NONE);
+	note_store(t, in, n);
 	tr_wrote(t, in->gpr_write);
 	tr_flags_after(t, in);
 }

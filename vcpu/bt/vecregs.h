@@ -7,6 +7,7 @@
 #ifndef HVX_VECREGS_H
 #define HVX_VECREGS_H
 
+#include <stdbool.h>
 #include <string.h>
 
 #include "vcpu/vcpu.h"
@@ -33,6 +34,37 @@ static inline void vecregs_close(struct vcpu *v)
 {
 	__asm__ volatile("xrstor64 %0" : : "m"(v->fpu_area), "a"(BV_SSE_AVX), "d"(0) : "memory");
 	v->fpu_saved = 0;
+}
+
+/* The low 16 or 32 bytes of vector register @reg, which is in the host's. */
+static inline void vecregs_peek(unsigned reg, uint8_t *buf, bool wide)
+{
+#define PEEK(n)                                                                                   \
+	case n:                                                                                   \
+		if (wide)                                                                         \
+			__asm__ volatile("vmovups %%ymm" #n ", %0" : "=m"(*(uint8_t(*)[32])buf)); \
+		else                                                                              \
+			__asm__ volatile("movups %%xmm" #n ", %0" : "=m"(*(uint8_t(*)[16])buf));  \
+		break
+	switch (reg) {
+		PEEK(0);
+		PEEK(1);
+		PEEK(2);
+		PEEK(3);
+		PEEK(4);
+		PEEK(5);
+		PEEK(6);
+		PEEK(7);
+		PEEK(8);
+		PEEK(9);
+		PEEK(10);
+		PEEK(11);
+		PEEK(12);
+		PEEK(13);
+		PEEK(14);
+		PEEK(15);
+	}
+#undef PEEK
 }
 
 /* Byte @off, below 32, of vector register @reg. */

@@ -280,6 +280,7 @@ static void install(struct vcpu *v, uint64_t gva, uint64_t addend, const struct 
 }
 
 #define COMBINE_FAILS 16
+#define BOUNCES       (MODE_BOUNCE | MODE_BOUNCE_STACK)
 
 enum { FILL_RAISED = -1, FILL_OK = 0, FILL_BOUNCE = 1, FILL_SMC = 2 };
 
@@ -344,47 +345,6 @@ int tlb_read(struct vcpu *v, uint64_t lin, void *buf, unsigned len)
 	else
 		memcpy(buf, p, 4);
 	return 0;
-}
-
-/* Host address of @lin, good to the end of its page, when that page is RAM that may be read; NULL, and nothing raised. */
-static const uint8_t *ram_to_read(struct vcpu *v, uint64_t lin)
-{
-	struct soft_tlb *t = &v->tlb[mode_tlb(v->mode)];
-	unsigned i = lin >> GUEST_PAGE_SHIFT & (TLB_SIZE - 1);
-
-	if (t->rtag[i] != (lin & ~GUEST_PAGE_MASK) && fill(v, lin, 1, ACC_R) != FILL_OK) {
-		v->exc_pending = 0;
-		return NULL;
-	}
-	return (const uint8_t *)(uintptr_t)(lin + t->radd[i]);
-}
-
-/* Where the next page begins; false when an access must not go there from the page of @lin. */
-static bool next_page(const struct vcpu *v, uint64_t lin, uint64_t *next)
-{
-	*next = (lin | GUEST_PAGE_MASK) + 1;
-	return mode_long(v->mode) || *next <= UINT32_MAX;
-}
-
-bool tlb_read_ram(struct vcpu *v, uint64_t lin, void *buf, unsigned len)
-{
-	unsigned first = (unsigned)(GUEST_PAGE_MASK + 1 - (lin & GUEST_PAGE_MASK));
-	const uint8_t *p = ram_to_read(v, lin), *q;
-	uint64_t next;
-
-	if (!p)
-		return false;
-	if (len > first) {
-		if (!next_page(v, lin, &next) || !(q = ram_to_read(v, next)))
-			return false;
-		for (unsigned k = 0; k < len; k++)
-			((uint8_t *)buf)[k] = k < first ? p[k] : q[k - first];
-	} else if (len == 8) {
-		memcpy(buf, p, 8);
-	} else {
-		memcpy(buf, p, 4);
-	}
-	return true;
 }
 
 static void request_bounce(struct vcpu *v, const struct site *s, uint64_t gva)
@@ -494,6 +454,27 @@ static int combo_fails(struct vcpu *v, const struct site *s)
 	return 0;
 }
 
+/* An access that runs into the next page. */
+static int access_crosses(struct vcpu *v, const struct site *s, uint64_t gva)
+{
+	if (s->acc & SITE_ACC_RANGE)
+		return combo_fails(v, s);
+	if (s->align || (s->acc & SITE_ACC_MASKED) || (v->bt->blocks[s->block].mode & BOUNCES))
+		return access_done(v, s, gva, FILL_BOUNCE);
+	if (!(s->acc & ACC_W)) {
+		if (!cross_load(v, s, gva))
+			return access_done(v, s, gva, FILL_BOUNCE);
+		v->stats.cross_page++;
+		return access_done(v, s, gva, FILL_OK);
+	}
+	if (!site_is_store(s) || !cross_store(v, s, gva))
+		return access_done(v, s, gva, FILL_BOUNCE);
+	v->stats.cross_page++;
+	access_done(v, s, gva, FILL_OK);
+	v->resume = (uint64_t)(uintptr_t)bt_rx(v->bt, site_store_end(s));
+	return 1;
+}
+
 int bt_c_mem(struct vcpu *v)
 {
 	struct site s = v->bt->sites[v->site];
@@ -503,9 +484,8 @@ int bt_c_mem(struct vcpu *v)
 	trace(TRACE_MMU, "miss %llx size %u acc %x at %llx", (unsigned long long)gva, s.size, s.acc,
 	      (unsigned long long)site_rip(v, &s));
 	if ((gva & GUEST_PAGE_MASK) + s.size > GUEST_PAGE_MASK + 1)
-		r = FILL_BOUNCE;
-	else
-		r = fill(v, gva, s.size, s.acc);
+		return access_crosses(v, &s, gva);
+	r = fill(v, gva, s.size, s.acc);
 	if ((s.acc & SITE_ACC_RANGE) && (r == FILL_SMC || (r == FILL_OK && !range_holds(v, &s, gva))))
 		return combo_fails(v, &s);
 	return access_done(v, &s, gva, r);
