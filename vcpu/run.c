@@ -271,6 +271,14 @@ static void enter_alone(struct vcpu *v, uint32_t b)
 		v->kick = 1;
 }
 
+/* maskmovdqu, the one unaligned operand of 16 bytes that counts as read and written: AMD looks at the page of its first
+ * half before the segment ends in its second. */
+static bool crosses_4g_by_halves(const struct vcpu *v, uint64_t gva, unsigned size, unsigned acc)
+{
+	return !mode_long(v->mode) && size == 16 && acc == (ACC_R | ACC_W) && gva + 7 <= UINT32_MAX &&
+	       gva + 15 > UINT32_MAX;
+}
+
 /*
  * An instruction whose operand is no plain RAM within one page: read the operand into the bounce buffer, run the instruction
  * on the buffer, write it back.  Both ends are checked first, so a fault leaves nothing half done.
@@ -281,6 +289,8 @@ static int bounce_prepare(struct vcpu *v, uint64_t gva, unsigned size, unsigned 
 	uint64_t last = gva + size - 1;
 	struct walk w;
 
+	if (v->amd && crosses_4g_by_halves(v, gva, size, acc) && mmu_walk(v, gva, ACC_W | user, &w) < 0)
+		return -1;
 	if (mode_long(v->mode) ? !is_canonical(gva) || !is_canonical(last) : last > UINT32_MAX)
 		return raise_error(v, v->bounce_ss ? EXC_SS : EXC_GP, 0);
 	if (acc & ACC_W) {
