@@ -153,6 +153,8 @@ static void steer_all(struct gen *g, struct testcase *tc, struct test *t, struct
 			  .slot = t->slot,
 			  .next_rip = t->start + i->in.length};
 
+	if (is_string(i) && (tc->in.rflags & 0x40000)) /* AC */
+		s.wild = 0; /* an unaligned operand is a bad one too, and of two either may be reported */
 	for (int k = 0; k < i->in.operand_count; k++) {
 		const ZydisDecodedOperand *op = &i->ops[k];
 		uint64_t target;
