@@ -21,6 +21,7 @@
 #define BT_MAX_INSNS  64         /* guest instructions in a block */
 #define BT_MAX_PAGES  (1u << 16)
 #define BT_NO_COMBOS  4096
+#define BT_MAX_REACH  0x7fff0000 /* of direct branches */
 #define BT_NONE       0xffffffffu
 
 /* Where the guest's arithmetic flags are at a site. */

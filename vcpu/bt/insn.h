@@ -121,7 +121,7 @@ enum sysop {
 	SYS_UD,     /* always #UD */
 	SYS_NM,     /* x87/SSE instruction while CR0.TS or EM forbids it: #NM or #UD */
 	SYS_NEAR16, /* near branches with 16-bit operands: imm, rm or mem */
-	SYS_LOOP16, /* loop, loope, loopne, jcxz counting in cx: imm */
+	SYS_NEAR,   /* those of the code's own size that cannot be translated: imm, rm or mem */
 	SYS_COUNT
 };
 
@@ -159,7 +159,7 @@ struct insn {
 	uint8_t disp_size, imm_size, enc;                                 /* bytes; enc = enum insn_enc */
 	uint8_t opcode_map, opcode;
 	uint8_t isa;       /* enum insn_isa */
-	uint8_t align;     /* alignment the memory operand must have, 0 = none; 1 = for #AC two halves */
+	uint8_t align;     /* alignment the memory operand must have, 0 = none; 1 = accessed in halves */
 	uint16_t mnemonic; /* the decoder's number, for traces only */
 };
 

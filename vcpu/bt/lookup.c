@@ -71,10 +71,20 @@ static int crossing_holds(struct vcpu *v, const struct block *b)
 	return (gpa2 & ~0xfffull) == b->gpa2;
 }
 
+/* Position-independent code for where a rel32 may lead out of the canonical half is translated with that in mind. */
+static uint32_t mode_edge(const struct vcpu *v)
+{
+	const uint64_t reach = (1ull << 31) + 2 * (GUEST_PAGE_MASK + 1);
+
+	if (!mode_pic(v->mode) || !mode_long(v->mode) || (is_canonical(v->rip + reach) && is_canonical(v->rip - reach)))
+		return 0;
+	return MODE_EDGE;
+}
+
 uint32_t bt_find(struct vcpu *v, uint32_t extra)
 {
 	struct bt *bt = v->bt;
-	uint32_t mode = v->mode | extra, b;
+	uint32_t mode = v->mode | mode_edge(v) | extra, b;
 	uint64_t gpa;
 	int r;
 
@@ -148,7 +158,7 @@ static void undo_stack(struct vcpu *v, uint32_t mode, uint64_t delta)
 	v->regs[R_SP] = sp;
 }
 
-/* Takes back what a near branch has done to its registers: it faults as a whole. */
+/* Takes back what a near branch has done to its registers: it faults as a whole.  Calls look before they push. */
 static void undo_branch(struct vcpu *v, const struct site *s)
 {
 	uint32_t mode = v->bt->blocks[s->block].mode;
@@ -159,8 +169,6 @@ static void undo_branch(struct vcpu *v, const struct site *s)
 		return;
 	switch (in.cls) {
 	case CLS_RET: undo_stack(v, mode, 0 - size - (uint64_t)in.imm); break;
-	case CLS_CALL:
-	case CLS_CALL_IND: undo_stack(v, mode, size); break;
 	case CLS_LOOP:
 		if (in.opcode == 0xe3)
 			break;

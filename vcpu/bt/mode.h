@@ -23,6 +23,7 @@
 #define MODE_CPL0         (1u << 14)
 #define MODE_SMAP         (1u << 15) /* CR4.SMAP: what clac goes back to */
 #define MODE_TSD          (1u << 16) /* rdtsc is not for this CPL */
+#define MODE_EDGE         (1u << 17) /* direct branches may reach past the canonical half; added by bt_find() */
 
 /* The bits that a run-time decision adds, never part of vcpu.mode. */
 #define MODE_TRANSIENT (MODE_STEP | MODE_BOUNCE | MODE_BOUNCE_STACK | MODE_NOCOMBINE)

@@ -63,15 +63,35 @@ static bool ends_block(const struct insn *in)
 	}
 }
 
+/*
+ * Near branches that are done in C: loops that count in cx, which the host's 64-bit mode lacks; calls that a limit may
+ * stop; and what leads so far that the distance from the block's start may not fit.
+ */
+static bool near_in_c(const struct tr *t, const struct insn *in)
+{
+	switch (in->cls) {
+	case CLS_LOOP: return in->addrsize == 2;
+	case CLS_CALL:
+	case CLS_CALL_IND:
+		if (!t->long_mode && (t->mode & MODE_SLOWMEM))
+			return true;
+		break;
+	case CLS_JMP:
+	case CLS_JCC: break;
+	default: return false;
+	}
+	return t->long_mode && in->cls != CLS_CALL_IND && (in->imm > BT_MAX_REACH || in->imm < -BT_MAX_REACH);
+}
+
 /* What this state of CR0, CR4 and XCR0 forbids, and forms that only exist elsewhere, become helpers. */
 static void apply_mode(const struct tr *t, struct insn *in)
 {
 	bool fpu = in->isa == ISA_X87 || in->isa == ISA_MMX || in->isa == ISA_SSE || in->isa == ISA_AVX;
 	bool keep = in->cls == CLS_SYS && in->sysop == SYS_UD;
 
-	if (in->cls == CLS_LOOP && in->addrsize == 2) { /* no such form in the host's 64-bit mode */
+	if (near_in_c(t, in)) {
 		in->cls = CLS_SYS;
-		in->sysop = SYS_LOOP16;
+		in->sysop = SYS_NEAR;
 		return;
 	}
 	if (!fpu || keep || in->cls == CLS_SYS)

@@ -4,6 +4,7 @@
  * spare ones, which may be in their slots, and are at an indirect exit.
  */
 #include "vcpu/bt/tr.h"
+#include "vcpu/cpu/operand.h"
 #include "vcpu/mmu/mmu.h"
 
 #define BIT(r) ((uint16_t)(1u << (r)))
@@ -384,6 +385,7 @@ void tr_jcc(struct tr *t, const struct insn *in)
 
 /*
  *   loop/jrcxz taken;  jmp short fall;  taken: <exit>;  fall: <exit>
+ * A repeat prefix goes along: AMD takes loope and loopne by it, not by the opcode.
  */
 void tr_loop(struct tr *t, const struct insn *in)
 {
@@ -394,6 +396,8 @@ void tr_loop(struct tr *t, const struct insn *in)
 		tr_flags_restore(t, 0);
 	if (in->addrsize == 4)
 		emit8(&t->c, 0x67);
+	if (in->rep)
+		emit8(&t->c, in->rep);
 	emit8(&t->c, in->raw[in->off_opcode]);
 	emit8(&t->c, 2);
 	emit8(&t->c, 0xeb); /* jmp over the taken part */
@@ -405,15 +409,62 @@ void tr_loop(struct tr *t, const struct insn *in)
 	tr_exit(t, t->goff[t->n], -1, t->falls_across);
 }
 
-/* Pushes the return address; the stack pointer moves last. */
-static void push_return(struct tr *t, const struct insn *in, uint16_t avoid)
+/*
+ * A call whose target is not canonical faults before it pushes, and after what its push would raise.
+ *   mov t1, target; sar t1, 47; add t1d, 1; cmp t1d, 1; ja cold
+ */
+static void check_call_target(struct tr *t, uint8_t target, uint16_t busy, uint8_t t1)
+{
+	struct cold *k;
+
+	tr_flags_clobber(t, busy | BIT(target) | BIT(t1));
+	emit_mov_rr(&t->c, t1, target);
+	emit_shift_imm(&t->c, 1, SH_SAR, t1, 47);
+	emit_alu_imm(&t->c, 0, ALU_ADD, t1, 1);
+	emit_alu_imm(&t->c, 0, ALU_CMP, t1, 1);
+	k = tr_cold(t, COLD_RAISE);
+	k->from = emit_jcc(&t->c, CC_A);
+}
+
+/* The same where the target follows from the place: user code near the end of its half does not know its own. */
+static void check_direct_target(struct tr *t, const struct insn *in, uint16_t busy)
+{
+	int32_t delta = branch_delta(t, in);
+	uint8_t t1, t2;
+
+	if (!t->pic) {
+		if (!is_canonical(t->gva + (uint64_t)(int64_t)delta))
+			tr_cold(t, COLD_RAISE)->from = emit_jmp(&t->c);
+	} else if (t->mode & MODE_EDGE) {
+		t1 = tr_scratch(t, busy, false);
+		emit_load(&t->c, t1, hm_gs(VOFF(ip_page)));
+		emit_lea(&t->c, 1, t1, hm_base(t1, (int32_t)(t->gpa & 0xfff) + delta));
+		t2 = tr_scratch(t, busy | BIT(t1), false);
+		check_call_target(t, t1, busy, t2);
+	}
+}
+
+static uint16_t regs_of(const struct hmem *m)
+{
+	return (uint16_t)((m->base == R_NONE ? 0 : BIT(m->base)) | (m->index == R_NONE ? 0 : BIT(m->index)));
+}
+
+/* Pushes the return address; the stack pointer moves last.  @target: register that holds where the call goes, or R_NONE. */
+static void push_return(struct tr *t, const struct insn *in, uint8_t target)
 {
 	unsigned size = push_size(t, in);
 	int64_t off = (int64_t)(t->gpa & 0xfff) + t->goff[t->i] + in->len;
 	uint64_t ret = t->gva + t->goff[t->i] + in->len;
+	uint16_t avoid = target == R_NONE ? 0 : BIT(target), busy;
 	uint8_t t1;
 	struct hmem m = push_slot(t, size, avoid, &t1);
 
+	busy = (uint16_t)(avoid | regs_of(&m) | (t1 == R_NONE ? 0 : BIT(t1)));
+	if (t->long_mode && target != R_NONE)
+		check_call_target(t, target, busy,
+				  t1 == R_NONE || (regs_of(&m) & BIT(t1)) ? tr_scratch(t, busy, false) : t1);
+	else if (t->long_mode)
+		check_direct_target(t, in, busy);
 	if (!t->pic && (size != 8 || (int64_t)ret == (int32_t)ret)) {
 		emit_rm_mem(&t->c, size == 8, size == 2 ? 0x66c7 : 0xc7, 0, m);
 		emit8(&t->c, (uint8_t)ret);
@@ -443,7 +494,7 @@ static void push_return(struct tr *t, const struct insn *in, uint16_t avoid)
 void tr_call(struct tr *t, const struct insn *in)
 {
 	tr_need(t, BIT(R_SP));
-	push_return(t, in, 0);
+	push_return(t, in, R_NONE);
 	tr_need_at_exit(t);
 	tr_exit(t, branch_delta(t, in), -1, false);
 }
@@ -517,24 +568,6 @@ static void load_target_mem(struct tr *t, const struct insn *in, unsigned size)
 		emit_load_size(t, size, R_10, m);
 }
 
-/*
- * A call whose target is not canonical faults before it pushes; other branches are taken back in C.
- *   mov r11, r10; sar r11, 47; add r11d, 1; cmp r11d, 1; ja cold
- */
-static void check_call_target(struct tr *t)
-{
-	struct cold *k;
-
-	tr_take(t, R_11);
-	tr_flags_clobber(t, BIT(R_10) | BIT(R_11));
-	emit_mov_rr(&t->c, R_11, R_10);
-	emit_shift_imm(&t->c, 1, SH_SAR, R_11, 47);
-	emit_alu_imm(&t->c, 0, ALU_ADD, R_11, 1);
-	emit_alu_imm(&t->c, 0, ALU_CMP, R_11, 1);
-	k = tr_cold(t, COLD_RAISE);
-	k->from = emit_jcc(&t->c, CC_A);
-}
-
 void tr_cold_raise(struct tr *t)
 {
 	uint32_t s = tr_site(t, SITE_RAISE);
@@ -559,11 +592,8 @@ void tr_indirect(struct tr *t, const struct insn *in)
 		else
 			emit_rm_reg(&t->c, 0, size == 2 ? 0x0fb7 : 0x8b, R_10, in->rm);
 	}
-	if (in->cls == CLS_CALL_IND) {
-		if (t->long_mode)
-			check_call_target(t);
-		push_return(t, in, BIT(R_10));
-	}
+	if (in->cls == CLS_CALL_IND)
+		push_return(t, in, R_10);
 	indirect_tail(t);
 }
 

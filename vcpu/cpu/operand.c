@@ -185,6 +185,18 @@ static void stack_move(struct stack *st, uint64_t sp)
 	st->sp = (st->sp & ~st->mask) | (sp & st->mask);
 }
 
+int stack_check_push(struct vcpu *v, struct stack *st, unsigned size)
+{
+	uint64_t lin, last;
+	struct walk w;
+
+	if (stack_linear(v, st, (st->sp - size) & st->mask, size, ACC_W, &lin) ||
+	    stack_access(v, st, lin, size, ACC_W) || mmu_walk(v, lin, st->acc | ACC_W, &w) < 0)
+		return -1;
+	last = lin + size - 1;
+	return (lin ^ last) & ~GUEST_PAGE_MASK ? mmu_walk(v, last & ~GUEST_PAGE_MASK, st->acc | ACC_W, &w) : 0;
+}
+
 int stack_push(struct vcpu *v, struct stack *st, uint64_t val, unsigned size)
 {
 	uint64_t sp = (st->sp - size) & st->mask, lin;

@@ -96,6 +96,8 @@ struct stack {
 
 void stack_current(struct vcpu *v, struct stack *st);
 void stack_other(struct stack *st, const struct seg *ss, uint64_t sp, unsigned cpl, bool code64, uint32_t err);
+/* Raises what stack_push() would, and writes nothing. */
+int stack_check_push(struct vcpu *v, struct stack *st, unsigned size);
 int stack_push(struct vcpu *v, struct stack *st, uint64_t val, unsigned size);
 int stack_pop(struct vcpu *v, struct stack *st, uint64_t *val, unsigned size);
 void stack_commit(struct vcpu *v, const struct stack *st);

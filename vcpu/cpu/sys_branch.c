@@ -172,46 +172,97 @@ static bool condition(uint64_t fl, unsigned cc)
 /* loopne, loope, loop, jcxz (e0 to e3): counts, by the address size. */
 static bool loop_taken(const struct vcpu *v, const struct insn *in, uint64_t *count)
 {
-	bool zf = vcpu_rflags(v) & RFL_ZF;
+	bool equal = in->opcode == 0xe1;
 
+	if (v->amd && in->rep) /* decides, whichever of the two it is */
+		equal = in->rep == 0xf3;
 	*count = reg_read(v, R_CX, in->addrsize);
 	if (in->opcode == 0xe3)
 		return *count == 0;
 	*count = (*count - 1) & size_mask(in->addrsize);
-	return *count && (in->opcode == 0xe2 || zf == (in->opcode == 0xe1));
+	return *count && (in->opcode == 0xe2 || !(vcpu_rflags(v) & RFL_ZF) != equal);
 }
 
-/* To the low 16 bits of @target. */
-static int near16_to(struct vcpu *v, uint64_t target, struct stack *st)
+/* May a near branch go to @target?  (SDM 2, JMP: not beyond the code segment's limit, nor to what is not canonical) */
+static int near_check(struct vcpu *v, uint64_t target)
 {
-	if (!in_code64(v) && (uint16_t)target > v->seg[SEG_CS].limit)
-		return raise_gp(v, 0);
-	if (st)
-		stack_commit(v, st);
-	v->rip = (uint16_t)target;
+	bool ok = in_code64(v) ? is_canonical(target) : target <= v->seg[SEG_CS].limit;
+
+	return ok ? 0 : raise_gp(v, 0);
+}
+
+static int near_jump(struct vcpu *v, uint64_t target)
+{
+	if (near_check(v, target))
+		return -1;
+	v->rip = target;
 	return 0;
 }
 
-static int near16_call(struct vcpu *v, const struct insn *in, uint64_t target)
+/* What the push would raise comes first, then the target; memory changes when both are good. */
+static int near_call(struct vcpu *v, const struct insn *in, uint64_t target, unsigned size)
 {
 	struct stack st;
 
 	stack_current(v, &st);
-	if (stack_push(v, &st, insn_next(v, in), 2))
+	if (stack_check_push(v, &st, size) || near_check(v, target) || stack_push(v, &st, insn_next(v, in), size))
 		return -1;
-	return near16_to(v, target, &st);
+	stack_commit(v, &st);
+	v->rip = target;
+	return 0;
 }
 
-static int near16_ret(struct vcpu *v, const struct insn *in)
+static int near_ret(struct vcpu *v, const struct insn *in, unsigned size)
 {
 	struct stack st;
 	uint64_t target;
 
 	stack_current(v, &st);
-	if (stack_pop(v, &st, &target, 2))
+	if (stack_pop(v, &st, &target, size))
 		return -1;
 	st.sp = (st.sp & ~st.mask) | ((st.sp + (uint16_t)in->imm) & st.mask);
-	return near16_to(v, target, &st);
+	if (near_jump(v, target))
+		return -1;
+	stack_commit(v, &st);
+	return 0;
+}
+
+static int near_loop(struct vcpu *v, const struct insn *in, uint64_t target)
+{
+	uint64_t next = insn_next(v, in), count;
+	bool taken = loop_taken(v, in, &count);
+
+	if (taken && near_check(v, target))
+		return -1;
+	if (in->opcode != 0xe3)
+		reg_write(v, R_CX, count, in->addrsize);
+	v->rip = taken ? target : next;
+	return 0;
+}
+
+/* A near branch whose target and return address have @size bytes. */
+static int near_branch(struct vcpu *v, const struct insn *in, unsigned size)
+{
+	bool jcc = (in->opcode & 0xf0) == (in->raw[in->off_opcode] == 0x0f ? 0x80 : 0x70);
+	uint64_t target = (insn_next(v, in) + (uint64_t)in->imm) & size_mask(size);
+
+	switch (in->opcode) {
+	case 0xc2:
+	case 0xc3: return near_ret(v, in, size);
+	case 0xe8: return near_call(v, in, target, size);
+	case 0xe0:
+	case 0xe1:
+	case 0xe2:
+	case 0xe3: return near_loop(v, in, target);
+	case 0xff:
+		if (op_read(v, in, size, &target))
+			return -1;
+		return (in->reg & 7) == 2 ? near_call(v, in, target, size) : near_jump(v, target);
+	default:
+		if (jcc && !condition(vcpu_rflags(v), in->opcode & 15))
+			return insn_done(v, in);
+		return near_jump(v, target);
+	}
 }
 
 /*
@@ -220,31 +271,10 @@ static int near16_ret(struct vcpu *v, const struct insn *in)
  */
 int sys_near16(struct vcpu *v, const struct insn *in)
 {
-	bool jcc = (in->opcode & 0xf0) == (in->raw[in->off_opcode] == 0x0f ? 0x80 : 0x70);
-	uint64_t target = insn_next(v, in) + (uint64_t)in->imm, count;
-	bool taken;
+	return near_branch(v, in, 2);
+}
 
-	switch (in->opcode) {
-	case 0xc2:
-	case 0xc3: return near16_ret(v, in);
-	case 0xe8: return near16_call(v, in, target);
-	case 0xe0:
-	case 0xe1:
-	case 0xe2:
-	case 0xe3:
-		taken = loop_taken(v, in, &count);
-		if (taken && near16_to(v, target, NULL))
-			return -1;
-		if (in->opcode != 0xe3)
-			reg_write(v, R_CX, count, in->addrsize);
-		return taken ? 0 : insn_done(v, in);
-	case 0xff:
-		if (op_read(v, in, 2, &target))
-			return -1;
-		return (in->reg & 7) == 2 ? near16_call(v, in, target) : near16_to(v, target, NULL);
-	default:
-		if (jcc && !condition(vcpu_rflags(v), in->opcode & 15))
-			return insn_done(v, in);
-		return near16_to(v, target, NULL);
-	}
+int sys_near(struct vcpu *v, const struct insn *in)
+{
+	return near_branch(v, in, in->code_size == 8 ? 8 : in->opsize == 2 ? 2 : 4);
 }

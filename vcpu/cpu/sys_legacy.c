@@ -176,18 +176,3 @@ int sys_enter(struct vcpu *v, const struct insn *in)
 	stack_commit(v, &st);
 	return insn_done(v, in);
 }
-
-/* loopne, loope, loop, jcxz (e0 to e3) with a 16-bit address size: they count in cx; the target has the operand's size. */
-int sys_loop16(struct vcpu *v, const struct insn *in)
-{
-	uint16_t cx = (uint16_t)v->regs[R_CX];
-	uint64_t target = insn_next(v, in) + (uint64_t)in->imm;
-	bool zf = vcpu_rflags(v) & RFL_ZF, taken = cx == 0;
-
-	if (in->opcode != 0xe3) {
-		reg_write(v, R_CX, --cx, 2);
-		taken = cx && (in->opcode == 0xe2 || zf == (in->opcode == 0xe1));
-	}
-	v->rip = !taken ? insn_next(v, in) : in->opsize == 2 ? (uint16_t)target : (uint32_t)target;
-	return 0;
-}

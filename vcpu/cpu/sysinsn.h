@@ -27,7 +27,8 @@ extern int (*const sys_handlers[SYS_COUNT])(struct vcpu *v, const struct insn *i
 	X(POPF, popf)                                                                                                 \
 	X(HLT, hlt)                                                                                                   \
 	X(INT, int)                                                                                                   \
-	X(INT1, int1) X(INT3, int3) X(INTO, into) X(IRET, iret) X(CLAC, clac) X(STAC, stac) /* sys_branch.c */        \
+	X(INT1, int1)                                                                                                 \
+	X(INT3, int3) X(INTO, into) X(IRET, iret) X(CLAC, clac) X(STAC, stac) /* sys_branch.c */                      \
 		X(SYSCALL, syscall) X(SYSRET, sysret) X(SYSENTER, sysenter) X(SYSEXIT, sysexit) X(FAR_JMP, far_jmp)   \
 			X(FAR_CALL, far_call) X(FAR_RET, far_ret) /* sys_control.c */                                 \
 		X(MOV_FROM_CR, mov_from_cr) X(MOV_TO_CR, mov_to_cr) X(MOV_FROM_DR, mov_from_dr)                       \
@@ -47,7 +48,7 @@ extern int (*const sys_handlers[SYS_COUNT])(struct vcpu *v, const struct insn *i
 				X(NM, nm)                       /* sys_io.c */                                        \
 		X(IN, in) X(OUT, out) X(INS, ins) X(OUTS, outs) /* sys_legacy.c */                                    \
 		X(AAA, aaa) X(AAS, aas) X(AAD, aad) X(AAM, aam) X(DAA, daa) X(DAS, das) X(PUSHA, pusha) X(POPA, popa) \
-			X(BOUND, bound) X(SALC, salc) X(NEAR16, near16) X(LOOP16, loop16) X(ENTER, enter)
+			X(BOUND, bound) X(SALC, salc) X(NEAR16, near16) X(NEAR, near) X(ENTER, enter)
 
 #define X(op, fn) int sys_##fn(struct vcpu *v, const struct insn *in);
 SYS_HANDLERS(X)
