@@ -242,8 +242,20 @@ bool emit_guest_low_only(const struct insn *in)
 	return in->high8;
 }
 
-static bool prefix_dropped(uint8_t b)
+static bool is_rep(uint8_t b)
 {
+	return b == 0xf2 || b == 0xf3;
+}
+
+/*
+ * Must the @i-th prefix byte stay?  Segments and the address size are in the new operand.  Those that say nothing go as well,
+ * for the new operand may be longer: what is repeated, all but the last of f2 and f3, and 66 beside REX.W where it is no part of
+ * the opcode.
+ */
+static bool prefix_needed(const struct insn *in, unsigned i)
+{
+	uint8_t b = in->raw[i];
+
 	switch (b) {
 	case 0x26:
 	case 0x2e:
@@ -251,9 +263,17 @@ static bool prefix_dropped(uint8_t b)
 	case 0x3e:
 	case 0x64:
 	case 0x65:
-	case 0x67: return true;
-	default: return false;
+	case 0x67: return false;
+	case 0x66:
+		if (in->rex_w && in->opcode_map == 0)
+			return false;
+		break;
+	default: break;
 	}
+	for (unsigned k = i + 1; k < in->off_prefix_end; k++)
+		if (in->raw[k] == b || (is_rep(in->raw[k]) && is_rep(b)))
+			return false;
+	return true;
 }
 
 static void emit_guest_vex(struct emit *c, const struct insn *in, uint8_t xb)
@@ -275,7 +295,7 @@ void emit_guest_mem(struct emit *c, const struct insn *in, struct hmem m, uint8_
 	uint8_t xb = emit_rex_xb(m), reg = newreg == R_NONE ? in->reg : newreg, rex;
 
 	for (unsigned i = 0; i < in->off_prefix_end; i++)
-		if (!prefix_dropped(in->raw[i]))
+		if (prefix_needed(in, i))
 			emit8(c, in->raw[i]);
 	if (m.gs)
 		emit8(c, 0x65);
