@@ -271,56 +271,77 @@ static void enter_alone(struct vcpu *v, uint32_t b)
 		v->kick = 1;
 }
 
-/* maskmovdqu, the one unaligned operand of 16 bytes that counts as read and written: AMD looks at the page of its first
- * half before the segment ends in its second. */
-static bool crosses_4g_by_halves(const struct vcpu *v, uint64_t gva, unsigned size, unsigned acc)
+/* An operand that goes through a buffer, in pieces that are checked and accessed each by itself. */
+struct bounced {
+	uint64_t gva;
+	unsigned size, acc, piece;
+	uint8_t *buf;
+};
+
+static uint64_t piece_at(const struct vcpu *v, const struct bounced *o, unsigned off)
 {
-	return !mode_long(v->mode) && size == 16 && acc == (ACC_R | ACC_W) && gva + 7 <= UINT32_MAX &&
-	       gva + 15 > UINT32_MAX;
+	uint64_t gva = o->gva + off;
+
+	return mode_long(v->mode) ? gva : (uint32_t)gva;
+}
+
+/* May the piece be accessed, as far as can be told without reading it? */
+static int piece_check(struct vcpu *v, const struct bounced *o, unsigned off)
+{
+	uint64_t gva = piece_at(v, o, off), last = gva + o->piece - 1;
+	unsigned acc = mmu_acc(v, ACC_W);
+	struct walk w;
+
+	if (mode_long(v->mode) ? !is_canonical(gva) || !is_canonical(last) : last > UINT32_MAX)
+		return raise_error(v, v->bounce_ss ? EXC_SS : EXC_GP, 0);
+	if (!(o->acc & ACC_W))
+		return 0;
+	if (mmu_walk(v, gva, acc, &w) < 0)
+		return -1;
+	return (gva ^ last) & ~GUEST_PAGE_MASK ? mmu_walk(v, last & ~GUEST_PAGE_MASK, acc, &w) : 0;
 }
 
 /*
  * An instruction whose operand is no plain RAM within one page: read the operand into the bounce buffer, run the instruction
  * on the buffer, write it back.  Both ends are checked first, so a fault leaves nothing half done.
  */
-static int bounce_prepare(struct vcpu *v, uint64_t gva, unsigned size, unsigned acc, uint8_t *buf)
+static int bounce_prepare(struct vcpu *v, const struct bounced *o)
 {
-	unsigned user = mmu_acc(v, 0);
-	uint64_t last = gva + size - 1;
-	struct walk w;
+	unsigned off;
 
-	if (v->amd && crosses_4g_by_halves(v, gva, size, acc) && mmu_walk(v, gva, ACC_W | user, &w) < 0)
-		return -1;
-	if (mode_long(v->mode) ? !is_canonical(gva) || !is_canonical(last) : last > UINT32_MAX)
-		return raise_error(v, v->bounce_ss ? EXC_SS : EXC_GP, 0);
-	if (acc & ACC_W) {
-		if (mmu_walk(v, gva, ACC_W | user, &w) < 0 ||
-		    (((gva ^ last) & ~GUEST_PAGE_MASK) && mmu_walk(v, last & ~GUEST_PAGE_MASK, ACC_W | user, &w) < 0))
+	for (off = 0; off < o->size; off += o->piece)
+		if (piece_check(v, o, off) < 0)
 			return -1;
-	}
-	if (acc & ACC_R)
-		return mmu_read(v, gva, buf, size, ACC_R | user);
+	if (o->acc & ACC_R)
+		for (off = 0; off < o->size; off += o->piece)
+			if (mmu_read(v, piece_at(v, o, off), o->buf + off, o->piece, mmu_acc(v, ACC_R)) < 0)
+				return -1;
 	return 0;
+}
+
+static void bounce_finish(struct vcpu *v, const struct bounced *o)
+{
+	if (o->acc & ACC_W)
+		for (unsigned off = 0; off < o->size; off += o->piece)
+			mmu_write(v, piece_at(v, o, off), o->buf + off, o->piece, mmu_acc(v, ACC_W));
 }
 
 static void run_bounced(struct vcpu *v)
 {
-	uint64_t gva[2] = {0, 0};
-	unsigned size[2] = {0, 0}, acc[2] = {0, 0};
-	uint8_t *buf[2] = {v->bounce, (uint8_t *)&v->bounce_stack};
+	struct bounced o[2] = {{.buf = v->bounce}, {.buf = (uint8_t *)&v->bounce_stack}};
 	uint32_t extra = MODE_STEP, b;
-	unsigned user = mmu_acc(v, 0);
 
 	v->stats.cross_page++;
 	while (v->bounce_req && !v->exc_pending) {
 		int k = v->bounce_req - 1;
 
 		v->bounce_req = 0;
-		gva[k] = v->bounce_gva;
-		size[k] = v->bounce_size;
-		acc[k] = v->bounce_acc;
+		o[k].gva = v->bounce_gva;
+		o[k].size = v->bounce_size;
+		o[k].acc = v->bounce_acc;
+		o[k].piece = v->bounce_piece;
 		extra |= k ? MODE_BOUNCE_STACK : MODE_BOUNCE;
-		if (bounce_prepare(v, gva[k], size[k], acc[k], buf[k]) < 0)
+		if (bounce_prepare(v, &o[k]) < 0)
 			return;
 		b = bt_find(v, extra);
 		if (b == BT_NONE)
@@ -328,8 +349,7 @@ static void run_bounced(struct vcpu *v)
 		enter_alone(v, b);
 	}
 	for (int k = 0; k < 2 && !v->exc_pending; k++)
-		if (acc[k] & ACC_W)
-			mmu_write(v, gva[k], buf[k], size[k], ACC_W | user);
+		bounce_finish(v, &o[k]);
 }
 
 /* Instruction breakpoint at rip?  RF suppresses it once (SDM 3B 18.3.1.1). */

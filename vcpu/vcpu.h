@@ -311,6 +311,7 @@ struct vcpu {
 	uint8_t bounce_acc;
 	uint8_t bounce_ss; /* through SS */
 	uint16_t bounce_size;
+	uint16_t bounce_piece; /* checked and accessed in pieces of so many bytes */
 	uint64_t bounce_gva;
 
 	struct soft_tlb tlb[TLB_COUNT] __attribute__((aligned(4096)));

@@ -353,6 +353,7 @@ static void request_bounce(struct vcpu *v, const struct site *s, uint64_t gva)
 	v->bounce_acc = s->acc & (ACC_R | ACC_W);
 	v->bounce_ss = s->acc & SITE_ACC_SS || s->seg == SEG_SS;
 	v->bounce_size = s->size;
+	v->bounce_piece = s->align == 1 ? 8 : s->size;
 	v->bounce_gva = gva;
 }
 
@@ -496,7 +497,7 @@ static int segment_check(struct vcpu *v, const struct site *s, uint64_t off, uin
 {
 	const struct seg *g = &v->seg[s->seg];
 	unsigned vector = s->seg == SEG_SS ? EXC_SS : EXC_GP;
-	uint64_t last = off + s->size - 1, top;
+	uint64_t last = off + (s->align == 1 ? 8u : s->size) - 1, top;
 
 	if (mode_long(v->mode)) {
 		*lin = off;
@@ -519,6 +520,20 @@ static int segment_check(struct vcpu *v, const struct site *s, uint64_t off, uin
 	return 0;
 }
 
+/* The second half of what is accessed in halves, when the first one is good: its page comes before this one's limit. */
+static int second_half_check(struct vcpu *v, const struct site *s, uint64_t lin)
+{
+	uint64_t lin2;
+	struct walk w;
+
+	if (s->align != 1 || s->seg == R_NONE || segment_check(v, s, (uint32_t)(v->mem_gva + 8), &lin2) == 0)
+		return 0;
+	v->exc_pending = 0;
+	if (mmu_walk(v, lin, walk_acc(v, ACC_W), &w) < 0)
+		return -1;
+	return segment_check(v, s, (uint32_t)(v->mem_gva + 8), &lin2);
+}
+
 int bt_c_mem_checked(struct vcpu *v)
 {
 	struct site s = v->bt->sites[v->site];
@@ -529,7 +544,7 @@ int bt_c_mem_checked(struct vcpu *v)
 		r = FILL_RAISED;
 	else if (mode_long(v->mode) && !is_canonical(lin))
 		r = fill(v, lin, 1, s.acc); /* #GP or #SS, before #AC */
-	else if (alignment_check(v, lin, s.align == 1 ? 8 : s.size) < 0)
+	else if (alignment_check(v, lin, s.align == 1 ? 8 : s.size) < 0 || second_half_check(v, &s, lin) < 0)
 		r = FILL_RAISED;
 	else if ((v->dr[7] & 0xff) && breakpoint_access(v, lin, s.size, s.acc) &&
 		 !(v->bt->blocks[s.block].mode & MODE_STEP)) {
