@@ -6,6 +6,7 @@
  * fault: every reserved bit is checked on the copy that is then loaded.
  */
 #include "common/gmem.h"
+#include "vcpu/cpu/breakpoint.h"
 #include "vcpu/cpu/sysinsn.h"
 
 #define XS_LEGACY     512u
@@ -46,15 +47,33 @@ static int xsave_allowed(struct vcpu *v)
 	return 0;
 }
 
-/* Linear address of the memory operand with its alignment; #GP(0) when misaligned. */
+/* Linear address of the memory operand with its alignment; #GP(0) when misaligned, which the xsave family looks at first. */
 static int area_linear(struct vcpu *v, const struct insn *in, unsigned size, unsigned align, unsigned acc,
 		       uint64_t *lin)
 {
+	uint64_t base = !in_code64(v) || in->mem.seg >= SEG_FS ? v->seg[in->mem.seg].base : 0;
+
+	if (align == 64 && ((insn_ea(v, in) + base) & 63))
+		return raise_gp(v, 0);
 	if (insn_linear(v, in, insn_ea(v, in), size, acc, lin))
 		return -1;
 	if (align == 16 && v->amd && alignment_check(v, *lin, 4))
 		return -1;
-	return *lin & (align - 1) ? raise_gp(v, 0) : 0;
+	if (*lin & (align - 1))
+		return raise_gp(v, 0);
+	if (v->dr[7] & 0xff)
+		breakpoint_access(v, *lin, size, acc);
+	return 0;
+}
+
+/* May all of it be written?  Its last byte stands for the second page. */
+static int area_check(struct vcpu *v, uint64_t lin, unsigned size)
+{
+	struct walk w;
+
+	if (mmu_walk(v, lin, mmu_acc(v, ACC_W), &w) < 0)
+		return -1;
+	return (lin & 4095) + size > 4096 ? mmu_walk(v, lin + size - 1, mmu_acc(v, ACC_W), &w) : 0;
 }
 
 static void run_save(const struct insn *in, void *area, uint64_t rfbm)
@@ -99,14 +118,13 @@ static int do_xsave(struct vcpu *v, const struct insn *in)
 	uint64_t rfbm = ((uint32_t)v->regs[R_AX] | v->regs[R_DX] << 32) & v->xcr0, lin;
 	unsigned size = rfbm & XS_AVX ? XS_FULL : XS_HEADER;
 	struct xarea x, old;
-	struct walk w;
 	int r = 0;
 
 	if (xsave_allowed(v) || area_linear(v, in, size, 64, ACC_W, &lin))
 		return -1;
 	if (save_in_place(v, in, lin, size, rfbm, &r))
 		return r ? -1 : insn_done(v, in);
-	if (mmu_walk(v, lin, mmu_acc(v, ACC_W), &w) || mmu_read(v, lin, x.b, size, mmu_acc(v, ACC_R)))
+	if (area_check(v, lin, size) || mmu_read(v, lin, x.b, size, mmu_acc(v, ACC_R)))
 		return -1;
 	old = x;
 	run_save(in, &x, rfbm);
@@ -133,13 +151,11 @@ int sys_xsavec(struct vcpu *v, const struct insn *in)
 	return v->xsave_caps & 2 ? do_xsave(v, in) : raise_ud(v);
 }
 
-/* Header and MXCSR checks of xrstor (SDM 1 13.8). */
-static bool header_ok(const struct vcpu *v, const struct xarea *x, uint64_t rfbm)
+/* Header checks of xrstor (SDM 1 13.8). */
+static bool header_ok(const struct vcpu *v, const struct xarea *x)
 {
 	uint64_t bv = get64(x, 512), comp = get64(x, 520);
 	bool compact = comp & XCOMP_COMPACT;
-	uint32_t mxcsr = *(const uint32_t *)(const void *)(x->b + 24);
-	bool loads_mxcsr = compact ? (rfbm & bv & XS_SSE) : (rfbm & (XS_SSE | XS_AVX)) != 0;
 
 	if (get64(x, 528))
 		return false;
@@ -150,7 +166,29 @@ static bool header_ok(const struct vcpu *v, const struct xarea *x, uint64_t rfbm
 	for (unsigned o = 536; compact && o < XS_HEADER; o += 8)
 		if (get64(x, o))
 			return false;
-	return !loads_mxcsr || !(mxcsr & ~v->mxcsr_mask);
+	return true;
+}
+
+static bool mxcsr_ok(const struct vcpu *v, const struct xarea *x, uint64_t rfbm)
+{
+	bool compact = get64(x, 520) & XCOMP_COMPACT;
+	bool loads = compact ? (rfbm & get64(x, 512) & XS_SSE) : (rfbm & (XS_SSE | XS_AVX)) != 0;
+
+	return !loads || !(*(const uint32_t *)(const void *)(x->b + 24) & ~v->mxcsr_mask);
+}
+
+/* The rest of the area, which the standard form needs when it is asked for, the compacted one when it is there. */
+static int read_avx(struct vcpu *v, struct xarea *x, uint64_t rfbm, uint64_t lin)
+{
+	struct walk w;
+
+	if (get64(x, 520) & XCOMP_COMPACT)
+		rfbm &= get64(x, 512);
+	if (!(rfbm & XS_AVX))
+		return 0;
+	if (mmu_walk(v, lin + XS_FULL - 1, mmu_acc(v, ACC_R), &w) < 0)
+		return -1;
+	return mmu_read(v, lin + XS_HEADER, x->b + XS_HEADER, XS_FULL - XS_HEADER, mmu_acc(v, ACC_R));
 }
 
 static void zero(struct xarea *x)
@@ -186,11 +224,12 @@ int sys_xrstor(struct vcpu *v, const struct insn *in)
 		return -1;
 	if (mmu_read(v, lin, x.b, XS_HEADER, mmu_acc(v, ACC_R)))
 		return -1;
-	if (!header_ok(v, &x, rfbm))
+	if (!header_ok(v, &x))
 		return raise_gp(v, 0);
-	if ((rfbm & get64(&x, 512) & XS_AVX) &&
-	    mmu_read(v, lin + XS_HEADER, x.b + XS_HEADER, XS_FULL - XS_HEADER, mmu_acc(v, ACC_R)))
+	if (read_avx(v, &x, rfbm, lin))
 		return -1;
+	if (!mxcsr_ok(v, &x, rfbm))
+		return raise_gp(v, 0);
 	if (in->code_size != 8)
 		snapshot(&old);
 	if (in->rex_w)
@@ -215,12 +254,11 @@ static int fxsave_allowed(struct vcpu *v)
 int sys_fxsave(struct vcpu *v, const struct insn *in)
 {
 	struct xarea x, old;
-	struct walk w;
 	uint64_t lin;
 
 	if (fxsave_allowed(v) || area_linear(v, in, XS_LEGACY, 16, ACC_W, &lin))
 		return -1;
-	if (mmu_walk(v, lin, mmu_acc(v, ACC_W), &w) || mmu_read(v, lin, x.b, XS_LEGACY, mmu_acc(v, ACC_R)))
+	if (area_check(v, lin, XS_LEGACY) || mmu_read(v, lin, x.b, XS_LEGACY, mmu_acc(v, ACC_R)))
 		return -1;
 	old = x;
 	if (in->rex_w)
@@ -285,26 +323,25 @@ static unsigned env_size(const struct insn *in)
 	return in->opsize == 2 ? 14 : 28;
 }
 
-/* Stores of the environment: every byte of memory is checked before the FPU changes. */
 /* Linear address of an environment or a whole state, which is made of @in's operand size. */
 static int env_linear(struct vcpu *v, const struct insn *in, unsigned size, unsigned acc, uint64_t *lin)
 {
 	if (insn_linear(v, in, insn_ea(v, in), size, acc, lin))
 		return -1;
-	return alignment_check(v, *lin, in->opsize == 2 ? 2 : 4);
+	if (alignment_check(v, *lin, in->opsize == 2 ? 2 : 4))
+		return -1;
+	if (v->dr[7] & 0xff)
+		breakpoint_access(v, *lin, size, acc);
+	return 0;
 }
 
+/* Stores of the environment: every byte of memory is checked before the FPU changes. */
 static int store_env(struct vcpu *v, const struct insn *in, unsigned size, bool all)
 {
 	struct xarea x;
-	struct walk w;
 	uint64_t lin;
 
-	if (x87_allowed(v) || env_linear(v, in, size, ACC_W, &lin))
-		return -1;
-	if (mmu_walk(v, lin, mmu_acc(v, ACC_W), &w))
-		return -1;
-	if ((lin & 4095) + size > 4096 && mmu_walk(v, (lin | 4095) + 1, mmu_acc(v, ACC_W), &w))
+	if (x87_allowed(v) || env_linear(v, in, size, ACC_W, &lin) || area_check(v, lin, size))
 		return -1;
 	if (all)
 		RUN_X87(in, "fnsave", &x);
