@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "isa.h"
 #include "steer.h"
 #include "values.h"
 
@@ -153,7 +154,7 @@ static void steer_all(struct gen *g, struct testcase *tc, struct test *t, struct
 			  .slot = t->slot,
 			  .next_rip = t->start + i->in.length};
 
-	if (is_string(i) && (tc->in.rflags & 0x40000)) /* AC */
+	if (is_string(i) && (tc->in.rflags & 0x40000) && !isa_host_is_amd()) /* AC */
 		s.wild = 0; /* an unaligned operand is a bad one too, and of two either may be reported */
 	for (int k = 0; k < i->in.operand_count; k++) {
 		const ZydisDecodedOperand *op = &i->ops[k];
@@ -167,7 +168,7 @@ static void steer_all(struct gen *g, struct testcase *tc, struct test *t, struct
 			steer_operand(&s, &i->in, op, target);
 		if (op->size > (i->in.meta.isa_ext == ZYDIS_ISA_EXT_X87 ? 80 : 256))
 			tc->pieces = 1;
-		if (is_string(i)) /* which of two bad operands is reported first is not defined */
+		if (is_string(i) && !isa_host_is_amd()) /* which of two bad operands comes first: known of AMD's CPUs */
 			s.wild = 0;
 	}
 }

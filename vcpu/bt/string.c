@@ -200,6 +200,8 @@ static int one_slow(struct str *s, uint64_t src, uint64_t dst, bool *stop)
 	uint64_t a = v->regs[R_AX], b = 0;
 	unsigned acc = mmu_acc(v, 0);
 
+	if (s->op == STR_CMPS && mmu_read(v, dst, &b, s->size, acc | ACC_R) < 0)
+		return -1;
 	if (uses_src(s)) {
 		a = 0;
 		if (mmu_read(v, src, &a, s->size, acc | ACC_R) < 0)
@@ -211,7 +213,7 @@ static int one_slow(struct str *s, uint64_t src, uint64_t dst, bool *stop)
 		load_accumulator(s, a);
 		return 0;
 	}
-	if (mmu_read(v, dst, &b, s->size, acc | ACC_R) < 0)
+	if (s->op == STR_SCAS && mmu_read(v, dst, &b, s->size, acc | ACC_R) < 0)
 		return -1;
 	if (s->size < 8)
 		a &= (1ull << (8 * s->size)) - 1;
@@ -233,6 +235,20 @@ static void note_write(struct str *s, uint64_t lin, uint64_t n)
 		codepage_store(v, (uint64_t)frame, (unsigned)(lo & GUEST_PAGE_MASK), (unsigned)len);
 }
 
+/* Host addresses of both operands, in the order in which they fault: see sides(). */
+static int resolve_both(struct str *s, uint64_t src, uint64_t dst, uint8_t **ps, uint8_t **pd, bool *mmio)
+{
+	unsigned acc = writes_dst(s) ? ACC_W : ACC_R;
+
+	if (s->op == STR_CMPS && !(*pd = resolve(s->v, dst, s->size, acc, mmio)))
+		return *mmio ? 0 : -1;
+	if (uses_src(s) && !(*ps = resolve(s->v, src, s->size, ACC_R, mmio)))
+		return *mmio ? 0 : -1;
+	if (uses_dst(s) && !*pd && !(*pd = resolve(s->v, dst, s->size, acc, mmio)))
+		return *mmio ? 0 : -1;
+	return 0;
+}
+
 /* Runs up to *n elements (at least one); *n becomes how many.  0, or -1 after raising with nothing of the element done. */
 static int chunk(struct str *s, uint64_t src, uint64_t dst, uint64_t *n, bool *stop)
 {
@@ -244,10 +260,7 @@ static int chunk(struct str *s, uint64_t src, uint64_t dst, uint64_t *n, bool *s
 		k = r;
 	if (uses_dst(s) && (r = room(s, dst)) < k)
 		k = r;
-	if (k && uses_src(s) && !(ps = resolve(s->v, src, s->size, ACC_R, &mmio)) && !mmio)
-		return -1;
-	if (k && !mmio && uses_dst(s) && !(pd = resolve(s->v, dst, s->size, writes_dst(s) ? ACC_W : ACC_R, &mmio)) &&
-	    !mmio)
+	if (k && resolve_both(s, src, dst, &ps, &pd, &mmio) < 0)
 		return -1;
 	if (!k || mmio) {
 		*n = 1;
@@ -267,9 +280,36 @@ static int chunk(struct str *s, uint64_t src, uint64_t dst, uint64_t *n, bool *s
 	return 0;
 }
 
-static int linear(struct str *s, uint8_t seg, uint64_t off, unsigned acc, uint64_t *lin)
+/* The first element of an operand: its segment, then its alignment. */
+static int side(struct str *s, uint8_t seg, uint64_t off, unsigned acc, uint64_t *lin)
 {
-	return seg_linear(s->v, seg, off, s->size, acc, lin);
+	return seg_linear(s->v, seg, off, s->size, acc, lin) < 0 ? -1 : alignment_check(s->v, *lin, s->size);
+}
+
+/* The other operand is bad; what the pages of this one, which comes before it, raise takes precedence. */
+static int after(struct str *s, uint64_t lin, unsigned acc)
+{
+	uint64_t last = lin + s->size - 1;
+	struct walk w;
+
+	if (mmu_walk(s->v, lin, mmu_acc(s->v, acc), &w) == 0 && ((lin ^ last) & ~GUEST_PAGE_MASK))
+		mmu_walk(s->v, last & ~GUEST_PAGE_MASK, mmu_acc(s->v, acc), &w);
+	return -1;
+}
+
+/* All that is wrong with one operand comes before anything of the other: movs reads first, cmps looks at es:rdi first (as AMD
+ * CPUs do; manuals do not tell). */
+static int sides(struct str *s, uint64_t si, uint64_t di, uint64_t *src, uint64_t *dst)
+{
+	unsigned acc = writes_dst(s) ? ACC_W : ACC_R;
+
+	if (s->op == STR_CMPS && side(s, SEG_ES, di, acc, dst) < 0)
+		return -1;
+	if (uses_src(s) && side(s, s->seg, si, ACC_R, src) < 0)
+		return s->op == STR_CMPS ? after(s, *dst, acc) : -1;
+	if (uses_dst(s) && s->op != STR_CMPS && side(s, SEG_ES, di, acc, dst) < 0)
+		return uses_src(s) ? after(s, *src, ACC_R) : -1;
+	return 0;
 }
 
 /* One round: addresses, a chunk, registers.  1: the instruction is complete. */
@@ -284,16 +324,12 @@ static int round_trip(struct str *s)
 		return 1;
 	if (checked || (v->sysflags & RFL_TF) || (v->dr[7] & 0xff) || s->in->addrsize == 2)
 		n = 1;
-	if (uses_src(s) && linear(s, s->seg, si, ACC_R, &src) < 0)
-		return -1;
-	if (uses_dst(s) && linear(s, SEG_ES, di, writes_dst(s) ? ACC_W : ACC_R, &dst) < 0)
-		return -1;
+	if (sides(s, si, di, &src, &dst) < 0)
+		return -1; /* the step keeps the alignment: the first element speaks for all */
 	if (uses_src(s) && n > until_wrap(s, si))
 		n = until_wrap(s, si);
 	if (uses_dst(s) && n > until_wrap(s, di))
 		n = until_wrap(s, di);
-	if ((uses_src(s) && alignment_check(v, src, s->size)) || (uses_dst(s) && alignment_check(v, dst, s->size)))
-		return -1; /* the step keeps the alignment: the first element speaks for all */
 	if (chunk(s, src, dst, &n, &stop) < 0)
 		return -1;
 	if (v->dr[7] & 0xff) {
