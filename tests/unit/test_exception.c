@@ -91,6 +91,27 @@ static void test_debug(void)
 	CU_ASSERT_EQUAL(ram_get64(v, v->regs[R_SP] + 16) & RFL_RF, 0);
 }
 
+/* A breakpoint on a frame: a trap at the handler's first instruction; not what an attempt that failed had pushed. */
+static void test_frame_breakpoint(void)
+{
+	struct vcpu *v = mach_long();
+
+	mach_gate(v, 0x30, SEL_K64, HANDLER, DT_INT32, 0, 0);
+	mach_gate(v, EXC_DB, SEL_K64, HANDLER + 0x100, DT_INT32, 0, 0);
+	v->dr[1] = 0x90000 - 24; /* the flags' slot */
+	v->dr[7] = 0x400 | 1u << 2 | 1u << 20 | 2u << 22;
+	CU_ASSERT_EQUAL(cpu_deliver(v, 0x30, EVENT_INTR, false, 0), 0);
+	CU_ASSERT_EQUAL(v->rip, HANDLER);
+	CU_ASSERT_EQUAL_FATAL(v->exc_pending, 1);
+	CU_ASSERT_EQUAL(v->exc_vector, EXC_DB);
+	CU_ASSERT_EQUAL(cpu_deliver_pending(v), 0);
+	CU_ASSERT_EQUAL(v->rip, HANDLER + 0x100);
+	CU_ASSERT_EQUAL(ram_get64(v, v->regs[R_SP]), HANDLER);
+	CU_ASSERT_EQUAL(ram_get64(v, v->regs[R_SP] + 16) & RFL_RF, 0);
+	CU_ASSERT_EQUAL(v->dr[6], 0xffff0ff2);
+	CU_ASSERT_EQUAL(v->exc_pending, 0); /* its own frame is elsewhere */
+}
+
 static void test_soft(void)
 {
 	struct vcpu *v = mach_long();
@@ -203,6 +224,7 @@ CU_ErrorCode suite_exception(void)
 	if (s == NULL || !CU_add_test(s, "same ring", test_same_ring) ||
 	    !CU_add_test(s, "from ring 3", test_from_user) || !CU_add_test(s, "ist and nmi", test_ist) ||
 	    !CU_add_test(s, "page fault", test_page_fault) || !CU_add_test(s, "debug", test_debug) ||
+	    !CU_add_test(s, "data breakpoint on a frame", test_frame_breakpoint) ||
 	    !CU_add_test(s, "software interrupts", test_soft) || !CU_add_test(s, "nested faults", test_nested) ||
 	    !CU_add_test(s, "triple fault", test_triple) || !CU_add_test(s, "bad stacks", test_bad_stack) ||
 	    !CU_add_test(s, "protected mode", test_prot) || !CU_add_test(s, "16-bit and task gates", test_prot16))

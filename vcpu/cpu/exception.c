@@ -264,6 +264,19 @@ static bool combine(struct vcpu *v, struct event *ev)
 	return true;
 }
 
+/*
+ * The pushes of a frame meet data breakpoints as all stores do, and the trap comes before the handler's first instruction.  The
+ * manuals only speak of instructions; that CPUs do it is why Linux refuses breakpoints on its entry stacks.
+ */
+static void frame_breakpoints(struct vcpu *v)
+{
+	if (!v->db_hits)
+		return;
+	raise_exception(v, EXC_DB);
+	v->exc_dr6 = v->db_hits;
+	v->db_hits = 0;
+}
+
 int cpu_deliver(struct vcpu *v, unsigned vector, int type, bool has_error, uint32_t error)
 {
 	struct event ev = {vector & 0xff, type, has_error, error, v->rip};
@@ -272,8 +285,10 @@ int cpu_deliver(struct vcpu *v, unsigned vector, int type, bool has_error, uint3
 		v->stats.exceptions++;
 	if (type == EVENT_NMI)
 		v->nmi_blocked = 1;
+	v->db_hits = 0;
 	while (deliver_once(v, &ev)) {
 		v->exc_pending = 0;
+		v->db_hits = 0;
 		if (v->exc_vector == EXC_PF)
 			v->cr2 = v->exc_cr2;
 		if (!combine(v, &ev)) {
@@ -282,6 +297,7 @@ int cpu_deliver(struct vcpu *v, unsigned vector, int type, bool has_error, uint3
 			return 1;
 		}
 	}
+	frame_breakpoints(v);
 	return 0;
 }
 

@@ -155,12 +155,10 @@ void stack_current(struct vcpu *v, struct stack *st)
 	st->own = true;
 }
 
-/* What an instruction's own access to the stack is checked for beside the segment. */
+/* What an access to the stack is checked for beside the segment. */
 static int stack_access(struct vcpu *v, const struct stack *st, uint64_t lin, unsigned size, unsigned acc)
 {
-	if (!st->own)
-		return 0;
-	if (alignment_check(v, lin, size))
+	if (st->own && alignment_check(v, lin, size))
 		return -1;
 	if (v->dr[7] & 0xff)
 		breakpoint_access(v, lin, size, acc);

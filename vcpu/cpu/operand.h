@@ -90,7 +90,7 @@ struct stack {
 	uint64_t sp, mask;
 	unsigned acc; /* ACC_USER or 0 */
 	bool code64;  /* flat, canonical checks only */
-	bool own;     /* an instruction's, not an event's frame: #AC and data breakpoints count */
+	bool own;     /* an instruction's, not an event's frame: #AC counts */
 	uint32_t err; /* error code of a stack fault */
 };
 

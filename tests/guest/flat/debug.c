@@ -295,6 +295,33 @@ static void data_stack(void)
 	check_log("pushf, popf, push fs, enter hit it too", WANT(1, 3, 6, 8, 13), 1);
 }
 
+/* What events push is seen too: by the first instruction of the handler. */
+static void data_frames(void)
+{
+	const char *name = "data breakpoint on the frame of int n";
+	word *ss = (word *)rt_tss.rsp[0] - 1;
+	struct regs r;
+
+	if (cpu.tcg) {
+		skip(name, "TCG: does not see it, or aborts");
+		return;
+	}
+	put_code("\x90\x90", 2); /* int $0x80 follows */
+	rt_user_regs(&r, code);
+	set_dr(0, ss);
+	wr_dr7(dr7(0, R_WRITE, 8));
+	go(&r);
+	check(name, n_log == 1 && (log[0].dr6 & ~DR6_FIX) == 1 && log[0].off > 256, "%u traps, +%ld dr6 %#lx", n_log,
+	      (long)log[0].off, log[0].dr6);
+	put_code("\x90\x0f\x0b", 3);
+	rt_user_regs(&r, code);
+	set_dr(3, ss - 4); /* rip's slot */
+	wr_dr7(dr7(3, R_WRITE, 1));
+	check_trap("data breakpoint on the frame of #UD: the fault comes", go(&r), VEC_UD, 0);
+	check("data breakpoint on the frame of #UD", n_log == 1 && (log[0].dr6 & ~DR6_FIX) == 8 && log[0].off > 256,
+	      "%u traps, +%ld dr6 %#lx", n_log, (long)log[0].off, log[0].dr6);
+}
+
 static void data_strings(void)
 {
 	struct regs r;
@@ -504,6 +531,7 @@ void flat_main(void)
 	syscalls();
 	data_breakpoints();
 	data_stack();
+	data_frames();
 	data_strings();
 	two_at_once();
 	exec_breakpoints();
