@@ -245,11 +245,83 @@ static void test_kick_indirect(void)
 	CU_ASSERT(v->stats.kicks - kicks > 100);
 }
 
+#define EDGE    0x7fffffffd000ull /* its page tables have room for BTVM_CODE's page */
+#define NO_PAGE 0x600000000000ull
+
+/* The call at @rip faults with @vector and has done nothing, neither to rsp nor to what is below it. */
+static bool call_faults(struct vcpu *v, uint64_t rip, uint64_t sp, unsigned vector)
+{
+	uint64_t *slot = (uint64_t *)(void *)(v->vm->mem->ram + BTVM_DATA + 0x8000 - 8);
+
+	*slot = 0x1122334455667788;
+	v->rip = rip;
+	v->regs[R_SP] = sp;
+	return vcpu_run_until(v, 0, 20) == 1 && v->exc_vector == vector && v->rip == rip && v->regs[R_SP] == sp &&
+	       *slot == 0x1122334455667788;
+}
+
+/* Calls look at their target after what the push may raise and before they push. */
+static void test_bad_call(void)
+{
+	static const uint8_t forward[] = {0xe8, 0, 0x50, 0, 0}, back[] = {0xe8, 0, 0xf0, 0xff, 0xff},
+			     ud2[] = {0x0f, 0x0b};
+	struct vcpu *v = btvm_reset();
+	uint64_t sp = BTVM_DATA + 0x8000;
+
+	btvm_put(v, BTVM_CODE + 0x800, forward, sizeof forward);
+	btvm_put(v, BTVM_CODE + 0x5805, ud2, sizeof ud2);
+	*btvm_pte(EDGE) = BTVM_CODE | 7;
+	for (int i = 0; i < 2; i++) { /* the same page at two addresses */
+		v->rip = BTVM_CODE + 0x800;
+		v->regs[R_SP] = sp;
+		CU_ASSERT_EQUAL(vcpu_run_until(v, 0, 20), 1);
+		CU_ASSERT_EQUAL(v->exc_vector, EXC_UD);
+		CU_ASSERT_EQUAL(v->rip, BTVM_CODE + 0x5805);
+		CU_ASSERT_EQUAL(v->regs[R_SP], sp - 8);
+		CU_ASSERT(call_faults(v, EDGE + 0x800, sp, EXC_GP));
+		CU_ASSERT(call_faults(v, EDGE + 0x800, NO_PAGE, EXC_PF));
+		CU_ASSERT(call_faults(v, EDGE + 0x800, NO_PAGE << 4, EXC_SS));
+	}
+	btvm_put(v, BTVM_DATA + 0x100, back, sizeof back);
+	btvm_mode(v, 0, 8);
+	CU_ASSERT(call_faults(v, BTVM_KERN + 0x100, BTVM_KERN + 0x8000, EXC_GP));
+	CU_ASSERT(call_faults(v, BTVM_KERN + 0x100, NO_PAGE, EXC_PF));
+	btvm_mode(v, 3, 4);
+	v->seg[SEG_CS].limit = BTVM_CODE + 0x1fff;
+	vcpu_update_mode(v);
+	CU_ASSERT(call_faults(v, BTVM_CODE + 0x800, sp, EXC_GP));
+	CU_ASSERT(call_faults(v, BTVM_CODE + 0x800, BTVM_LARGE - 8, EXC_PF));
+	v->seg[SEG_CS].limit = BTVM_CODE + 0x5fff;
+	vcpu_update_mode(v);
+	CU_ASSERT_EQUAL(vcpu_run_until(v, 0, 20), 1);
+	v->rip = BTVM_CODE + 0x800;
+	v->regs[R_SP] = sp;
+	CU_ASSERT_EQUAL(vcpu_run_until(v, 0, 20), 1);
+	CU_ASSERT_EQUAL(v->rip, BTVM_CODE + 0x5805);
+	CU_ASSERT_EQUAL(v->regs[R_SP], sp - 4);
+}
+
+/* nop [rax + f40000h] with a hlt inside; nops; jmp +7ffffff0h: 2 GiB and five bytes from the block's start */
+static void test_reach(void)
+{
+	struct vcpu *v = btvm_reset();
+	uint8_t code[64];
+	size_t n = btvm_hex("0f 1f 80 00 00 f4 00 90 90 90 90 90 90 90 90 90 e9 f0 ff ff 7f", code, sizeof code);
+
+	btvm_put(v, BTVM_CODE + 0x100, code, n);
+	v->rip = BTVM_CODE + 0x100;
+	CU_ASSERT_EQUAL(vcpu_run_until(v, 0, 20), 1);
+	CU_ASSERT_EQUAL(v->exc_vector, EXC_GP);
+	CU_ASSERT_EQUAL(v->rip, BTVM_CODE + 0x80000105);
+}
+
 CU_ErrorCode suite_link(void)
 {
 	CU_pSuite s = CU_add_suite("link", NULL, NULL);
 
 	CU_add_test(s, "within a page", test_near);
+	CU_add_test(s, "calls to nowhere", test_bad_call);
+	CU_add_test(s, "far away", test_reach);
 	CU_add_test(s, "invalidation", test_invalidate);
 	CU_add_test(s, "links that must not be made", test_refused);
 	CU_add_test(s, "kick", test_kick);
