@@ -191,11 +191,12 @@ struct vcpu_stats { /* all counted by the vcpu's thread; names as in `hvx-monito
 	X(code_flushes)                                                                                               \
 	X(dispatches)                                                                                                 \
 	X(links)                                                                                                      \
-	X(jc_misses) X(tlb_misses) X(tlb_flushes) X(tlb_page_flushes) X(walks) X(exceptions) X(page_faults)           \
-		X(interrupts) X(kicks) X(hlts) X(helpers) X(mmio) X(pio) X(cross_page) X(unaligned) X(smc_writes)     \
-			X(smc_blocks) X(signals) X(single_steps) X(msr_reads) X(msr_writes) X(cr3_loads) X(bank_hits) \
-				X(halt_polls) X(string_helpers) X(host_faults) X(cpuids) X(doorbells)                 \
-					X(doorbell_wakes) X(device_flushes) X(combo_fails)
+	X(jc_misses)                                                                                                  \
+	X(tlb_misses) X(tlb_flushes) X(tlb_page_flushes) X(walks) X(exceptions) X(page_faults) X(interrupts) X(kicks) \
+		X(hlts) X(helpers) X(mmio) X(pio) X(cross_page) X(unaligned) X(smc_writes) X(smc_blocks) X(signals)   \
+			X(single_steps) X(msr_reads) X(msr_writes) X(cr3_loads) X(bank_hits) X(halt_polls)            \
+				X(string_helpers) X(host_faults) X(cpuids) X(doorbells) X(doorbell_wakes)             \
+					X(device_flushes) X(combo_fails)
 #define X(n) uint64_t n;
 	VCPU_STATS(X)
 #undef X
@@ -285,6 +286,7 @@ struct vcpu {
 	struct fetch_entry {
 		uint64_t tag, gpa;
 		uint64_t age; /* valid while fetch_age[global] is the same: flushes count on */
+		uint32_t gen; /* bt.place_gen when its place was noted */
 		uint8_t global;
 	} fetch[2][FETCH_SIZE];
 	uint64_t fetch_age[2], fetch_ages; /* of entries that hold: not global, global; the last one given out */

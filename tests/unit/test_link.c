@@ -144,12 +144,32 @@ static void test_kick_patch(void)
 	CU_ASSERT_FALSE(memcmp(jne, was, 6));
 }
 
-static void test_cells(void)
+/* User code's cells depend on where its page is mapped: they go with the address space, whatever they lead to. */
+static void test_user_cells(void)
 {
 	struct vcpu *v = btvm_reset();
 	uint32_t a, b, x;
 	struct bexit *e = pair(v, false, &a, &b);
 
+	x = (uint32_t)(e - v->bt->exits);
+	link_exit(v, x, b, false);
+	CU_ASSERT(at_block(v, e, b) && v->bt->cell_active[e->cell]);
+	cells_reset_user(v);
+	CU_ASSERT(at_stub(v, e) && !v->bt->cell_active[e->cell]);
+	link_exit(v, x, b, true);
+	CU_ASSERT(at_block(v, e, b) && v->bt->cell_active[e->cell]);
+	tlb_flush_nonglobal(v);
+	CU_ASSERT(at_stub(v, e) && !v->bt->cell_active[e->cell]);
+}
+
+static void test_cells(void)
+{
+	struct vcpu *v = btvm_reset();
+	uint32_t a, b, x;
+	struct bexit *e;
+
+	btvm_mode(v, 0, 8);
+	e = pair(v, false, &a, &b);
 	x = (uint32_t)(e - v->bt->exits);
 	CU_ASSERT_NOT_EQUAL_FATAL(e->cell, BT_NONE);
 	CU_ASSERT(at_stub(v, e));
@@ -315,6 +335,45 @@ static void test_reach(void)
 	CU_ASSERT_EQUAL(v->rip, BTVM_CODE + 0x80000105);
 }
 
+static void run_place(struct vcpu *v, uint64_t place, unsigned bl)
+{
+	v->rip = place + 0x100;
+	v->regs[R_BX] = 0;
+	CU_ASSERT_EQUAL(vcpu_run_until(v, 0, 20), 1);
+	CU_ASSERT_EQUAL(v->regs[R_BX], bl);
+	CU_ASSERT_EQUAL(v->rip, place + 0x1002);
+}
+
+/* One page of user code at several addresses, and what follows it differs: a cell is good for one of them. */
+static void test_two_places(void)
+{
+	static const uint8_t jmp[] = {0xe9, 0xfb, 0x0e, 0, 0},
+			     end[3][3] = {{0xb3, 1, 0xf4}, {0xb3, 2, 0xf4}, {0xb3, 3, 0xf4}};
+	const uint64_t at[3] = {0x10000000, 0x10010000, 0x10020000};
+	struct vcpu *v = btvm_reset();
+
+	btvm_put(v, BTVM_CODE + 0x100, jmp, sizeof jmp); /* to the start of the next page */
+	for (uint64_t i = 0; i < 3; i++) {
+		*btvm_pte(at[i]) = BTVM_CODE | 7;
+		*btvm_pte(at[i] + 0x1000) = (BTVM_CODE + 0x3000 + i * 0x2000) | 7;
+		btvm_put(v, BTVM_CODE + 0x3000 + i * 0x2000, end[i], sizeof end[i]);
+	}
+	for (unsigned i = 0; i < 8; i++)
+		run_place(v, at[i & 1], 1 + (i & 1));
+	tlb_flush_nonglobal(v);
+	run_place(v, at[0], 1); /* linked, put away and brought back: still good for this place alone */
+	run_place(v, at[0], 1);
+	for (unsigned i = 0; i < 8; i++) {
+		tlb_switch(v, 1, 2, false);
+		run_place(v, at[2], 3);
+		run_place(v, at[2], 3);
+		tlb_switch(v, 2, 1, false);
+		run_place(v, at[i & 1], 1 + (i & 1));
+		run_place(v, at[i & 1], 1 + (i & 1));
+	}
+	CU_ASSERT(v->stats.bank_hits > 0);
+}
+
 CU_ErrorCode suite_link(void)
 {
 	CU_pSuite s = CU_add_suite("link", NULL, NULL);
@@ -322,12 +381,14 @@ CU_ErrorCode suite_link(void)
 	CU_add_test(s, "within a page", test_near);
 	CU_add_test(s, "calls to nowhere", test_bad_call);
 	CU_add_test(s, "far away", test_reach);
+	CU_add_test(s, "a page at two addresses", test_two_places);
 	CU_add_test(s, "invalidation", test_invalidate);
 	CU_add_test(s, "links that must not be made", test_refused);
 	CU_add_test(s, "kick", test_kick);
 	CU_add_test(s, "kick of an indirect exit", test_kick_patch);
 	CU_add_test(s, "kicks at an indirect jump", test_kick_indirect);
 	CU_add_test(s, "cells and flushes", test_cells);
+	CU_add_test(s, "cells of user code", test_user_cells);
 	CU_add_test(s, "cells and invlpg", test_cells_invlpg);
 	CU_add_test(s, "running over links", test_run);
 	return CU_get_error();

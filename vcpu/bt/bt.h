@@ -144,6 +144,9 @@ struct codepage {
 	uint32_t writes; /* stores into it that hit no block, since it was made live */
 	uint32_t limit;  /* so many turn it into a data page */
 	uint8_t live;    /* has blocks, or is about to */
+	uint8_t aliased; /* user code: at two addresses at least in this epoch */
+	uint32_t epoch;  /* of the cells, for what follows and what precedes */
+	uint64_t at;     /* its first address */
 };
 
 /* Instructions decoded lately: what a block looks ahead at is decoded again when its turn comes. */
@@ -177,6 +180,9 @@ struct bt {
 	uint8_t *cell_active;                  /* it is in one of the lists */
 	uint64_t invalidations;                /* of blocks: cells that were set aside before one may lead into it */
 	bool cells_brought_back;               /* some may lead to blocks that do not list their exits */
+	uint32_t cell_epoch;                   /* counts resets of user code's cells */
+	uint32_t place_gen;                    /* counts what makes codepage_place() worth another look */
+	uint32_t *placed, n_placed;            /* code pages whose place is known in this epoch */
 	uint64_t no_combos[BT_NO_COMBOS / 64]; /* hashed gpa of blocks whose groups kept crossing pages */
 	uint64_t stop_rip;                     /* blocks do not run past it (tests) */
 	bool exact_flags; /* flags are kept for whatever may fault or be interrupted, read or not; set once */
@@ -307,6 +313,13 @@ static inline uint64_t codepage_parts(unsigned off, unsigned len)
 }
 
 struct codepage *codepage_get(struct bt *bt, uint64_t frame, bool create);
+/*
+ * User code of RAM @frame runs at @page of the linear space.  Blocks do not know where they are, but a branch cell is good for one
+ * address: those of a page that is mapped twice in one address space are not linked.
+ */
+void codepage_place(struct vcpu *v, uint64_t frame, uint64_t page);
+/* The same with what was known before; not known yet in this epoch. */
+void codepage_put(struct bt *bt, struct codepage *cp, uint64_t page, bool aliased);
 void codepage_add(struct vcpu *v, uint32_t block);
 void codepage_del(struct bt *bt, uint32_t block);
 /* A store of @len bytes to RAM @frame at @off: 0 = hits no translation, 1 = translations were dropped. */

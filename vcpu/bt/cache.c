@@ -83,8 +83,9 @@ int bt_create(struct vm *vm)
 	bt->cell_active = memory_anon(CELL_COUNT * sizeof *bt->cell_active);
 	bt->active_user = memory_anon(CELL_COUNT * sizeof *bt->active_user);
 	bt->active_kern = memory_anon(CELL_COUNT * sizeof *bt->active_kern);
+	bt->placed = memory_anon(BT_MAX_PAGES * sizeof *bt->placed);
 	if (!bt->memo || !bt->blocks || !bt->sites || !bt->exits || !bt->sys || !bt->index || !bt->pages ||
-	    !bt->page_hash || !bt->cell_stub || !bt->cell_active || !bt->active_user || !bt->active_kern)
+	    !bt->page_hash || !bt->cell_stub || !bt->cell_active || !bt->active_user || !bt->active_kern || !bt->placed)
 		return -ENOMEM;
 	memset(bt->index, 0xff, BT_INDEX * sizeof *bt->index);
 	memset(bt->page_hash, 0xff, BT_MAX_PAGES * sizeof *bt->page_hash);
@@ -113,6 +114,7 @@ void bt_destroy(struct vm *vm)
 	munmap(bt->cell_active, CELL_COUNT * sizeof *bt->cell_active);
 	munmap(bt->active_user, CELL_COUNT * sizeof *bt->active_user);
 	munmap(bt->active_kern, CELL_COUNT * sizeof *bt->active_kern);
+	munmap(bt->placed, BT_MAX_PAGES * sizeof *bt->placed);
 	free(bt);
 	vm->bt = NULL;
 }

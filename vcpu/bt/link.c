@@ -5,6 +5,7 @@
  * same (a kick unlinks without touching the lists).  A cell that was brought
  * back may lead elsewhere: all of them are reset before a block goes.
  */
+#include "common/gmem.h"
 #include "vcpu/bt/bt.h"
 #include "vcpu/bt/emit.h"
 
@@ -53,6 +54,15 @@ static void activate_cell(struct bt *bt, struct bexit *e, bool global)
 		bt->active_user[bt->n_active_user++] = e->cell;
 }
 
+/* Is the exit's page mapped twice in this address space, and does its cell depend on where? */
+static bool of_two_places(const struct vcpu *v, const struct bexit *e)
+{
+	int64_t frame = gmem_frame(v->vm->mem, v->bt->blocks[e->block].gpa);
+	const struct codepage *cp = frame < 0 ? NULL : codepage_get(v->bt, (uint64_t)frame, false);
+
+	return cp && cp->aliased && cp->epoch == v->bt->cell_epoch;
+}
+
 void link_exit(struct vcpu *v, uint32_t x, uint32_t target, bool global)
 {
 	struct bt *bt = v->bt;
@@ -64,6 +74,11 @@ void link_exit(struct vcpu *v, uint32_t x, uint32_t target, bool global)
 	if (e->cell == BT_NONE &&
 	    (e->rel_off == BT_NONE || to->gpa2 != ~0ull || (e->page ^ to->gpa) >> GUEST_PAGE_SHIFT))
 		return;
+	if (e->cell != BT_NONE && mode_pic(e->mode)) {
+		if (of_two_places(v, e))
+			return;
+		global = false; /* the target is at the same address in every space, the exit need not be */
+	}
 	if (e->target != target) {
 		unlink_exit(v, x);
 		e->target = target;
@@ -122,6 +137,9 @@ void cells_reset_user(struct vcpu *v)
 	reset_cells(v, v->bt->active_user, v->bt->n_active_user);
 	v->bt->n_active_user = 0;
 	v->bt->cells_brought_back = false;
+	v->bt->cell_epoch++;
+	v->bt->place_gen++;
+	v->bt->n_placed = 0;
 }
 
 void cells_reset_all(struct vcpu *v)

@@ -3,6 +3,7 @@
  * what continues a run without going back to the run loop.
  * Invariant: v->rip and v->mode are exact whenever a function here runs.
  */
+#include "common/gmem.h"
 #include "vcpu/bt/bt.h"
 #include "vcpu/bt/decode.h"
 #include "vcpu/bt/exits.h"
@@ -32,6 +33,13 @@ int fetch_gpa(struct vcpu *v, uint64_t rip, uint64_t *gpa)
 		f->global = w.global;
 		f->age = v->fetch_age[w.global];
 		tlb_note_fetch(v, page, w.global);
+	}
+	if (v->cpl == 3 && f->gen != v->bt->place_gen) {
+		int64_t frame = gmem_frame(v->vm->mem, f->gpa);
+
+		f->gen = v->bt->place_gen;
+		if (frame >= 0)
+			codepage_place(v, (uint64_t)frame, page);
 	}
 	v->fetch_global = f->global;
 	*gpa = f->gpa | (gva & 0xfff);

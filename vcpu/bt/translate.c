@@ -106,7 +106,7 @@ static void apply_mode(const struct tr *t, struct insn *in)
 }
 
 /* The page must be marked before its bytes are read (design: vcpu sets the bit, full fence, then reads). */
-static void mark_page(struct vcpu *v, uint64_t gpa)
+static void mark_page(struct vcpu *v, uint64_t gpa, uint64_t gva)
 {
 	int64_t frame = gmem_frame(v->vm->mem, gpa);
 
@@ -114,6 +114,8 @@ static void mark_page(struct vcpu *v, uint64_t gpa)
 		codepage_get(v->bt, (uint64_t)frame, true);
 		__atomic_fetch_or(&v->vm->mem->code_bm[frame / 64], 1ull << (frame % 64), __ATOMIC_SEQ_CST);
 		tlb_drop_writes(v, (uint64_t)frame);
+		if (v->cpl == 3)
+			codepage_place(v, (uint64_t)frame, gva & ~GUEST_PAGE_MASK);
 	}
 }
 
@@ -134,7 +136,7 @@ static int decode_crossing(struct tr *t, const uint8_t *page, unsigned off)
 
 	if (fetch_gpa(v, v->rip + have, &gpa2) < 0)
 		return -1;
-	mark_page(v, gpa2);
+	mark_page(v, gpa2, v->rip + have);
 	page2 = page_bytes(t, gpa2);
 	if (!page2) {
 		raise_gp(v, 0); /* code outside RAM is not supported */
@@ -532,7 +534,7 @@ uint32_t bt_translate(struct vcpu *v, uint64_t gpa, uint32_t mode)
 	if (bt->n_blocks + 1 >= BT_MAX_BLOCKS || bt->used + 65536 > BT_CODE_SIZE || bt->n_pages + 2 >= BT_MAX_PAGES)
 		return BT_NONE;
 	vcpu_fpu_out(v);
-	mark_page(v, gpa);
+	mark_page(v, gpa, v->rip);
 	start_block(t, v, gpa, mode);
 	if (decode_block(t) < 0)
 		return BT_NONE;

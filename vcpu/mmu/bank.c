@@ -12,10 +12,11 @@
 #include "vcpu/bt/bt.h"
 #include "vcpu/mmu/mmu.h"
 
-#define BANKS      8 /* Linux uses six PCIDs */
-#define BANK_PAGES 1024
-#define BANK_JUMPS JC_FILLED
-#define BANK_CELLS 4096
+#define BANKS       8 /* Linux uses six PCIDs */
+#define BANK_PAGES  1024
+#define BANK_JUMPS  JC_FILLED
+#define BANK_CELLS  4096
+#define BANK_PLACES 2048 /* of code pages: with more of them neither jumps nor cells are kept */
 
 struct bank {
 	uint16_t pcid;
@@ -24,7 +25,7 @@ struct bank {
 	uint64_t fetch_age;     /* of its entries in the fetch cache, which stay there */
 	uint64_t invalidations; /* of blocks, when the cells were put away */
 	uint64_t code_filter[1 << (FETCH_FILTER_BITS - 6)];
-	uint32_t n_pages, n_jumps, n_cells;
+	uint32_t n_pages, n_jumps, n_cells, n_places;
 	struct bank_page {
 		uint64_t rtag, wtag, radd, wadd;
 		uint16_t index;
@@ -38,6 +39,11 @@ struct bank {
 		uint64_t host;
 		uint32_t cell;
 	} cell[BANK_CELLS];
+	struct bank_place {
+		uint64_t at;
+		uint32_t page; /* index of the code page */
+		uint8_t aliased;
+	} place[BANK_PLACES];
 };
 
 struct banks {
@@ -145,6 +151,21 @@ static void save_cells(struct vcpu *v, struct bank *b)
 	b->invalidations = bt->invalidations;
 }
 
+static void save_places(struct vcpu *v, struct bank *b)
+{
+	const struct bt *bt = v->bt;
+
+	if (bt->n_placed > BANK_PLACES) {
+		b->n_jumps = b->n_cells = 0;
+		return;
+	}
+	for (uint32_t i = 0; i < bt->n_placed; i++) {
+		const struct codepage *cp = &bt->pages[bt->placed[i]];
+
+		b->place[b->n_places++] = (struct bank_place){cp->at, bt->placed[i], cp->aliased};
+	}
+}
+
 static struct bank *choose(struct vcpu *v, unsigned pcid)
 {
 	struct bank *b = find(v, pcid);
@@ -169,7 +190,7 @@ void bank_save(struct vcpu *v, unsigned pcid)
 		return;
 	b = choose(v, pcid);
 	b->pcid = (uint16_t)pcid;
-	b->n_pages = b->n_jumps = b->n_cells = 0;
+	b->n_pages = b->n_jumps = b->n_cells = b->n_places = 0;
 	b->used = ++v->banks->clock;
 	b->fetch_age = v->fetch_age[0];
 	memcpy(b->code_filter, v->code_filter[1], sizeof b->code_filter);
@@ -177,6 +198,7 @@ void bank_save(struct vcpu *v, unsigned pcid)
 	save_pages(v, b, TLB_KERN_AC);
 	save_jumps(v, b);
 	save_cells(v, b);
+	save_places(v, b);
 	b->valid = !v->low_global;
 }
 
@@ -197,6 +219,12 @@ void bank_restore(struct vcpu *v, unsigned pcid)
 		t->wtag[p->index] = p->wtag;
 		t->radd[p->index] = p->radd;
 		t->wadd[p->index] = p->wadd;
+	}
+	for (uint32_t i = 0; i < b->n_places; i++) {
+		struct codepage *cp = &v->bt->pages[b->place[i].page];
+
+		if (cp->epoch != v->bt->cell_epoch)
+			codepage_put(v->bt, cp, b->place[i].at, b->place[i].aliased);
 	}
 	for (uint32_t i = 0; i < b->n_jumps; i++)
 		jump_cache_put(&v->jc[TLB_USER], b->jump[i].index, b->jump[i].tag, b->jump[i].host);

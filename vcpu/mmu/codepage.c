@@ -35,6 +35,7 @@ struct codepage *codepage_get(struct bt *bt, uint64_t frame, bool create)
 	}
 	bt->pages[i].live = 1;
 	bt->pages[i].writes = 0;
+	bt->place_gen++;
 	return &bt->pages[i];
 }
 
@@ -101,6 +102,41 @@ static bool overlaps(const struct block *b, bool first, unsigned off, unsigned l
 		end = GUEST_PAGE_MASK + 1;
 	own = codepage_parts(at, end - at);
 	return b->parts & ~own & parts;
+}
+
+static void unlink_cells(struct vcpu *v, const struct codepage *cp)
+{
+	struct bt *bt = v->bt;
+
+	for (uint32_t n = cp->blocks; n != BT_NONE; n = *next_of(v->vm, bt, n, cp->frame)) {
+		const struct block *b = &bt->blocks[n];
+
+		for (uint32_t x = b->exit; x < b->exit + b->n_exits; x++)
+			if (bt->exits[x].cell != BT_NONE)
+				unlink_exit(v, x);
+	}
+}
+
+void codepage_put(struct bt *bt, struct codepage *cp, uint64_t page, bool aliased)
+{
+	cp->epoch = bt->cell_epoch;
+	cp->at = page;
+	cp->aliased = aliased;
+	bt->placed[bt->n_placed++] = (uint32_t)(cp - bt->pages);
+}
+
+void codepage_place(struct vcpu *v, uint64_t frame, uint64_t page)
+{
+	struct codepage *cp = codepage_get(v->bt, frame, false);
+
+	if (!cp)
+		return;
+	if (cp->epoch != v->bt->cell_epoch) {
+		codepage_put(v->bt, cp, page, false);
+	} else if (cp->at != page && !cp->aliased) {
+		cp->aliased = 1;
+		unlink_cells(v, cp);
+	}
 }
 
 /* No translation is left: stores may go straight to it again. */
