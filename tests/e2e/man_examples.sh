@@ -22,6 +22,8 @@ extract() { # PAGE DIRECTORY
 
 for page in "$man"/*.[1-8]; do
 	name=$(basename "$page")
+	grep -q "man/$name" "$here/../../Makefile.am"
+	ok "$name: is installed" $?
 	if command -v mandoc >/dev/null; then
 		mandoc -T lint -W warning "$page" >"$tmp/lint" 2>&1
 		is "$name: mandoc finds nothing" "" "$(grep -v 'referenced manual not found' "$tmp/lint")"
