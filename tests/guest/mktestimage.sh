@@ -52,8 +52,10 @@ add_checks() {
 		${CC:-gcc} $cflags -static -o "$root/check/$p" "$guestdir/prog/$p.c" -lm
 	done
 	# shellcheck disable=SC2086
-	${CC:-gcc} $cflags -m32 -march=i686 -mfpmath=387 -ffreestanding -nostdlib -static -fno-pic -no-pie \
-		-fno-stack-protector -o "$root/check/compat32" "$guestdir/prog/compat32.c"
+	for p in compat32 code16; do
+		${CC:-gcc} $cflags -m32 -march=i686 -mfpmath=387 -ffreestanding -nostdlib -static -fno-pic -no-pie \
+			-fno-stack-protector -o "$root/check/$p" "$guestdir/prog/$p.c"
+	done
 	# shellcheck disable=SC2086
 	${CC:-gcc} $cflags -fno-tree-vectorize -fno-math-errno -static -o "$root/check/work" "$top"/bench/work/*.c
 	"$root/check/work" --rows=cpu,fp,memory,jit --target-ms=1 >"$root/check/results"

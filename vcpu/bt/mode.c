@@ -33,13 +33,37 @@ static bool data_breakpoints(const struct vcpu *v)
 	return false;
 }
 
+/* Every mode: what translates it and no more. */
+bool mode_is_translated(uint32_t mode)
+{
+	const uint32_t sizes = MODE_CS32 | MODE_CS16 | MODE_REAL;
+	const uint32_t all = MODE_USER | 3u << MODE_TLB_SHIFT | MODE_SLOWMEM | MODE_NOFPU | MODE_NOSSE | MODE_NOAVX |
+			     MODE_TRANSIENT | MODE_CPL0 | MODE_SMAP | MODE_TSD;
+	uint32_t known;
+
+	switch (mode & sizes) {
+	case 0: known = all | MODE_EDGE; break;
+	case MODE_CS32: known = all | MODE_CS32 | MODE_SS16; break;
+	default: return false;
+	}
+	if ((mode & ~known) || mode_tlb(mode) >= TLB_COUNT || !(mode & MODE_USER) != (mode_tlb(mode) != TLB_USER))
+		return false;
+	if ((mode & MODE_USER) && (mode & (MODE_CPL0 | MODE_SMAP)))
+		return false;
+	return (mode & MODE_STEP) || !(mode & (MODE_BOUNCE | MODE_BOUNCE_STACK));
+}
+
+/* Code with both L and D set cannot be: it is no mode that anything translates. */
 static uint32_t mode_segments(const struct vcpu *v)
 {
+	bool big = v->seg[SEG_CS].attr & SEG_A_DB;
 	uint32_t m = 0;
 
+	if (!(v->cr0 & CR0_PE) || (v->sysflags & RFL_VM))
+		m |= MODE_REAL;
 	if ((v->efer & EFER_LMA) && (v->seg[SEG_CS].attr & SEG_A_L))
-		return 0;
-	m |= v->seg[SEG_CS].attr & SEG_A_DB ? MODE_CS32 : MODE_CS16;
+		return big ? MODE_CS32 | MODE_CS16 : m;
+	m |= big ? MODE_CS32 : MODE_CS16;
 	if (!(v->seg[SEG_SS].attr & SEG_A_DB))
 		m |= MODE_SS16;
 	if (!segments_flat(v))

@@ -24,6 +24,7 @@
 #define MODE_SMAP         (1u << 15) /* CR4.SMAP: what clac goes back to */
 #define MODE_TSD          (1u << 16) /* rdtsc is not for this CPL */
 #define MODE_EDGE         (1u << 17) /* direct branches may reach past the canonical half; added by bt_find() */
+#define MODE_REAL         (1u << 18) /* real or virtual-8086 mode */
 
 /* The bits that a run-time decision adds, never part of vcpu.mode. */
 #define MODE_TRANSIENT (MODE_STEP | MODE_BOUNCE | MODE_BOUNCE_STACK | MODE_NOCOMBINE)
@@ -43,6 +44,9 @@ static inline bool mode_long(uint32_t mode)
 {
 	return !(mode & (MODE_CS32 | MODE_CS16));
 }
+
+/* Does the translator know what code of this mode means?  Lists what it does; any other bit or mixture is refused. */
+bool mode_is_translated(uint32_t mode);
 
 /* Bytes of the code size: 2, 4 or 8. */
 static inline unsigned mode_code_size(uint32_t mode)

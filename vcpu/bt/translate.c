@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/gmem.h"
+#include "common/log.h"
 #include "vcpu/bt/tr.h"
 #include "vcpu/mmu/mmu.h"
 #include "vcpu/trace.h"
@@ -524,6 +525,16 @@ static void start_block(struct tr *t, struct vcpu *v, uint64_t gpa, uint32_t mod
 					      .ind_jmp = BT_NONE};
 }
 
+/* Code of a mode that nobody translates: 16 bits, real mode.  The guest sees #UD. */
+static void refuse(struct vcpu *v, uint32_t mode)
+{
+	if (!v->stats.refused_code++)
+		log_warn("cpu %d: code at %x:0x%llx is of a kind that is not supported (%u-bit%s): #UD", v->id,
+			 v->seg[SEG_CS].sel, (unsigned long long)v->rip, 8 * mode_code_size(mode),
+			 mode & MODE_REAL ? ", real mode" : "");
+	raise_ud(v);
+}
+
 uint32_t bt_translate(struct vcpu *v, uint64_t gpa, uint32_t mode)
 {
 	static __thread struct tr tr_state;
@@ -531,6 +542,10 @@ uint32_t bt_translate(struct vcpu *v, uint64_t gpa, uint32_t mode)
 	struct bt *bt = v->bt;
 	uint32_t n_exits = bt->n_exits, n_sites = bt->n_sites, n_cells = bt->n_cells, n_sys = bt->n_sys;
 
+	if (!mode_is_translated(mode)) {
+		refuse(v, mode);
+		return BT_NONE;
+	}
 	if (bt->n_blocks + 1 >= BT_MAX_BLOCKS || bt->used + 65536 > BT_CODE_SIZE || bt->n_pages + 2 >= BT_MAX_PAGES)
 		return BT_NONE;
 	vcpu_fpu_out(v);
