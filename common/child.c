@@ -110,8 +110,13 @@ void child_send(struct child *c, uint16_t type, int len, const int *fds, int nfd
 
 void child_seal(struct child *c)
 {
-	int rc = sandbox_seal(c->table);
+	int rc = sandbox_limit_memory(c->table, c->own, c->shared);
 
+	if (rc && c->strict)
+		child_fail(c, HVX_EXIT_HOST, "limiting memory: %s", strerror(-rc));
+	if (rc)
+		c->layers &= ~SANDBOX_BIT(RLIMITS);
+	rc = sandbox_seal(c->table);
 	if (rc && c->strict)
 		child_fail(c, HVX_EXIT_HOST, "the final seccomp filter: %s", strerror(-rc));
 	if (rc) {

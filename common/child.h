@@ -19,8 +19,9 @@ struct child {
 	enum msg_role role;
 	const struct sandbox_table *table;
 	bool strict;
-	uint32_t ns;     /* namespaces the monitor made for us */
-	uint32_t layers; /* reached so far */
+	uint32_t ns;          /* namespaces the monitor made for us */
+	uint32_t layers;      /* reached so far */
+	uint64_t own, shared; /* bytes that the configuration needs: of its own beyond the table's, of others' memory */
 	char missing[MSG_TEXT_MAX];
 	uint8_t buf[IPC_MAX_DATA]; /* for frames in and out */
 };
@@ -39,7 +40,7 @@ void child_expect(struct child *c, uint16_t type, struct ipc_frame *f);
 /* Sends @len bytes of c->buf, or exits when that fails. */
 void child_send(struct child *c, uint16_t type, int len, const int *fds, int nfds);
 
-/* Adds the final filter to all threads and tells the monitor. */
+/* Limits the memory, adds the final filter to all threads and tells the monitor. */
 void child_seal(struct child *c);
 
 /* Tells the monitor why start-up cannot go on, and exits with @status. */

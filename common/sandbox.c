@@ -188,15 +188,17 @@ static int empty_root(void)
 }
 
 /* Only root has a second id to become; an ordinary user's 0 inside is the user outside. */
-static int leave_identity(void)
+static int leave_identity(bool userns)
 {
+	const uid_t id = userns ? 1 : UNPRIVILEGED_ID; /* the same one, seen from inside and from outside */
+
 	if (geteuid() != 0)
 		return 0;
 	if (syscall(SYS_setgroups, 0, NULL) < 0 && errno != EPERM)
 		return -errno;
-	if (setresgid(1, 1, 1) == 0 && setresuid(1, 1, 1) == 0)
+	if (setresgid(id, id, id) == 0 && setresuid(id, id, id) == 0)
 		return 0;
-	return errno == EINVAL ? 0 : -errno;
+	return errno == EINVAL ? 0 : -errno; /* no such id here: "root" is an ordinary user */
 }
 
 /* Needs CAP_SETPCAP: before the identity is given up.  Without it the set is left: it gives nothing to a process with
@@ -208,21 +210,33 @@ static void drop_bounding_set(void)
 			break;
 }
 
-int sandbox_drop_caps(void)
+int sandbox_drop_caps(uint64_t keep)
 {
 	struct __user_cap_header_struct h = {.version = _LINUX_CAPABILITY_VERSION_3};
 	struct __user_cap_data_struct d[2];
 
 	if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0 && errno != EINVAL)
 		return -errno;
-	memset(d, 0, sizeof d);
+	if (syscall(SYS_capget, &h, d) < 0)
+		return -errno;
+	for (int i = 0; i < 2; i++) {
+		d[i].permitted &= (uint32_t)(keep >> 32 * i);
+		d[i].effective = d[i].permitted;
+		d[i].inheritable = 0;
+	}
 	return syscall(SYS_capset, &h, d) < 0 ? -errno : 0;
 }
 
+/* To @n, or to what there is where that is less: a hard limit is not raised. */
 static int limit(int what, rlim_t n)
 {
-	struct rlimit r = {n, n};
+	struct rlimit r;
 
+	if (getrlimit(what, &r) < 0)
+		return -errno;
+	if (n < r.rlim_max)
+		r.rlim_max = n;
+	r.rlim_cur = r.rlim_max;
 	return setrlimit(what, &r) < 0 ? -errno : 0;
 }
 
@@ -296,9 +310,9 @@ uint32_t sandbox_enter(const struct sandbox_table *t, uint32_t ns, char *why, si
 	} while (0)
 	LAYER(ROOT, "empty root", ns & SANDBOX_BIT(MOUNTNS) ? empty_root() : -EPERM);
 	drop_bounding_set();
-	rc = ns & SANDBOX_BIT(USERNS) ? leave_identity() : 0;
+	rc = leave_identity(ns & SANDBOX_BIT(USERNS));
 	note("unprivileged identity", rc, why, len);
-	LAYER(CAPS, "dropping capabilities", rc ? rc : sandbox_drop_caps());
+	LAYER(CAPS, "dropping capabilities", sandbox_drop_caps(0) ?: rc);
 	LAYER(NNP, "no_new_privs", prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ? -errno : 0);
 	LAYER(RLIMITS, "rlimits", set_limits(t));
 	if (abi > 0)
@@ -322,29 +336,33 @@ uint32_t sandbox_missing(uint32_t reached)
 
 static int add_call(scmp_filter_ctx ctx, const struct sandbox_call *c)
 {
-	struct scmp_arg_cmp cmp = {.arg = c->arg};
+	struct scmp_arg_cmp cmp[2] = {{.arg = c->arg}};
+	unsigned n = 1;
 
 	switch (c->rule) {
-	case RULE_ANY: return seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, c->nr, 0, NULL);
+	case RULE_ANY: n = 0; break;
 	case RULE_ENOSYS: return seccomp_rule_add_array(ctx, SCMP_ACT_ERRNO(ENOSYS), c->nr, 0, NULL);
 	case RULE_EQ:
-		cmp.op = SCMP_CMP_EQ;
-		cmp.datum_a = c->val;
+		cmp[0].op = SCMP_CMP_EQ;
+		cmp[0].datum_a = c->val;
 		break;
 	case RULE_MASKED:
-		cmp.op = SCMP_CMP_MASKED_EQ;
-		cmp.datum_a = c->mask;
-		cmp.datum_b = c->val;
+		cmp[0].op = SCMP_CMP_MASKED_EQ;
+		cmp[0].datum_a = c->mask;
+		cmp[0].datum_b = c->val;
 		break;
 	}
-	return seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, c->nr, 1, &cmp);
+	if (c->self)
+		cmp[n++] = (struct scmp_arg_cmp){.arg = 0, .op = SCMP_CMP_EQ, .datum_a = (uint64_t)getpid()};
+	return seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, c->nr, n, cmp);
 }
 
 /* Is there an unconditional entry for this call at this stage?  Then the conditional ones are moot. */
 static bool has_any(const struct sandbox_table *t, enum sandbox_stage stage, int nr)
 {
 	for (size_t i = 0; i < t->n; i++)
-		if (t->calls[i].nr == nr && t->calls[i].rule == RULE_ANY && t->calls[i].stage >= stage)
+		if (t->calls[i].nr == nr && t->calls[i].rule == RULE_ANY && !t->calls[i].self &&
+		    t->calls[i].stage >= stage)
 			return true;
 	return false;
 }
@@ -363,7 +381,7 @@ int sandbox_filter(const struct sandbox_table *t, enum sandbox_stage stage)
 		rc = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2); /* binary tree */
 	for (size_t i = 0; i < t->n && !rc; i++) {
 		const struct sandbox_call *c = &t->calls[i];
-		if (c->stage < stage || (c->rule != RULE_ANY && has_any(t, stage, c->nr)))
+		if (c->stage < stage || ((c->rule != RULE_ANY || c->self) && has_any(t, stage, c->nr)))
 			continue;
 		rc = add_call(ctx, c);
 	}
@@ -373,9 +391,19 @@ int sandbox_filter(const struct sandbox_table *t, enum sandbox_stage stage)
 	return rc;
 }
 
+/* Address space beyond what is used: libraries, arenas that libc reserves, alignment. */
+#define SPACE_SLACK (512ull << 20)
+
+int sandbox_limit_memory(const struct sandbox_table *t, uint64_t own, uint64_t shared)
+{
+	own += t->memory;
+	int rc = t->memory ? limit(RLIMIT_DATA, own) : 0;
+
+	return rc || !t->memory ? rc : limit(RLIMIT_AS, own + shared + SPACE_SLACK);
+}
+
 int sandbox_seal(const struct sandbox_table *t)
 {
-	int rc = limit(RLIMIT_NPROC, t->max_threads);
-
-	return rc ? rc : sandbox_filter(t, STAGE_FINAL);
+	limit(RLIMIT_NPROC, t->max_threads); /* with none the filter still allows no process */
+	return sandbox_filter(t, STAGE_FINAL);
 }

@@ -59,34 +59,44 @@ struct sandbox_call {
 	unsigned arg;
 	uint64_t mask, val;
 	const char *reason;
+	bool self; /* argument 0 must also be the process's own number, as it is when the filter is made */
 };
-#define ALLOW(call, why)                                        \
-	{                                                       \
-		SYS_##call, STAGE_FINAL, RULE_ANY, 0, 0, 0, why \
+#define ALLOW(call, why)                                               \
+	{                                                              \
+		SYS_##call, STAGE_FINAL, RULE_ANY, 0, 0, 0, why, false \
 	}
-#define ALLOW_EQ(call, a, v, why)                              \
-	{                                                      \
-		SYS_##call, STAGE_FINAL, RULE_EQ, a, 0, v, why \
+#define ALLOW_EQ(call, a, v, why)                                     \
+	{                                                             \
+		SYS_##call, STAGE_FINAL, RULE_EQ, a, 0, v, why, false \
 	}
-#define ALLOW_MASK(call, a, m, v, why)                             \
-	{                                                          \
-		SYS_##call, STAGE_FINAL, RULE_MASKED, a, m, v, why \
+/* Signals to the process itself, to nobody else. */
+#define ALLOW_SELF(call, why)                                         \
+	{                                                             \
+		SYS_##call, STAGE_FINAL, RULE_ANY, 0, 0, 0, why, true \
 	}
-#define SETUP(call, why)                                        \
-	{                                                       \
-		SYS_##call, STAGE_SETUP, RULE_ANY, 0, 0, 0, why \
+#define ALLOW_SELF_EQ(call, a, v, why)                               \
+	{                                                            \
+		SYS_##call, STAGE_FINAL, RULE_EQ, a, 0, v, why, true \
 	}
-#define SETUP_EQ(call, a, v, why)                              \
-	{                                                      \
-		SYS_##call, STAGE_SETUP, RULE_EQ, a, 0, v, why \
+#define ALLOW_MASK(call, a, m, v, why)                                    \
+	{                                                                 \
+		SYS_##call, STAGE_FINAL, RULE_MASKED, a, m, v, why, false \
 	}
-#define SETUP_MASK(call, a, m, v, why)                             \
-	{                                                          \
-		SYS_##call, STAGE_SETUP, RULE_MASKED, a, m, v, why \
+#define SETUP(call, why)                                               \
+	{                                                              \
+		SYS_##call, STAGE_SETUP, RULE_ANY, 0, 0, 0, why, false \
 	}
-#define SETUP_ENOSYS(call, why)                                    \
-	{                                                          \
-		SYS_##call, STAGE_SETUP, RULE_ENOSYS, 0, 0, 0, why \
+#define SETUP_EQ(call, a, v, why)                                     \
+	{                                                             \
+		SYS_##call, STAGE_SETUP, RULE_EQ, a, 0, v, why, false \
+	}
+#define SETUP_MASK(call, a, m, v, why)                                    \
+	{                                                                 \
+		SYS_##call, STAGE_SETUP, RULE_MASKED, a, m, v, why, false \
+	}
+#define SETUP_ENOSYS(call, why)                                           \
+	{                                                                 \
+		SYS_##call, STAGE_SETUP, RULE_ENOSYS, 0, 0, 0, why, false \
 	}
 
 struct sandbox_table {
@@ -95,6 +105,7 @@ struct sandbox_table {
 	size_t n;
 	unsigned max_fds;     /* RLIMIT_NOFILE */
 	unsigned max_threads; /* RLIMIT_NPROC once sealed; 0: no more of them */
+	uint64_t memory;      /* bytes of its own it may have: heap, tables, code memory; 0: no limit */
 	bool locked;          /* keeps RLIMIT_MEMLOCK: recent kernels count an io_uring's rings there */
 };
 
@@ -114,7 +125,14 @@ pid_t sandbox_fork(uint32_t want, uint32_t *got);
  */
 uint32_t sandbox_enter(const struct sandbox_table *t, uint32_t ns, char *why, size_t len);
 
-/* Replaces nothing, adds the final filter to all threads.  0 or a negative error. */
+/*
+ * Limits the address space to what this process needs: t->memory and @own more of its own, which may be private and
+ * writable, and @shared bytes of mappings of others' memory.  0 or a negative error.
+ */
+int sandbox_limit_memory(const struct sandbox_table *t, uint64_t own, uint64_t shared);
+
+/* Replaces nothing, adds the final filter to all threads, whatever became of the limit on threads.  0 or a negative
+ * error of the filter. */
 int sandbox_seal(const struct sandbox_table *t);
 
 /* Layers that @reached lacks and that this kernel could give to somebody. */
@@ -123,8 +141,9 @@ uint32_t sandbox_missing(uint32_t reached);
 /* Closes every descriptor above 2 that is not in @keep (sorted ascending). */
 void sandbox_close_fds(const int *keep, int n);
 
-/* Empties the capability sets of the calling thread, but for the bounding set; 0 or a negative error. */
-int sandbox_drop_caps(void);
+/* Empties the capability sets of the calling thread, but for the bounding set and the bits of @keep where it has them; 0 or
+ * a negative error. */
+int sandbox_drop_caps(uint64_t keep);
 
 /* Loads the filter of @t for @stage into all threads; 0 or a negative error. */
 int sandbox_filter(const struct sandbox_table *t, enum sandbox_stage stage);

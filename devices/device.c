@@ -357,7 +357,8 @@ static int on_stats(struct device *d)
 	X(kicks)
 	X(calls)
 	X(resets)
-	X(broken) X(invalidates)
+	X(broken)
+	X(invalidates)
 #undef X
 		d->ops->stats(d, &m);
 	return to(d, d->monitor, MSG_DEV_STATS, pack_dev_stats(&m, d->child.buf, sizeof d->child.buf));
@@ -443,6 +444,7 @@ static void map(struct device *d)
 	int rc = memory_map(&d->mem, d->fd[DEV_FD_RAM], d->fd[DEV_FD_CONTROL], d->cfg.ram_size);
 	int seals = fcntl(d->fd[DEV_FD_PAGE], F_GET_SEALS);
 
+	d->child.shared = d->cfg.ram_size + shm_layout(d->cfg.ram_size).total;
 	if (rc)
 		child_fail(&d->child, HVX_EXIT_HOST, "cannot map guest memory: %s", strerror(-rc));
 	if (seals < 0 || !(seals & F_SEAL_SHRINK) || fstat(d->fd[DEV_FD_PAGE], &st) || st.st_size < (off_t)SHM_PAGE)

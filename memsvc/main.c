@@ -131,6 +131,7 @@ static void configure(struct memsvc *s)
 	if (rc)
 		child_fail(&s->child, HVX_EXIT_HOST, "cannot make %llu MiB of guest RAM: %s",
 			   (unsigned long long)(cfg.ram_size >> 20), strerror(-rc));
+	s->child.shared = s->ram.control_size;
 	s->loop = ipc_loop_new();
 	if (!s->loop)
 		child_fail(&s->child, HVX_EXIT_HOST, "no memory for the loop");

@@ -538,6 +538,14 @@ static void detach(struct machine *m)
 		close(log);
 }
 
+static bool any_without_userns(const struct machine *m)
+{
+	for (int i = 0; i < m->nprocs; i++)
+		if (m->proc[i].pid > 0 && !(m->proc[i].ns & SANDBOX_BIT(USERNS)))
+			return true;
+	return false;
+}
+
 void machine_started(struct machine *m)
 {
 	struct timespec ts;
@@ -556,7 +564,7 @@ void machine_started(struct machine *m)
 	console_start(m->console);
 	if (m->second)
 		console_start(m->second);
-	int rc = seal_monitor(m->cfg.pidfile[0] != '\0');
+	int rc = seal_monitor(m->cfg.pidfile[0] != '\0', any_without_userns(m));
 	if (rc) {
 		log_error("cannot seal the monitor: %s", strerror(-rc));
 		if (m->cfg.strict)

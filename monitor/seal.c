@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -64,7 +65,7 @@ static const struct sandbox_call calls[] = {
 	ALLOW(clock_gettime, "time where the vdso cannot tell"),
 	ALLOW(getpid, "status, fatal signals"),
 	ALLOW(gettid, "fatal signals"),
-	ALLOW(tgkill, "fatal signals: to ourselves, after restoring the terminal"),
+	ALLOW_SELF(tgkill, "fatal signals: to ourselves, after restoring the terminal"),
 	ALLOW(exit_group, "the end"),
 };
 
@@ -76,9 +77,9 @@ const struct sandbox_table monitor_seal = {
 	.max_threads = 0,
 };
 
-int seal_monitor(bool keep_caps)
+int seal_monitor(bool keep_caps, bool others)
 {
-	int rc = keep_caps ? 0 : sandbox_drop_caps();
+	int rc = keep_caps ? 0 : sandbox_drop_caps(others ? 1ull << CAP_KILL : 0);
 
 	if (!rc && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		rc = -errno;

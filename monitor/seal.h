@@ -11,7 +11,8 @@
 extern const struct sandbox_table monitor_seal;
 
 /* Gives up what starting a VM needed; 0 or a negative error.  Capabilities stay when @keep_caps: to remove a pidfile
- * from somebody else's directory. */
-int seal_monitor(bool keep_caps);
+ * from somebody else's directory.  CAP_KILL stays when children are @others to us: root's, where there is no user
+ * namespace that we own. */
+int seal_monitor(bool keep_caps, bool others);
 
 #endif

@@ -181,7 +181,7 @@ static void exec_tool(const struct spawn_tool *t, int log, int null)
 	default_signals();
 	setsid();
 	/* id 0 of its own user namespace, but a plain user in it */
-	if (t->ns && (prctl(PR_SET_SECUREBITS, SECBIT_NOROOT | SECBIT_NOROOT_LOCKED, 0, 0, 0) || sandbox_drop_caps()))
+	if (t->ns && (prctl(PR_SET_SECUREBITS, SECBIT_NOROOT | SECBIT_NOROOT_LOCKED, 0, 0, 0) || sandbox_drop_caps(0)))
 		_exit(126);
 	int a = t->fd < 0 ? -1 : fcntl(t->fd, F_DUPFD, 10), b = t->fd2 < 0 ? -1 : fcntl(t->fd2, F_DUPFD, 10);
 	int lg = fcntl(log, F_DUPFD, 10), nl = fcntl(null, F_DUPFD, 10), keep[2], n = 0;

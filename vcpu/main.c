@@ -12,6 +12,7 @@
 #include "common/err.h"
 #include "common/log.h"
 #include "common/memory.h"
+#include "proto/shm.h"
 #include "vcpu/bt/bt.h"
 #include "vcpu/cards.h"
 #include "vcpu/chipset/platform.h"
@@ -23,6 +24,7 @@
 #include "vcpu/tsc.h"
 
 #define TSC_MEASURE_MS 50
+#define OWN_PER_CPU    (64ull << 20) /* soft TLBs, banks, jump caches, the thread's stack */
 
 struct process {
 	struct child child;
@@ -154,6 +156,8 @@ static void make_vm(struct process *p)
 
 	if (rc)
 		child_fail(&p->child, HVX_EXIT_HOST, "cannot map guest memory: %s", strerror(-rc));
+	p->child.shared = p->cfg.ram_size + shm_layout(p->cfg.ram_size).total + BT_CODE_SIZE;
+	p->child.own = p->cfg.cpus * OWN_PER_CPU;
 	p->vm = (struct vm){.mem = &p->mem, .ncpus = (int)p->cfg.cpus, .name = p->cfg.name};
 	p->vm.tsc_hz = tsc_measure(TSC_MEASURE_MS);
 	rc = bt_create(&p->vm);

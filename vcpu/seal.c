@@ -43,7 +43,7 @@ static const struct sandbox_call calls[] = {
 	ALLOW(rt_sigreturn, "return from guest faults and kicks"),
 	ALLOW(rt_sigprocmask, "kicks wait while state is in flight"),
 	ALLOW(sigaltstack, "the signal stack of a vcpu"),
-	ALLOW(tgkill, "kicks between threads; no other process is visible"),
+	ALLOW_SELF(tgkill, "kicks between threads"),
 	ALLOW(timer_settime, "next deadline of a vcpu"),
 	ALLOW(timer_gettime, "a deadline read back"),
 	ALLOW(futex, "locks, halted vcpus"),
@@ -95,6 +95,7 @@ const struct sandbox_table vcpu_seal = {
 	.name = "vcpu",
 	.calls = calls,
 	.n = sizeof calls / sizeof calls[0],
-	.max_fds = 128, /* three a card */
+	.max_fds = 128,       /* three a card */
+	.memory = 1ull << 30, /* 140 MiB of tables for one CPU, and what later tables take */
 	.max_threads = 0,
 };

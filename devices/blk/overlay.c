@@ -14,6 +14,7 @@ int blk_overlay_init(struct blk *b)
 	size_t n = (size_t)(b->size / BLK_SECTOR / 8 + 8);
 
 	b->written = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	b->dev.child.own += n;
 	return b->written == MAP_FAILED ? -ENOMEM : 0;
 }
 

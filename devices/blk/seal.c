@@ -79,7 +79,7 @@ static const struct sandbox_call calls[] = {
 	ALLOW(rt_sigprocmask, "abort()"),
 	ALLOW(getpid, "abort()"),
 	ALLOW(gettid, "abort(), libnbd's messages"),
-	ALLOW_EQ(tgkill, 2, 6, "abort(): SIGABRT to ourselves, the only process we see"),
+	ALLOW_SELF_EQ(tgkill, 2, 6, "abort(): SIGABRT to ourselves"),
 	ALLOW(restart_syscall, "a wait interrupted by stop and continue"),
 	ALLOW(exit, "the end of a thread"),
 	ALLOW(exit_group, "the end"),
@@ -90,6 +90,7 @@ const struct sandbox_table blk_seal = {
 	.calls = calls,
 	.n = sizeof calls / sizeof calls[0],
 	.max_fds = 64,
+	.memory = 256ull << 20, /* buffers, the threads' stacks and heaps */
 	.max_threads = WORKERS,
 	.locked = true,
 };

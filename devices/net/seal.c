@@ -58,7 +58,7 @@ static const struct sandbox_call calls[] = {
 	ALLOW(rt_sigprocmask, "abort()"),
 	ALLOW(getpid, "abort()"),
 	ALLOW(gettid, "abort()"),
-	ALLOW_EQ(tgkill, 2, 6, "abort(): SIGABRT to ourselves, the only process we see"),
+	ALLOW_SELF_EQ(tgkill, 2, 6, "abort(): SIGABRT to ourselves"),
 	ALLOW(restart_syscall, "a wait interrupted by stop and continue"),
 	ALLOW(exit, "the end"),
 	ALLOW(exit_group, "the end"),
@@ -69,5 +69,6 @@ const struct sandbox_table net_seal = {
 	.calls = calls,
 	.n = sizeof calls / sizeof calls[0],
 	.max_fds = 16,
+	.memory = 64ull << 20,
 	.max_threads = 0,
 };

@@ -184,9 +184,11 @@ static void serve(struct command *c, int fd, uint32_t ns)
 	if (!s || !ipc_watch_signal(l, SIGTERM, on_end, l) || !ipc_watch_signal(l, SIGUSR1, on_report, s))
 		fatal(HVX_EXIT_HOST, "no memory for the switch");
 	block_signals(SIG_UNBLOCK); /* none is lost that came before its handler */
-	int rc = sandbox_seal(&switch_seal);
+	int rc = sandbox_limit_memory(&switch_seal, 0, 0);
+	if (!rc || c->best)
+		rc = sandbox_seal(&switch_seal);
 	if (rc && !c->best)
-		fatal(HVX_EXIT_HOST, "the final seccomp filter: %s", strerror(-rc));
+		fatal(HVX_EXIT_HOST, "the final limits and filter: %s", strerror(-rc));
 	rc = ipc_loop_run(l);
 	switch_free(s);
 	exit(rc ? HVX_EXIT_FAIL : 0);

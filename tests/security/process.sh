@@ -30,6 +30,8 @@ for name in memsvc vcpu; do
 	is "$name: nobody can make a file there" "" "$(ls -A "/proc/$pid/root/")"
 	is "$name: no child" "" "$(cat "/proc/$pid/task/$pid/children" 2>/dev/null)"
 	has "$name: no core dumps" '^Max core file size +0 +0' "/proc/$pid/limits"
+	has "$name: its memory has an end" '^Max address space +[0-9]+ +[0-9]+ ' "/proc/$pid/limits"
+	has "$name: its own memory has an end" '^Max data size +[0-9]+ +[0-9]+ ' "/proc/$pid/limits"
 	has "$name: no more processes" '^Max processes +0 +0' "/proc/$pid/limits"
 	has "$name: nothing inheritable" '^CapBnd:[[:space:]]*0+$' "/proc/$pid/status"
 	for task in "/proc/$pid/task/"*; do

@@ -83,7 +83,7 @@ static void probe_child(const struct sandbox_table *t, uint32_t ns, const struct
 		put("\n");
 		_exit(OUT_NO_SEAL);
 	}
-	if (sandbox_seal(t))
+	if (sandbox_limit_memory(t, 0, 0) || sandbox_seal(t))
 		_exit(OUT_NO_SEAL);
 	if (!p->what)
 		_exit(OUT_SEALED);
@@ -194,6 +194,7 @@ static void arguments(const struct sandbox_table *t)
 		{"prctl off dumpable", SYS_prctl, {PR_SET_DUMPABLE, 1, 0, 0, 0, 0}, false},
 		{"kill with another signal", SYS_kill, {1, SIGUSR1, 0, 0, 0, 0}, false},
 		{"execve", SYS_execve, {(long)"/", 0, 0, 0, 0, 0}, false},
+		{"tgkill of another process", SYS_tgkill, {2, 2, SIGABRT, 0, 0, 0}, false},
 		{"openat", SYS_openat, {AT_FDCWD, (long)"/", O_RDONLY, 0, 0, 0}, false},
 	};
 
