@@ -1,6 +1,6 @@
 /*
  * devices/device, with the disk of tests/device: activation, doorbells, resets, broken drivers, and the order of
- * design.md section 3: data, look at the code bitmap, invalidation and its answer, used element.
+ * hvx-internals(7), "Disks and network cards": data, look at the code bitmap, invalidation and its answer, used element.
  *
  * The device runs on a thread of its own (or in a process where it is to end); the test is its vcpu and its monitor.
  */

@@ -106,7 +106,7 @@ static void apply_mode(const struct tr *t, struct insn *in)
 	}
 }
 
-/* The page must be marked before its bytes are read (design: vcpu sets the bit, full fence, then reads). */
+/* The page must be marked before its bytes are read (hvx-internals(7): the vcpu sets the bit, full fence, then reads). */
 static void mark_page(struct vcpu *v, uint64_t gpa, uint64_t gva)
 {
 	int64_t frame = gmem_frame(v->vm->mem, gpa);

@@ -1,5 +1,5 @@
 /*
- * A disk that overwrites code (design.md section 3, "Devices and translated code"): the guest runs code on a page, lets
+ * A disk that overwrites code (hvx-internals(7), "Disks and network cards"): the guest runs code on a page, lets
  * the disk read other code into it, and runs it again as soon as the used ring says so.  It must never see the old code.
  *
  * That these checks can fail was seen by hand: with device_flush_code() (devices/device.c) returning at once, each of the
