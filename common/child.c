@@ -15,6 +15,7 @@
 
 #include "common/err.h"
 #include "common/log.h"
+#include "common/text.h"
 #include <config.h>
 
 static void usage(const struct child *c)
@@ -131,12 +132,13 @@ void child_seal(struct child *c)
 void child_fail(struct child *c, int status, const char *fmt, ...)
 {
 	struct msg_failed m = {.status = (uint32_t)status};
+	char text[MSG_TEXT_MAX];
 	va_list ap;
 
 	va_start(ap, fmt);
-	vsnprintf(m.text, sizeof m.text, fmt, ap);
+	vsnprintf(text, sizeof text, fmt, ap);
 	va_end(ap);
-	pack_clean(m.text);
+	text_clean(m.text, sizeof m.text, text, strlen(text));
 	child_send(c, MSG_FAILED, pack_failed(&m, c->buf, sizeof c->buf), NULL, 0);
 	exit(status);
 }

@@ -258,7 +258,8 @@ struct ipc_conn {
 	struct ipc_watch *in, *out;
 	struct out_frame *head, **tail;
 	int queued;
-	bool *freed; /* set when the connection goes away under a handler */
+	struct log_source *source; /* may be NULL */
+	bool *freed;               /* set when the connection goes away under a handler */
 	uint8_t buf[IPC_MAX_DATA];
 };
 
@@ -277,9 +278,8 @@ static void conn_closed(struct ipc_conn *c, int error)
 	c->h->closed(c->ctx, c, error);
 }
 
-static void conn_readable(void *ctx)
+static void take_frames(struct ipc_conn *c)
 {
-	struct ipc_conn *c = ctx;
 	struct ipc_frame f;
 	bool freed = false;
 
@@ -299,6 +299,15 @@ static void conn_readable(void *ctx)
 			return;
 		c->freed = NULL;
 	}
+}
+
+static void conn_readable(void *ctx)
+{
+	struct ipc_conn *c = ctx;
+	struct log_source *before = log_charge(c->source);
+
+	take_frames(c);
+	log_charge(before);
 }
 
 static void out_free(struct out_frame *o)
@@ -376,6 +385,11 @@ void ipc_conn_free(struct ipc_conn *c)
 void ipc_conn_drain(struct ipc_conn *c)
 {
 	conn_readable(c);
+}
+
+void ipc_conn_charge(struct ipc_conn *c, struct log_source *s)
+{
+	c->source = s;
 }
 
 int ipc_conn_fd(const struct ipc_conn *c)

@@ -9,6 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct log_source;
+
 #define IPC_MAGIC     0x46585648u /* "HVXF" */
 #define IPC_VERSION   1           /* of the protocol; both ends must say the same */
 #define IPC_MAX_DATA  65536u
@@ -68,6 +70,8 @@ struct ipc_conn *ipc_conn_new(struct ipc_loop *l, int fd, const char *self, cons
 			      const struct ipc_handlers *h, void *ctx);
 void ipc_conn_free(struct ipc_conn *c);  /* closes the descriptor; allowed from within a handler */
 void ipc_conn_drain(struct ipc_conn *c); /* handles now what has already arrived */
+/* What is logged while the peer's messages are handled, trace lines included, counts against @s (log_charge()). */
+void ipc_conn_charge(struct ipc_conn *c, struct log_source *s);
 int ipc_conn_fd(const struct ipc_conn *c);
 const char *ipc_conn_peer(const struct ipc_conn *c);
 

@@ -1,7 +1,8 @@
 /*
  * The log of every process.  One line is one write(2), so lines of several
- * processes never mix; control bytes in a line are shown as '?', so that no
- * guest can speak to the user's terminal through it.
+ * processes never mix.  Invariant: every line goes through text_clean(), so that no guest can
+ * speak to the user's terminal; a line that somebody else made us say counts against
+ * that somebody's limit, whoever formats it.
  */
 #include "common/log.h"
 
@@ -12,14 +13,20 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "common/text.h"
+
+#define LOG_LINE 1024
+
 void (*log_before)(void);
 
 static struct {
 	char tag[64];
 	enum log_level level;
-	int fd;
-	bool raw, syslog;
-} state = {.level = LOG_LVL_INFO, .fd = 2};
+	int fd;     /* where the user looks; -1: nowhere */
+	int log_fd; /* the log, where that is another place; -1 */
+	bool raw, syslog, aside;
+	struct log_source *charged;
+} state = {.level = LOG_LVL_INFO, .fd = 2, .log_fd = -1};
 
 void log_init(const char *tag)
 {
@@ -48,57 +55,94 @@ void log_to_syslog(void)
 	state.syslog = true;
 }
 
-static void clean(char *s, size_t n)
+void log_to_file(int fd)
 {
-	for (size_t i = 0; i < n; i++)
-		if ((unsigned char)s[i] < ' ' || s[i] == 0x7f)
-			s[i] = '?';
+	state.log_fd = fd;
+}
+
+void log_set_aside(bool aside)
+{
+	state.aside = aside;
+}
+
+struct log_source *log_charge(struct log_source *s)
+{
+	struct log_source *before = state.charged;
+
+	state.charged = s;
+	return before;
 }
 
 static const int priority[] = {LOG_ERR, LOG_WARNING, LOG_INFO, LOG_DEBUG};
 
-/* @line has room for two more bytes behind its @n. */
-static void emit(enum log_level l, char *line, size_t n)
+static void put(int fd, char *line, size_t n, bool raw)
 {
-	clean(line, n);
-	if (state.syslog) {
-		syslog(priority[l], "%.*s", (int)n, line);
-		return;
-	}
-	if (state.raw)
+	if (raw)
 		line[n++] = '\r';
 	line[n++] = '\n';
-	if (write(state.fd, line, n) < 0)
+	if (write(fd, line, n) < 0)
 		return; /* nowhere to report it */
+}
+
+/* To the log, and to the user unless it is only for the log. */
+static void emit(enum log_level l, const char *text, bool aside)
+{
+	char line[LOG_LINE];
+	bool has_log = state.syslog || state.log_fd >= 0;
+	size_t n = text_clean(line, sizeof line - 1, text, strlen(text));
+
+	if (state.log_fd >= 0)
+		put(state.log_fd, line, n, false);
+	else if (state.syslog)
+		syslog(priority[l], "%.*s", (int)n, line);
+	if (state.fd >= 0 && !(aside && has_log))
+		put(state.fd, line, n, state.raw);
 }
 
 static bool wanted(enum log_level l)
 {
-	return l <= state.level && (state.fd >= 0 || state.syslog);
+	return l <= state.level && (state.fd >= 0 || state.log_fd >= 0 || state.syslog);
+}
+
+/* Does the limit of whoever makes us say this have room? */
+static bool admitted(struct log_source *s)
+{
+	char line[LOG_LINE];
+
+	if (!s)
+		return true;
+	if (!log_allow(&s->limit))
+		return false;
+	uint32_t lost = log_lost(&s->limit);
+	if (lost) {
+		snprintf(line, sizeof line, "%s: warning: %u lines of %s were dropped", state.tag, lost, s->name);
+		emit(LOG_LVL_WARN, line, state.aside && !s->shown);
+	}
+	return true;
 }
 
 void log_vmsg(enum log_level l, const char *fmt, va_list ap)
 {
 	static const char *const name[] = {"error: ", "warning: ", "", "debug: "};
-	char line[1024];
+	char line[LOG_LINE];
 
-	if (!wanted(l))
+	if (!wanted(l) || !admitted(state.charged))
 		return;
 	if (log_before)
 		log_before();
 	size_t n = (size_t)snprintf(line, sizeof line, "%s%s%s", state.tag, state.tag[0] ? ": " : "", name[l]);
-	if (vsnprintf(line + n, sizeof line - n - 3, fmt, ap) >= 0)
-		emit(l, line, strlen(line));
+	if (vsnprintf(line + n, sizeof line - n, fmt, ap) >= 0)
+		emit(l, line, false);
 }
 
-void log_child(const char *name, const char *text)
+void log_child(struct log_source *s, const char *text)
 {
-	char line[1024];
+	char line[LOG_LINE];
 
-	if (!wanted(LOG_LVL_INFO))
+	if (!wanted(LOG_LVL_INFO) || !admitted(s))
 		return;
-	snprintf(line, sizeof line - 3, "%s/%s: %s", state.tag, name, text);
-	emit(LOG_LVL_INFO, line, strlen(line));
+	snprintf(line, sizeof line, "%s/%s: %s", state.tag, s->name, text);
+	emit(LOG_LVL_INFO, line, state.aside && !s->shown);
 }
 
 void log_msg(enum log_level l, const char *fmt, ...)

@@ -23,14 +23,26 @@ struct log_limit {
 		.burst = (n) \
 	}
 
+/* Somebody who can make us say things: a child, a guest.  All that comes of it is counted together. */
+struct log_source {
+	const char *name; /* "vcpu" */
+	struct log_limit limit;
+	bool shown; /* its lines go to the user even when those of children are put aside */
+};
+#define LOG_SOURCE_BURST 50 /* lines a second of one source */
+
 /* Called before anything is formatted: the vcpu saves the guest's vector state here. */
 extern void (*log_before)(void);
 
 void log_init(const char *tag);       /* the tag is copied and cut at 63 bytes; empty: lines have none */
 void log_set_level(enum log_level l); /* lines above it are dropped; default info */
-void log_set_fd(int fd);              /* default 2; -1 turns logging off */
+void log_set_fd(int fd);              /* where the user looks, default 2; -1: nowhere */
 void log_set_raw(bool raw);           /* the terminal is in raw mode: end lines with CR LF */
-void log_to_syslog(void);             /* lines go to syslog(3) from now on (a detached monitor) */
+
+/* The log: all lines go there, too, from now on; the file has precedence. */
+void log_to_syslog(void);
+void log_to_file(int fd);
+void log_set_aside(bool aside); /* lines of children go to the log alone, if there is one */
 
 void log_msg(enum log_level l, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void log_vmsg(enum log_level l, const char *fmt, va_list ap);
@@ -41,8 +53,12 @@ bool log_allow(struct log_limit *lim);
 /* Lines dropped at @lim since the last call; resets the count. */
 uint32_t log_lost(struct log_limit *lim);
 
-/* A line of a child's, tagged with our tag and its @name; control characters are shown as '?'. */
-void log_child(const char *name, const char *line);
+/* A line of @s's, tagged with our tag and its name, within its limit. */
+void log_child(struct log_source *s, const char *line);
+
+/* Until the next call every line counts against @s's limit (NULL: nobody's): what is logged while a message of its is
+ * handled.  Returns the one before.  Only for a process whose lines come from one thread. */
+struct log_source *log_charge(struct log_source *s);
 
 #define log_error(...) log_msg(LOG_LVL_ERROR, __VA_ARGS__)
 #define log_warn(...)  log_msg(LOG_LVL_WARN, __VA_ARGS__)

@@ -18,6 +18,7 @@
 #include "common/err.h"
 #include "common/log.h"
 #include "common/memory.h"
+#include "common/text.h"
 
 #define RING_TURNS 64 /* of work before the loop looks at its messages again */
 
@@ -53,7 +54,7 @@ void device_broken(struct device *d, const char *why)
 	d->broken = true;
 	d->n.broken++;
 	log_guest(LOG_LVL_WARN, "the driver broke the rules: %s", why);
-	snprintf(m.reason, sizeof m.reason, "%s", why);
+	text_clean(m.reason, sizeof m.reason, why, strlen(why));
 	to_vcpu(d, MSG_VIRTIO_BROKEN, pack_virtio_broken(&m, d->child.buf, sizeof d->child.buf));
 }
 
@@ -61,8 +62,7 @@ void device_event(struct device *d, enum msg_dev_news kind, const char *text)
 {
 	struct msg_dev_event m = {.kind = kind};
 
-	snprintf(m.text, sizeof m.text, "%s", text);
-	pack_clean(m.text);
+	text_clean(m.text, sizeof m.text, text, strlen(text));
 	if (to(d, d->monitor, MSG_DEV_EVENT, pack_dev_event(&m, d->child.buf, sizeof d->child.buf)))
 		fatal(HVX_EXIT_FAIL, "the monitor does not read");
 }

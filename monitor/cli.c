@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "common/err.h"
+#include "common/text.h"
 
 static const struct command {
 	const char *name;
@@ -57,7 +58,7 @@ static const char vm_options[] =
 	"  --exact-flags        arithmetic flags right at every fault and interrupt, for debuggers; slower\n"
 	"  --debugcon=WHERE     what the debug console gets: stderr or a file\n"
 	"  --pidfile=FILE       the monitor's process number goes there\n"
-	"  --log=FILE           messages of a detached monitor (default: syslog)\n"
+	"  --log=FILE           messages (default: syslog, where standard error is a terminal or gone)\n"
 	"  --debug              log every message between the processes\n";
 
 void cli_help(enum cli_command cmd)
@@ -172,7 +173,7 @@ static int device_word(struct cli *c, const char *arg, char *err, size_t len)
 	const char *eq = strchr(arg, '=');
 
 	if (!c->id[0]) {
-		if (!arg[0] || strlen(arg) >= sizeof c->id)
+		if (!arg[0] || strlen(arg) >= sizeof c->id || !text_is_clean(arg))
 			return usage(err, len, "not the id of a device:", arg);
 		memcpy(c->id, arg, strlen(arg) + 1);
 		return 0;

@@ -11,6 +11,7 @@
 
 #include "common/err.h"
 #include "common/log.h"
+#include "common/text.h"
 #include "monitor/machine.h"
 
 static void drop_client(struct peer *p)
@@ -24,7 +25,7 @@ static void reply(struct machine *m, struct peer *p, uint32_t status, const char
 {
 	struct msg_reply r = {.status = status};
 
-	snprintf(r.text, sizeof r.text, "%s", text);
+	text_clean(r.text, sizeof r.text, text, strlen(text));
 	p->waits = 0;
 	machine_send(m, p, MSG_REPLY, pack_reply(&r, m->buf, sizeof m->buf), &fd, fd >= 0 ? 1 : 0);
 }
@@ -67,9 +68,10 @@ static int do_status(struct machine *m, struct peer *p)
 	snprintf(s.state, sizeof s.state, "%s", vm_state_name(m->state));
 	if (m->state == VM_PAUSED && m->reason[0])
 		snprintf(s.state, sizeof s.state, "paused (%.*s)", (int)sizeof s.state - 10, m->reason);
-	snprintf(s.console, sizeof s.console, "%.*s", (int)sizeof s.console - 1, console_describe(m->console));
-	if (m->second)
-		snprintf(s.second, sizeof s.second, "%.*s", (int)sizeof s.second - 1, console_describe(m->second));
+	const char *where = console_describe(m->console);
+	text_clean(s.console, sizeof s.console, where, strlen(where));
+	where = m->second ? console_describe(m->second) : "";
+	text_clean(s.second, sizeof s.second, where, strlen(where));
 	add_process(&s, "monitor", getpid(), 0);
 	for (int i = 0; i < m->nprocs; i++)
 		if (m->proc[i].pid > 0)

@@ -43,6 +43,8 @@ int handle_failed(struct machine *m, struct peer *p, struct ipc_frame *f)
 
 	if (unpack_failed(f->data, f->len, &x))
 		return -EPROTO;
+	if (m->state != VM_ENDING)
+		log_charge(NULL); /* said once */
 	log_error("%s: %s", p->proc->name, x.text);
 	machine_end(m, (int)x.status);
 	return 0;
@@ -131,7 +133,9 @@ int handle_dev_event(struct machine *m, struct peer *p, struct ipc_frame *f)
 	if (m->state == VM_ENDING || p->card->failed)
 		return 0;
 	if (e.kind == DEV_EVENT_LINK_LOST) {
-		log_warn("%s: link lost: %s", p->card->id, e.text);
+		char line[MSG_TEXT_MAX + 16];
+		snprintf(line, sizeof line, "link lost: %s", e.text);
+		log_child(&p->proc->log.from, line);
 		return 0;
 	}
 	if (p->role != ROLE_BLK || !m->cfg.disk[p->card->option].pause_error)

@@ -23,6 +23,7 @@
 #include "monitor/tty.h"
 
 #define END_GRACE_MS 2000 /* children get this long to go by themselves */
+#define DEBUG_BURST  1000 /* lines a second of one child with --debug, messages included */
 #define DRAIN_MS     3000 /* a terminal that does not take the last output gets this long */
 
 /* ---- sending ---- */
@@ -72,6 +73,14 @@ static void hand_over_consoles(struct machine *m)
 		console_handed_over(m->second);
 }
 
+/* Up to here children speak of the host and of what the user asked for; from here on the guest can have a say. */
+static void put_lines_aside(struct machine *m)
+{
+	for (int i = 0; i < m->nprocs; i++)
+		lines_take(&m->proc[i].log);
+	log_set_aside(true);
+}
+
 static int configure_vcpu(struct machine *m)
 {
 	static struct msg_vcpu_config v; /* large; there is one loop */
@@ -106,6 +115,7 @@ static int configure_vcpu(struct machine *m)
 	if (!rc)
 		rc = card_give_vcpu(m);
 	m->state = VM_LOADING;
+	put_lines_aside(m);
 	hand_over_consoles(m);
 	close_given(m);
 	return rc;
@@ -205,6 +215,16 @@ static void end_tools(struct machine *m)
 			kill(m->proc[i].pid, SIGTERM);
 }
 
+/* What it died of, with its own last word for it, which went to the log only. */
+static void say_death(const struct proc *p, const char *when, int wstatus)
+{
+	char cause[128];
+	const char *last = WIFEXITED(wstatus) ? p->log.error : "";
+
+	log_error("%s died%s: %s%s%s", p->name, when, spawn_cause(wstatus, cause, sizeof cause), last[0] ? ": " : "",
+		  last);
+}
+
 static void child_died(struct machine *m, struct proc *p, int wstatus)
 {
 	char cause[128];
@@ -213,10 +233,10 @@ static void child_died(struct machine *m, struct proc *p, int wstatus)
 	if (m->state != VM_ENDING && p->tool_of) {
 		log_error("%s of %s died: %s", p->name, p->tool_of->id, spawn_cause(wstatus, cause, sizeof cause));
 	} else if (m->state != VM_ENDING) {
-		log_error("%s died: %s", p->name, spawn_cause(wstatus, cause, sizeof cause));
+		say_death(p, "", wstatus);
 		machine_end(m, HVX_EXIT_CHILD);
 	} else if (WIFSIGNALED(wstatus) && !p->killed) {
-		log_error("%s died at the end: %s", p->name, spawn_cause(wstatus, cause, sizeof cause));
+		say_death(p, " at the end", wstatus);
 	}
 	if (m->state == VM_ENDING && p->tool_of == NULL)
 		end_tools(m);
@@ -259,6 +279,7 @@ static void on_sigchld(void *ctx)
 
 static void peer_guilty(struct peer *p, const char *what)
 {
+	log_charge(NULL); /* said once */
 	log_error("%s sent %s: killed", p->proc->name, what);
 	spawn_kill(p->proc);
 	machine_end(p->m, HVX_EXIT_CHILD);
@@ -271,6 +292,8 @@ static void on_child_frame(void *ctx, struct ipc_conn *c, struct ipc_frame *f)
 	char what[80];
 
 	(void)c;
+	if (p->proc->killed)
+		return;
 	if (!ok) {
 		const char *name = pack_type_name(f->type);
 		snprintf(what, sizeof what, "%s (%u), not permitted while %s", name ? name : "a message", f->type,
@@ -316,7 +339,12 @@ int machine_start_child(struct machine *m, int i, const char *program, const cha
 	m->child[i] = (struct peer){.m = m, .role = role, .proc = p};
 	m->child[i].card = i >= PROC_CARDS ? &m->card[i - PROC_CARDS] : NULL;
 	m->child[i].conn = ipc_conn_new(m->loop, fd, "monitor", p->name, &child_handlers, &m->child[i]);
-	return m->child[i].conn ? 0 : -ENOMEM;
+	if (!m->child[i].conn)
+		return -ENOMEM;
+	if (m->debug)
+		p->log.from.limit.burst = DEBUG_BURST;
+	ipc_conn_charge(m->child[i].conn, &p->log.from);
+	return 0;
 }
 
 /* ---- signals and the user ---- */
@@ -386,13 +414,31 @@ static int open_input(const char *path, const char *what, int *out)
 	return HVX_EXIT_CONFIG;
 }
 
-static int open_output(const char *path, const char *what, int *out)
+/* @child: a child will write it, so it must be no terminal. */
+static int open_output(const char *path, const char *what, bool child, int *out)
 {
 	*out = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY, 0600);
-	if (*out >= 0)
+	if (*out >= 0 && !(child && isatty(*out)))
 		return 0;
-	log_error("%s %s: %s", what, path, strerror(errno));
+	log_error("%s %s: %s", what, path, *out < 0 ? strerror(errno) : "a terminal; it must be a file");
 	return HVX_EXIT_CONFIG;
+}
+
+/* The log is what was asked for; else the system's, where messages would only disturb: on the terminal that the guest
+ * has, or when there is nobody to read them.  A redirected standard error is a log by itself. */
+static int open_log(struct machine *m)
+{
+	if (m->cfg.log[0]) {
+		m->log_fd = open(m->cfg.log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY, 0600);
+		if (m->log_fd < 0) {
+			log_error("log %s: %s", m->cfg.log, strerror(errno));
+			return HVX_EXIT_CONFIG;
+		}
+		log_to_file(m->log_fd);
+	} else if (m->notify_fd >= 0 || (isatty(2) && !m->debug)) {
+		log_to_syslog();
+	}
+	return 0;
 }
 
 /* Every file the VM needs, by name, before any child exists. */
@@ -405,19 +451,28 @@ static int open_files(struct machine *m)
 		rc = open_input(m->cfg.initrd, "initrd", &m->initrd_fd);
 	if (!rc && m->cfg.trace) {
 		snprintf(path, sizeof path, "hvx-%s.trace", m->cfg.name);
-		rc = open_output(m->cfg.trace_file[0] ? m->cfg.trace_file : path, "trace file", &m->trace_fd);
+		rc = open_output(m->cfg.trace_file[0] ? m->cfg.trace_file : path, "trace file", true, &m->trace_fd);
 	}
-	if (!rc && !strcmp(m->cfg.debugcon, "stderr"))
-		m->debugcon_fd = fcntl(2, F_DUPFD_CLOEXEC, 3);
-	else if (!rc && m->cfg.debugcon[0])
-		rc = open_output(m->cfg.debugcon, "debugcon", &m->debugcon_fd);
+	if (!rc && m->cfg.debugcon[0] && strcmp(m->cfg.debugcon, "stderr"))
+		rc = open_output(m->cfg.debugcon, "debugcon", true, &m->debugcon_fd);
 	return rc;
+}
+
+/* No child gets a descriptor of our own standard error, which may be the user's terminal, readable too. */
+static int relay_debugcon(struct machine *m)
+{
+	if (strcmp(m->cfg.debugcon, "stderr"))
+		return 0;
+	int rc = lines_open(&m->debugcon, m->loop, "debugcon", true, &m->debugcon_fd);
+	if (rc)
+		log_error("debugcon: %s", strerror(-rc));
+	return rc ? HVX_EXIT_HOST : 0;
 }
 
 static int write_pidfile(const char *path)
 {
 	char num[16];
-	int fd, rc = open_output(path, "pidfile", &fd);
+	int fd, rc = open_output(path, "pidfile", false, &fd);
 
 	if (rc)
 		return rc;
@@ -479,8 +534,10 @@ static int make_mem_channel(struct machine *m)
 static int prepare(struct machine *m)
 {
 	char err[512];
-	int rc = take_name(m);
+	int rc = open_log(m);
 
+	if (!rc)
+		rc = take_name(m);
 	if (!rc)
 		rc = open_files(m);
 	if (!rc)
@@ -489,6 +546,8 @@ static int prepare(struct machine *m)
 		rc = make_mem_channel(m);
 	if (!rc)
 		rc = make_loop(m);
+	if (!rc)
+		rc = relay_debugcon(m);
 	if (rc)
 		return rc;
 	m->console = console_new(m->loop, m->cfg.console, m->cfg.console_path, on_quit, m, err, sizeof err);
@@ -524,18 +583,11 @@ static void notify(struct machine *m, int status)
 static void detach(struct machine *m)
 {
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	int log = m->cfg.log[0] ? open(m->cfg.log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY, 0600) : -1;
 
-	if (m->cfg.log[0] && log < 0)
-		log_warn("log %s: %s; using syslog", m->cfg.log, strerror(errno));
-	if (log < 0)
-		log_to_syslog();
-	dup2(null, 0);
-	dup2(null, 1);
-	dup2(log < 0 ? null : log, 2);
+	log_set_fd(-1);
+	for (int fd = 0; fd <= 2; fd++)
+		dup2(null, fd);
 	close(null);
-	if (log >= 0)
-		close(log);
 }
 
 static bool any_without_userns(const struct machine *m)
@@ -580,6 +632,7 @@ static void cleanup(struct machine *m)
 	console_free(m->console);
 	console_free(m->second);
 	close_given(m);
+	lines_close(&m->debugcon);
 	card_close_all(m);
 	for (size_t i = 0; i < sizeof m->sig / sizeof m->sig[0]; i++)
 		ipc_watch_free(m->sig[i]);
@@ -604,7 +657,7 @@ int machine_run(const struct config *cfg, bool debug, int notify_fd)
 	m->debug = debug;
 	m->notify_fd = notify_fd;
 	m->nprocs = PROC_CARDS;
-	m->lock_fd = m->listen_fd = m->ram_fd = m->control_fd = -1;
+	m->log_fd = m->lock_fd = m->listen_fd = m->ram_fd = m->control_fd = -1;
 	m->kernel_fd = m->initrd_fd = m->trace_fd = m->debugcon_fd = m->mem_end = m->vcpu_end = -1;
 	m->status = prepare(m);
 	if (!m->status) {

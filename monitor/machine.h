@@ -44,12 +44,13 @@ struct machine {
 	int ncards;
 	struct peer child[PROC_MAX], client[MACHINE_MAX_CLIENTS];
 	struct console *console, *second; /* second: NULL, there is none */
-	int lock_fd, listen_fd;
+	int log_fd, lock_fd, listen_fd;
 	struct ipc_watch *listen_watch, *sig[8], *end_timer, *drain_timer;
 	int ram_fd, control_fd; /* until handed over; never mapped here */
 	int mem_end, vcpu_end;  /* of the balloon's channel, until handed over; -1 */
 	bool region, vcpu_hello;
 	int kernel_fd, initrd_fd, trace_fd, debugcon_fd;
+	struct lines debugcon; /* of --debugcon=stderr */
 	uint32_t boots;
 	char reason[MSG_NAME_MAX]; /* why it is paused, if not by request */
 	uint64_t start_ns;

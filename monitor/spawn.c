@@ -85,17 +85,15 @@ static void exec_program(struct exec_plan *x)
 	_exit(127);
 }
 
-static void on_log(void *ctx);
-
-static int open_ends(int sv[2], int lg[2])
+static int open_ends(struct ipc_loop *l, struct proc *p, int sv[2], int *log)
 {
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv) < 0)
 		return -errno;
-	if (pipe2(lg, O_CLOEXEC | O_NONBLOCK) == 0)
-		return 0;
-	int rc = -errno;
-	close(sv[0]);
-	close(sv[1]);
+	int rc = lines_open(&p->log, l, p->name, false, log);
+	if (rc) {
+		close(sv[0]);
+		close(sv[1]);
+	}
 	return rc;
 }
 
@@ -133,33 +131,29 @@ static int start(struct proc *p, struct exec_plan *x, const char *vm, bool stric
 int spawn_child(struct ipc_loop *l, struct proc *p, const char *vm, bool strict, bool debug, int *control, char *err,
 		size_t len)
 {
-	int sv[2] = {-1, -1}, lg[2] = {-1, -1};
+	int sv[2] = {-1, -1};
 	struct exec_plan x = {.p = p, .exe = open_program(p->program)};
 	int rc = x.exe;
 
 	x.null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	if (rc >= 0)
-		rc = x.null < 0 ? -errno : open_ends(sv, lg);
+		rc = x.null < 0 ? -errno : open_ends(l, p, sv, &x.log);
 	if (rc) {
 		snprintf(err, len, "%s: %s", p->program, strerror(-rc));
 		goto out;
 	}
 	x.control = sv[1];
-	x.log = lg[1];
 	snprintf(p->vm, sizeof p->vm, "%s", vm);
 	rc = start(p, &x, vm, strict, debug);
 	close(sv[1]);
-	close(lg[1]);
+	close(x.log);
 	if (rc) {
 		snprintf(err, len, "starting %s: %s", p->program, strerror(-rc));
 		close(sv[0]);
-		close(lg[0]);
+		lines_close(&p->log);
 		goto out;
 	}
 	*control = sv[0];
-	p->log_fd = lg[0];
-	p->log_limit = (struct log_limit)LOG_LIMIT_INIT(50);
-	p->log_watch = ipc_watch_fd(l, p->log_fd, IPC_READ, on_log, p);
 out:
 	if (x.exe >= 0)
 		close(x.exe);
@@ -204,30 +198,28 @@ static void exec_tool(const struct spawn_tool *t, int log, int null)
 
 int spawn_tool(struct ipc_loop *l, struct proc *p, const struct spawn_tool *t, const char *vm, char *err, size_t len)
 {
-	int lg[2], null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	int log, null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	int rc = null < 0 ? -errno : lines_open(&p->log, l, p->name, false, &log);
 
-	if (null < 0 || pipe2(lg, O_CLOEXEC | O_NONBLOCK) < 0) {
-		int rc = -errno;
-		snprintf(err, len, "starting %s: %s", t->argv[0], strerror(errno));
+	if (rc) {
+		snprintf(err, len, "starting %s: %s", t->argv[0], strerror(-rc));
 		if (null >= 0)
 			close(null);
 		return rc;
 	}
 	pid_t pid = t->ns ? sandbox_fork(t->ns, &p->ns) : fork();
 	if (pid == 0)
-		exec_tool(t, lg[1], null);
+		exec_tool(t, log, null);
+	rc = pid >= 0 ? 0 : t->ns ? (int)pid : -errno;
 	close(null);
-	close(lg[1]);
-	if (pid < 0) {
-		snprintf(err, len, "starting %s: %s", t->argv[0], strerror(t->ns ? -pid : errno));
-		close(lg[0]);
-		return t->ns ? (int)pid : -errno;
+	close(log);
+	if (rc) {
+		snprintf(err, len, "starting %s: %s", t->argv[0], strerror(-rc));
+		lines_close(&p->log);
+		return rc;
 	}
 	p->pid = pid;
 	snprintf(p->vm, sizeof p->vm, "%s", vm);
-	p->log_fd = lg[0];
-	p->log_limit = (struct log_limit)LOG_LIMIT_INIT(50);
-	p->log_watch = ipc_watch_fd(l, p->log_fd, IPC_READ, on_log, p);
 	return 0;
 }
 
@@ -239,51 +231,9 @@ void spawn_kill(struct proc *p)
 	kill(p->pid, SIGKILL);
 }
 
-/* ---- log lines: a child that was taken over may write anything, at any rate ---- */
-
-static void log_line(struct proc *p)
-{
-	p->line[p->line_len] = '\0';
-	p->line_len = 0;
-	if (!p->line[0] || !log_allow(&p->log_limit))
-		return;
-	uint32_t lost = log_lost(&p->log_limit);
-	if (lost)
-		log_warn("%u lines from %s were dropped", lost, p->name);
-	log_child(p->name, p->line);
-}
-
-static void on_log(void *ctx)
-{
-	struct proc *p = ctx;
-	char buf[1024];
-
-	ssize_t n = read(p->log_fd, buf, sizeof buf);
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
-		return;
-	if (n <= 0) {
-		ipc_watch_enable(p->log_watch, false);
-		return;
-	}
-	for (ssize_t i = 0; i < n; i++) {
-		if (buf[i] == '\n' || p->line_len == sizeof p->line - 1)
-			log_line(p);
-		if (buf[i] != '\n')
-			p->line[p->line_len++] = buf[i];
-	}
-}
-
 void spawn_finished(struct proc *p)
 {
-	if (p->log_watch) {
-		for (int i = 0; i < 16; i++)
-			on_log(p);
-		if (p->line_len)
-			log_line(p);
-		ipc_watch_free(p->log_watch);
-		close(p->log_fd);
-	}
-	p->log_watch = NULL;
+	lines_close(&p->log);
 	p->pid = 0;
 }
 

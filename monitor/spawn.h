@@ -1,5 +1,5 @@
 /*
- * Children: fork, exec, their log lines, how they died.  See spawn.c.
+ * Children: fork, exec, how they died.  See spawn.c.
  */
 #ifndef HVX_MONITOR_SPAWN_H
 #define HVX_MONITOR_SPAWN_H
@@ -9,7 +9,7 @@
 #include <sys/types.h>
 
 #include "common/ipc.h"
-#include "common/log.h"
+#include "monitor/lines.h"
 #include "proto/pack.h"
 
 struct card;
@@ -24,11 +24,7 @@ struct proc {
 	bool hello, sealed;
 	bool killed;                /* we sent SIGKILL */
 	const struct card *tool_of; /* not NULL: no child of ours but what stands behind that card */
-	int log_fd;
-	struct ipc_watch *log_watch;
-	struct log_limit log_limit;
-	char line[512];
-	size_t line_len;
+	struct lines log;
 	char vm[MSG_NAME_MAX];
 };
 

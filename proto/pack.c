@@ -390,7 +390,7 @@ int pack_vcpu_stats(const struct msg_counters *m, uint8_t *buf, size_t len)
 int unpack_vcpu_stats(const uint8_t *buf, size_t len, struct msg_counters *m)
 {
 	UNPACK_BEGIN(VcpuStats, vcpu_stats);
-	UNPACK_NEED(counters_in(w->n_counters, w->counters, m));
+	UNPACK_NEED(counters_in(w->n_counters, w->counters, false, m));
 	UNPACK_END();
 }
 
@@ -507,15 +507,8 @@ int pack_stats_reply(const struct msg_counters *m, uint8_t *buf, size_t len)
 int unpack_stats_reply(const uint8_t *buf, size_t len, struct msg_counters *m)
 {
 	UNPACK_BEGIN(StatsReply, stats_reply);
-	UNPACK_NEED(counters_in(w->n_counters, w->counters, m));
+	UNPACK_NEED(counters_in(w->n_counters, w->counters, true, m));
 	UNPACK_END();
-}
-
-void pack_clean(char *s)
-{
-	for (; *s; s++)
-		if ((unsigned char)*s < ' ' || *s == 0x7f)
-			*s = '?';
 }
 
 int unpack_empty(size_t len)

@@ -331,9 +331,6 @@ PACK_DECLARE(status_reply, msg_status)
 PACK_DECLARE(stats_reply, msg_counters)
 #undef PACK_DECLARE
 
-/* Makes @s fit to be a text in a message: control characters become '?'. */
-void pack_clean(char *s);
-
 /* Messages without content (MEM_GET, the stats requests): 0 when the payload is empty, else -EPROTO. */
 int unpack_empty(size_t len);
 

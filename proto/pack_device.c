@@ -214,6 +214,6 @@ int pack_dev_stats(const struct msg_counters *m, uint8_t *buf, size_t len)
 int unpack_dev_stats(const uint8_t *buf, size_t len, struct msg_counters *m)
 {
 	UNPACK_BEGIN(DeviceStats, device_stats);
-	UNPACK_NEED(counters_in(w->n_counters, w->counters, m));
+	UNPACK_NEED(counters_in(w->n_counters, w->counters, false, m));
 	UNPACK_END();
 }

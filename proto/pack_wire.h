@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "common/ipc.h"
+#include "common/text.h"
 #include "proto/pack.h"
 #include "proto/shm.h"
 
@@ -47,22 +48,10 @@ static inline void drop(ProtobufCMessage *m)
 		protobuf_c_message_free_unpacked(m, NULL);
 }
 
-/* A string for people: no control characters, fits. */
-static inline bool text_ok(const char *s, size_t room)
-{
-	size_t n = strlen(s);
-
-	if (n >= room)
-		return false;
-	for (size_t i = 0; i < n; i++)
-		if ((unsigned char)s[i] < ' ' || s[i] == 0x7f)
-			return false;
-	return true;
-}
-
+/* A string for people: what text_clean() makes, and it fits. */
 static inline bool copy_text(char *dst, size_t room, const char *src)
 {
-	if (!text_ok(src, room))
+	if (!text_is_clean(src) || strlen(src) >= room)
 		return false;
 	memcpy(dst, src, strlen(src) + 1);
 	return true;
@@ -107,14 +96,25 @@ static inline void counters_out(const struct msg_counters *m, Hvx__Counter *c, H
 	}
 }
 
-static inline bool counters_in(size_t n, Hvx__Counter **p, struct msg_counters *m)
+/* A counter's name is a word in a list, a JSON key and somebody's shell variable. */
+static inline bool counter_name_ok(const char *s, size_t room, bool upper)
+{
+	static const char low[] = "abcdefghijklmnopqrstuvwxyz0123456789_.-";
+	static const char all[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-";
+	size_t n = strlen(s);
+
+	return n && n < room && strspn(s, upper ? all : low) == n;
+}
+
+/* @upper: ids that the user chose are in front of the names. */
+static inline bool counters_in(size_t n, Hvx__Counter **p, bool upper, struct msg_counters *m)
 {
 	if (n > MSG_COUNTERS_MAX)
 		return false;
 	for (size_t i = 0; i < n; i++) {
-		if (!known_only(&p[i]->base) || !p[i]->name[0] ||
-		    !copy_text(m->c[i].name, sizeof m->c[i].name, p[i]->name))
+		if (!known_only(&p[i]->base) || !counter_name_ok(p[i]->name, sizeof m->c[i].name, upper))
 			return false;
+		memcpy(m->c[i].name, p[i]->name, strlen(p[i]->name) + 1);
 		m->c[i].value = p[i]->value;
 	}
 	m->n = (uint32_t)n;

@@ -11,6 +11,7 @@
 
 #include "common/err.h"
 #include "common/log.h"
+#include "common/text.h"
 #include "vcpu/chipset/i6300esb.h"
 #include "vcpu/chipset/platform.h"
 #include "vcpu/local/local.h"
@@ -208,8 +209,7 @@ static void tell_failed(struct control *c)
 {
 	struct msg_failed m = {.status = HVX_EXIT_CONFIG};
 
-	memcpy(m.text, c->run->error, sizeof m.text);
-	pack_clean(m.text);
+	text_clean(m.text, sizeof m.text, c->run->error, strlen(c->run->error));
 	send_packed(c, MSG_FAILED, pack_failed(&m, c->child->buf, sizeof c->child->buf));
 }
 

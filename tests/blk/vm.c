@@ -189,8 +189,8 @@ void vm_show(struct vm *v)
 	char buf[2048];
 	ssize_t n;
 
-	while (v->nbd.pid > 0 && (n = read(v->nbd.log_fd, buf, sizeof buf)) > 0)
-		fwrite(buf, 1, (size_t)n, stderr);
+	if (v->nbd.pid > 0)
+		lines_take(&v->nbd.log);
 	lseek(v->log, 0, SEEK_SET);
 	while ((n = read(v->log, buf, sizeof buf)) > 0)
 		fwrite(buf, 1, (size_t)n, stderr);
@@ -286,10 +286,7 @@ static void reap_nbd(struct vm *v)
 {
 	if (v->nbd.pid > 0)
 		reap(v->nbd.pid, "qemu-nbd");
-	if (v->nbd.log_watch) {
-		ipc_watch_free(v->nbd.log_watch);
-		close(v->nbd.log_fd);
-	}
+	lines_close(&v->nbd.log);
 	v->nbd = (struct proc){0};
 }
 

@@ -57,6 +57,21 @@ has "a device that is killed: cause" 'blk[01] died: killed by SIGKILL' "$tmp/err
 nothing_left $vm
 ok "a device that is killed: nothing left" $?
 
+# Both disks flood the monitor, and end: at most 50 lines of each in any second, and nothing but printable ASCII.
+cp "${HVX_FLOOD:-$PWD/tests/device/flood}" "$tmp/bin/hvx-blk" || exit 99
+began=$(date +%s)
+boot work
+took=$(($(date +%s) - began))
+is "a flood: status" 6 $status
+has "a flood: the cause is told" 'blk[01] died: exited with status' "$tmp/err"
+has "a flood: so is what is missing" 'warning: [0-9]+ lines of blk0 were dropped' "$tmp/err"
+n=$(wc -l <"$tmp/err")
+[ "$n" -le $((102 * (took + 2) + 10)) ]
+ok "a flood: $n lines in $took s" $?
+is "a flood: every line is clean" 0 "$(LC_ALL=C grep -c '[^ -~]' "$tmp/err")"
+has "a flood: controls are shown as what they are" 'blk[01]: \\xc2\\x9b31mX ' "$tmp/err"
+cp "$fake" "$tmp/bin/hvx-blk" || exit 99
+
 # Where pipes do not signal the main thread takes the calls.
 where="without signals: "
 mv "$tmp/bin/hvx-vcpu" "$tmp/bin/hvx-vcpu.real"

@@ -2,7 +2,8 @@
  * The guest of the end-to-end tests: a multiboot kernel that echoes COM1 and obeys
  * single letters.
  *   p power off   r reset   t triple fault   x exit port, value 5   d deaf to the power button from now on
- *   h halt with interrupts off   w start the watchdog (0.4 s) and hang, interrupts off   anything else: echoed
+ *   h halt with interrupts off   w start the watchdog (0.4 s) and hang, interrupts off
+ *   e a line with a terminal control to the debug console   m read an MSR that is none, and crash   anything else: echoed
  * It prints "ready" when it starts and "button" when the power button is pressed, and then
  * powers off unless deaf.  Ports: COM1 0x3f8, PM1a events 0x600, control 0x604, reset 0xcf9.
  */
@@ -66,8 +67,24 @@ input:
 	je halt
 	cmp $'w', %al
 	je watchdog
+	cmp $'e', %al
+	je debug
+	cmp $'m', %al
+	je no_msr
 	call putc
 	jmp loop
+
+debug:
+	mov $msg_debug, %esi
+	mov $0xe9, %dx
+1:	lodsb
+	test %al, %al
+	jz loop
+	out %al, %dx
+	jmp 1b
+no_msr:
+	mov $0x12345, %ecx
+	rdmsr
 
 reset:
 	mov $0xcf9, %dx
@@ -142,6 +159,8 @@ no_idt:	.word 0
 msg_ready:	.asciz "ready\r\n"
 msg_button:	.asciz "button\r\n"
 msg_deaf:	.asciz "deaf\r\n"
+msg_debug:	.ascii "debug \x9b"
+	.asciz "2J\033[6n end\n"
 	.section .bss
 	.align 16
 	.skip 4096

@@ -4,10 +4,10 @@
 command -v python3 >/dev/null || skip_all "python3 is missing"
 export monitor guest
 vm=${prefix}t
-python3 - "$monitor" "$guest" $vm <<'PY' >"$tmp/out" 2>"$tmp/err"
+python3 - "$monitor" "$guest" $vm "$tmp" <<'PY' >"$tmp/out" 2>"$tmp/err"
 import os, pty, select, signal, subprocess, sys, termios, time
 
-monitor, guest, vm = sys.argv[1:]
+monitor, guest, vm, tmp = sys.argv[1:]
 
 class Term:
     def __init__(self, args):
@@ -82,6 +82,48 @@ t.send(b"t")
 check("a crash ends it", t.end() == 5)
 check("restored after a crash", t.restored())
 check("messages end with CR LF while raw", b"triple fault\r\n" in t.text)
+
+# What hvx-vcpu says of the guest is for the log; the VM's fate is for both.
+for log in [], ["--log=" + tmp + "/log"]:
+    t = Term(run + ["--no-reboot"] + log)
+    t.until(b"ready")
+    t.send(b"m")
+    check("it crashes %s" % bool(log), t.end() == 5)
+    check("the terminal hears of the crash %s" % bool(log), b"triple fault\r\n" in t.text)
+    check("and not of the guest's MSRs %s" % bool(log), b"MSR" not in t.text)
+with open(tmp + "/log") as f:
+    text = f.read()
+check("the log hears of both", "unknown MSR 0x12345" in text and "triple fault\n" in text)
+
+# No process has the terminal but the monitor, whatever was asked for.
+more = ["--debug-exit", "--debugcon=stderr", "--virtio-console=pty", "--rng", "--balloon"]
+if os.access("/usr/bin/passt", os.X_OK):
+    more.append("--net=user")
+if os.access("/usr/bin/qemu-nbd", os.X_OK) and os.access("/usr/bin/qemu-img", os.X_OK):
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", tmp + "/d.qcow2", "1M"], check=True)
+    more.append("--disk=path=" + tmp + "/d.qcow2")
+t = Term(run + more)
+tty = os.ttyname(t.slave)
+t.until(b"ready")
+t.send(b"e")
+check("the debug console comes as a clean line", t.until(b"debugcon: debug \\x9b2J\\x1b[6n end\r\n"))
+check("and raw nowhere", b"\x1b[6n" not in t.text)
+status = subprocess.run([monitor, "status", vm], capture_output=True, text=True).stdout
+pids = {}
+for line in status.splitlines():
+    if line.startswith("process:"):
+        pids[line.split()[1]] = int(line.split()[3].rstrip(":"))
+check("there are children: " + " ".join(pids), len(pids) >= 3)
+for name, pid in pids.items():
+    fds = [os.readlink("/proc/%d/fd/%s" % (pid, n)) for n in os.listdir("/proc/%d/fd" % pid)]
+    held = [f for f in fds if f.startswith(("/dev/pts", "/dev/tty"))]
+    check("%s %s the terminal" % (name, "has" if name == "monitor" else "has not"), (tty in held) == (name == "monitor"))
+    check("%s has 0 to 2" % name, all(os.path.lexists("/proc/%d/fd/%d" % (pid, n)) for n in range(3)))
+t.send(b"\x01x")
+check("end", t.end() == 8)
+for option in "--debugcon=", "--trace=exec --trace-file=":
+    t = Term(run + ["--debug-exit"] + (option + tty).split())
+    check("a terminal is refused: " + option, t.until(b"a terminal; it must be a file") and t.end() == 3)
 
 subprocess.run([monitor, "start", "--name=" + vm, "--kernel=" + guest, "--memory=16M"], stdin=subprocess.DEVNULL,
                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

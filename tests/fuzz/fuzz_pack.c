@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "common/ipc.h"
+#include "common/text.h"
 #include "proto/pack.h"
 #include "proto/shm.h"
 #include "tests/fuzz/fuzz.h"
@@ -64,15 +65,14 @@ KINDS(X)
 
 static void try_text(const uint8_t *data, size_t len)
 {
-	char s[256];
+	char s[256], clean[300];
 
 	if (len >= sizeof s)
 		len = sizeof s - 1;
 	memcpy(s, data, len);
 	s[len] = 0;
-	pack_clean(s);
-	for (const char *p = s; *p; p++)
-		FUZZ_CHECK((unsigned char)*p >= ' ' && *p != 0x7f);
+	text_clean(clean, sizeof clean, s, strlen(s));
+	FUZZ_CHECK(text_is_clean(clean));
 	if (len >= 2)
 		pack_type_name((uint16_t)(data[0] | data[1] << 8));
 }
