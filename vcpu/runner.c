@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "common/log.h"
@@ -15,6 +16,14 @@
 #include "vcpu/cpu/reset.h"
 #include "vcpu/local/local.h"
 #include "vcpu/trace.h"
+
+/*
+ * A crash loop.  A second of the guest's own CPU time, so that a busy host changes nothing; an idle system that
+ * reboots by a triple fault after hours is none, so real time bounds it too, ten times as wide.
+ */
+#define CRASHES_MAX 5u
+#define SOON_CPU_NS 1000000000ull
+#define SOON_NS     10000000000ull
 
 static __thread struct vcpu *in_guest; /* this thread's registers may hold the guest's vector state */
 
@@ -65,6 +74,40 @@ static enum vm_exit run_once(struct runner *r)
 	return why;
 }
 
+static uint64_t clock_ns(clockid_t clock)
+{
+	struct timespec t;
+
+	clock_gettime(clock, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* One life; counts those that crash as soon as they have begun, in a row. */
+static enum vm_exit live(struct runner *r)
+{
+	uint64_t cpu = clock_ns(CLOCK_THREAD_CPUTIME_ID), wall = clock_ns(CLOCK_MONOTONIC);
+	enum vm_exit why = run_once(r);
+
+	cpu = clock_ns(CLOCK_THREAD_CPUTIME_ID) - cpu;
+	wall = clock_ns(CLOCK_MONOTONIC) - wall;
+	if (why == VM_EXIT_TRIPLE_FAULT && cpu < SOON_CPU_NS && wall < SOON_NS)
+		r->crashes++;
+	else
+		r->crashes = 0;
+	return why;
+}
+
+/* A guest that cannot even start would crash for ever. */
+static bool again(struct runner *r, enum vm_exit why)
+{
+	if (!r->reboot || atomic_load(&r->quit) || (why != VM_EXIT_RESET && why != VM_EXIT_TRIPLE_FAULT))
+		return false;
+	if (r->crashes < CRASHES_MAX)
+		return true;
+	log_error("%u triple faults in a row, each in the guest's first second: it is not started again", r->crashes);
+	return false;
+}
+
 static void *thread_main(void *arg)
 {
 	struct runner *r = arg;
@@ -79,8 +122,8 @@ static void *thread_main(void *arg)
 	do {
 		if (boot(r))
 			return NULL;
-		why = run_once(r);
-	} while (r->reboot && !atomic_load(&r->quit) && (why == VM_EXIT_RESET || why == VM_EXIT_TRIPLE_FAULT));
+		why = live(r);
+	} while (again(r, why));
 	r->why = why;
 	r->code = r->v->exit_code;
 	tell(r, RUNNER_ENDED);

@@ -33,6 +33,12 @@ is "triple fault restarts" 2 "$(grep -c ready "$tmp/out")"
 run "t" --no-reboot
 is "triple fault with --no-reboot: status" 5 $?
 has "and it is said" 'triple fault' "$tmp/err"
+run "t t t t t p"
+is "a guest that only crashes: status" 5 $?
+is "five starts, no more" 5 "$(grep -c ready "$tmp/out")"
+has "and it is said" '5 triple faults in a row' "$tmp/err"
+run "t t t t r t p"
+is "a restart between the crashes: it goes on" 7 "$(grep -c ready "$tmp/out")"
 run "x" --debug-exit
 is "debug exit 5: status" 11 $?
 timeout 30 "$monitor" run --name=$vm --kernel="$guest" --memory=16M <"$here/lib.sh" >"$tmp/out" 2>"$tmp/err"

@@ -28,6 +28,9 @@ for page in "$man"/*.[1-8]; do
 		mandoc -T lint -W warning "$page" >"$tmp/lint" 2>&1
 		is "$name: mandoc finds nothing" "" "$(grep -v 'referenced manual not found' "$tmp/lint")"
 	fi
+	# Debian's generic kernel is refused below 80 MiB
+	small=$(grep -o 'memory=[0-9]*M' "$page" | tr -dc '0-9\n' | awk '$1 < 128')
+	is "$name: its VMs have room for Debian's kernels" "" "$small"
 	grep -q '^\.\\" example run' "$page" || continue
 	dir=$tmp/${name%.*}
 	mkdir "$dir"

@@ -132,20 +132,35 @@ static void test_bzimage(void)
 	teardown();
 }
 
+/* The kernel moves itself up to its preferred address, wherever it is loaded: without that much RAM it is refused. */
 static void test_bzimage_small_ram(void)
 {
-	setup(12 * MIB);
+	setup(24 * MIB);
 	make_bzimage();
-	CU_ASSERT_EQUAL(load(), 0); /* moved below its preferred address */
-	CU_ASSERT_EQUAL(v->rip, 0x200200);
+	give_initrd(15 * MIB);
+	CU_ASSERT_EQUAL(load(), 0); /* the last byte of the work area is the last of RAM */
+	CU_ASSERT_EQUAL(v->rip, 0x1000200);
+	CU_ASSERT_EQUAL(get32(mem.ram + v->regs[6] + 0x218), 0x100000); /* the initrd beside it, not in it */
+	put32(file + 0x260, 0x800001);
+	fails("needs 24.1 MiB of RAM (8.1 MiB for itself, from 16.0 MiB on), the guest has 24 MiB");
 	file[0x234] = 0;
-	fails("needs 8192 KiB of RAM");
+	fails("needs 24.1 MiB");
 	file[0x234] = 1;
+	put32(file + 0x260, 54 << 20);
+	fails("needs 70.0 MiB");
+	put32(file + 0x260, 0x800000);
 	put32(file + 0x230, 3);
 	fails("power of two");
-	put32(file + 0x230, 0x200000);
-	put32(file + 0x260, 0xb00000);
-	fails("needs");
+	put32(file + 0x230, 0x2000000);
+	fails("not aligned");
+	teardown();
+	setup(12 * MIB);
+	make_bzimage();
+	fails("needs 24.0 MiB"); /* it would fit at 2 MiB */
+	put64(file + 0x258, 0x100000);
+	put32(file + 0x230, 0x100000);
+	CU_ASSERT_EQUAL(load(), 0);
+	CU_ASSERT_EQUAL(v->rip, 0x100200);
 	teardown();
 }
 
@@ -179,12 +194,14 @@ static void test_bzimage_bad(void)
 	file_len = 0x203;
 	fails("neither");
 	file_len = 2560 + 0x1000;
-	put64(file + 0x258, UINT64_MAX - 0x1000);
 	file[0x234] = 0;
-	fails("needs");
+	put64(file + 0x258, UINT64_MAX - 0x1000);
+	fails("not between 1 MiB and 4 GiB");
+	put64(file + 0x258, 0xfffff000);
+	fails("needs 4104.0 MiB");
 	put64(file + 0x258, 0x6000); /* on top of what we hand it */
 	put32(file + 0x260, 0x2000);
-	fails("below 1 MiB");
+	fails("not between 1 MiB");
 	teardown();
 }
 

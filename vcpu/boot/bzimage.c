@@ -43,6 +43,7 @@ enum { /* offsets in the file's first sectors and in the zero page */
        ZP_E820 = 0x2d0
 };
 
+#define MIB         0x100000ull
 #define LOADED_HIGH 0x01
 #define XLF_64      0x01
 #define ENTRY_64    0x200
@@ -90,23 +91,41 @@ static int check_header(struct boot *b, struct bzimage *z)
 	return 0;
 }
 
+/* Tenths of a MiB, rounded up. */
+static unsigned long long tenths(uint64_t bytes)
+{
+	return bytes / MIB * 10 + (bytes % MIB * 10 + MIB - 1) / MIB;
+}
+
+static int too_little(struct boot *b, const struct bzimage *z)
+{
+	unsigned long long need = tenths(z->load + z->init_size), at = tenths(z->load), own = tenths(z->init_size);
+
+	return boot_fail(
+		b,
+		"bzImage needs %llu.%llu MiB of RAM (%llu.%llu MiB for itself, from %llu.%llu MiB on), the guest has %llu MiB",
+		need / 10, need % 10, own / 10, own % 10, at / 10, at % 10, (unsigned long long)(b->mem->size >> 20));
+}
+
+/*
+ * Where the kernel will work.  Loaded below its preferred address it moves itself up to it, relocatable or not
+ * (LOAD_PHYSICAL_ADDR in arch/x86/boot/compressed/head_64.S): a lower address would only hide that it does not fit.
+ */
 static int place(struct boot *b, struct bzimage *z)
 {
-	uint64_t align = get32(b->head + H_ALIGN), pref = get64(b->head + H_PREF_ADDRESS);
+	uint64_t align = get32(b->head + H_ALIGN);
 
-	z->load = pref;
-	if (!memmap_usable(&b->map, pref, z->init_size) && b->head[H_RELOCATABLE]) {
-		if (!align || (align & (align - 1)))
-			return boot_fail(b, "bzImage: kernel_alignment %#llx is not a power of two",
-					 (unsigned long long)align);
-		z->load = (0x100000 + align - 1) & ~(align - 1);
-	}
+	z->load = get64(b->head + H_PREF_ADDRESS);
+	if (b->head[H_RELOCATABLE] && (!align || (align & (align - 1))))
+		return boot_fail(b, "bzImage: kernel_alignment %#llx is not a power of two", (unsigned long long)align);
+	if (b->head[H_RELOCATABLE] && (z->load & (align - 1)))
+		return boot_fail(b, "bzImage: preferred address %#llx is not aligned to %#llx",
+				 (unsigned long long)z->load, (unsigned long long)align);
+	if (z->load < MIB || z->load >> 32)
+		return boot_fail(b, "bzImage: load address %#llx is not between 1 MiB and 4 GiB",
+				 (unsigned long long)z->load);
 	if (!memmap_usable(&b->map, z->load, z->init_size))
-		return boot_fail(b, "bzImage needs %llu KiB of RAM at %#llx, the guest has %llu MiB",
-				 (unsigned long long)(z->init_size >> 10), (unsigned long long)z->load,
-				 (unsigned long long)(b->mem->size >> 20));
-	if (z->load < 0x100000)
-		return boot_fail(b, "bzImage: load address %#llx is below 1 MiB", (unsigned long long)z->load);
+		return too_little(b, z);
 	return boot_claim(b, z->load, z->init_size, "kernel");
 }
 
