@@ -331,6 +331,7 @@ struct vcpu {
 	uint32_t mxcsr_mask;
 	uint32_t xsave_caps; /* CPUID 0xd.1 EAX as offered: xsaveopt 1, xsavec 2, xgetbv(1) 4 */
 	uint8_t amd;         /* AMD (or Hygon) rules where the vendors differ, else Intel's */
+	uint64_t features;   /* what CPUID offers, as cpu/feature.h has it */
 	uint64_t tsc_adjust;
 	uint64_t amd_syscfg, amd_hwcr, amd_nb_cfg, amd_de_cfg; /* kept for the guest, without effect */
 	uint64_t pv_time_msr, pv_wall_msr;                     /* cpu/pvclock.c */

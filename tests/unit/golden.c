@@ -21,6 +21,7 @@
 #include "btvm.h"
 #include "disasm.h"
 #include "vcpu/bt/tr.h"
+#include "vcpu/cpu/feature.h"
 
 struct part {
 	uint32_t off;
@@ -161,13 +162,23 @@ static void place(struct vcpu *v, const struct golden_case *c, uint64_t gva, uns
 	btvm_put(v, (gva & 0x7fffff) + off, code, n + 5);
 	*insns = 0;
 	for (size_t i = 0; i < n; i += in.len, (*insns)++)
-		if (decode_insn(&in, code + i, n + 5 - i, mode_code_size(v->mode)) != DECODE_OK)
+		if (decode_insn(&in, code + i, n + 5 - i, mode_code_size(v->mode), feature_word(v)) != DECODE_OK)
 			break;
+}
+
+/* A CPU of AMD's with every feature, whatever the host's is. */
+static struct vcpu *machine(void)
+{
+	struct vcpu *v = btvm_reset();
+
+	v->amd = 1;
+	v->features = ~0ull;
+	return v;
 }
 
 static void run_case(FILE *f, const struct golden_group *g, const struct golden_case *c, uint32_t *classes)
 {
-	struct vcpu *v = btvm_reset();
+	struct vcpu *v = machine();
 	uint64_t gva = g->gva + (c->off ? c->off : 0x100);
 	const struct block *b;
 	unsigned shown;

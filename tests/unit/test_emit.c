@@ -176,12 +176,12 @@ static void check_guest(const char *hex)
 	uint8_t raw[16] = {0};
 
 	btvm_hex(hex, raw, sizeof raw);
-	CU_ASSERT_EQUAL_FATAL(decode_insn(&in, raw, sizeof raw, 8), DECODE_OK);
+	CU_ASSERT_EQUAL_FATAL(decode_insn(&in, raw, sizeof raw, 8, ~0ull), DECODE_OK);
 	for (uint8_t base = 0; base < (emit_guest_low_only(&in) ? 8 : 16); base++) {
 		struct emit c = start();
 
 		emit_guest_mem(&c, &in, hm_bi(base, R_SI, 1, -129), R_NONE);
-		CU_ASSERT_EQUAL(decode_insn(&out, buf, 15, 8), DECODE_OK);
+		CU_ASSERT_EQUAL(decode_insn(&out, buf, 15, 8, ~0ull), DECODE_OK);
 		CU_ASSERT_EQUAL(out.len, emit_off(&c));
 		CU_ASSERT_EQUAL(out.mnemonic, in.mnemonic);
 		CU_ASSERT_EQUAL(out.reg, in.reg);

@@ -152,7 +152,7 @@ struct codepage {
 /* Instructions decoded lately: what a block looks ahead at is decoded again when its turn comes. */
 #define BT_MEMO 1024
 struct bt_memo {
-	uint64_t gpa;
+	uint64_t gpa, features; /* where, and for which CPU (feature_word()) */
 	struct insn in;
 };
 

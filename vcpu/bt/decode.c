@@ -5,34 +5,31 @@
 #include "vcpu/bt/decode.h"
 
 #include <Zydis/Zydis.h>
-#include <cpuid.h>
 #include <stdbool.h>
 
-static ZydisDecoder decoders[3];
-static bool decoders_ready;
+#include "vcpu/bt/offered.h"
+#include "vcpu/cpu/feature.h"
 
-/* Whose near branches: AMD's obey 66h in 64-bit code, Intel's do not (APM 3 1.2.3, SDM 2 CALL, JMP). */
-static bool host_is_amd;
-
-static void ask_vendor(void)
+/*
+ * The decoder for a CPU with @features.  What extensions made of older instructions stays the older instruction where they are
+ * not offered: the NOPs of 0F 1A, 1B (MPX), 1C (cldemote) and 1E (CET's rdssp and endbr), bsf and bsr with an idle F3.
+ * Near branches of AMD's obey 66h in 64-bit code, Intel's do not (APM 3 1.2.3, SDM 2 CALL, JMP).
+ */
+static void decoder_init(ZydisDecoder *d, unsigned code_size, uint64_t features)
 {
-	uint32_t a, b, c, d;
-
-	__cpuid(0, a, b, c, d);
-	host_is_amd = b == 0x68747541 || b == 0x6f677948; /* "Auth"enticAMD, "Hygo"nGenuine */
-}
-
-static const ZydisDecoder *decoder(unsigned code_size)
-{
-	if (!decoders_ready) {
-		ZydisDecoderInit(&decoders[0], ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
-		ZydisDecoderInit(&decoders[1], ZYDIS_MACHINE_MODE_LONG_COMPAT_32, ZYDIS_STACK_WIDTH_32);
-		ZydisDecoderInit(&decoders[2], ZYDIS_MACHINE_MODE_LONG_COMPAT_16, ZYDIS_STACK_WIDTH_16);
-		ask_vendor();
-		ZydisDecoderEnableMode(&decoders[0], ZYDIS_DECODER_MODE_AMD_BRANCHES, host_is_amd);
-		decoders_ready = true;
-	}
-	return &decoders[code_size == 8 ? 0 : code_size == 4 ? 1 : 2];
+	ZydisDecoderInit(d,
+			 code_size == 8   ? ZYDIS_MACHINE_MODE_LONG_64
+			 : code_size == 4 ? ZYDIS_MACHINE_MODE_LONG_COMPAT_32
+					  : ZYDIS_MACHINE_MODE_LONG_COMPAT_16,
+			 code_size == 8   ? ZYDIS_STACK_WIDTH_64
+			 : code_size == 4 ? ZYDIS_STACK_WIDTH_32
+					  : ZYDIS_STACK_WIDTH_16);
+	ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_MPX, false);
+	ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_CET, false);
+	ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_CLDEMOTE, false);
+	ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_TZCNT, !!(features & FEAT(BMI1)));
+	ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_LZCNT, !!(features & FEAT(ABM)));
+	ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_AMD_BRANCHES, code_size == 8 && (features & FEAT(AMD)));
 }
 
 /* GPR number of any register naming a GPR, else R_NONE. */
@@ -440,49 +437,6 @@ static enum sysop sysop_of(ZydisMnemonic m)
 	}
 }
 
-/* Instructions the guest's CPUID does not offer but the host may have. */
-static bool not_offered(const ZydisDecodedInstruction *z)
-{
-	if (z->encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX || z->encoding == ZYDIS_INSTRUCTION_ENCODING_MVEX ||
-	    z->encoding == ZYDIS_INSTRUCTION_ENCODING_XOP || z->encoding == ZYDIS_INSTRUCTION_ENCODING_3DNOW)
-		return true;
-	switch (z->meta.isa_ext) {
-	case ZYDIS_ISA_EXT_CLZERO:
-	case ZYDIS_ISA_EXT_RDPRU:
-	case ZYDIS_ISA_EXT_MONITOR:
-	case ZYDIS_ISA_EXT_MONITORX:
-	case ZYDIS_ISA_EXT_SVM:
-	case ZYDIS_ISA_EXT_VTX:
-	case ZYDIS_ISA_EXT_SMX:
-	case ZYDIS_ISA_EXT_SGX:
-	case ZYDIS_ISA_EXT_SGX_ENCLV:
-	case ZYDIS_ISA_EXT_PKU:
-	case ZYDIS_ISA_EXT_RTM:
-	case ZYDIS_ISA_EXT_XSAVES:
-	case ZYDIS_ISA_EXT_FMA4:
-	case ZYDIS_ISA_EXT_TBM:
-	case ZYDIS_ISA_EXT_XOP:
-	case ZYDIS_ISA_EXT_SSE4A:
-	case ZYDIS_ISA_EXT_AMD3DNOW:
-	case ZYDIS_ISA_EXT_AMD_INVLPGB:
-	case ZYDIS_ISA_EXT_SNP:
-	case ZYDIS_ISA_EXT_MCOMMIT:
-	case ZYDIS_ISA_EXT_PCONFIG:
-	case ZYDIS_ISA_EXT_ENQCMD:
-	case ZYDIS_ISA_EXT_UINTR:
-	case ZYDIS_ISA_EXT_WAITPKG:
-	case ZYDIS_ISA_EXT_KEYLOCKER:
-	case ZYDIS_ISA_EXT_KEYLOCKER_WIDE:
-	case ZYDIS_ISA_EXT_HRESET:
-	case ZYDIS_ISA_EXT_MOVDIR:
-	case ZYDIS_ISA_EXT_AVX_VNNI:
-	case ZYDIS_ISA_EXT_SERIALIZE: return true;
-	default:
-		return z->mnemonic == M(GETSEC) || z->mnemonic == M(RSM) || z->mnemonic == M(VMMCALL) ||
-		       z->mnemonic == M(VMCALL);
-	}
-}
-
 static void set_sys(struct insn *in, enum sysop op)
 {
 	in->cls = CLS_SYS;
@@ -555,13 +509,13 @@ static bool classify_moves(struct insn *in, const ZydisDecodedInstruction *z, co
 }
 
 /* A near branch with 16-bit operands outside 16-bit code.  The decoder knows AMD's only by their shorter immediates. */
-static bool is_near16(const struct insn *in, const ZydisDecodedInstruction *z)
+static bool is_near16(const struct insn *in, const ZydisDecodedInstruction *z, bool amd)
 {
 	bool near = z->meta.branch_type == ZYDIS_BRANCH_TYPE_SHORT || z->meta.branch_type == ZYDIS_BRANCH_TYPE_NEAR;
 
 	if (!near || in->code_size != 8)
 		return near && in->code_size == 4 && z->operand_width == 16;
-	return host_is_amd && !in->rex_w && (z->attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE);
+	return amd && !in->rex_w && (z->attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE);
 }
 
 static bool classify_branch(struct insn *in, const ZydisDecodedInstruction *z, const ZydisDecodedOperand *op)
@@ -700,7 +654,7 @@ static uint8_t isa_of(const ZydisDecodedInstruction *z)
 	}
 }
 
-static void classify(struct insn *in, const ZydisDecodedInstruction *z, const ZydisDecodedOperand *op)
+static void classify(struct insn *in, const ZydisDecodedInstruction *z, const ZydisDecodedOperand *op, bool amd)
 {
 	enum sysop s = sysop_of(z->mnemonic);
 
@@ -712,7 +666,7 @@ static void classify(struct insn *in, const ZydisDecodedInstruction *z, const Zy
 		if (in->has_mem && z->meta.category == ZYDIS_CATEGORY_AVX2GATHER)
 			in->cls = CLS_GATHER;
 	}
-	if (is_near16(in, z))
+	if (is_near16(in, z, amd))
 		set_sys(in, SYS_NEAR16);
 	if (in->cls == CLS_SYS)
 		sys_details(in, z, op);
@@ -763,12 +717,120 @@ static uint8_t align_of(const struct insn *in, const ZydisDecodedInstruction *z)
 	}
 }
 
-int decode_insn(struct insn *in, const uint8_t *bytes, size_t len, unsigned code_size)
+/* Registers that are the guest's own, in the host's registers of the same names. */
+static bool is_guest_reg(ZydisRegister r)
 {
+	switch (ZydisRegisterGetClass(r)) {
+	case ZYDIS_REGCLASS_GPR8:
+	case ZYDIS_REGCLASS_GPR16:
+	case ZYDIS_REGCLASS_GPR32:
+	case ZYDIS_REGCLASS_GPR64:
+	case ZYDIS_REGCLASS_X87:
+	case ZYDIS_REGCLASS_MMX:
+	case ZYDIS_REGCLASS_XMM:
+	case ZYDIS_REGCLASS_YMM:
+	case ZYDIS_REGCLASS_FLAGS:
+	case ZYDIS_REGCLASS_IP: return true;
+	default:
+		return r == ZYDIS_REGISTER_X87CONTROL || r == ZYDIS_REGISTER_X87STATUS || r == ZYDIS_REGISTER_X87TAG ||
+		       r == ZYDIS_REGISTER_MXCSR;
+	}
+}
+
+/* The operand in memory that the class says is there, and the rewriter moves? */
+static bool is_shown(const struct insn *in, const ZydisDecodedOperand *o)
+{
+	switch (in->cls) {
+	case CLS_LEA: return o->mem.type == ZYDIS_MEMOP_TYPE_AGEN;
+	case CLS_XLAT:
+	case CLS_MASKMOV: return in->mem.size && o->mem.type == ZYDIS_MEMOP_TYPE_MEM;
+	case CLS_GATHER:
+		return in->mem.size && o->mem.type == ZYDIS_MEMOP_TYPE_VSIB &&
+		       o->visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT;
+	case CLS_MEM:
+	case CLS_BT:
+		return in->mem.size && o->mem.type == ZYDIS_MEMOP_TYPE_MEM &&
+		       o->visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT;
+	default: return false;
+	}
+}
+
+/*
+ * May an instruction of a class whose bytes reach the host's CPU do so?  It touches no state but the guest's own, and no memory
+ * but the one operand that the rewriter moves, whose size is known.
+ */
+static bool may_run(const struct insn *in, const ZydisDecodedInstruction *z, const ZydisDecodedOperand *op)
+{
+	unsigned mems = 0;
+
+	if ((z->attributes & ZYDIS_ATTRIB_IS_PRIVILEGED) || z->meta.category == ZYDIS_CATEGORY_SYSTEM)
+		return false;
+	for (unsigned i = 0; i < z->operand_count; i++) {
+		if (op[i].type == ZYDIS_OPERAND_TYPE_REGISTER && !is_guest_reg(op[i].reg.value))
+			return false;
+		if (op[i].type != ZYDIS_OPERAND_TYPE_MEMORY)
+			continue;
+		if (++mems > 1 || !is_shown(in, &op[i]))
+			return false;
+	}
+	return mems == (in->cls != CLS_REG);
+}
+
+/* Do the instruction's own bytes, or most of them, run on the host's CPU? */
+static bool runs_on_host(const struct insn *in)
+{
+	switch (in->cls) {
+	case CLS_REG:
+	case CLS_MEM:
+	case CLS_LEA:
+	case CLS_BT:
+	case CLS_XLAT:
+	case CLS_MASKMOV:
+	case CLS_GATHER: return true;
+	default: return false; /* written anew, or done in C */
+	}
+}
+
+/* bsf and bsr whose F3 says nothing to the guest's CPU must not be tzcnt and lzcnt on the host's. */
+static void drop_idle_rep(struct insn *in, const ZydisDecodedInstruction *z)
+{
+	if (z->mnemonic != M(BSF) && z->mnemonic != M(BSR))
+		return;
+	for (unsigned i = 0; i < in->off_prefix_end; i++)
+		if (in->raw[i] == 0xf3)
+			in->raw[i] = 0x3e;
+}
+
+/* 0F 0D is a prefetch; with a register AMD's CPUs refuse it and Intel's do nothing. */
+static bool is_bad_prefetch(const struct insn *in, const ZydisDecodedInstruction *z, uint64_t features)
+{
+	return z->opcode_map == ZYDIS_OPCODE_MAP_0F && z->opcode == 0x0d && in->enc == ENC_LEGACY && !in->has_mem &&
+	       (features & FEAT(AMD));
+}
+
+static void decide(struct insn *in, const ZydisDecodedInstruction *z, const ZydisDecodedOperand *op, uint64_t features)
+{
+	if (!offered(features, z->meta.isa_set, z->mnemonic) || is_bad_prefetch(in, z, features)) {
+		ud(in, z->length);
+		in->imm = 0;
+		return;
+	}
+	classify(in, z, op, !!(features & FEAT(AMD)));
+	if (runs_on_host(in) && !may_run(in, z, op)) {
+		ud(in, z->length);
+		in->imm = 0;
+	}
+}
+
+int decode_insn(struct insn *in, const uint8_t *bytes, size_t len, unsigned code_size, uint64_t features)
+{
+	ZydisDecoder d;
 	ZydisDecodedInstruction z;
 	ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
-	ZyanStatus st = ZydisDecoderDecodeFull(decoder(code_size), bytes, len < 15 ? len : 15, &z, op);
+	ZyanStatus st;
 
+	decoder_init(&d, code_size, features);
+	st = ZydisDecoderDecodeFull(&d, bytes, len < 15 ? len : 15, &z, op);
 	*in = (struct insn){.mem = {.base = R_NONE, .index = R_NONE}, .code_size = (uint8_t)code_size, .rm = R_NONE};
 	if (ZYAN_FAILED(st)) {
 		if (st == ZYDIS_STATUS_NO_MORE_DATA && len < 15)
@@ -798,11 +860,7 @@ int decode_insn(struct insn *in, const uint8_t *bytes, size_t len, unsigned code
 		if (in->enc == ENC_LEGACY && (z.attributes & ZYDIS_ATTRIB_HAS_REX))
 			in->rm |= (uint8_t)(z.raw.rex.B << 3);
 	}
-	if (not_offered(&z) || (z.opcode_map == ZYDIS_OPCODE_MAP_0F && z.opcode == 0x0d && !in->has_mem &&
-				in->raw[in->off_opcode] == 0x0f)) {
-		ud(in, z.length); /* prefetch has no register form */
-		in->imm = 0;
-	} else
-		classify(in, &z, op);
+	drop_idle_rep(in, &z);
+	decide(in, &z, op, features);
 	return DECODE_OK;
 }

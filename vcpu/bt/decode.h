@@ -34,10 +34,11 @@ enum insn_class {
 enum { DECODE_OK = 0, DECODE_SHORT = -1 };
 
 /*
- * Decodes one instruction of at most @len bytes for code of @code_size bytes (2, 4, 8).  Anything undefined, longer than 15 bytes
- * or not offered to guests becomes SYS_UD.  DECODE_SHORT when the instruction needs bytes beyond @len (len < 15).
+ * Decodes one instruction of at most @len bytes for code of @code_size bytes (2, 4, 8) and a CPU with @features
+ * (cpu/feature.h).  Anything undefined, longer than 15 bytes or not offered becomes SYS_UD; so does what could reach state or
+ * memory that is not the guest's.  DECODE_SHORT when the instruction needs bytes beyond @len (len < 15).
  */
-int decode_insn(struct insn *in, const uint8_t *bytes, size_t len, unsigned code_size);
+int decode_insn(struct insn *in, const uint8_t *bytes, size_t len, unsigned code_size, uint64_t features);
 
 /* Which string instruction a CLS_STRING is: its opcode byte without the width bit. */
 enum { STR_MOVS = 0xa4, STR_CMPS = 0xa6, STR_STOS = 0xaa, STR_LODS = 0xac, STR_SCAS = 0xae };

@@ -4,6 +4,7 @@
 #include "common/gmem.h"
 #include "vcpu/bt/bt.h"
 #include "vcpu/bt/decode.h"
+#include "vcpu/cpu/feature.h"
 
 uint64_t site_rip(const struct vcpu *v, const struct site *s)
 {
@@ -46,5 +47,5 @@ int site_insn(struct vcpu *v, const struct site *s, struct insn *in)
 		memcpy(bytes + n, p, 15 - n);
 	}
 	vcpu_fpu_out(v);
-	return decode_insn(in, bytes, 15, mode_code_size(b->mode)) == DECODE_OK ? 0 : -1;
+	return decode_insn(in, bytes, 15, mode_code_size(b->mode), feature_word(v)) == DECODE_OK ? 0 : -1;
 }

@@ -8,6 +8,7 @@
 #include "common/gmem.h"
 #include "common/log.h"
 #include "vcpu/bt/tr.h"
+#include "vcpu/cpu/feature.h"
 #include "vcpu/mmu/mmu.h"
 #include "vcpu/trace.h"
 
@@ -145,7 +146,7 @@ static int decode_crossing(struct tr *t, const uint8_t *page, unsigned off)
 	}
 	memcpy(buf, page + off, have);
 	memcpy(buf + have, page2, sizeof buf - have);
-	decode_insn(&t->in[0], buf, sizeof buf, mode_code_size(t->mode));
+	decode_insn(&t->in[0], buf, sizeof buf, mode_code_size(t->mode), feature_word(v));
 	apply_mode(t, &t->in[0]);
 	b->gpa2 = gpa2 & ~0xfffull;
 	b->parts2 = codepage_parts(0, t->in[0].len > have ? t->in[0].len - have : 1);
@@ -168,18 +169,18 @@ static bool must_stop(const struct tr *t, uint16_t goff)
 static int decode_at(struct tr *t, struct insn *in, const uint8_t *page, unsigned off)
 {
 	unsigned size = mode_code_size(t->mode), room = GMEM_PAGE_SIZE - off;
-	uint64_t gpa = (t->gpa & ~0xfffull) | off;
+	uint64_t gpa = (t->gpa & ~0xfffull) | off, features = feature_word(t->v);
 	struct bt_memo *m = &t->bt->memo[(off ^ gpa >> GUEST_PAGE_SHIFT) & (BT_MEMO - 1)];
 	int r;
 
-	if (m->gpa == gpa && m->in.code_size == size && m->in.len <= room &&
+	if (m->gpa == gpa && m->features == features && m->in.code_size == size && m->in.len <= room &&
 	    !memcmp(m->in.raw, page + off, m->in.len)) {
 		*in = m->in;
 		return DECODE_OK;
 	}
-	r = decode_insn(in, page + off, room, size);
+	r = decode_insn(in, page + off, room, size, features);
 	if (r == DECODE_OK && in->cls != CLS_SYS)
-		*m = (struct bt_memo){gpa, *in};
+		*m = (struct bt_memo){gpa, features, *in};
 	return r;
 }
 

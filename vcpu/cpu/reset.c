@@ -7,6 +7,7 @@
 #include "vcpu/cpu/reset.h"
 
 #include "vcpu/cpu/cpuid.h"
+#include "vcpu/cpu/feature.h"
 #include "vcpu/cpu/flags.h"
 #include "vcpu/cpu/segment.h"
 #include "vcpu/cpu/sysinsn.h"
@@ -82,6 +83,7 @@ void cpu_reset(struct vcpu *v)
 	uint32_t r[4];
 
 	cpuid_build(v);
+	v->features = feature_offered(v->cpuid, v->n_cpuid);
 	for (unsigned i = 0; i < 16; i++)
 		v->regs[i] = 0;
 	cpuid_host(1, 0, r);
