@@ -17,12 +17,19 @@ static int has_error_code(uint32_t vec)
 	return vec == 8 || (vec >= 10 && vec <= 14) || vec == 17;
 }
 
+/* Of two things that are wrong with an operand of many pieces (alignment, contents, a page of it), CPUs report either: Zen 1
+ * finds xrstor's bad MXCSR before the missing page of its AVX part, Zen 3 after it. */
+static int is_operand_fault(uint32_t vec)
+{
+	return vec == 13 || vec == 14 || vec == 17;
+}
+
 static int fault_differs(const struct testcase *tc, const struct result *n, const struct result *e)
 {
 	uint32_t mask = ~0u;
 
 	if (n->vector != e->vector)
-		return 1;
+		return !(tc->pieces && is_operand_fault(n->vector) && is_operand_fault(e->vector));
 	if (n->vector == 14 && (tc->pieces ? (n->cr2 ^ e->cr2) / PG : n->cr2 ^ e->cr2))
 		return 1;
 	if (n->vector == 14 && n->cr2 >= 0x7ffffffff000ull)
