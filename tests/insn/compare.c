@@ -12,6 +12,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "isa.h"
+
 static int has_error_code(uint32_t vec)
 {
 	return vec == 8 || (vec >= 10 && vec <= 14) || vec == 17;
@@ -48,7 +50,7 @@ static uint32_t diff_gprs(const struct test *t, const struct cpu_state *n, const
 			d |= DIFF_GPR;
 	if ((n->rip ^ e->rip) & mask)
 		d |= DIFF_RIP;
-	if (((n->fsbase ^ e->fsbase) | (n->gsbase ^ e->gsbase)) & mask)
+	if (isa_null_clears_base() && (((n->fsbase ^ e->fsbase) | (n->gsbase ^ e->gsbase)) & mask))
 		d |= DIFF_BASE;
 	return d;
 }

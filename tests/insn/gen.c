@@ -166,7 +166,8 @@ static void steer_all(struct gen *g, struct testcase *tc, struct test *t, struct
 			fix_vsib(g, tc, i, op);
 		if (op_target(g, &s, i, op, &target) == 0)
 			steer_operand(&s, &i->in, op, target);
-		if (op->size > (i->in.meta.isa_ext == ZYDIS_ISA_EXT_X87 ? 80 : 256))
+		if (op->size > (i->in.meta.isa_ext == ZYDIS_ISA_EXT_X87 ? 80 : 256) ||
+		    (op->size == 256 && isa_splits_256()))
 			tc->pieces = 1;
 		if (is_string(i) && !isa_host_is_amd()) /* which of two bad operands comes first: known of AMD's CPUs */
 			s.wild = 0;

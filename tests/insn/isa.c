@@ -153,6 +153,27 @@ int isa_host_is_amd(void)
 	return b == 0x68747541 || b == 0x6f677948; /* "Auth"enticAMD, "Hygo"nGenuine */
 }
 
+static int amd_leaf_bit(uint32_t leaf, unsigned bit)
+{
+	uint32_t r[4] = {0};
+
+	__cpuid(0x80000000, r[EAX], r[EBX], r[ECX], r[EDX]);
+	if (r[EAX] < leaf)
+		return 0;
+	__cpuid(leaf, r[EAX], r[EBX], r[ECX], r[EDX]);
+	return (r[EAX] >> bit) & 1;
+}
+
+int isa_null_clears_base(void)
+{
+	return !isa_host_is_amd() || amd_leaf_bit(0x80000021, 6);
+}
+
+int isa_splits_256(void)
+{
+	return isa_host_is_amd() && !amd_leaf_bit(0x8000001a, 2);
+}
+
 static int is_far(const ZydisDecodedInstruction *in)
 {
 	return in->meta.branch_type == ZYDIS_BRANCH_TYPE_FAR;

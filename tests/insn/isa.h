@@ -13,5 +13,9 @@ enum isa_class {
 enum isa_class isa_classify(const ZydisDecodedInstruction *in);
 /* Whose near branches: AMD's obey 66h in 64-bit code. */
 int isa_host_is_amd(void);
+/* Does loading a null selector into fs or gs clear the base, as the engine does?  AMD's CPUs before Zen 2 keep it. */
+int isa_null_clears_base(void);
+/* Are 256-bit operands two accesses of 128 bits (Zen 1)?  Then either half may be the one that faults. */
+int isa_splits_256(void);
 
 #endif
