@@ -20,6 +20,8 @@
 #include "monitor/machine.h"
 #include "proto/shm.h"
 
+#define SECTOR 512
+
 static void drop(int *fd)
 {
 	if (*fd >= 0)
@@ -80,6 +82,8 @@ static int open_disk(struct machine *m, struct card *c)
 		log_error("%s", err);
 		return HVX_EXIT_CONFIG;
 	}
+	if (d->format == FORMAT_RAW && lseek(c->backend, 0, SEEK_END) < SECTOR)
+		log_warn("disk %s: the image is empty: the guest sees a disk of 0 bytes", d->path);
 	if (d->snapshot)
 		c->overlay = image_overlay();
 	if (!d->snapshot || c->overlay >= 0)

@@ -43,7 +43,7 @@ static const char vm_options[] =
 	"  --console=WHERE      stdio (run's default), pty (start's), file:PATH\n"
 	"  --virtio-console=WHERE  a second console, the guest's hvc0; it knows the terminal's size\n"
 	"  --config=FILE        settings from a file, hvx.conf(5); options win over it\n"
-	"  --disk=path=FILE[,...]  a disk: format=auto|raw|qcow2|vmdk|vdi|vhdx, readonly, snapshot,\n"
+	"  --disk=path=FILE[,...]  a disk: format=auto|raw|qcow2|vmdk|vdi|vhdx|vpc, readonly, snapshot,\n"
 	"                       serial=, cache=writeback|none, on-error=report|pause, id=, ops=, bytes=\n"
 	"  --net=user[,...]     a network card; or tap=INTERFACE, switch=SOCKET; forward=tcp:ADDR:PORT:GUESTPORT,\n"
 	"                       restrict, mac=, mtu=, link=up|down, id=, packets=, bytes=\n"

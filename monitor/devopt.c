@@ -13,9 +13,10 @@
 #include <string.h>
 
 #define KEYS_MAX 24
+#define KEY_LEN  24 /* of the longest that there is, and more */
 
 struct item {
-	char key[24];
+	char key[DEVOPT_PATH_MAX]; /* may be a path that was given without path= */
 	char value[DEVOPT_PATH_MAX];
 	bool has_value;
 };
@@ -29,7 +30,7 @@ static int bad(char *err, size_t len, const char *what, const char *v)
 /* Takes the next item off *text; 1 when there was one, 0 at the end, or -EINVAL. */
 static int next_item(const char **text, struct item *it, char *err, size_t len)
 {
-	char raw[sizeof it->key + sizeof it->value];
+	char raw[KEY_LEN + sizeof it->value];
 	size_t n = 0;
 	const char *s = *text;
 
@@ -49,7 +50,7 @@ static int next_item(const char **text, struct item *it, char *err, size_t len)
 		*eq++ = '\0';
 	if (!raw[0] || strlen(raw) >= sizeof it->key || (eq && strlen(eq) >= sizeof it->value))
 		return bad(err, len, "not an option", raw);
-	snprintf(it->key, sizeof it->key, "%.*s", (int)sizeof it->key - 1, raw);
+	memcpy(it->key, raw, strlen(raw) + 1);
 	snprintf(it->value, sizeof it->value, "%.*s", (int)sizeof it->value - 1, eq ? eq : "");
 	return 1;
 }
@@ -106,7 +107,7 @@ static int set_id(char *id, const char *v, char *err, size_t len)
 	return 0;
 }
 
-static const char *const formats[FORMAT_COUNT] = {"auto", "raw", "qcow2", "vmdk", "vdi", "vhdx"};
+static const char *const formats[FORMAT_COUNT] = {"auto", "raw", "qcow2", "vmdk", "vdi", "vhdx", "vpc"};
 
 const char *devopt_format_name(enum disk_format f)
 {
@@ -139,27 +140,42 @@ static int apply(const struct key *k, void *o, const struct item *it, char *err,
 	return k->set(o, it->value, err, len);
 }
 
-static int parse(void *o, struct msg_dev_limits *l, const struct key *keys, const char *text, char *err, size_t len)
+/* @first: it is the whole text's first word; @file: and a file's name belongs behind this key. */
+static int unknown(char *err, size_t len, const struct item *it, bool first, const char *file)
 {
-	char seen[KEYS_MAX][sizeof((struct item){0}.key)];
-	unsigned nseen = 0;
+	if (!first)
+		snprintf(err, len, "unknown option: '%.200s' (a comma within a value is written twice)", it->key);
+	else if (file && !it->has_value)
+		snprintf(err, len, "unknown option: '%.200s' (a file is given as %s=FILE)", it->key, file);
+	else
+		return bad(err, len, "unknown option", it->key);
+	return -EINVAL;
+}
+
+static int parse(void *o, struct msg_dev_limits *l, const struct key *keys, const char *file, const char *text,
+		 char *err, size_t len)
+{
+	const char *rest = text;
+	char seen[KEYS_MAX][KEY_LEN];
+	unsigned nseen = 0, n = 0;
 	struct item it;
 	int rc;
 
-	while ((rc = next_item(&text, &it, err, len)) > 0) {
+	while ((rc = next_item(&rest, &it, err, len)) > 0) {
 		const struct key *k = keys;
 		while (k->name && strcmp(k->name, it.key))
 			k++;
 		for (unsigned i = 0; i < nseen; i++)
 			if (!strcmp(seen[i], it.key) && !k->repeats)
 				return bad(err, len, "given twice", it.key);
-		if (nseen < KEYS_MAX)
-			memcpy(seen[nseen++], it.key, sizeof it.key);
 		rc = k->name ? apply(k, o, &it, err, len) : devopt_limit(l, it.key, it.value, err, len);
 		if (rc == -ENOENT)
-			return bad(err, len, "unknown option", it.key);
+			return unknown(err, len, &it, !n, file);
 		if (rc)
 			return rc;
+		if (nseen < KEYS_MAX)
+			snprintf(seen[nseen++], KEY_LEN, "%.*s", KEY_LEN - 1, it.key);
+		n++;
 	}
 	return rc;
 }
@@ -182,7 +198,7 @@ static int disk_format(void *o, const char *v, char *err, size_t len)
 	int f = one_of(formats, FORMAT_COUNT, v);
 
 	if (f < 0)
-		return bad(err, len, "format is auto, raw, qcow2, vmdk, vdi or vhdx", v);
+		return bad(err, len, "format is auto, raw, qcow2, vmdk, vdi, vhdx or vpc", v);
 	d->format = (enum disk_format)f;
 	return 0;
 }
@@ -250,7 +266,7 @@ static const struct key disk_keys[] = {
 int devopt_disk(struct disk_option *o, const char *text, char *err, size_t len)
 {
 	memset(o, 0, sizeof *o);
-	int rc = parse(o, &o->limits, disk_keys, text, err, len);
+	int rc = parse(o, &o->limits, disk_keys, "path", text, err, len);
 
 	if (!rc && !o->path[0])
 		return bad(err, len, "a disk needs path=FILE", text);
@@ -392,7 +408,7 @@ static const struct key net_keys[] = {
 int devopt_net(struct net_option *o, const char *text, char *err, size_t len)
 {
 	memset(o, 0, sizeof *o);
-	int rc = parse(o, &o->limits, net_keys, text, err, len);
+	int rc = parse(o, &o->limits, net_keys, NULL, text, err, len);
 
 	if (!rc && !o->backend)
 		return bad(err, len, "a card needs one of user, tap=INTERFACE, switch=SOCKET", text);
@@ -411,7 +427,7 @@ int devopt_rng(struct msg_local *l, const char *text, char *err, size_t len)
 
 	l->rng = !text || strcmp(text, "no");
 	if (l->rng && text && strcmp(text, "yes"))
-		rc = parse(NULL, &limits, none, text, err, len);
+		rc = parse(NULL, &limits, none, NULL, text, err, len);
 	if (!rc && (limits.ops || limits.ops_burst))
 		return bad(err, len, "its limits are bytes and bytes-burst", text);
 	l->rng_bytes = limits.bytes;

@@ -13,6 +13,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "monitor/probe.h"
+
 /* Byte LOCK_BASE is the lock itself; a raw image's holder takes all bytes before it too, which keeps QEMU away.
  * One byte further on, at its process number, each holder has a shared lock: that is how others name it. */
 #define LOCK_BASE  (1ll << 40)
@@ -102,28 +104,6 @@ static int wait_for_lock(int fd, bool write, bool raw)
 	return rc;
 }
 
-enum disk_format image_probe(const uint8_t *head, size_t n)
-{
-	static const struct {
-		size_t at;
-		const char *magic;
-		size_t len;
-		enum disk_format format;
-	} known[] = {
-		{0, "QFI\xfb", 4, FORMAT_QCOW2},
-		{0, "KDMV", 4, FORMAT_VMDK},
-		{0, "# Disk DescriptorFile", 21, FORMAT_VMDK},
-		{0, "COWD", 4, FORMAT_VMDK},
-		{64, "\x7f\x10\xda\xbe", 4, FORMAT_VDI},
-		{0, "vhdxfile", 8, FORMAT_VHDX},
-	};
-
-	for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
-		if (known[i].at + known[i].len <= n && !memcmp(head + known[i].at, known[i].magic, known[i].len))
-			return known[i].format;
-	return FORMAT_AUTO;
-}
-
 static bool named_raw(const char *path)
 {
 	const char *dot = strrchr(path, '.');
@@ -131,44 +111,57 @@ static bool named_raw(const char *path)
 	return dot && (!strcmp(dot, ".raw") || !strcmp(dot, ".img"));
 }
 
-/* A file another would have to be opened for: the guest's owner did not name that one. */
-static const char *refers_elsewhere(enum disk_format f, const uint8_t *h, size_t n)
+/* format=auto: what is told, or d->format settled. */
+static int choose(struct disk_option *d, const struct probe_kind *k, bool ends, bool block, char *err, size_t len)
 {
-	static const uint8_t none[8];
+	const char *like = ends ? "ends" : "begins";
+	bool raw = named_raw(d->path) || block;
 
-	if (f == FORMAT_QCOW2 && n >= 104 && memcmp(h + 8, none, 8))
-		return "has a backing file, which is not followed: flatten it with qemu-img convert";
-	if (f == FORMAT_QCOW2 && n >= 104 && h[7] >= 3 && (h[79] & 4))
-		return "keeps its data in another file, which is not followed";
-	if (f == FORMAT_VMDK && n && h[0] == '#')
-		return "names other files, which are not followed: convert it with qemu-img";
-	return NULL;
-}
-
-static int settle_format(struct disk_option *d, int fd, const struct stat *st, char *err, size_t len)
-{
-	uint8_t head[512];
-	ssize_t n = pread(fd, head, sizeof head, 0);
-	enum disk_format found = n < 0 ? FORMAT_AUTO : image_probe(head, (size_t)n);
-
-	if (d->format == FORMAT_AUTO && found == FORMAT_AUTO && !named_raw(d->path) && !S_ISBLK(st->st_mode)) {
+	if (!k && !raw) {
 		snprintf(err, len, "disk %s: no known format; if it is a raw image say format=raw", d->path);
 		return -EINVAL;
 	}
-	if (d->format == FORMAT_AUTO && found != FORMAT_AUTO && (named_raw(d->path) || S_ISBLK(st->st_mode))) {
-		snprintf(err, len,
-			 "disk %s: named like a raw image but begins like %s: say which with format=", d->path,
-			 devopt_format_name(found));
+	if (k && k->format == FORMAT_AUTO) {
+		snprintf(
+			err, len,
+			"disk %s: %s like %s, which is not supported: %s, or say format=raw if the guest is to see it as it is",
+			d->path, like, k->name, k->way_out);
 		return -EINVAL;
 	}
+	if (k && raw) {
+		snprintf(err, len, "disk %s: named like a raw image but %s like %s: say which with format=", d->path,
+			 like, k->name);
+		return -EINVAL;
+	}
+	d->format = k ? k->format : FORMAT_RAW;
+	return 0;
+}
+
+static int settle_format(struct disk_option *d, int fd, bool block, bool write, char *err, size_t len)
+{
+	static struct probe p; /* large; there is one thread */
+	char why[160];
+	bool ends;
+	int rc = probe_read(&p, fd);
+
+	if (rc) {
+		snprintf(err, len, "disk %s: %s", d->path, strerror(-rc));
+		return rc;
+	}
+	const struct probe_kind *k = probe_kind(&p, &ends);
 	if (d->format == FORMAT_AUTO)
-		d->format = found == FORMAT_AUTO ? FORMAT_RAW : found;
-	const char *why = d->format == FORMAT_RAW ? NULL : refers_elsewhere(d->format, head, n < 0 ? 0 : (size_t)n);
-	if (d->format != FORMAT_RAW && found != d->format)
-		why = "does not begin like its format";
-	if (why)
-		snprintf(err, len, "disk %s: %s", d->path, why);
-	return why ? -EINVAL : 0;
+		rc = choose(d, k, ends, block, err, len);
+	if (rc || d->format == FORMAT_RAW)
+		return rc;
+	if (!probe_like(&p, d->format)) {
+		snprintf(err, len, "disk %s: does not begin like its format, %s%s%s", d->path,
+			 devopt_format_name(d->format), k ? ", but like " : "", k ? k->name : "");
+		return -EINVAL;
+	}
+	if (!probe_refuses(&p, d->format, write, why, sizeof why))
+		return 0;
+	snprintf(err, len, "disk %s: %s", d->path, why);
+	return -EINVAL;
 }
 
 int image_open(struct disk_option *d, int *fd, char *err, size_t len)
@@ -187,7 +180,7 @@ int image_open(struct disk_option *d, int *fd, char *err, size_t len)
 			 rc == -EINVAL ? "neither a file nor a block device" : strerror(-rc));
 		goto out;
 	}
-	rc = settle_format(d, f, &st, err, len);
+	rc = settle_format(d, f, S_ISBLK(st.st_mode), write, err, len);
 	if (rc)
 		goto out;
 	rc = wait_for_lock(f, write, d->format == FORMAT_RAW);

@@ -16,7 +16,4 @@ int image_open(struct disk_option *d, int *fd, char *err, size_t len);
 /* An unnamed, empty file for a snapshot's writes, in TMPDIR or /var/tmp; or a negative error. */
 int image_overlay(void);
 
-/* What the first bytes of a file say it is; FORMAT_AUTO when no known format begins so. */
-enum disk_format image_probe(const uint8_t *head, size_t n);
-
 #endif

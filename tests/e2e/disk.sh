@@ -25,6 +25,8 @@ try "another format than said" 3 'does not begin like' --disk=path="$tmp/a.raw",
 try "a backing file" 3 'backing file' --disk=path="$tmp/backed"
 try "the same image twice" 3 'in use by .*process' --disk=path="$tmp/a.raw" --disk=path="$tmp/a.raw"
 try "written and read" 3 'in use by .*process' --disk=path="$tmp/a.raw",readonly --disk=path="$tmp/a.raw"
+try "a path without path=" 2 'path=FILE' --disk="$tmp/a.raw"
+try "a comma in the path" 2 'comma within a value is written twice' --disk=path="$tmp/a,b.raw"
 try "no path" 2 'needs path' --disk=readonly
 try "unknown key" 2 "unknown option: 'colour'" --disk=path="$tmp/a.raw",colour=red
 try "one id for two" 2 'two devices with this id' --disk=path="$tmp/a.raw",id=x --net=user,id=x
@@ -32,6 +34,74 @@ try "two back ends" 2 'one of user' --net=user,tap=tap0
 try "a bad forward" 2 'forward is tcp' --net=user,forward=tcp:22
 try "no switch" 4 'switch .*: (No such file|no hvx-switch)' --net=switch="$tmp/none"
 is "the images are as they were" "1048576 1048576" "$(stat -c %s "$tmp/a.raw") $(stat -c %s "$tmp/plain")"
+
+# ---- formats: what is known is named, whatever the file is called; what cannot be used says why ----
+image() { # NAME QEMU-IMG-OPTIONS...: a small image of 1 MiB
+	image_name=$1
+	shift
+	rm -f "$tmp/$image_name"
+	qemu-img create -q "$@" "$tmp/$image_name" 1M >/dev/null
+}
+runs() { # NAME OPTIONS...: a machine with this disk ends as the guest asks
+	runs_name=$1
+	shift
+	printf p | timeout 60 "$monitor" run --name=$vm --kernel="$guest" --memory=16M "$@" >"$tmp/out" 2>"$tmp/err"
+	is "$runs_name: runs" 0 $?
+}
+poke() { # FILE OFFSET BYTES
+	printf "$3" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none
+}
+magic() { # FILE BYTES: 1 MiB that begin so
+	rm -f "$1"
+	truncate -s 1M "$1"
+	poke "$1" 0 "$2"
+}
+
+for k in 'qcow\tQFI\373\0\0\0\001' 'QED\tQED\0' 'LUKS\tLUKS\272\276\0\002' 'Parallels\tWithoutFreeSpace' 'gzip\t\037\213\010\0' \
+	'xz\t\3757zXZ\0' 'zstd\t\050\265\057\375' 'bzip2\tBZh91AY&SY' 'Bochs\tBochs Virtual HD Image'; do
+	magic "$tmp/x.img" "${k#*\\t}"
+	try "${k%%\\t*}" 3 "begins like [an ]*${k%%\\t*}.*not supported.*format=raw" --disk=path="$tmp/x.img"
+done
+magic "$tmp/x.img" 'LUKS\272\276\0\002'
+runs "LUKS that is said to be raw" --disk=path="$tmp/x.img",format=raw
+truncate -s 0 "$tmp/empty.raw"
+runs "an empty raw image" --disk=path="$tmp/empty.raw"
+has "an empty raw image: is said" 'empty.raw: the image is empty' "$tmp/err"
+
+if command -v qemu-img >/dev/null; then
+	image f.vhd -f vpc
+	cp "$tmp/f.vhd" "$tmp/f.img"
+	cp "$tmp/f.vhd" "$tmp/f.bin"
+	runs "a dynamic VHD" --disk=path="$tmp/f.vhd"
+	runs "a dynamic VHD by its contents" --disk=path="$tmp/f.bin"
+	try "a dynamic VHD named like a raw image" 3 'begins like vpc' --disk=path="$tmp/f.img"
+	runs "and said to be one" --disk=path="$tmp/f.img",format=vpc
+	poke "$tmp/f.bin" 60 '\0\0\0\004'
+	try "a differencing VHD" 3 'differencing VHD' --disk=path="$tmp/f.bin"
+	image fixed.img -f vpc -o subformat=fixed
+	try "a fixed VHD named like a raw image" 3 'ends like vpc' --disk=path="$tmp/fixed.img"
+	mv "$tmp/fixed.img" "$tmp/fixed.vhd"
+	runs "a fixed VHD" --disk=path="$tmp/fixed.vhd",snapshot
+	poke "$tmp/fixed.vhd" 0 'QFI\373\0\0\0\003'
+	try "a fixed VHD whose guest wrote a header" 3 'begins like one format and ends like another' \
+		--disk=path="$tmp/fixed.vhd"
+
+	image so.vmdk -f vmdk -o subformat=streamOptimized
+	try "a streamOptimized vmdk to be written" 3 'streamOptimized.*snapshot or readonly' --disk=path="$tmp/so.vmdk"
+	runs "and read" --disk=path="$tmp/so.vmdk",readonly
+	runs "and with a snapshot" --disk=path="$tmp/so.vmdk",snapshot
+
+	image q.qcow2 -f qcow2
+	poke "$tmp/q.qcow2" 79 '\002'
+	try "a corrupt qcow2" 3 'marked as corrupt.*readonly' --disk=path="$tmp/q.qcow2"
+	runs "and only read" --disk=path="$tmp/q.qcow2",readonly
+	poke "$tmp/q.qcow2" 79 '\200'
+	try "a qcow2 with an unknown feature" 3 'incompatible bits 0x80' --disk=path="$tmp/q.qcow2",readonly
+	image e.qcow2 -f qcow2 --object secret,id=s,data=x -o encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10
+	try "an encrypted qcow2" 3 'encrypted' --disk=path="$tmp/e.qcow2"
+	image d.qcow2 -f qcow2 -o data_file="$tmp/d.data"
+	try "a qcow2 with a data file" 3 'another file.*qemu-img convert' --disk=path="$tmp/d.qcow2"
+fi
 
 again=
 for _ in 1 2 3 4 5; do

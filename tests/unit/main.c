@@ -18,7 +18,7 @@
 			X(config) X(cli) X(sandbox) X(permit) X(devopt) X(confine) X(virtq) X(device) X(limit) X(blk) \
 				X(blkstate) X(net_frame) X(net_switch) X(local) X(balloon) X(vconsole) X(ram)         \
 					X(decode) X(emit) X(translate) X(link) X(codepage) X(tlb) X(sysinline)        \
-						X(modes) X(offered)
+						X(modes) X(offered) X(probe)
 
 #define X(name) CU_ErrorCode suite_##name(void) __attribute__((weak));
 SUITES(X)

@@ -85,6 +85,23 @@ static void test_disk_bad(void)
 	CU_ASSERT_EQUAL(disk(longest), -EINVAL);
 }
 
+/* What a path without path= and one with a single comma end in says how to write it. */
+static void test_disk_hints(void)
+{
+	CU_ASSERT_EQUAL(disk("/images/a-rather-long-name-of-a.raw"), -EINVAL);
+	CU_ASSERT_PTR_NOT_NULL(strstr(err, "path=FILE"));
+	CU_ASSERT_EQUAL(disk("a.raw,readonly"), -EINVAL);
+	CU_ASSERT_PTR_NOT_NULL(strstr(err, "path=FILE"));
+	CU_ASSERT_EQUAL(disk("path=/images/a,b.raw"), -EINVAL);
+	CU_ASSERT_PTR_NOT_NULL(strstr(err, "'b.raw' (a comma within a value is written twice)"));
+	CU_ASSERT_EQUAL(disk("path=/images/a,b=c.raw,readonly"), -EINVAL);
+	CU_ASSERT_PTR_NOT_NULL(strstr(err, "written twice"));
+	CU_ASSERT_EQUAL(disk("colour=red"), -EINVAL);
+	CU_ASSERT_PTR_NULL(strstr(err, "path=FILE"));
+	CU_ASSERT_EQUAL(disk("path=/images/a,,b.raw"), 0);
+	CU_ASSERT_STRING_EQUAL(d.path, "/images/a,b.raw");
+}
+
 static void test_net(void)
 {
 	static const uint8_t mac[6] = {0x52, 0x54, 0, 0x12, 0xab, 0xff};
@@ -165,21 +182,6 @@ static void test_ids(void)
 	CU_ASSERT_EQUAL(config_set(&c, "disk", "path=b.raw", err, sizeof err), -EINVAL);
 }
 
-static void test_probe(void)
-{
-	uint8_t h[512] = {0};
-
-	CU_ASSERT_EQUAL(image_probe(h, sizeof h), FORMAT_AUTO);
-	memcpy(h, "QFI\xfb", 4);
-	CU_ASSERT_EQUAL(image_probe(h, sizeof h), FORMAT_QCOW2);
-	CU_ASSERT_EQUAL(image_probe(h, 3), FORMAT_AUTO);
-	memcpy(h, "vhdxfile", 8);
-	CU_ASSERT_EQUAL(image_probe(h, sizeof h), FORMAT_VHDX);
-	memset(h, 0, sizeof h);
-	memcpy(h + 64, "\x7f\x10\xda\xbe", 4);
-	CU_ASSERT_EQUAL(image_probe(h, sizeof h), FORMAT_VDI);
-}
-
 static int open_as(const char *path, const char *options)
 {
 	char text[200];
@@ -252,7 +254,7 @@ CU_ErrorCode suite_devopt(void)
 	CU_add_test(s, "net", test_net);
 	CU_add_test(s, "net, bad", test_net_bad);
 	CU_add_test(s, "ids", test_ids);
-	CU_add_test(s, "probe", test_probe);
+	CU_add_test(s, "disk, hints", test_disk_hints);
 	CU_add_test(s, "image: lock", test_image_lock);
 	CU_add_test(s, "image: format", test_image_format);
 	return CU_get_error();
