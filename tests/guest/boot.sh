@@ -84,6 +84,11 @@ for name in $(sed -n 's/^check \([^ ]*\).*/\1/p' "$guestdir/init-test"); do
 		tr -d '\r' <"$log" | sed -n "/^CHECK FAILED $name:/,/^\(CHECK\|MARK\)/p" | grep '^  # ' || true
 	fi
 done
+[ "$vmm" = tcg ] || if has 'unknown MSR'; then
+	result no knows-the-msrs "$(tr -d '\r' <"$log" | sed -n 's/.*unknown MSR \([^:]*\):.*/\1/p' | xargs)"
+else
+	result yes knows-the-msrs ''
+fi
 if has 'reboot: Power down' && [ "$status" = 0 ]; then
 	result yes powers-off ''
 else

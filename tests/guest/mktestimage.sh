@@ -46,7 +46,7 @@ add_compiler() {
 # add_checks: our own programs, and the results that this host gives.
 add_checks() {
 	mkdir -p "$root/check"
-	cp "$guestdir/functions" "$guestdir/hello.c" "$root/check/"
+	cp "$guestdir/functions" "$guestdir/hello.c" "$guestdir/vulnerabilities" "$root/check/"
 	for p in signals forkexec filter gather; do
 		# shellcheck disable=SC2086
 		${CC:-gcc} $cflags -static -o "$root/check/$p" "$guestdir/prog/$p.c" -lm
@@ -64,7 +64,7 @@ add_checks() {
 sh "$guestdir/fetch-debs.sh"
 sh "$guestdir/fetch-kernel.sh" "$flavour" >/dev/null
 if ! fresh "$base" "$guestdir/mktestimage.sh" "$guestdir/lib.sh" "$guestdir/init-test" "$guestdir/functions" \
-	"$guestdir/hello.c" "$guestdir/prog" "$top/bench/work" "$HVX_CACHE/debroot/.packages"; then
+	"$guestdir/hello.c" "$guestdir/vulnerabilities" "$guestdir/prog" "$top/bench/work" "$HVX_CACHE/debroot/.packages"; then
 	rm -rf "$root"
 	for d in proc sys dev tmp etc usr/lib/ssl sbin; do
 		mkdir -p "$root/$d"

@@ -22,15 +22,205 @@ static uint32_t reg(struct vcpu *v, uint32_t leaf, uint32_t sub, int i)
 #define ECX(l, s) reg(v, l, s, 2)
 #define EDX(l, s) reg(v, l, s, 3)
 
+/* ---- hosts of both vendors, as data: both branches are tested on either machine ---- */
+struct host {
+	struct cpuid_source from;
+	const struct cpuid_entry *e;
+	unsigned n;
+};
+
+static void leaf_of(const struct cpuid_source *s, uint32_t leaf, uint32_t subleaf, uint32_t r[4])
+{
+	const struct host *h = (const struct host *)(const void *)s;
+
+	r[0] = r[1] = r[2] = r[3] = 0;
+	for (unsigned i = 0; i < h->n; i++)
+		if (h->e[i].leaf == leaf && h->e[i].subleaf == subleaf) {
+			r[0] = h->e[i].eax, r[1] = h->e[i].ebx, r[2] = h->e[i].ecx, r[3] = h->e[i].edx;
+			return;
+		}
+}
+
+/* A Sapphire Rapids server: 105 MiB of L3, AVX-512 and AMX. */
+static const struct cpuid_entry intel_leaves[] = {
+	{0, 0, 0x20, 0x756e6547, 0x6c65746e, 0x49656e69},
+	{1, 0, 0x000806f8, 0x00400800, 0x7ffefbff, 0xbfebfbff},
+	{2, 0, 0x00feff01, 0xf0, 0, 0},
+	{4, 0, 0x7c004121, 0x02c0003f, 0x3f, 0},
+	{4, 1, 0x7c004122, 0x01c0003f, 0x3f, 0},
+	{4, 2, 0x7c004143, 0x03c0003f, 0x7ff, 0},
+	{4, 3, 0x7c1fc163, 0x0380003f, 0x1bfff, 4},
+	{7, 0, 2, 0xf3bfbffb, 0xfb417ffe, 0xffdd4432},
+	{7, 1, 0x1c30, 0, 0, 0},
+	{0xd, 0, 0x000602e7, 0x2b00, 0x2b00, 0},
+	{0xd, 1, 0x1f, 0x2b00, 0x1900, 0},
+	{0x80000000, 0, 0x80000008, 0, 0, 0},
+	{0x80000001, 0, 0, 0, 0x121, 0x2c100800},
+	{0x80000006, 0, 0, 0, 0x08007040, 0},
+	{0x80000008, 0, 0x3934, 0x200, 0, 0},
+};
+
+/* A Zen 3 server: 32 MiB of L3 for each eight cores, 256 MiB in all. */
+static const struct cpuid_entry amd_leaves[] = {
+	{0, 0, 0x10, 0x68747541, 0x444d4163, 0x69746e65},
+	{1, 0, 0x00a00f11, 0x00400800, 0x7ffef203, 0x178bfbff},
+	{7, 0, 1, 0x219c97a9, 0x00400e8c, 0x10},
+	{0xd, 0, 0x207, 0x340, 0x988, 0},
+	{0xd, 1, 0xf, 0x340, 0x1800, 0},
+	{0x80000000, 0, 0x80000023, 0x68747541, 0x444d4163, 0x69746e65},
+	{0x80000001, 0, 0x00a00f11, 0x40000000, 0x75c237ff, 0x2fd3fbff},
+	{0x80000005, 0, 0xff40ff40, 0xff40ff40, 0x20080140, 0x20080140},
+	{0x80000006, 0, 0x48002200, 0x68004200, 0x02006140, 0x08009140},
+	{0x80000008, 0, 0x3030, 0x111ef657, 0x703f, 0x10007},
+	{0x8000001a, 0, 6, 0, 0, 0},
+	{0x8000001d, 0, 0x4121, 0x01c0003f, 0x3f, 0},
+	{0x8000001d, 1, 0x4122, 0x01c0003f, 0x3f, 0},
+	{0x8000001d, 2, 0x4143, 0x01c0003f, 0x3ff, 2},
+	{0x8000001d, 3, 0x1c163, 0x03c0003f, 0x7fff, 1},
+	{0x80000021, 0, 0x4d, 0, 0, 0},
+};
+
+static const struct host intel = {{leaf_of, 0x602e7}, intel_leaves, sizeof intel_leaves / sizeof intel_leaves[0]};
+static const struct host amd = {{leaf_of, 0x207}, amd_leaves, sizeof amd_leaves / sizeof amd_leaves[0]};
+
+static struct vcpu *on_host(const struct host *h, uint64_t ram)
+{
+	static struct gmem mem;
+	struct vcpu *v = mach_long();
+
+	mem = *v->vm->mem;
+	mem.size = ram; /* nothing is read from it */
+	struct gmem *before = v->vm->mem;
+	v->vm->mem = &mem;
+	cpuid_build_from(v, &h->from);
+	v->vm->mem = before;
+	return v;
+}
+
+static uint64_t size_of(struct vcpu *v, uint32_t leaf, uint32_t sub)
+{
+	uint32_t b = EBX(leaf, sub);
+
+	return ((b & 0xfff) + 1ull) * ((b >> 12 & 0x3ff) + 1) * ((b >> 22) + 1) * (ECX(leaf, sub) + 1ull);
+}
+
+#define KIB(n) ((uint64_t)(n) << 10)
+#define MIB(n) ((uint64_t)(n) << 20)
+#define GIB(n) ((uint64_t)(n) << 30)
+
+static void no_more_than_we_do(struct vcpu *v)
+{
+	CU_ASSERT_EQUAL(ECX(1, 0) & ~0xf7fa3203u, 0);
+	CU_ASSERT_EQUAL(EBX(7, 0) & ~0x219c27ebu, 0);
+	CU_ASSERT_EQUAL(ECX(7, 0) & ~0x00400704u, 0);
+	CU_ASSERT_EQUAL(EAX(0xd, 0), 7);
+	CU_ASSERT_EQUAL(EAX(0xd, 1), 7);
+	CU_ASSERT_EQUAL(EAX(0xa, 0) | EAX(0x14, 0) | EAX(0x1d, 0), 0); /* no counters, trace, tiles */
+}
+
+static void test_intel_host(void)
+{
+	struct vcpu *v = on_host(&intel, GIB(8));
+
+	CU_ASSERT_EQUAL(v->amd, 0);
+	no_more_than_we_do(v);
+	CU_ASSERT_EQUAL(EAX(2, 0), 0xff01);
+	CU_ASSERT_EQUAL(EDX(7, 0), 0xac000010); /* the controls of speculation, and what needs none: MSR 0x10a */
+	CU_ASSERT_EQUAL(EAX(7, 0), 2);
+	CU_ASSERT_EQUAL(EDX(7, 1) | EBX(7, 2), 0);
+	CU_ASSERT_EQUAL(EDX(7, 2), 0x30); /* Linux clears the branch history itself where this is missing */
+	CU_ASSERT_EQUAL(size_of(v, 4, 0), KIB(48));
+	CU_ASSERT_EQUAL(size_of(v, 4, 2), MIB(2));
+	CU_ASSERT_EQUAL(size_of(v, 4, 3), MIB(105)); /* all of it where memory is plenty */
+	CU_ASSERT_EQUAL(EAX(4, 3), 0x163);           /* shared by our one CPU */
+	CU_ASSERT_EQUAL(EAX(4, 4), 0);
+	CU_ASSERT_EQUAL(EAX(0x8000001d, 3) | EBX(0x80000008, 0) | EAX(0x80000021, 0), 0);
+	v = on_host(&intel, MIB(512));
+	CU_ASSERT(size_of(v, 4, 3) <= MIB(16) && size_of(v, 4, 3) > MIB(8));
+	CU_ASSERT_EQUAL(EBX(4, 3), 0x0380003f); /* the ways stay */
+	v = on_host(&intel, MIB(32));
+	CU_ASSERT(size_of(v, 4, 3) <= MIB(2) && size_of(v, 4, 3) > MIB(1)); /* not below the level before */
+}
+
+static void test_amd_host(void)
+{
+	struct vcpu *v = on_host(&amd, GIB(8));
+
+	CU_ASSERT_EQUAL(v->amd, 1);
+	no_more_than_we_do(v);
+	CU_ASSERT_EQUAL(EAX(2, 0) | EAX(4, 0), 0);
+	CU_ASSERT_EQUAL(EDX(7, 0), 0x10);
+	CU_ASSERT_EQUAL(EAX(7, 0) | EDX(7, 2), 0);
+	CU_ASSERT_EQUAL(size_of(v, 0x8000001d, 3), MIB(32));
+	CU_ASSERT_EQUAL(EDX(0x80000006, 0), 64u << 18 | 0x9140); /* 32 MiB, as there, not the host's 256 */
+	CU_ASSERT_EQUAL(EBX(0x80000008, 0) & 1u << 29, 1u << 29);
+	v = on_host(&amd, MIB(128));
+	CU_ASSERT_EQUAL(size_of(v, 0x8000001d, 3), MIB(4));
+	CU_ASSERT_EQUAL(EDX(0x80000006, 0) >> 18, 8);
+	CU_ASSERT_EQUAL(size_of(v, 0x8000001d, 2), KIB(512));
+	CU_ASSERT_EQUAL(EAX(0x8000001d, 4), 0);
+}
+
+/* An MSR reads as @val (-1 for a #GP). */
+static void reads(struct vcpu *v, uint32_t n, int64_t want)
+{
+	uint64_t val = 0;
+	int ret = msr_read(v, n, &val);
+
+	CU_ASSERT_EQUAL(ret, want < 0 ? -1 : 0);
+	if (!ret)
+		CU_ASSERT_EQUAL(val, (uint64_t)want);
+}
+
+static void test_intel_msrs(void)
+{
+	static const uint32_t zero[] = {0x34, 0x606, 0x611, 0x619, 0x639, 0x641, 0x64d, 0x64e, 0xce, 0x140};
+	struct vcpu *v = on_host(&intel, GIB(1));
+
+	for (unsigned i = 0; i < sizeof zero / sizeof zero[0]; i++)
+		reads(v, zero[i], 0);
+	reads(v, 0x10a, 0x400000000d10e17b);
+	reads(v, 0x1a0, 0x1801);
+	CU_ASSERT_EQUAL(msr_write(v, 0x1a0, 0x4000c51801 & ~0x400000ull), 0); /* what firmware and Linux set */
+	reads(v, 0x1a0, 0x4000851801);
+	CU_ASSERT_EQUAL(msr_write(v, 0x1a0, 0x81), 0); /* read-only bits stay */
+	reads(v, 0x1a0, 0x1801);
+	CU_ASSERT_EQUAL(msr_write(v, 0x1a0, 0x11), -1); /* reserved */
+	CU_ASSERT_EQUAL(msr_write(v, 0x34, 0), -1);
+	reads(v, 0x4e, 1);
+	CU_ASSERT_EQUAL(msr_write(v, 0x48, 0x407), 0);
+	reads(v, 0x48, 0x407);
+	CU_ASSERT_EQUAL(msr_write(v, 0x48, 0x8), -1);
+	reads(v, 0xc0011029, -1);
+	reads(v, 0xc0010000, -1);
+}
+
+static void test_amd_msrs(void)
+{
+	static const uint32_t zero[] = {0xc0010000, 0xc0010004, 0xc0011020, 0xc0011028,
+					0xc001102e, 0xc0010299, 0xc001029b};
+	struct vcpu *v = on_host(&amd, GIB(1));
+
+	for (unsigned i = 0; i < sizeof zero / sizeof zero[0]; i++)
+		reads(v, zero[i], 0);
+	reads(v, 0xc0011029, 2);
+	CU_ASSERT_EQUAL(msr_write(v, 0xc0010004, 0xffff), 0);
+	reads(v, 0xc0010004, 0); /* so Linux finds no counters */
+	reads(v, 0x1a0, -1);
+	reads(v, 0x34, -1);
+	reads(v, 0x10a, -1);
+	reads(v, 0x606, -1);
+}
+
 static void test_forbidden(void)
 {
 	struct vcpu *v = mach_long();
 
-	CU_ASSERT_EQUAL(ECX(1, 0) & (1u << 3 | 1u << 5 | 1u << 15), 0);           /* monitor vmx pdcm */
-	CU_ASSERT_EQUAL(EBX(7, 0) & 0xffff0000u & ~0x219c0000u, 0);               /* no AVX-512, no PT */
-	CU_ASSERT_EQUAL(EBX(7, 0) & (1u << 4 | 1u << 11 | 1u << 14), 0);          /* hle rtm mpx */
-	CU_ASSERT_EQUAL(ECX(7, 0) & (1u << 3 | 1u << 7 | 1u << 16), 0);           /* pku cet-ss la57 */
-	CU_ASSERT_EQUAL(EDX(7, 0) & 1u << 20, 0);                                 /* cet-ibt */
+	CU_ASSERT_EQUAL(ECX(1, 0) & (1u << 3 | 1u << 5 | 1u << 15), 0);  /* monitor vmx pdcm */
+	CU_ASSERT_EQUAL(EBX(7, 0) & 0xffff0000u & ~0x219c0000u, 0);      /* no AVX-512, no PT */
+	CU_ASSERT_EQUAL(EBX(7, 0) & (1u << 4 | 1u << 11 | 1u << 14), 0); /* hle rtm mpx */
+	CU_ASSERT_EQUAL(ECX(7, 0) & (1u << 3 | 1u << 7 | 1u << 16), 0);  /* pku cet-ss la57 */
+	CU_ASSERT_EQUAL(EDX(7, 0) & 1u << 20, 0);                        /* cet-ibt */
 	CU_ASSERT_EQUAL(EAX(0xa, 0), 0);
 	CU_ASSERT_EQUAL(ECX(0x80000001, 0) & (1u << 2 | 1u << 6 | 1u << 11), 0); /* svm sse4a xop */
 	CU_ASSERT_EQUAL(EDX(0x80000001, 0) & (3u << 30 | 1u << 25), 0);          /* 3dnow, ffxsr */
@@ -187,10 +377,13 @@ CU_ErrorCode suite_cpuid(void)
 {
 	CU_pSuite s = CU_add_suite("cpuid", NULL, NULL);
 
-	if (s == NULL || !CU_add_test(s, "not offered", test_forbidden) || !CU_add_test(s, "offered", test_required) ||
-	    !CU_add_test(s, "xsave", test_osxsave) || !CU_add_test(s, "topology", test_topology) ||
-	    !CU_add_test(s, "hypervisor leaves", test_hypervisor) || !CU_add_test(s, "mitigations", test_mitigations) ||
-	    !CU_add_test(s, "msrs", test_msrs) || !CU_add_test(s, "paravirtual clock", test_pvclock))
+	if (s == NULL || !CU_add_test(s, "an Intel host", test_intel_host) ||
+	    !CU_add_test(s, "an AMD host", test_amd_host) || !CU_add_test(s, "MSRs, Intel", test_intel_msrs) ||
+	    !CU_add_test(s, "MSRs, AMD", test_amd_msrs) || !CU_add_test(s, "not offered", test_forbidden) ||
+	    !CU_add_test(s, "offered", test_required) || !CU_add_test(s, "xsave", test_osxsave) ||
+	    !CU_add_test(s, "topology", test_topology) || !CU_add_test(s, "hypervisor leaves", test_hypervisor) ||
+	    !CU_add_test(s, "mitigations", test_mitigations) || !CU_add_test(s, "msrs", test_msrs) ||
+	    !CU_add_test(s, "paravirtual clock", test_pvclock))
 		return CU_get_error();
 	return CUE_SUCCESS;
 }

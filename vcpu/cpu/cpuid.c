@@ -25,14 +25,19 @@
  * on the host's predictors as its own code (it is translated), so the guest's
  * software workarounds protect nothing; what is defended is said in
  * hvx-internals(7).  AMD: AutoIBRS, BTC_NO, SRSO_NO, SSB_NO, TSA_*_NO.
- * Intel: the *_NO bits of IA32_ARCH_CAPABILITIES (cpu/msr.c).
+ * Intel: the *_NO bits of IA32_ARCH_CAPABILITIES (cpu/msr.c); and BHI_CTRL, as
+ * Linux no longer believes BHI_NO: it sets a bit of SPEC_CTRL instead of
+ * running a loop of branches at each system call.  The LFENCE behind SWAPGS stays on Intel:
+ * nothing tells Linux that it can go.
  */
 #include "vcpu/cpu/cpuid.h"
 
+#include "common/gmem.h"
 #include "vcpu/chipset/platform.h"
 #include "vcpu/cpu/operand.h"
 
-#define BIT(n) (1u << (n))
+#define BIT(n)      (1u << (n))
+#define CACHE_SHARE 32 /* the last-level cache shown is at most this part of the guest's memory */
 
 /* Leaf 1 */
 #define F1C_HOST                                                                                                    \
@@ -52,11 +57,12 @@
 #define F7B_HOST                                                                                        \
 	(BIT(3) | BIT(5) | BIT(6) | BIT(8) | BIT(9) | BIT(13) | BIT(18) | BIT(19) | BIT(23) | BIT(24) | \
 	 BIT(29)) /* bmi1 avx2 fdp-excptn bmi2 erms zero-fcs rdseed adx clflushopt clwb sha */
-#define F7B_OURS  (BIT(0) | BIT(1) | BIT(7) | BIT(10) | BIT(20)) /* fsgsbase tsc_adjust smep invpcid smap */
-#define F7C_HOST  (BIT(8) | BIT(9) | BIT(10))                    /* gfni vaes vpclmulqdq */
-#define F7C_OURS  (BIT(2) | BIT(22))                             /* umip rdpid */
-#define F7D_HOST  BIT(4)                                         /* fsrm */
-#define F7D_INTEL (BIT(26) | BIT(27) | BIT(29) | BIT(31))        /* spec_ctrl stibp arch_capabilities ssbd */
+#define F7B_OURS   (BIT(0) | BIT(1) | BIT(7) | BIT(10) | BIT(20)) /* fsgsbase tsc_adjust smep invpcid smap */
+#define F7C_HOST   (BIT(8) | BIT(9) | BIT(10))                    /* gfni vaes vpclmulqdq */
+#define F7C_OURS   (BIT(2) | BIT(22))                             /* umip rdpid */
+#define F7D_HOST   BIT(4)                                         /* fsrm */
+#define F7D_INTEL  (BIT(26) | BIT(27) | BIT(29) | BIT(31))        /* spec_ctrl stibp arch_capabilities ssbd */
+#define F72D_INTEL (BIT(4) | BIT(5))                              /* leaf 7.2: bhi_ctrl, mcdt_no */
 /* Leaf 0x80000001 */
 #define FXC_HOST       (BIT(0) | BIT(5) | BIT(7) | BIT(8)) /* lahf abm misalignsse 3dnowprefetch */
 #define FXC_CMP_LEGACY BIT(1)
@@ -75,6 +81,18 @@
 #define F21C_OURS (BIT(1) | BIT(2))           /* tsa_sq_no tsa_l1_no */
 
 #define KVM_FEATURES (BIT(1) | BIT(3) | BIT(24)) /* nop io delay, clocksource2, clocksource stable */
+
+/* What the build works on: the guest's CPU, and the leaves of the host's. */
+struct build {
+	struct vcpu *v;
+	const struct cpuid_source *from;
+	uint64_t l3; /* bytes of the last-level cache that is shown; 0: none */
+};
+
+static void host_leaf(const struct build *b, uint32_t leaf, uint32_t subleaf, uint32_t r[4])
+{
+	b->from->leaf(b->from, leaf, subleaf, r);
+}
 
 void cpuid_host(uint32_t leaf, uint32_t subleaf, uint32_t r[4])
 {
@@ -128,28 +146,27 @@ const char *cpuid_host_lacks(void)
 	return NULL;
 }
 
-static void build_basic(struct vcpu *v)
+static void build_basic(struct build *b)
 {
+	struct vcpu *v = b->v;
 	bool avx = v->xcr0_mask & 4;
 	uint32_t r[4], n = ncpus(v);
 
-	cpuid_host(0, 0, r);
+	host_leaf(b, 0, 0, r);
 	r[0] = 0xd;
 	add(v, 0, 0, r);
-	cpuid_host(1, 0, r);
+	host_leaf(b, 1, 0, r);
 	r[1] = (r[1] & 0xffff) | n << 16 | (uint32_t)v->id << 24;
 	r[2] = (r[2] & F1C_HOST) | F1C_OURS;
 	if (!avx)
 		r[2] &= ~(BIT(12) | BIT(28) | BIT(29));
 	r[3] = (r[3] & F1D_HOST) | F1D_OURS | (n > 1 ? F1D_HTT : 0);
 	add(v, 1, 0, r);
-	if (!v->amd) {
-		cpuid_host(2, 0, r);
-		add(v, 2, 0, r);
-	}
-	add_values(v, 6, 0, BIT(2), 0, 0, 0); /* the APIC timer never stops */
-	cpuid_host(7, 0, r);
-	r[0] = 0;
+	if (!v->amd)
+		add_values(v, 2, 0, 0x0000ff01, 0, 0, 0); /* leaf 4 tells the caches */
+	add_values(v, 6, 0, BIT(2), 0, 0, 0);             /* the APIC timer never stops */
+	host_leaf(b, 7, 0, r);
+	r[0] = v->amd ? 0 : 2;
 	r[1] = (r[1] & F7B_HOST) | F7B_OURS;
 	r[2] = (r[2] & F7C_HOST) | F7C_OURS;
 	r[3] = (r[3] & F7D_HOST) | (v->amd ? 0 : F7D_INTEL);
@@ -158,20 +175,51 @@ static void build_basic(struct vcpu *v)
 		r[2] &= ~(BIT(9) | BIT(10));
 	}
 	add(v, 7, 0, r);
+	if (!v->amd)
+		add_values(v, 7, 2, 0, 0, 0, F72D_INTEL);
+}
+
+static uint64_t cache_size(const uint32_t r[4])
+{
+	uint64_t line = (r[1] & 0xfff) + 1, parts = (r[1] >> 12 & 0x3ff) + 1, ways = (r[1] >> 22) + 1;
+
+	return line * parts * ways * ((uint64_t)r[2] + 1);
+}
+
+/*
+ * The last level in proportion to the guest's memory, by fewer sets: the host's may be larger than all of it, and
+ * programs size buffers by it.  At least as large as the level before.
+ */
+static void fit_cache(const struct build *b, uint64_t before, uint32_t r[4])
+{
+	uint64_t limit = b->v->vm->mem->size / CACHE_SHARE, sets = (uint64_t)r[2] + 1, set = cache_size(r) / sets;
+
+	if (limit < before)
+		limit = before;
+	while (sets > 1 && set * sets > limit)
+		sets /= 2;
+	r[2] = (uint32_t)(sets - 1);
 }
 
 /* Deterministic cache parameters (4 on Intel, 0x8000001d on AMD): the host's caches, our sharing. */
-static void build_caches(struct vcpu *v, uint32_t leaf)
+static void build_caches(struct build *b, uint32_t leaf)
 {
+	struct vcpu *v = b->v;
 	uint32_t r[4], n = ncpus(v), sub;
+	uint64_t before = 0;
 
 	for (sub = 0; sub < 8; sub++) {
 		uint32_t level;
 
-		cpuid_host(leaf, sub, r);
+		host_leaf(b, leaf, sub, r);
 		if (!(r[0] & 31))
 			break;
 		level = (r[0] >> 5) & 7;
+		if (level >= 3) {
+			fit_cache(b, before, r);
+			b->l3 = cache_size(r);
+		}
+		before = cache_size(r);
 		r[0] = (r[0] & 0x3fff) | (level >= 3 ? (n - 1) << 14 : 0);
 		if (leaf == 4)
 			r[0] |= ((1u << id_bits(n)) - 1) << 26;
@@ -180,8 +228,9 @@ static void build_caches(struct vcpu *v, uint32_t leaf)
 	add_values(v, leaf, sub, 0, 0, 0, 0);
 }
 
-static void build_topology(struct vcpu *v)
+static void build_topology(struct build *b)
 {
+	struct vcpu *v = b->v;
 	uint32_t n = ncpus(v), id = (uint32_t)v->id;
 
 	add_values(v, 0xb, 0, 0, 1, 0x100, id);
@@ -189,20 +238,22 @@ static void build_topology(struct vcpu *v)
 	add_values(v, 0xb, 2, 0, 0, 2, id);
 }
 
-static void build_xsave(struct vcpu *v)
+static void build_xsave(struct build *b)
 {
+	struct vcpu *v = b->v;
 	uint32_t r[4], size = v->xcr0_mask & 4 ? 832 : 576;
 
 	add_values(v, 0xd, 0, (uint32_t)v->xcr0_mask, 576, size, 0);
-	cpuid_host(0xd, 1, r);
+	host_leaf(b, 0xd, 1, r);
 	v->xsave_caps = r[0] & XSAVE_CAPS;
 	add_values(v, 0xd, 1, v->xsave_caps, 576, 0, 0);
 	if (v->xcr0_mask & 4)
 		add_values(v, 0xd, 2, 256, 576, 0, 0);
 }
 
-static void build_hypervisor(struct vcpu *v)
+static void build_hypervisor(struct build *b)
 {
+	struct vcpu *v = b->v;
 	uint32_t khz = (uint32_t)(v->vm->tsc_hz / 1000);
 
 	add_values(v, 0x40000000, 0, 0x40000010, 0x48585648, 0x56485856, 0x58564858); /* HVXHVXHVXHVX */
@@ -213,15 +264,27 @@ static void build_hypervisor(struct vcpu *v)
 	add_values(v, CPUID_KVM_BASE + 1, 0, KVM_FEATURES, 0, 0, 0);
 }
 
-static void build_extended(struct vcpu *v)
+/* EDX of 0x80000006: the size in bits 31:18, in units of 512 KiB, in agreement with 0x8000001d. */
+static uint32_t fit_amd_l3(const struct build *b, uint32_t edx)
 {
+	uint64_t size = b->l3 ? b->l3 : b->v->vm->mem->size / CACHE_SHARE;
+	uint32_t units = edx >> 18, shown = (uint32_t)(size >> 19);
+
+	if (units > shown)
+		units = shown ? shown : 1;
+	return (edx & 0x3ffff) | units << 18;
+}
+
+static void build_extended(struct build *b)
+{
+	struct vcpu *v = b->v;
 	uint32_t r[4], one[4], max = v->amd ? 0x80000021 : 0x80000008, n = ncpus(v);
 
-	cpuid_host(0x80000000, 0, r);
+	host_leaf(b, 0x80000000, 0, r);
 	r[0] = max;
 	add(v, 0x80000000, 0, r);
-	cpuid_host(1, 0, one);
-	cpuid_host(0x80000001, 0, r);
+	host_leaf(b, 1, 0, one);
+	host_leaf(b, 0x80000001, 0, r);
 	r[2] &= FXC_HOST;
 	r[3] = (r[3] & FXD_HOST & (v->amd ? ~0u : 0)) | FXD_OURS;
 	if (v->amd) {
@@ -230,11 +293,13 @@ static void build_extended(struct vcpu *v)
 	}
 	add(v, 0x80000001, 0, r);
 	for (uint32_t leaf = 0x80000002; leaf <= 0x80000006; leaf++) {
-		cpuid_host(leaf, 0, r);
+		host_leaf(b, leaf, 0, r);
+		if (leaf == 0x80000006 && v->amd)
+			r[3] = fit_amd_l3(b, r[3]);
 		add(v, leaf, 0, r);
 	}
 	add_values(v, 0x80000007, 0, 0, 0, 0, BIT(8)); /* invariant TSC */
-	cpuid_host(0x80000008, 0, r);
+	host_leaf(b, 0x80000008, 0, r);
 	r[0] = (r[0] & 0xff) | 48 << 8;
 	r[1] = v->amd ? (r[1] & F8B_HOST) | F8B_OURS : 0;
 	r[2] = v->amd ? (n - 1) | id_bits(n) << 12 : 0;
@@ -242,21 +307,20 @@ static void build_extended(struct vcpu *v)
 	add(v, 0x80000008, 0, r);
 }
 
-static void build_amd(struct vcpu *v)
+static void build_amd(struct build *b)
 {
+	struct vcpu *v = b->v;
 	uint32_t r[4], max[4];
 
-	cpuid_host(0x80000000, 0, max);
+	host_leaf(b, 0x80000000, 0, max);
 	if (max[0] >= 0x8000001a) {
-		cpuid_host(0x8000001a, 0, r);
+		host_leaf(b, 0x8000001a, 0, r);
 		add(v, 0x8000001a, 0, r);
 	}
-	if (max[0] >= 0x8000001d)
-		build_caches(v, 0x8000001d);
 	add_values(v, 0x8000001e, 0, (uint32_t)v->id, (uint32_t)v->id, 0, 0);
 	r[0] = 0;
 	if (max[0] >= 0x80000021)
-		cpuid_host(0x80000021, 0, r);
+		host_leaf(b, 0x80000021, 0, r);
 	add_values(v, 0x80000021, 0, (r[0] & F21A_HOST) | F21A_OURS, 0, F21C_OURS, 0);
 }
 
@@ -271,11 +335,12 @@ static uint32_t host_mxcsr_mask(struct vcpu *v)
 	return mask ? mask : 0xffbf;
 }
 
-static void derive(struct vcpu *v)
+static void derive(struct build *b)
 {
+	struct vcpu *v = b->v;
 	uint32_t r[4], bits;
 
-	cpuid_host(0x80000008, 0, r);
+	host_leaf(b, 0x80000008, 0, r);
 	bits = r[0] & 0xff;
 	v->phys_rsvd = bits >= 52 ? 0 : 0x000fffffffffffffull & ~((1ull << bits) - 1);
 	v->mxcsr_mask = host_mxcsr_mask(v);
@@ -283,24 +348,47 @@ static void derive(struct vcpu *v)
 		      CR4_UMIP | CR4_FSGSBASE | CR4_PCIDE | CR4_OSXSAVE | CR4_SMEP | CR4_SMAP;
 }
 
-void cpuid_build(struct vcpu *v)
+/* The caches come first: other leaves repeat what they say. */
+static void build_vendor_caches(struct build *b)
 {
+	uint32_t max[4];
+
+	host_leaf(b, 0x80000000, 0, max);
+	if (!b->v->amd)
+		build_caches(b, 4);
+	else if (max[0] >= 0x8000001d)
+		build_caches(b, 0x8000001d);
+}
+
+void cpuid_build_from(struct vcpu *v, const struct cpuid_source *from)
+{
+	struct build b = {.v = v, .from = from};
 	uint32_t r[4];
 
 	v->n_cpuid = 0;
-	cpuid_host(0, 0, r);
+	host_leaf(&b, 0, 0, r);
 	v->amd = r[1] == 0x68747541 || r[1] == 0x6f677948; /* "Auth"enticAMD, "Hygo"nGenuine */
-	v->xcr0_mask = host_xcr0() & 7;
-	build_basic(v);
-	if (!v->amd)
-		build_caches(v, 4);
-	build_topology(v);
-	build_xsave(v);
-	build_hypervisor(v);
-	build_extended(v);
+	v->xcr0_mask = from->xcr0 & 7;
+	build_basic(&b);
+	build_vendor_caches(&b);
+	build_topology(&b);
+	build_xsave(&b);
+	build_hypervisor(&b);
+	build_extended(&b);
 	if (v->amd)
-		build_amd(v);
-	derive(v);
+		build_amd(&b);
+	derive(&b);
+}
+
+static void from_cpu(const struct cpuid_source *s, uint32_t leaf, uint32_t subleaf, uint32_t r[4])
+{
+	(void)s;
+	cpuid_host(leaf, subleaf, r);
+}
+
+void cpuid_build(struct vcpu *v)
+{
+	cpuid_build_from(v, &(struct cpuid_source){.leaf = from_cpu, .xcr0 = host_xcr0()});
 }
 
 static bool has_subleaves(uint32_t leaf)

@@ -224,14 +224,17 @@ static int wr_mtrr_def(struct vcpu *v, const struct msr *m, uint32_t n, uint64_t
 	 1ull << 27 |                           /* RFDS_NO */                       \
 	 1ull << 62)                            /* ITS_NO */
 
-#define MISC_ENABLE_RW (1ull << 0 | 1ull << 3 | 1ull << 16 | 1ull << 18 | 1ull << 22 | 1ull << 34)
-#define MISC_ENABLE_RO (1ull << 11 | 1ull << 12) /* no BTS, no PEBS */
+/* fast strings, TCC, SpeedStep, MONITOR, CPUID limit, xTPR, XD disable, turbo disable */
+#define MISC_ENABLE_RW \
+	(1ull << 0 | 1ull << 3 | 1ull << 16 | 1ull << 18 | 1ull << 22 | 1ull << 23 | 1ull << 34 | 1ull << 38)
+#define MISC_ENABLE_RO (1ull << 7 | 1ull << 11 | 1ull << 12) /* counters; no BTS, no PEBS: writes have no effect */
+#define MISC_ENABLE_IS (1ull << 11 | 1ull << 12)
 
 static int wr_misc_enable(struct vcpu *v, const struct msr *m, uint32_t n, uint64_t val)
 {
 	if (val & ~(MISC_ENABLE_RW | MISC_ENABLE_RO))
 		return -1;
-	v->misc_enable = (val & MISC_ENABLE_RW) | MISC_ENABLE_RO;
+	v->misc_enable = (val & MISC_ENABLE_RW) | MISC_ENABLE_IS;
 	return 0;
 }
 
@@ -239,6 +242,8 @@ static int wr_pred_cmd(struct vcpu *v, const struct msr *m, uint32_t n, uint64_t
 {
 	return val & ~1ull ? -1 : 0; /* predictors are the host's: nothing to flush from here */
 }
+
+#define SPEC_CTRL_RW (7ull | 1ull << 10) /* IBRS STIBP SSBD, BHI_DIS_S */
 
 #define AT(f)  offsetof(struct vcpu, f)
 #define ONE(n) (n), (n)
@@ -248,7 +253,7 @@ static int wr_pred_cmd(struct vcpu *v, const struct msr *m, uint32_t n, uint64_t
 static const struct msr table[] = {
 	{0xc0000100, 0xc0000101, ANY, "FS_BASE, GS_BASE", rd_base, wr_base, 0, 0},
 	{ONE(0xc0000102), ANY, "KERNEL_GS_BASE", rd_field, wr_canonical, AT(kernel_gs_base), 0},
-	{ONE(0x48), INTEL, "SPEC_CTRL", rd_field, wr_masked, AT(spec_ctrl), 7},
+	{ONE(0x48), INTEL, "SPEC_CTRL", rd_field, wr_masked, AT(spec_ctrl), SPEC_CTRL_RW},
 	{ONE(0x49), INTEL, "PRED_CMD", NULL, wr_pred_cmd, 0, 0},
 	{ONE(0x10), ANY, "TSC", rd_tsc, wr_tsc, 0, 0},
 	{ONE(0x3b), ANY, "TSC_ADJUST", rd_field, wr_tsc_adjust, AT(tsc_adjust), 0},
@@ -263,7 +268,7 @@ static const struct msr table[] = {
 	{ONE(0x176), ANY, "SYSENTER_EIP", rd_field, wr_canonical, AT(sysenter_eip), 0},
 	{ONE(0x277), ANY, "PAT", rd_field, wr_pat, AT(pat), 0},
 	{ONE(0x1d9), ANY, "DEBUGCTL", rd_const, wr_zero, 0, 0},
-	{ONE(0x1a0), ANY, "MISC_ENABLE", rd_field, wr_misc_enable, AT(misc_enable), 0},
+	{ONE(0x1a0), INTEL, "MISC_ENABLE", rd_field, wr_misc_enable, AT(misc_enable), 0},
 	/* eight variable ranges, fixed ranges, write combining */
 	{ONE(0xfe), ANY, "MTRRCAP", rd_const, NULL, 0, 0x508},
 	{0x200, 0x20f, ANY, "MTRR_PHYS", rd_field, wr_mtrr_var, AT(mtrr_var), 0},
@@ -284,7 +289,19 @@ static const struct msr table[] = {
 	{ONE(0x140), INTEL, "MISC_FEATURES_ENABLES", rd_const, wr_zero, 0, 0},
 	{ONE(0x10a), INTEL, "ARCH_CAPABILITIES", rd_const, NULL, 0, ARCH_CAPS_NO},
 	{ONE(0x2a), INTEL, "EBL_CR_POWERON", rd_const, wr_ignore, 0, 0},
+	{ONE(0x4e), INTEL, "PPIN_CTL", rd_const, NULL, 0, 1}, /* locked, no serial number */
+	{ONE(0xc0011029), INTEL, "AMD's DE_CFG, which Linux asks every CPU for", NULL, NULL, 0, 0},
+	/* what Linux looks for without asking CPUID: no SMIs, no energy, no productive cycles are counted */
+	{ONE(0x34), INTEL, "SMI_COUNT", rd_const, NULL, 0, 0},
+	{ONE(0x606), INTEL, "RAPL_POWER_UNIT", rd_const, NULL, 0, 0},
+	{ONE(0x611), INTEL, "PKG_ENERGY_STATUS", rd_const, NULL, 0, 0},
+	{ONE(0x619), INTEL, "DRAM_ENERGY_STATUS", rd_const, NULL, 0, 0},
+	{ONE(0x639), INTEL, "PP0_ENERGY_STATUS", rd_const, NULL, 0, 0},
+	{ONE(0x641), INTEL, "PP1_ENERGY_STATUS", rd_const, NULL, 0, 0},
+	{ONE(0x64d), INTEL, "PLATFORM_ENERGY_COUNTER", rd_const, NULL, 0, 0},
+	{ONE(0x64e), INTEL, "PPERF", rd_const, NULL, 0, 0},
 	/* AMD */
+	{0xc0010000, 0xc0010007, AMD, "PERF_CTL, PERF_CTR", rd_const, wr_ignore, 0, 0}, /* none that counts */
 	{ONE(0xc0010010), AMD, "SYSCFG", rd_field, wr_masked, AT(amd_syscfg), ANY64},
 	{ONE(0xc0010015), AMD, "HWCR", rd_field, wr_masked, AT(amd_hwcr), ANY64},
 	{ONE(0xc001001f), AMD, "NB_CFG", rd_field, wr_masked, AT(amd_nb_cfg), ANY64},
@@ -293,8 +310,13 @@ static const struct msr table[] = {
 	{0xc0010112, 0xc0010113, AMD, "SMM_ADDR, SMM_MASK", rd_const, NULL, 0, 0},
 	{ONE(0xc0010114), AMD, "VM_CR", rd_const, wr_ignore, 0, 1ull << 4}, /* SVM disabled */
 	{0xc0010140, 0xc0010141, AMD, "OSVW", rd_const, NULL, 0, 0},
+	{0xc0011020, 0xc0011023, AMD, "LS_CFG, IC_CFG, DC_CFG", rd_const, wr_ignore, 0, 0},
+	{ONE(0xc0011028), AMD, "FP_CFG", rd_const, wr_ignore, 0, 0},
 	{ONE(0xc0011029), AMD, "DE_CFG", rd_field, wr_masked, AT(amd_de_cfg), ANY64},
-	{ONE(0xc001102a), AMD, "BU_CFG2", rd_const, wr_ignore, 0, 0},
+	{0xc001102a, 0xc001102e, AMD, "BU_CFG2, LS_CFG2, BP_CFG", rd_const, wr_ignore, 0, 0},
+	{ONE(0xc00110e3), AMD, "BP_CFG3", rd_const, wr_ignore, 0, 0},
+	{ONE(0xc0010299), AMD, "RAPL_POWER_UNIT", rd_const, NULL, 0, 0},
+	{0xc001029a, 0xc001029b, AMD, "CORE_ENERGY_STATUS, PKG_ENERGY_STATUS", rd_const, NULL, 0, 0},
 	/* the paravirtual clock */
 	{ONE(MSR_KVM_WALL_CLOCK_NEW), ANY, "KVM_WALL_CLOCK_NEW", rd_field, wr_pv_wall, AT(pv_wall_msr), 0},
 	{ONE(MSR_KVM_SYSTEM_TIME_NEW), ANY, "KVM_SYSTEM_TIME_NEW", rd_field, wr_pv_time, AT(pv_time_msr), 0},
@@ -319,7 +341,7 @@ static void unknown(struct vcpu *v, uint32_t n, const char *what)
 	if (v->msr_logged[h >> 6] >> (h & 63) & 1)
 		return;
 	v->msr_logged[h >> 6] |= 1ull << (h & 63);
-	log_info("cpu %d: unknown MSR 0x%x %s: #GP", v->id, n, what);
+	log_guest(LOG_LVL_INFO, "cpu %d: unknown MSR 0x%x %s: #GP", v->id, n, what);
 }
 
 static bool is_apic(uint32_t n)

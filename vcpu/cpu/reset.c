@@ -86,7 +86,7 @@ void cpu_reset(struct vcpu *v)
 	v->features = feature_offered(v->cpuid, v->n_cpuid);
 	for (unsigned i = 0; i < 16; i++)
 		v->regs[i] = 0;
-	cpuid_host(1, 0, r);
+	cpuid_query(v, 1, 0, r);
 	v->regs[R_DX] = r[0]; /* family, model, stepping */
 	v->rip = 0xfff0;
 	reset_segments(v);
