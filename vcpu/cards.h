@@ -26,7 +26,7 @@ struct card {
 	int channel, kick, call;
 	struct shm_doorbells *bell;
 	struct ipc_conn *conn; /* NULL: the device process is gone */
-	bool direct; /* calls signal the vcpu's thread; else the main one watches them */
+	bool direct;           /* calls signal the vcpu's thread; else the main one watches them */
 	struct ipc_watch *call_watch;
 	/* posted by the vcpu's thread for the main one, under the platform's lock; in this order */
 	bool post_activate, post_config, post_reset;

@@ -33,7 +33,7 @@ struct runner {
 	_Atomic bool paused; /* by runner_pause(), not told yet */
 	enum vm_exit why;    /* with RUNNER_ENDED */
 	int code;
-	unsigned crashes; /* triple faults soon after the start, in a row: the thread's own */
+	unsigned crashes;         /* triple faults soon after the start, in a row: the thread's own */
 	char error[MSG_TEXT_MAX]; /* with RUNNER_LOAD_FAILED */
 };
 

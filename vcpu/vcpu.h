@@ -183,21 +183,48 @@ struct jump_cache {
 enum vm_exit { VM_EXIT_NONE, VM_EXIT_POWEROFF, VM_EXIT_RESET, VM_EXIT_TRIPLE_FAULT, VM_EXIT_DEBUG, VM_EXIT_STOPPED };
 
 struct vcpu_stats { /* all counted by the vcpu's thread; names as in `hvx-monitor stats` */
-#define VCPU_STATS(X)                                                                                           \
-	X(blocks)                                                                                               \
-	X(guest_bytes)                                                                                          \
-	X(host_bytes)                                                                                           \
-	X(guest_insns)                                                                                          \
-	X(code_flushes)                                                                                         \
-	X(dispatches)                                                                                           \
-	X(links)                                                                                                \
-	X(jc_misses)                                                                                            \
-	X(tlb_misses)                                                                                           \
-	X(tlb_flushes) X(tlb_page_flushes) X(walks) X(exceptions) X(page_faults) X(interrupts) X(kicks) X(hlts) \
-		X(helpers) X(mmio) X(pio) X(cross_page) X(unaligned) X(smc_writes) X(smc_blocks) X(signals)     \
-			X(single_steps) X(msr_reads) X(msr_writes) X(cr3_loads) X(bank_hits) X(halt_polls)      \
-				X(string_helpers) X(host_faults) X(cpuids) X(doorbells) X(doorbell_wakes)       \
-					X(device_flushes) X(combo_fails) X(refused_code)
+/* clang-format off: one a line */
+#define VCPU_STATS(X)       \
+	X(blocks)           \
+	X(guest_bytes)      \
+	X(host_bytes)       \
+	X(guest_insns)      \
+	X(code_flushes)     \
+	X(dispatches)       \
+	X(links)            \
+	X(jc_misses)        \
+	X(tlb_misses)       \
+	X(tlb_flushes)      \
+	X(tlb_page_flushes) \
+	X(walks)            \
+	X(exceptions)       \
+	X(page_faults)      \
+	X(interrupts)       \
+	X(kicks)            \
+	X(hlts)             \
+	X(helpers)          \
+	X(mmio)             \
+	X(pio)              \
+	X(cross_page)       \
+	X(unaligned)        \
+	X(smc_writes)       \
+	X(smc_blocks)       \
+	X(signals)          \
+	X(single_steps)     \
+	X(msr_reads)        \
+	X(msr_writes)       \
+	X(cr3_loads)        \
+	X(bank_hits)        \
+	X(halt_polls)       \
+	X(string_helpers)   \
+	X(host_faults)      \
+	X(cpuids)           \
+	X(doorbells)        \
+	X(doorbell_wakes)   \
+	X(device_flushes)   \
+	X(combo_fails)      \
+	X(refused_code)
+/* clang-format on */
 #define X(n) uint64_t n;
 	VCPU_STATS(X)
 #undef X

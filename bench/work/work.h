@@ -8,8 +8,8 @@
 #ifndef BENCH_WORK_H
 #define BENCH_WORK_H
 
-#include <stdint.h>
 #include <stddef.h>
+#include <stdint.h>
 
 struct row {
 	const char *group;

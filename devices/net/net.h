@@ -61,6 +61,7 @@ struct net_backend {
 };
 #define NET_WHOLE_MAX 65535u
 
+/* clang-format off: one a line */
 #define NET_COUNTERS(X)                                                                          \
 	X(rx_frames)                                                                             \
 	X(rx_bytes)                                                                              \
@@ -73,10 +74,11 @@ struct net_backend {
 	X(rx_drop_malformed) /* from the back end */                                             \
 	X(rx_drop_long)      /* larger than the guest's buffers */                               \
 	X(tx_drop_link)                                                                          \
-	X(tx_drop_malformed)       /* lengths or offloads that make no sense */                  \
-		X(tx_drop_refused) /* by the back end */                                         \
-		X(rx_waits)        /* times the guest had no buffers */                          \
-		X(tx_waits)        /* times the back end took nothing */
+	X(tx_drop_malformed) /* lengths or offloads that make no sense */                        \
+	X(tx_drop_refused)   /* by the back end */                                               \
+	X(rx_waits)          /* times the guest had no buffers */                                \
+	X(tx_waits)          /* times the back end took nothing */
+/* clang-format on */
 
 struct net {
 	struct device d;

@@ -9,16 +9,60 @@
 #include <stdio.h>
 #include <string.h>
 
-#define SUITES(X)                                                                                                     \
-	X(walk)                                                                                                       \
-	X(segment)                                                                                                    \
-	X(exception)                                                                                                  \
-	X(cpuid) X(sysinsn) X(sysfuzz) X(gmem) X(i8259) X(i8254) X(mc146818) X(ns16550) X(lapic) X(ioapic) X(pci)     \
-		X(virtio_pci) X(pm) X(i6300esb) X(platform) X(boot) X(acpi) X(log) X(ipc) X(pack) X(pack_device)      \
-			X(config) X(cli) X(sandbox) X(permit) X(devopt) X(confine) X(virtq) X(device) X(limit) X(blk) \
-				X(blkstate) X(net_frame) X(net_switch) X(local) X(balloon) X(vconsole) X(ram)         \
-					X(decode) X(emit) X(translate) X(link) X(codepage) X(tlb) X(sysinline)        \
-						X(modes) X(offered) X(probe)
+/* clang-format off: one a line */
+#define SUITES(X)      \
+	X(walk)        \
+	X(segment)     \
+	X(exception)   \
+	X(cpuid)       \
+	X(sysinsn)     \
+	X(sysfuzz)     \
+	X(gmem)        \
+	X(i8259)       \
+	X(i8254)       \
+	X(mc146818)    \
+	X(ns16550)     \
+	X(lapic)       \
+	X(ioapic)      \
+	X(pci)         \
+	X(virtio_pci)  \
+	X(pm)          \
+	X(i6300esb)    \
+	X(platform)    \
+	X(boot)        \
+	X(acpi)        \
+	X(log)         \
+	X(ipc)         \
+	X(pack)        \
+	X(pack_device) \
+	X(config)      \
+	X(cli)         \
+	X(sandbox)     \
+	X(permit)      \
+	X(devopt)      \
+	X(confine)     \
+	X(virtq)       \
+	X(device)      \
+	X(limit)       \
+	X(blk)         \
+	X(blkstate)    \
+	X(net_frame)   \
+	X(net_switch)  \
+	X(local)       \
+	X(balloon)     \
+	X(vconsole)    \
+	X(ram)         \
+	X(decode)      \
+	X(emit)        \
+	X(translate)   \
+	X(link)        \
+	X(codepage)    \
+	X(tlb)         \
+	X(sysinline)   \
+	X(modes)       \
+	X(offered)     \
+	X(probe)
+/* clang-format on */
 
 #define X(name) CU_ErrorCode suite_##name(void) __attribute__((weak));
 SUITES(X)
