@@ -1,6 +1,7 @@
 /*
- * The frame of a device process.  Invariant: between VIRTIO_RESET and its answer no new work
- * is taken, and after the answer nothing touches the guest's memory until the next activation.
+ * The frame of a device process: the port of virtio_dev that has a channel to the vcpu, a shared page of doorbells and
+ * eventfds.  Invariant: between VIRTIO_RESET and its answer no new work is taken, and after the answer nothing touches the
+ * guest's memory until the next activation.
  */
 #include "devices/device.h"
 
@@ -43,20 +44,12 @@ static void to_vcpu(struct device *d, uint16_t type, int n)
 		fatal(HVX_EXIT_FAIL, "the vcpu does not read: %s", strerror(-rc));
 }
 
-/* ---- what the kinds call ---- */
-
-void device_broken(struct device *d, const char *why)
+static struct device *device_of(struct virtio_dev *v)
 {
-	struct msg_virtio_broken m;
-
-	if (d->broken)
-		return;
-	d->broken = true;
-	d->n.broken++;
-	log_guest(LOG_LVL_WARN, "the driver broke the rules: %s", why);
-	text_clean(m.reason, sizeof m.reason, why, strlen(why));
-	to_vcpu(d, MSG_VIRTIO_BROKEN, pack_virtio_broken(&m, d->child.buf, sizeof d->child.buf));
+	return (struct device *)(void *)v; /* its first member */
 }
+
+/* ---- what the kinds call ---- */
 
 void device_event(struct device *d, enum msg_dev_news kind, const char *text)
 {
@@ -75,41 +68,34 @@ void device_config_changed(struct device *d)
 	to_vcpu(d, MSG_VIRTIO_CONFIG, pack_virtio_config(&m, d->child.buf, sizeof d->child.buf));
 }
 
-/* The ring of used elements is written memory like any other. */
-static void mark_ring(struct device *d, const struct virtq *q)
-{
-	uint64_t gpa = q->used_gpa & ~(uint64_t)(GMEM_PAGE_SIZE - 1), end = q->used_gpa + 6 + 8ull * q->size;
+/* ---- the port ---- */
 
-	for (; gpa < end; gpa += GMEM_PAGE_SIZE)
-		gmem_mark_dirty(&d->mem, (uint64_t)gmem_frame(&d->mem, gpa));
+static void port_broken(struct virtio_dev *v, const char *why)
+{
+	struct device *d = device_of(v);
+	struct msg_virtio_broken m;
+
+	log_guest(LOG_LVL_WARN, "the driver broke the rules: %s", why);
+	text_clean(m.reason, sizeof m.reason, why, strlen(why));
+	to_vcpu(d, MSG_VIRTIO_BROKEN, pack_virtio_broken(&m, d->child.buf, sizeof d->child.buf));
 }
 
-void device_publish(struct device *d, unsigned queue)
+static void port_interrupt(struct virtio_dev *v, uint32_t queues)
 {
 	static const uint64_t one = 1;
-	struct virtq *q = &d->queue[queue];
-	bool tell;
+	struct device *d = device_of(v);
 
-	if (q->published == q->next_used)
-		return;
-	tell = virtq_publish(q);
-	mark_ring(d, q);
-	if (!tell)
-		return;
 	d->n.calls++;
-	if (atomic_fetch_or(&d->bell->called, 1u << queue))
+	if (atomic_fetch_or(&d->bell->called, queues) & queues)
 		return; /* the vcpu has not looked yet */
 	if (write(d->fd[DEV_FD_CALL], &one, sizeof one) < 0 && errno != EAGAIN &&
 	    errno != EPIPE) /* the vcpu may be gone */
 		fatal(HVX_EXIT_FAIL, "interrupt: %s", strerror(errno));
 }
 
-/* ---- translated code (design.md section 3) ---- */
-
 /* Waits until the vcpu has answered the invalidation. */
 static void await_code(struct device *d)
 {
-	d->waiting = true;
 	while (d->invalidated != d->invalidate_id) {
 		struct pollfd p = {.fd = ipc_conn_fd(d->channel), .events = POLLIN};
 		if (poll(&p, 1, -1) < 0 && errno != EINTR)
@@ -118,51 +104,68 @@ static void await_code(struct device *d)
 		if (!d->channel)
 			break; /* the vcpu is gone: nobody runs the old code */
 	}
-	d->waiting = false;
-	if (d->reset_asked)
+	if (d->v.reset_asked)
 		ipc_timer_set(d->tick, 0); /* not here: the caller is in the middle of its work */
 }
 
-static void send_ranges(struct device *d)
+static bool port_flush(struct virtio_dev *v)
 {
-	d->ranges.id = ++d->invalidate_id;
-	d->n.invalidates++;
-	to_vcpu(d, MSG_VIRTIO_INVALIDATE, pack_virtio_invalidate(&d->ranges, d->child.buf, sizeof d->child.buf));
+	static struct msg_virtio_invalidate m; /* large; there is one loop */
+	struct device *d = device_of(v);
+
+	m.id = ++d->invalidate_id;
+	m.nranges = v->nranges;
+	for (unsigned i = 0; i < v->nranges; i++) {
+		m.range[i].gpa = v->range[i].gpa;
+		m.range[i].len = v->range[i].len;
+	}
+	to_vcpu(d, MSG_VIRTIO_INVALIDATE, pack_virtio_invalidate(&m, d->child.buf, sizeof d->child.buf));
 	if (d->channel)
 		await_code(d);
-	d->ranges.nranges = 0;
+	return true;
 }
 
-/* Page by page: dirty bits for all of them, ranges for those with code. */
-static void look_at(struct device *d, uint64_t gpa, uint64_t len)
+static void port_reset(struct virtio_dev *v)
 {
-	for (uint64_t end = gpa + len, next; gpa < end; gpa = next) {
-		int64_t f = gmem_frame(&d->mem, gpa);
-		next = (gpa | (GMEM_PAGE_SIZE - 1)) + 1;
-		if (next > end)
-			next = end;
-		if (f < 0)
-			continue;
-		gmem_mark_dirty(&d->mem, (uint64_t)f);
-		if (!gmem_bit(d->mem.code_bm, (uint64_t)f))
-			continue;
-		if (d->ranges.nranges == MSG_RANGES_MAX)
-			send_ranges(d);
-		d->ranges.range[d->ranges.nranges].gpa = gpa;
-		d->ranges.range[d->ranges.nranges++].len = next - gpa;
-	}
+	struct device *d = device_of(v);
+
+	d->ops->reset(d);
 }
 
-void device_flush_code(struct device *d, const struct virtq_seg *seg, unsigned n, uint64_t len)
+static void port_reset_done(struct virtio_dev *v)
 {
-	atomic_thread_fence(memory_order_seq_cst); /* the data before the look at the bitmap */
-	for (; n && len; seg++, n--) {
-		uint64_t k = seg->len < len ? seg->len : len;
-		look_at(d, seg->gpa, k);
-		len -= k;
-	}
-	if (d->ranges.nranges)
-		send_ranges(d);
+	struct device *d = device_of(v);
+	struct msg_virtio_reset m = {d->generation};
+
+	atomic_store(&d->bell->called, 0);
+	to_vcpu(d, MSG_VIRTIO_RESET_DONE, pack_virtio_reset(&m, d->child.buf, sizeof d->child.buf));
+}
+
+static void port_activated(struct virtio_dev *v)
+{
+	struct device *d = device_of(v);
+
+	if (d->ops->activate)
+		d->ops->activate(d);
+	device_ring(d, (1u << d->offer.nqueues) - 1); /* chains made available before this */
+}
+
+static const struct virtio_port port = {
+	.reset = port_reset,
+	.reset_done = port_reset_done,
+	.activated = port_activated,
+	.broken = port_broken,
+	.interrupt = port_interrupt,
+	.flush = port_flush,
+};
+
+void device_init(struct device *d)
+{
+	d->v.port = &port;
+	d->v.mem = &d->mem;
+	d->v.offer = &d->offer;
+	d->v.range = d->range;
+	d->v.max_ranges = MSG_RANGES_MAX;
 }
 
 /* ---- doorbells ---- */
@@ -170,7 +173,7 @@ void device_flush_code(struct device *d, const struct virtq_seg *seg, unsigned n
 static void ring(struct device *d, uint32_t bits)
 {
 	for (unsigned q = 0; bits; q++, bits >>= 1)
-		if ((bits & 1) && q < d->offer.nqueues && d->active && !d->broken && d->queue[q].enabled)
+		if ((bits & 1) && q < d->offer.nqueues && virtio_dev_ready(&d->v, q))
 			d->ops->work(d, q);
 }
 
@@ -193,6 +196,7 @@ void device_ring(struct device *d, uint32_t bits)
 		}
 		atomic_store(&d->bell->device_awake, 1);
 		ring(d, bits);
+		virtio_dev_flush(&d->v);
 		atomic_store(&d->bell->device_awake, 0); /* and, seq_cst, before the last look */
 		bits = atomic_exchange(&d->bell->kicked, 0);
 	}
@@ -209,49 +213,7 @@ static void on_kick(void *ctx)
 	device_ring(d, atomic_exchange(&d->bell->kicked, 0));
 }
 
-/* ---- reset and activation ---- */
-
-static void activate(struct device *d)
-{
-	const struct msg_virtio_activate *m = &d->activation;
-
-	d->has_activation = false;
-	d->features = m->features;
-	d->broken = false;
-	d->active = true;
-	for (uint32_t i = 0; i < m->nqueues; i++) {
-		unsigned q = m->queue[i].index;
-		if (q >= d->offer.nqueues || m->queue[i].size > d->offer.queue_max[q])
-			fatal(HVX_EXIT_FAIL, "activation of a queue that was not offered");
-		if (virtq_setup(&d->queue[q], &d->mem, &m->queue[i], m->features))
-			device_broken(d, d->queue[q].why);
-	}
-	if (d->broken)
-		return;
-	if (d->ops->activate)
-		d->ops->activate(d);
-	device_ring(d, (1u << d->offer.nqueues) - 1); /* chains made available before this */
-}
-
-static void start_reset(struct device *d)
-{
-	d->reset_asked = false;
-	d->active = false;
-	d->n.resets++;
-	d->ops->reset(d);
-}
-
-void device_reset_done(struct device *d)
-{
-	struct msg_virtio_reset m = {d->generation};
-
-	memset(d->queue, 0, sizeof d->queue);
-	atomic_store(&d->bell->called, 0);
-	d->resetting = false;
-	to_vcpu(d, MSG_VIRTIO_RESET_DONE, pack_virtio_reset(&m, d->child.buf, sizeof d->child.buf));
-	if (d->has_activation)
-		activate(d);
-}
+/* ---- messages of the vcpu ---- */
 
 static int on_reset(struct device *d, const struct ipc_frame *f)
 {
@@ -260,26 +222,15 @@ static int on_reset(struct device *d, const struct ipc_frame *f)
 	if (unpack_virtio_reset(f->data, f->len, &m))
 		return -EPROTO;
 	d->generation = m.generation;
-	d->has_activation = false;
-	if (d->resetting)
-		return 0; /* one answer, to the last */
-	d->resetting = true;
-	d->active = false;
-	if (d->waiting)
-		d->reset_asked = true;
-	else
-		start_reset(d);
+	virtio_dev_reset(&d->v);
 	return 0;
 }
 
 static int on_activate(struct device *d, const struct ipc_frame *f)
 {
-	if (unpack_virtio_activate(f->data, f->len, &d->activation) || (d->active && !d->resetting))
-		return -EPROTO;
-	d->has_activation = true;
-	if (!d->resetting)
-		activate(d);
-	return 0;
+	static struct msg_virtio_activate m; /* large; there is one loop */
+
+	return unpack_virtio_activate(f->data, f->len, &m) ? -EPROTO : virtio_dev_activate(&d->v, &m);
 }
 
 static int on_invalidated(struct device *d, const struct ipc_frame *f)
@@ -327,8 +278,7 @@ static void on_tick(void *ctx)
 {
 	struct device *d = ctx;
 
-	if (d->reset_asked)
-		start_reset(d);
+	virtio_dev_go_on(&d->v);
 }
 
 /* The vcpu ends before its devices do: what is in flight is finished, the monitor says when to go. */
@@ -339,7 +289,7 @@ static void on_vcpu_closed(void *ctx, struct ipc_conn *c, int error)
 	(void)error;
 	ipc_conn_free(c);
 	d->channel = NULL;
-	d->active = false;
+	d->v.active = false;
 }
 
 static const struct ipc_handlers vcpu_handlers = {on_vcpu_frame, on_vcpu_closed, pack_type_name};
@@ -351,16 +301,12 @@ static int on_stats(struct device *d)
 	static struct msg_counters m;
 
 	m.n = 0;
-#define X(field)                                      \
-	memcpy(m.c[m.n].name, #field, sizeof #field); \
-	m.c[m.n++].value = d->n.field;
-	X(kicks)
-	X(calls)
-	X(resets)
-	X(broken)
-	X(invalidates)
-#undef X
-		d->ops->stats(d, &m);
+	device_count(&m, "kicks", d->n.kicks);
+	device_count(&m, "calls", d->n.calls);
+	device_count(&m, "resets", d->v.n.resets);
+	device_count(&m, "broken", d->v.n.broken);
+	device_count(&m, "invalidates", d->v.n.flushes);
+	d->ops->stats(d, &m);
 	return to(d, d->monitor, MSG_DEV_STATS, pack_dev_stats(&m, d->child.buf, sizeof d->child.buf));
 }
 
@@ -459,6 +405,7 @@ static void map(struct device *d)
 
 void device_start(struct device *d, int argc, char **argv)
 {
+	device_init(d);
 	child_start(&d->child, argc, argv);
 	d->control = CHILD_CONTROL_FD;
 	receive(d);

@@ -1,6 +1,6 @@
 /*
- * What every device process does alike: start, seal, the channel to the vcpu, doorbells, resets,
- * limits, counters.  See device.c.
+ * What every device process does alike: start, seal, the channel to the vcpu, doorbells, limits, counters; virtio_dev's
+ * port for a process.  See device.c.
  */
 #ifndef HVX_DEVICE_H
 #define HVX_DEVICE_H
@@ -8,7 +8,7 @@
 #include "common/child.h"
 #include "common/gmem.h"
 #include "devices/limit.h"
-#include "devices/virtq.h"
+#include "devices/virtio_dev.h"
 #include "proto/shm.h"
 
 struct device;
@@ -16,11 +16,11 @@ struct device;
 /* A kind of device.  All calls come from the one loop. */
 struct device_ops {
 	/* Rings have work: get chains, put them back.  Called again after every doorbell.  Takes no further chain once
-	 * d->active is false: a reset may arrive within device_flush_code(). */
+	 * virtio_dev_ready() says no: a reset may arrive within virtio_dev_publish(). */
 	void (*work)(struct device *d, unsigned queue);
-	/* DRIVER_OK: d->features and d->queue[] are set; may be NULL. */
+	/* DRIVER_OK: d->v.features and d->v.queue[] are set; may be NULL. */
 	void (*activate)(struct device *d);
-	/* Stop taking work and call device_reset_done() when nothing is in flight, at once or later. */
+	/* Stop taking work and call virtio_dev_reset_done() when nothing is in flight, at once or later. */
 	void (*reset)(struct device *d);
 	void (*config_write)(struct device *d, uint32_t off, const uint8_t *data, uint32_t len); /* may be NULL */
 	void (*command)(struct device *d, enum msg_dev_op op);                                   /* may be NULL */
@@ -29,6 +29,7 @@ struct device_ops {
 };
 
 struct device {
+	struct virtio_dev v; /* its first member */
 	struct child child;
 	const struct device_ops *ops;
 	struct msg_dev_config cfg;
@@ -38,20 +39,15 @@ struct device {
 	struct ipc_loop *loop;
 	struct ipc_conn *monitor, *channel;
 	struct msg_virtio_offer offer; /* the kind fills it before device_run() */
-	uint64_t features;             /* as negotiated */
-	bool active, broken;
-	struct virtq queue[MSG_QUEUES_MAX];
-	struct limit limit[2]; /* blk: [0]; net: [0] from the guest, [1] to it */
+	struct limit limit[2];         /* blk: [0]; net: [0] from the guest, [1] to it */
 	struct {
-		uint64_t kicks, calls, resets, broken, invalidates;
+		uint64_t kicks, calls;
 	} n;
 	/* device.c's own */
 	struct ipc_watch *tick;
 	uint32_t generation; /* of the last reset asked for */
-	bool resetting, reset_asked, waiting, has_activation;
 	uint32_t invalidate_id, invalidated;
-	struct msg_virtio_activate activation; /* came while resetting */
-	struct msg_virtio_invalidate ranges;   /* collected */
+	struct virtio_range range[MSG_RANGES_MAX];
 	void *priv;
 };
 
@@ -69,16 +65,10 @@ int device_run(struct device *d);
 /* Its part after the seal: offer and loop (tests call it without a monitor's child around it). */
 int device_serve(struct device *d);
 
-/* The driver broke the rules: NEEDS_RESET, counted, logged at a limited rate. */
-void device_broken(struct device *d, const char *why);
-/* After data was written into guest memory at these pieces and before virtq_publish(): full fence, a look at the code bitmap, and
- * if translated code is there an invalidation that is waited for (design.md section 3).  Marks pages dirty. */
-void device_flush_code(struct device *d, const struct virtq_seg *seg, unsigned n, uint64_t len);
-/* virtq_publish() and the interrupt if it is due. */
-void device_publish(struct device *d, unsigned queue);
+/* Before anything else, in device_start() or by a test that does without it: d->v as this port has it. */
+void device_init(struct device *d);
 /* New contents of d->offer.config: the vcpu raises a configuration interrupt. */
 void device_config_changed(struct device *d);
-void device_reset_done(struct device *d);
 void device_event(struct device *d, enum msg_dev_news kind, const char *text);
 
 #endif

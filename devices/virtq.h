@@ -57,7 +57,7 @@ int virtq_setup(struct virtq *q, const struct gmem *mem, const struct msg_virtio
  * driver broke the rules (q->why tells): nothing of the ring may be used until a reset. */
 int virtq_get(struct virtq *q, struct virtq_chain *c);
 /* Gives the chain with @head back, @written bytes of its writable part filled.  The guest sees it after
- * virtq_publish().  The caller has seen to device_flush_code() order (devices/device.h). */
+ * virtq_publish().  Devices call virtio_dev_put(). */
 void virtq_put(struct virtq *q, uint16_t head, uint32_t written);
 /* Takes back the chains got since the last @n (net: a receive buffer that is too small waits). */
 void virtq_unget(struct virtq *q, const struct virtq_chain *c);
@@ -66,6 +66,20 @@ bool virtq_publish(struct virtq *q);
 /* Asks the driver not to ring, and to ring again; the latter returns true when chains came meanwhile. */
 void virtq_quiet(struct virtq *q);
 bool virtq_listen(struct virtq *q);
+
+/* Where in guest memory these functions write: used element @i, the used index, the wish of quiet() and listen(). */
+static inline uint64_t virtq_element_gpa(const struct virtq *q, unsigned i)
+{
+	return q->used_gpa + 4 + 8ull * i;
+}
+static inline uint64_t virtq_index_gpa(const struct virtq *q)
+{
+	return q->used_gpa + 2;
+}
+static inline uint64_t virtq_wish_gpa(const struct virtq *q)
+{
+	return q->event_idx ? virtq_element_gpa(q, q->size) : q->used_gpa;
+}
 
 /* Copy between a chain's pieces and a buffer, from @off bytes into its readable or writable part; bytes done. */
 size_t virtq_read(const struct virtq_chain *c, size_t off, void *buf, size_t len);

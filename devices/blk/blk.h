@@ -68,7 +68,6 @@ struct blk {
 	uint64_t *written;            /* snapshot: bit a sector: it is in @top */
 	uint64_t size;                /* bytes, whole blocks */
 	bool readonly, writeback;     /* writeback: flushes are the driver's affair */
-	bool publish;                 /* something was put into the used ring */
 	bool stepped;                 /* a step was begun that no kick() has seen */
 	bool resetting, limited;      /* limited: the timer runs */
 	unsigned inflight;

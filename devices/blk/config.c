@@ -76,7 +76,7 @@ void blk_offer(struct blk *b)
 /* Without flushes there is nothing but write-through; with them the driver chooses (virtio 1.2 5.2.5, 5.2.6.2). */
 static void set_cache(struct blk *b)
 {
-	b->writeback = (b->dev.features >> F_FLUSH & 1) && b->dev.offer.config[AT_WCE];
+	b->writeback = (b->dev.v.features >> F_FLUSH & 1) && b->dev.offer.config[AT_WCE];
 }
 
 void blk_activate(struct device *d)

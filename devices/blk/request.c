@@ -45,7 +45,7 @@ static void release(struct blk_request *r)
 	b->inflight--;
 	if (b->resetting && !b->inflight) {
 		b->resetting = false;
-		device_reset_done(&b->dev);
+		virtio_dev_reset_done(&b->dev.v);
 	}
 }
 
@@ -54,12 +54,11 @@ static void finish(struct blk_request *r, uint8_t status)
 	struct blk *b = r->b;
 	struct virtq_chain *c = &r->chain;
 
-	if (!b->resetting && b->dev.channel) {
+	if (!b->resetting && b->dev.channel)
 		virtq_write(c, c->in_len - 1, &status, 1);
-		device_flush_code(&b->dev, c->seg + c->nout, c->nin, c->in_len);
-		virtq_put(&b->dev.queue[0], c->head, (uint32_t)c->in_len);
-		b->publish = true;
-	}
+	virtio_dev_wrote(&b->dev.v, c->seg + c->nout, c->nin, c->in_len); /* a read that a reset overtakes, too */
+	if (!b->resetting && b->dev.channel)
+		virtio_dev_put(&b->dev.v, 0, c->head, (uint32_t)c->in_len);
 	release(r);
 }
 
@@ -319,24 +318,18 @@ static void begin(struct blk_request *r, const struct header *h)
 static bool take(struct blk *b)
 {
 	struct device *d = &b->dev;
-	struct virtq *q = &d->queue[0];
 	struct blk_request *r = b->free;
 	struct header h;
 	uint64_t wait;
 
-	if (!r || !d->active || d->broken || b->limited)
-		return false;
-	int rc = virtq_get(q, &r->chain);
-	if (rc < 0)
-		device_broken(d, q->why);
-	if (rc <= 0)
+	if (!r || b->limited || !virtio_dev_get(&d->v, 0, &r->chain))
 		return false;
 	if (virtq_read(&r->chain, 0, &h, HEADER) != HEADER || !r->chain.in_len) {
-		device_broken(d, "a request without a header or a status");
+		virtio_dev_broken(&d->v, "a request without a header or a status");
 		return false;
 	}
 	if (!limit_take(&d->limit[0], r->chain.out_len + r->chain.in_len - HEADER - 1, device_now(), &wait)) {
-		virtq_unget(q, &r->chain);
+		virtq_unget(&d->v.queue[0], &r->chain);
 		b->limited = true;
 		ipc_timer_set(b->timer, (unsigned)((wait + 999999) / 1000000));
 		return false;
@@ -355,22 +348,20 @@ void blk_settle(struct blk *b)
 		if (b->top)
 			b->top->ops->kick(b->top);
 	}
-	if (b->publish && b->dev.active)
-		device_publish(&b->dev, 0);
-	b->publish = false;
+	if (b->dev.v.active)
+		virtio_dev_publish(&b->dev.v, 1);
 }
 
 void blk_work(struct device *d, unsigned queue)
 {
 	struct blk *b = (struct blk *)(void *)d; /* its first member */
-	struct virtq *q = &d->queue[queue];
 
 	do {
-		virtq_quiet(q);
+		virtio_dev_quiet(&d->v, queue);
 		while (take(b))
 			;
 		blk_settle(b);
-	} while (d->active && !d->broken && virtq_listen(q) && !b->limited && b->free);
+	} while (virtio_dev_ready(&d->v, queue) && virtio_dev_listen(&d->v, queue) && !b->limited && b->free);
 }
 
 static void on_limit(void *ctx)
@@ -404,7 +395,6 @@ void blk_reset(struct device *d)
 	struct blk_request *r = b->parked, *next;
 
 	b->resetting = true;
-	b->publish = false;
 	b->inflight++; /* so that the last of these does not answer */
 	for (b->parked = NULL; r; r = next) {
 		next = r->next;
@@ -413,7 +403,7 @@ void blk_reset(struct device *d)
 	if (--b->inflight)
 		return;
 	b->resetting = false;
-	device_reset_done(d);
+	virtio_dev_reset_done(&d->v);
 }
 
 int blk_requests_init(struct blk *b)

@@ -72,10 +72,10 @@ static void activate(struct device *d)
 {
 	struct net *n = d->priv;
 
-	n->rx_takes = takes(d->features, F_GUEST_CSUM, F_GUEST_TSO4, F_GUEST_TSO6);
-	n->tx_takes = takes(d->features, F_CSUM, F_HOST_TSO4, F_HOST_TSO6);
-	n->mrg = d->features & BIT(F_MRG_RXBUF);
-	virtq_quiet(&d->queue[NET_RX]); /* until a frame waits for buffers */
+	n->rx_takes = takes(d->v.features, F_GUEST_CSUM, F_GUEST_TSO4, F_GUEST_TSO6);
+	n->tx_takes = takes(d->v.features, F_CSUM, F_HOST_TSO4, F_HOST_TSO6);
+	n->mrg = d->v.features & BIT(F_MRG_RXBUF);
+	virtio_dev_quiet(&d->v, NET_RX); /* until a frame waits for buffers */
 	if (n->be->activate)
 		n->be->activate(n);
 }
@@ -89,7 +89,7 @@ static void reset(struct device *d)
 	if (n->be->reset)
 		n->be->reset(n);
 	front_rx_watch(n, true);
-	device_reset_done(d);
+	virtio_dev_reset_done(&d->v);
 }
 
 /* ---- link ---- */

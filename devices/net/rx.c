@@ -2,7 +2,7 @@
  * From the wire to the guest.
  *
  * Invariant: a chain is in flight only within deliver(): the frame is in it whole and it is put back, or it is given
- * back to the ring.  The guest sees used elements only after the code bitmap was looked at (device_flush_code()).
+ * back to the ring.  The guest sees used elements only after the code bitmap was looked at (virtio_dev_publish()).
  */
 #include <string.h>
 
@@ -30,7 +30,7 @@ struct delivery {
 
 static void flush_code(struct delivery *t)
 {
-	device_flush_code(&t->n->d, t->written, t->nwritten, UINT64_MAX);
+	virtio_dev_wrote(&t->n->d.v, t->written, t->nwritten, UINT64_MAX);
 	t->nwritten = 0;
 }
 
@@ -86,7 +86,7 @@ static void give_back(struct delivery *t)
 {
 	while (t->nchains) {
 		t->n->chain.head = t->head[--t->nchains];
-		virtq_unget(&t->n->d.queue[NET_RX], &t->n->chain);
+		virtq_unget(&t->n->d.v.queue[NET_RX], &t->n->chain);
 	}
 }
 
@@ -94,7 +94,7 @@ static enum outcome give_up(struct delivery *t, enum outcome why, const char *br
 {
 	give_back(t);
 	if (broken)
-		device_broken(&t->n->d, broken);
+		virtio_dev_broken(&t->n->d.v, broken);
 	return why;
 }
 
@@ -108,7 +108,7 @@ static const char *chain_fault(const struct virtq_chain *c)
 static enum outcome fill_chains(struct delivery *t)
 {
 	struct net *n = t->n;
-	struct virtq *q = &n->d.queue[NET_RX];
+	struct virtq *q = &n->d.v.queue[NET_RX];
 
 	while (t->left) {
 		int rc = virtq_get(q, &n->chain);
@@ -160,7 +160,7 @@ static enum outcome deliver(struct net *n, const struct frame *f)
 	}
 	flush_code(&t);
 	for (unsigned i = 0; i < t.nchains; i++)
-		virtq_put(&n->d.queue[NET_RX], t.head[i], t.len[i]);
+		virtio_dev_put(&n->d.v, NET_RX, t.head[i], t.len[i]);
 	n->count.rx_frames++;
 	n->count.rx_bytes += f->len;
 	n->rx.unpublished += f->len;
@@ -172,15 +172,15 @@ static enum outcome deliver(struct net *n, const struct frame *f)
 void front_rx_flush(struct net *n)
 {
 	n->rx.unpublished = 0;
-	if (n->d.queue[NET_RX].enabled)
-		device_publish(&n->d, NET_RX);
+	if (n->d.v.queue[NET_RX].enabled)
+		virtio_dev_publish(&n->d.v, 1u << NET_RX);
 }
 
 /* Delivers, or says that the frame has to wait; what the guest cannot have is dropped. */
 static bool try(struct net *n, const struct frame *f)
 {
 	if (n->rx.hungry)
-		virtq_quiet(&n->d.queue[NET_RX]);
+		virtio_dev_quiet(&n->d.v, NET_RX);
 	n->rx.hungry = false;
 	for (;;) {
 		switch (deliver(n, f)) {
@@ -190,7 +190,7 @@ static bool try(struct net *n, const struct frame *f)
 		case NO_BUFFERS: break;
 		}
 		front_rx_flush(n); /* it may wait for these */
-		if (virtq_listen(&n->d.queue[NET_RX]))
+		if (virtio_dev_listen(&n->d.v, NET_RX))
 			continue;
 		n->count.rx_waits++;
 		n->rx.hungry = true;
@@ -237,7 +237,7 @@ enum rx_result front_rx(struct net *n, struct frame *f)
 
 	if (!n->link_up)
 		dropped = &n->count.rx_drop_link;
-	else if (!n->d.active || n->d.broken || !n->d.queue[NET_RX].enabled)
+	else if (!virtio_dev_ready(&n->d.v, NET_RX))
 		dropped = &n->count.rx_drop_down;
 	else if (frame_check(f, FRAME_CSUM | FRAME_TSO4 | FRAME_TSO6))
 		dropped = &n->count.rx_drop_malformed;

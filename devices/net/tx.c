@@ -150,7 +150,7 @@ static enum taken take(struct net *n)
 	unsigned first = b->niov;
 
 	if (c->nin || c->out_len < sizeof f.h) {
-		device_broken(&n->d, c->nin ? "a writable buffer to be sent" : "a frame without its header");
+		virtio_dev_broken(&n->d.v, c->nin ? "a writable buffer to be sent" : "a frame without its header");
 		return STOP;
 	}
 	virtq_read(c, 0, &f.h, sizeof f.h);
@@ -183,7 +183,7 @@ static enum taken take(struct net *n)
 static void unget(struct net *n, uint16_t head)
 {
 	n->chain.head = head;
-	virtq_unget(&n->d.queue[NET_TX], &n->chain);
+	virtq_unget(&n->d.v.queue[NET_TX], &n->chain);
 }
 
 /* Chains whose frames are among the first @gone are put back, the others given back to the ring. */
@@ -198,7 +198,7 @@ static void settle(struct net *n, unsigned gone)
 			break;
 		if (c->dropped)
 			++*c->dropped;
-		virtq_put(&n->d.queue[NET_TX], c->head, 0);
+		virtio_dev_put(&n->d.v, NET_TX, c->head, 0);
 	}
 	n->tx.skip = i < b->nchains ? b->c[i].skipped + gone - b->c[i].first : 0;
 	for (unsigned k = b->nchains; k > i; k--) {
@@ -221,24 +221,17 @@ static bool send(struct net *n)
 	bool all = gone == b->n;
 	b->n = b->nchains = b->nheads = b->niov = 0;
 	b->flat_used = false;
-	device_publish(&n->d, NET_TX);
+	virtio_dev_publish(&n->d.v, 1u << NET_TX);
 	return all;
 }
 
 /* Fills the batch; the number of chains, 0 when the ring is empty or nothing may go. */
 static unsigned fill(struct net *n)
 {
-	struct virtq *q = &n->d.queue[NET_TX];
-
-	while (room(&n->batch) && !n->tx.throttled) {
-		int rc = virtq_get(q, &n->chain);
-		if (rc < 0)
-			device_broken(&n->d, q->why);
-		if (rc <= 0)
-			break;
+	while (room(&n->batch) && !n->tx.throttled && virtio_dev_get(&n->d.v, NET_TX, &n->chain)) {
 		enum taken t = take(n);
 		if (t != TAKEN)
-			virtq_unget(q, &n->chain);
+			virtq_unget(&n->d.v.queue[NET_TX], &n->chain);
 		if (t != TAKEN || n->batch.c[n->batch.nchains - 1].more)
 			break;
 	}
@@ -247,21 +240,20 @@ static unsigned fill(struct net *n)
 
 static bool may_work(const struct net *n)
 {
-	return n->d.active && !n->d.broken && n->d.queue[NET_TX].enabled && !n->tx.blocked && !n->tx.throttled;
+	return virtio_dev_ready(&n->d.v, NET_TX) && !n->tx.blocked && !n->tx.throttled;
 }
 
 void tx_work(struct net *n)
 {
-	struct virtq *q = &n->d.queue[NET_TX];
 	unsigned done = 0;
 
 	if (may_work(n))
-		virtq_quiet(q);
+		virtio_dev_quiet(&n->d.v, NET_TX);
 	while (may_work(n)) {
 		unsigned k = fill(n);
 		bool all = send(n);
 		done += k;
-		if (!k && !n->tx.throttled && !n->d.broken && !virtq_listen(q))
+		if (!k && !n->tx.throttled && !n->d.v.broken && !virtio_dev_listen(&n->d.v, NET_TX))
 			return;
 		if (done >= BUDGET && all) {
 			ipc_timer_set(n->tx_timer, 0); /* the others' turn */

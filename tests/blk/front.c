@@ -128,6 +128,7 @@ struct front *front_new(const struct front_setup *s)
 	struct device *d = &f->b.dev;
 	d->ops = &ops;
 	d->loop = ipc_loop_new();
+	device_init(d);
 	d->bell = &f->bell;
 	d->fd[DEV_FD_CALL] = call[1];
 	f->call = call[0];
@@ -178,10 +179,10 @@ void front_activate(struct front *f, uint64_t features)
 	f->avail = f->seen = 0;
 	for (unsigned i = 0; i < FRONT_SLOTS; i++)
 		f->status[i] = -1;
-	d->features = features;
-	d->broken = false;
-	must(!virtq_setup(&d->queue[0], &d->mem, &q, features));
-	d->active = true;
+	d->v.features = features;
+	d->v.broken = false;
+	must(!virtq_setup(&d->v.queue[0], &d->mem, &q, features));
+	d->v.active = true;
 	blk_activate(d);
 }
 
@@ -269,7 +270,7 @@ void front_look(struct front *f)
 
 void front_ring(struct front *f)
 {
-	if (f->b.dev.active && !f->b.dev.broken)
+	if (virtio_dev_ready(&f->b.dev.v, 0))
 		blk_work(&f->b.dev, 0);
 	front_look(f);
 }
@@ -291,11 +292,11 @@ int front_range(struct front *f, unsigned slot, uint32_t type, uint64_t sector, 
 
 bool front_reset(struct front *f)
 {
-	f->b.dev.active = false;
+	f->b.dev.v.active = false;
 	f->b.dev.generation++;
-	f->b.dev.resetting = true;
+	f->b.dev.v.resetting = true;
 	blk_reset(&f->b.dev);
-	return !f->b.dev.resetting;
+	return !f->b.dev.v.resetting;
 }
 
 static void stop(void *ctx)

@@ -29,7 +29,7 @@ static void flood(void *x)
 
 	(void)x;
 	ipc_timer_set(timer, 1);
-	if (!d.active)
+	if (!d.v.active)
 		return; /* the guest does not run yet */
 	memset(text, 'A', sizeof text);
 	text[sizeof text - 1] = '\0';

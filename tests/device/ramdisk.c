@@ -1,6 +1,6 @@
 /*
  * The disk in memory.  Invariant: a chain is put back exactly once, and nothing of the guest's memory is written
- * after device_reset_done().
+ * after virtio_dev_reset_done().
  */
 #include "tests/device/ramdisk.h"
 
@@ -80,8 +80,8 @@ static void sleep_ms(uint64_t ms)
 
 static void put_back(struct ramdisk *r, unsigned queue, uint16_t head, uint32_t written)
 {
-	virtq_put(&r->d->queue[queue], head, written);
-	device_publish(r->d, queue);
+	virtio_dev_put(&r->d->v, queue, head, written);
+	virtio_dev_publish(&r->d->v, 1u << queue);
 }
 
 static uint8_t transfer(struct ramdisk *r, const struct virtq_chain *c, const struct head *h, uint32_t *written)
@@ -131,7 +131,7 @@ static void finish(struct ramdisk *r, unsigned queue, const struct virtq_chain *
 	uint8_t status = serve(r, c, h, &written);
 
 	virtq_write(c, c->in_len - 1, &status, 1);
-	device_flush_code(r->d, c->seg + c->nout, c->nin, c->in_len);
+	virtio_dev_wrote(&r->d->v, c->seg + c->nout, c->nin, c->in_len);
 	put_back(r, queue, c->head, written + 1);
 }
 
@@ -151,7 +151,7 @@ static void request(struct ramdisk *r, unsigned queue, const struct virtq_chain 
 	struct head h;
 
 	if (virtq_read(c, 0, &h, sizeof h) != sizeof h || !c->in_len) {
-		device_broken(r->d, "a request without head or status");
+		virtio_dev_broken(&r->d->v, "a request without head or status");
 		return;
 	}
 	if (h.type == RAMDISK_RELEASE) {
@@ -169,15 +169,11 @@ static void request(struct ramdisk *r, unsigned queue, const struct virtq_chain 
 static void work(struct device *d, unsigned queue)
 {
 	static struct virtq_chain c; /* large; there is one loop */
-	struct virtq *q = &d->queue[queue];
 
 	do {
-		int rc = 1;
-		while (d->active && !d->broken && (rc = virtq_get(q, &c)) == 1)
+		while (virtio_dev_get(&d->v, queue, &c))
 			request(d->priv, queue, &c);
-		if (rc < 0)
-			device_broken(d, q->why);
-	} while (d->active && !d->broken && virtq_listen(q));
+	} while (virtio_dev_ready(&d->v, queue) && virtio_dev_listen(&d->v, queue));
 }
 
 /* ---- resets ---- */
@@ -187,7 +183,7 @@ static void reset_now(struct ramdisk *r)
 	r->hold = false;
 	r->late_ms = 0;
 	r->nheld = 0;
-	device_reset_done(r->d);
+	virtio_dev_reset_done(&r->d->v);
 }
 
 static void on_timer(void *ctx)

@@ -111,7 +111,7 @@ static void config(struct front *f, struct input *in)
 		data[i] = (uint8_t)take(in, 1);
 	blk_config_write(&f->b.dev, off, data, len);
 	FUZZ_CHECK(f->b.dev.offer.config[FRONT_WCE] <= 1);
-	FUZZ_CHECK(!f->b.writeback || (f->b.dev.features & FRONT_F_FLUSH));
+	FUZZ_CHECK(!f->b.writeback || (f->b.dev.v.features & FRONT_F_FLUSH));
 }
 
 static void store(struct front *f, struct input *in)
@@ -164,9 +164,9 @@ static void count(struct front *f)
 		parked++;
 	FUZZ_CHECK(nfree + f->b.inflight == BLK_QUEUE);
 	FUZZ_CHECK(f->b.inflight == parked + f->base.nheld + f->top.nheld);
-	FUZZ_CHECK(f->b.resetting || !f->b.dev.active || f->b.inflight == f->b.dev.queue[0].inflight ||
-		   f->b.dev.broken);
-	FUZZ_CHECK(f->b.dev.queue[0].inflight <= FRONT_QUEUE);
+	FUZZ_CHECK(f->b.resetting || !f->b.dev.v.active || f->b.inflight == f->b.dev.v.queue[0].inflight ||
+		   f->b.dev.v.broken);
+	FUZZ_CHECK(f->b.dev.v.queue[0].inflight <= FRONT_QUEUE);
 }
 
 static unsigned frames(struct front *f, uint16_t type)
@@ -188,10 +188,10 @@ static void reset(struct front *f, uint64_t features)
 	frames(f, 0);
 	FUZZ_CHECK(front_reset(f) == idle);
 	while (f->base.nheld + f->top.nheld) {
-		FUZZ_CHECK(f->b.dev.resetting && !frames(f, MSG_VIRTIO_RESET_DONE));
+		FUZZ_CHECK(f->b.dev.v.resetting && !frames(f, MSG_VIRTIO_RESET_DONE));
 		fakestore_complete(f->top.nheld ? &f->top : &f->base, 0);
 	}
-	FUZZ_CHECK(!f->b.dev.resetting && frames(f, MSG_VIRTIO_RESET_DONE) == 1 && !f->b.inflight);
+	FUZZ_CHECK(!f->b.dev.v.resetting && frames(f, MSG_VIRTIO_RESET_DONE) == 1 && !f->b.inflight);
 	blk_settle(&f->b);
 	count(f);
 	front_activate(f, features);
@@ -254,7 +254,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	uint64_t features = set_up(f, (uint8_t)take(&in, 1));
 	for (unsigned i = 0; i < ACTIONS && in.left; i++) {
 		act(f, &in, features);
-		if (f->b.dev.broken)
+		if (f->b.dev.v.broken)
 			reset(f, features);
 		count(f);
 	}

@@ -164,7 +164,7 @@ static void start(struct local *d)
 	}
 	pump();
 	FUZZ_CHECK(!platform_mmio_read(vm.plat, v, d->vp.f.bar[0].mapped + 20, 1));
-	FUZZ_CHECK(!d->active && !d->resetting);
+	FUZZ_CHECK(!d->v.active && !d->v.resetting);
 	wr(d, 20, 3, 1);
 	wr(d, 8, 0, 4), wr(d, 12, (uint32_t)d->vp.offer.features & ~(1u << VIRTIO_F_RING_EVENT_IDX), 4);
 	wr(d, 8, 1, 4), wr(d, 12, 1, 4);
@@ -248,16 +248,16 @@ static void pump_and_look(void)
 	for (unsigned r = 0; r < RINGS; r++) {
 		const struct local *d = device(ring[r].dev);
 		before[r].held = d->flush == LOCAL_FLUSH_ASKED;
-		before[r].published = d->queue[ring[r].queue].published;
-		before[r].resets = d->n.resets;
+		before[r].published = d->v.queue[ring[r].queue].published;
+		before[r].resets = d->v.n.resets;
 	}
 	pump();
 	for (unsigned r = 0; r < RINGS; r++) {
 		const struct local *d = device(ring[r].dev);
 		FUZZ_CHECK(!before[r].held || d->flush == LOCAL_FLUSH_ASKED);
-		FUZZ_CHECK(!before[r].held || d->n.resets != before[r].resets ||
-			   d->queue[ring[r].queue].published == before[r].published);
-		FUZZ_CHECK(d->nranges <= LOCAL_RANGES && !(d->unpublished && !d->active));
+		FUZZ_CHECK(!before[r].held || d->v.n.resets != before[r].resets ||
+			   d->v.queue[ring[r].queue].published == before[r].published);
+		FUZZ_CHECK(d->v.nranges <= LOCAL_RANGES && !(d->v.unpublished && !d->v.active));
 	}
 }
 

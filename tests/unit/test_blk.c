@@ -171,17 +171,17 @@ static void test_malformed(void)
 	front_desc(f, 1, 0x20100, 1, 2, 0);
 	front_avail(f, 0);
 	front_ring(f);
-	CU_ASSERT_TRUE(f->b.dev.broken && front_vcpu(f) == MSG_VIRTIO_BROKEN);
+	CU_ASSERT_TRUE(f->b.dev.v.broken && front_vcpu(f) == MSG_VIRTIO_BROKEN);
 	CU_ASSERT_TRUE(front_reset(f) && front_vcpu(f) == MSG_VIRTIO_RESET_DONE);
 	front_activate(f, FRONT_ALL);
 	front_desc(f, 0, 0x20000, 16, 0, 0); /* no place for a status */
 	front_avail(f, 0);
 	front_ring(f);
-	CU_ASSERT_TRUE(f->b.dev.broken && front_vcpu(f) == MSG_VIRTIO_BROKEN);
+	CU_ASSERT_TRUE(f->b.dev.v.broken && front_vcpu(f) == MSG_VIRTIO_BROKEN);
 	CU_ASSERT_TRUE(front_reset(f) && front_vcpu(f) == MSG_VIRTIO_RESET_DONE);
 	front_activate(f, FRONT_ALL);
 	CU_ASSERT_EQUAL(front_do(f, 0, FRONT_IN, 0, 0, 512), FRONT_OK);
-	CU_ASSERT_TRUE(f->b.dev.n.broken == 2 && !front_vcpu(f));
+	CU_ASSERT_TRUE(f->b.dev.v.n.broken == 2 && !front_vcpu(f));
 	front_free(f);
 }
 

@@ -43,7 +43,8 @@ static void test_bytes(void)
 	CU_ASSERT_EQUAL(lv_isr(d), 1);
 	CU_ASSERT(zeros(LV_BUF, 1000) < 30 && zeros(LV_BUF + 0x2ff0, 1000) < 30);
 	CU_ASSERT_EQUAL(zeros(LV_BUF + 1000, 100), 100);
-	CU_ASSERT_EQUAL(lv.dirty[4], 1 | 12); /* pages 0x100, 0x102 and 0x103 */
+	CU_ASSERT_EQUAL(lv.dirty[4], 1 | 12);    /* pages 0x100, 0x102 and 0x103 */
+	CU_ASSERT_EQUAL(lv.dirty[0], 1 << 0x13); /* the used ring */
 	CU_ASSERT_EQUAL(lv_counter(d, "bytes"), 2000);
 	/* no more than a piece of a large one */
 	lv_put_desc(0, 2, LV_BUF, 65536, LV_WRITE, 0);
@@ -73,6 +74,30 @@ static void test_flush_order(void)
 	CU_ASSERT_EQUAL(lv_used(0), 2);
 	CU_ASSERT_EQUAL(lv_isr(d), 1);
 	CU_ASSERT_EQUAL(lv_counter(d, "flushes"), 1);
+	end();
+}
+
+/* Rings are written memory, too: the page of the used ring holds translated code. */
+static void test_ring_code(void)
+{
+	begin(0, 0);
+	lv.code[0] = 1 << 0x13;
+	lv_put_desc(0, 0, LV_BUF, 16, LV_WRITE, 0);
+	lv_offer(d, 0, 0);
+	CU_ASSERT_EQUAL(lv_used(0), 0); /* neither index */
+	lv_flush();
+	CU_ASSERT_EQUAL(lv.ncode, 2); /* element, wish for doorbells */
+	CU_ASSERT_EQUAL(lv_used(0), 1);
+	CU_ASSERT_EQUAL(lv_isr(d), 0); /* nor interrupt, before the index is gone from translations */
+	lv_flush();
+	CU_ASSERT_EQUAL(lv.code_gpa, 0x13002);
+	CU_ASSERT_EQUAL(lv_isr(d), 1);
+	lv.code[0] = 0;
+	lv_flush();
+	lv_put_desc(0, 1, LV_BUF, 16, LV_WRITE, 0);
+	lv_offer(d, 0, 1);
+	CU_ASSERT_EQUAL(lv_used(0), 2);
+	CU_ASSERT_EQUAL(lv_isr(d), 1);
 	end();
 }
 
@@ -193,7 +218,7 @@ CU_ErrorCode suite_local(void)
 {
 	CU_pSuite s = CU_add_suite("local", NULL, NULL);
 
-	if (!s || !CU_ADD_TEST(s, test_bytes) || !CU_ADD_TEST(s, test_flush_order) ||
+	if (!s || !CU_ADD_TEST(s, test_bytes) || !CU_ADD_TEST(s, test_flush_order) || !CU_ADD_TEST(s, test_ring_code) ||
 	    !CU_ADD_TEST(s, test_reset_in_flush) || !CU_ADD_TEST(s, test_broken) || !CU_ADD_TEST(s, test_limit) ||
 	    !CU_ADD_TEST(s, test_new_limit) || !CU_ADD_TEST(s, test_event_idx) || !CU_ADD_TEST(s, test_stop))
 		return CU_get_error();

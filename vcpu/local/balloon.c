@@ -67,8 +67,8 @@ static void on_frame(void *ctx, struct ipc_conn *c, struct ipc_frame *f)
 	if (m.id != b->last_id)
 		return; /* a reset came after it */
 	b->waiting = false;
-	if (b->dev.resetting) {
-		local_reset_done(&b->dev);
+	if (b->dev.v.resetting) {
+		virtio_dev_reset_done(&b->dev.v);
 		return;
 	}
 	b->answered = true;
@@ -84,7 +84,7 @@ static void on_closed(void *ctx, struct ipc_conn *c, int error)
 	ipc_conn_free(c);
 	b->mem = NULL;
 	b->waiting = false;
-	local_reset_done(&b->dev);
+	virtio_dev_reset_done(&b->dev.v);
 }
 
 static const struct ipc_handlers handlers = {on_frame, on_closed, pack_type_name};
@@ -116,7 +116,7 @@ static void fill_pages(struct balloon *b)
 
 	for (size_t i = 0; i < n; i++) {
 		if (gmem_frame(b->dev.all->vm->mem, (uint64_t)pfn[i] << GMEM_PAGE_SHIFT) < 0) {
-			local_broken(&b->dev, "a page that is no RAM");
+			virtio_dev_broken(&b->dev.v, "a page that is no RAM");
 			return;
 		}
 		add_page(&b->req, pfn[i]);
@@ -157,7 +157,7 @@ static bool fill(struct balloon *b)
 		fill_pages(b);
 	for (uint32_t i = 0; i < b->req.nranges; i++)
 		*counter(b) += b->req.range[i].count;
-	return b->req.nranges > 0 && !b->dev.broken;
+	return b->req.nranges > 0 && !b->dev.v.broken;
 }
 
 /* ---- statistics (virtio 1.2 5.5.6.3) ---- */
@@ -184,10 +184,10 @@ static void serve_stats(struct balloon *b)
 	struct local *d = &b->dev;
 
 	if (b->want_stats && b->has_stats) {
-		local_put(d, Q_STATS, b->stats_head, 0);
+		virtio_dev_put(&d->v, Q_STATS, b->stats_head, 0);
 		b->has_stats = false;
 	}
-	if (b->has_stats || !(d->features >> F_STATS_VQ & 1) || !local_get(d, Q_STATS))
+	if (b->has_stats || !(d->v.features >> F_STATS_VQ & 1) || !local_get(d, Q_STATS))
 		return;
 	read_stats(b, &d->all->chain);
 	b->stats_head = d->all->chain.head;
@@ -205,7 +205,7 @@ static bool refresh(struct local *d)
 {
 	struct balloon *b = d->priv;
 
-	if (!d->active || d->broken || !(d->features >> F_STATS_VQ & 1))
+	if (!d->v.active || d->v.broken || !(d->v.features >> F_STATS_VQ & 1))
 		return false;
 	b->want_stats = true;
 	local_again(d);
@@ -218,8 +218,8 @@ static bool refresh(struct local *d)
  * statistics; the standard says 4. */
 static bool is_report(const struct local *d, unsigned queue)
 {
-	return queue > Q_DEFLATE && d->features >> F_REPORTING & 1 &&
-	       !(queue == Q_STATS && d->features >> F_STATS_VQ & 1);
+	return queue > Q_DEFLATE && d->v.features >> F_REPORTING & 1 &&
+	       !(queue == Q_STATS && d->v.features >> F_STATS_VQ & 1);
 }
 
 static bool take(struct balloon *b, unsigned queue, enum msg_mem_op op)
@@ -251,8 +251,8 @@ static void note_punched(struct balloon *b)
 	if (b->req.op == MEM_OP_RETURN)
 		return;
 	for (uint32_t i = 0; i < b->req.nranges; i++)
-		local_wrote_range(&b->dev, b->req.range[i].first << GMEM_PAGE_SHIFT,
-				  b->req.range[i].count << GMEM_PAGE_SHIFT);
+		virtio_dev_wrote_range(&b->dev.v, b->req.range[i].first << GMEM_PAGE_SHIFT,
+				       b->req.range[i].count << GMEM_PAGE_SHIFT);
 }
 
 static void work(struct local *d)
@@ -265,14 +265,14 @@ static void work(struct local *d)
 		return;
 	if (b->answered)
 		note_punched(b);
-	while (!d->broken && local_room(d, MSG_RANGES_MAX) && (b->current || next_chain(b))) {
+	while (!d->v.broken && local_room(d, MSG_RANGES_MAX) && (b->current || next_chain(b))) {
 		if (fill(b)) {
 			send_request(b);
 			return;
 		}
 		b->current = false;
-		if (!d->broken)
-			local_put(d, b->queue, b->chain.head, 0);
+		if (!d->v.broken)
+			virtio_dev_put(&d->v, b->queue, b->chain.head, 0);
 	}
 }
 
@@ -285,7 +285,7 @@ static void reset(struct local *d)
 	b->stats_known = 0;
 	local_config(d, CONFIG_ACTUAL, &none, sizeof none);
 	if (!b->mem) {
-		local_reset_done(d);
+		virtio_dev_reset_done(&d->v);
 		return;
 	}
 	b->req.nranges = 0;

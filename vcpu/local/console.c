@@ -38,13 +38,13 @@ static bool write_some(struct vconsole *c)
 	if (c->sent < c->chain.out_len)
 		return true;
 	c->sending = false;
-	local_put(&c->dev, Q_TRANSMIT, c->chain.head, 0);
+	virtio_dev_put(&c->dev.v, Q_TRANSMIT, c->chain.head, 0);
 	return true;
 }
 
 static void tell_size(struct vconsole *c)
 {
-	c->sized = c->dev.active;
+	c->sized = c->dev.v.active;
 	if (c->size[0])
 		local_config(&c->dev, CONFIG_SIZE, c->size, sizeof c->size);
 }
@@ -95,12 +95,12 @@ static void receive(struct vconsole *c)
 	while ((c->input_at < c->input_n || read_some(c)) && local_room(d, sizeof c->input) &&
 	       local_get(d, Q_RECEIVE)) {
 		if (!q->nin) {
-			local_broken(d, "a buffer for input with no room");
+			virtio_dev_broken(&d->v, "a buffer for input with no room");
 			return;
 		}
 		size_t n = virtq_write(q, 0, c->input + c->input_at, c->input_n - c->input_at);
-		local_wrote(d, q->seg + q->nout, q->nin, n);
-		local_put(d, Q_RECEIVE, q->head, (uint32_t)n);
+		virtio_dev_wrote(&d->v, q->seg + q->nout, q->nin, n);
+		virtio_dev_put(&d->v, Q_RECEIVE, q->head, (uint32_t)n);
 		c->input_at += n;
 		c->to_guest += n;
 	}
@@ -132,7 +132,7 @@ static void reset(struct local *d)
 	c->input_at = c->input_n = 0;
 	ipc_watch_enable(c->readable, false);
 	ipc_watch_enable(c->writable, false);
-	local_reset_done(d);
+	virtio_dev_reset_done(&d->v);
 }
 
 static void stats(struct local *d, struct msg_counters *m)

@@ -1,6 +1,6 @@
 /*
- * Devices on the main thread.  The vcpu's thread only posts bits and rings an eventfd; rings are read
- * and written here.
+ * Devices on the main thread: the port of virtio_dev that is a thread of the vcpu process.  The vcpu's thread only posts
+ * bits and rings an eventfd; rings are read and written here.
  *
  * Invariant: a used index is published only after the vcpu's thread has dropped the translations of
  * every page that was written for it (design.md section 3); until then the device does nothing more.
@@ -83,13 +83,84 @@ static void on_config_write(void *dev, uint32_t off, uint32_t len)
 
 static const struct virtio_pci_ops pci_ops = {on_kick, on_activate, on_reset, on_settle, on_config_write};
 
+/* ---- the port ---- */
+
+static struct local *local_of(struct virtio_dev *v)
+{
+	return (struct local *)(void *)v; /* its first member */
+}
+
+static void port_broken(struct virtio_dev *v, const char *why)
+{
+	struct local *d = local_of(v);
+
+	log_guest(LOG_LVL_WARN, "%s: the driver broke the rules: %s", d->id, why);
+	platform_lock(d->all->vm->plat);
+	virtio_pci_broken(&d->vp);
+	platform_unlock(d->all->vm->plat);
+}
+
+static void port_interrupt(struct virtio_dev *v, uint32_t queues)
+{
+	struct local *d = local_of(v);
+
+	platform_lock(d->all->vm->plat);
+	virtio_pci_interrupt(&d->vp, queues);
+	platform_unlock(d->all->vm->plat);
+}
+
+static void port_activated(struct virtio_dev *v)
+{
+	(void)v; /* local_again() comes with the rest of the posts */
+}
+
+static void port_reset(struct virtio_dev *v)
+{
+	struct local *d = local_of(v);
+
+	d->rung = 0;
+	d->ops->reset(d);
+}
+
+static void port_reset_done(struct virtio_dev *v)
+{
+	struct local *d = local_of(v);
+
+	platform_lock(d->all->vm->plat);
+	virtio_pci_reset_done(&d->vp);
+	platform_unlock(d->all->vm->plat);
+	pthread_mutex_lock(&d->all->lock);
+	pthread_cond_broadcast(&d->all->changed);
+	pthread_mutex_unlock(&d->all->lock);
+}
+
+static bool port_flush(struct virtio_dev *v)
+{
+	struct local *d = local_of(v);
+
+	pthread_mutex_lock(&d->all->lock);
+	d->flush = LOCAL_FLUSH_ASKED;
+	pthread_mutex_unlock(&d->all->lock);
+	vcpu_kick(d->all->vm->vcpu[0], PEND_FLUSH);
+	return false;
+}
+
+static const struct virtio_port port = {
+	.reset = port_reset,
+	.reset_done = port_reset_done,
+	.activated = port_activated,
+	.broken = port_broken,
+	.interrupt = port_interrupt,
+	.flush = port_flush,
+};
+
 /* ---- chains ---- */
 
 bool local_get(struct local *d, unsigned queue)
 {
-	struct virtq *q = &d->queue[queue];
+	struct virtio_dev *v = &d->v;
 
-	if (!d->active || d->broken || !q->enabled)
+	if (!virtio_dev_ready(v, queue))
 		return false;
 	if (!d->turn) {
 		d->later = true;
@@ -97,84 +168,19 @@ bool local_get(struct local *d, unsigned queue)
 		return false;
 	}
 	d->turn--;
-	int rc = virtq_get(q, &d->all->chain);
-	if (!rc && virtq_listen(q)) /* the driver rings from here on */
-		rc = virtq_get(q, &d->all->chain);
-	if (rc < 0)
-		local_broken(d, q->why);
-	d->n.requests += rc > 0;
-	return rc > 0;
-}
-
-void local_put(struct local *d, unsigned queue, uint16_t head, uint32_t written)
-{
-	virtq_put(&d->queue[queue], head, written);
-	d->unpublished |= 1u << queue;
-}
-
-void local_broken(struct local *d, const char *why)
-{
-	if (d->broken)
-		return;
-	d->broken = true;
-	d->n.broken++;
-	log_guest(LOG_LVL_WARN, "%s: the driver broke the rules: %s", d->id, why);
-	platform_lock(d->all->vm->plat);
-	virtio_pci_broken(&d->vp);
-	platform_unlock(d->all->vm->plat);
-}
-
-/* ---- translated code ---- */
-
-/* A page that was written; true when it holds translated code. */
-static bool mark(struct local *d, uint64_t gpa)
-{
-	const struct gmem *g = d->all->vm->mem;
-	int64_t f = gmem_frame(g, gpa);
-
-	if (f < 0)
-		return false;
-	gmem_mark_dirty(g, (uint64_t)f);
-	return gmem_bit(g->code_bm, (uint64_t)f);
-}
-
-static void add_range(struct local *d, uint64_t gpa, uint64_t len)
-{
-	if (d->nranges == LOCAL_RANGES)
-		fatal(HVX_EXIT_FAIL, "%s wrote more than it has room to tell", d->id);
-	d->range[d->nranges++] = (struct local_range){gpa, len};
-}
-
-void local_wrote(struct local *d, const struct virtq_seg *seg, unsigned n, uint64_t len)
-{
-	atomic_thread_fence(memory_order_seq_cst); /* the data before the look at the bitmap */
-	for (; n && len; seg++, n--) {
-		uint64_t k = seg->len < len ? seg->len : len, gpa = seg->gpa, end = gpa + k, next;
-		for (; gpa < end; gpa = next) {
-			next = (gpa | (GMEM_PAGE_SIZE - 1)) + 1;
-			next = next < end ? next : end;
-			if (mark(d, gpa))
-				add_range(d, gpa, next - gpa);
-		}
-		len -= k;
-	}
-}
-
-void local_wrote_range(struct local *d, uint64_t gpa, uint64_t len)
-{
-	bool code = false;
-
-	atomic_thread_fence(memory_order_seq_cst);
-	for (uint64_t at = gpa; at < gpa + len; at += GMEM_PAGE_SIZE)
-		code |= mark(d, at);
-	if (code)
-		add_range(d, gpa, len);
+	bool got = virtio_dev_get(v, queue, &d->all->chain);
+	if (!got && !v->broken && virtio_dev_listen(v, queue)) /* the driver rings from here on */
+		got = virtio_dev_get(v, queue, &d->all->chain);
+	d->n.requests += got;
+	return got;
 }
 
 bool local_room(const struct local *d, unsigned n)
 {
-	return d->nranges + n <= LOCAL_RANGES;
+	return virtio_dev_room(&d->v, n + VIRTIO_RING_RANGES);
 }
+
+/* ---- translated code ---- */
 
 /* On the vcpu's thread, between two blocks. */
 static void invalidate(struct vcpu *v, void *ctx)
@@ -189,7 +195,7 @@ static void invalidate(struct vcpu *v, void *ctx)
 		struct local *d = l->dev[i];
 		if (d->flush != LOCAL_FLUSH_ASKED)
 			continue;
-		for (unsigned r = 0; r < d->nranges; r++)
+		for (unsigned r = 0; r < d->v.nranges; r++)
 			code_written(v, d->range[r].gpa, d->range[r].len);
 		v->stats.device_flushes++;
 		d->flush = LOCAL_FLUSH_DONE;
@@ -200,98 +206,34 @@ static void invalidate(struct vcpu *v, void *ctx)
 		ring_main(l);
 }
 
-static void ask_flush(struct local *d)
-{
-	pthread_mutex_lock(&d->all->lock);
-	d->flush = LOCAL_FLUSH_ASKED;
-	pthread_mutex_unlock(&d->all->lock);
-	d->flushing = true;
-	d->n.flushes++;
-	vcpu_kick(d->all->vm->vcpu[0], PEND_FLUSH);
-}
-
-/* True when the device may go on: no flush, or one that is done. */
+/* No flush is under way, or it has just been seen to be done. */
 static bool flushed(struct local *d)
 {
-	if (!d->flushing)
-		return true;
+	bool done;
+
 	pthread_mutex_lock(&d->all->lock);
-	if (d->flush == LOCAL_FLUSH_DONE) {
+	done = d->flush == LOCAL_FLUSH_DONE;
+	if (done)
 		d->flush = LOCAL_FLUSH_NONE;
-		d->nranges = 0;
-		d->flushing = false;
-	}
 	pthread_mutex_unlock(&d->all->lock);
-	return !d->flushing;
-}
-
-static void publish(struct local *d)
-{
-	uint32_t calls = 0;
-
-	for (unsigned q = 0; d->unpublished >> q; q++)
-		if (d->unpublished >> q & 1 && virtq_publish(&d->queue[q]))
-			calls |= 1u << q;
-	d->unpublished = 0;
-	if (!calls)
-		return;
-	platform_lock(d->all->vm->plat);
-	virtio_pci_interrupt(&d->vp, calls);
-	platform_unlock(d->all->vm->plat);
+	if (done)
+		virtio_dev_flushed(&d->v);
+	return !d->v.flushing;
 }
 
 void local_again(struct local *d)
 {
 	if (d->all->stopped || !flushed(d))
 		return;
-	if (d->active && !d->broken) {
-		publish(d); /* what the flush held back */
+	if (d->v.active && !d->v.broken) {
 		d->turn = TURN;
 		d->later = false;
 		d->ops->work(d);
 	}
-	if (d->nranges)
-		ask_flush(d);
-	else if (d->active)
-		publish(d);
+	virtio_dev_publish(&d->v, ~0u);
 }
 
 /* ---- posts ---- */
-
-static void activate(struct local *d, const struct msg_virtio_activate *m)
-{
-	d->features = m->features;
-	d->active = true;
-	d->broken = false;
-	d->unpublished = 0;
-	for (uint32_t i = 0; i < m->nqueues; i++)
-		if (virtq_setup(&d->queue[m->queue[i].index], d->all->vm->mem, &m->queue[i], m->features))
-			local_broken(d, d->queue[m->queue[i].index].why);
-	d->rung = (1u << d->vp.offer.nqueues) - 1; /* chains made available before this */
-}
-
-static void start_reset(struct local *d)
-{
-	d->active = false;
-	d->resetting = true;
-	d->rung = d->unpublished = 0;
-	d->n.resets++;
-	memset(d->queue, 0, sizeof d->queue);
-	d->ops->reset(d);
-}
-
-void local_reset_done(struct local *d)
-{
-	if (!d->resetting)
-		return;
-	d->resetting = false;
-	platform_lock(d->all->vm->plat);
-	virtio_pci_reset_done(&d->vp);
-	platform_unlock(d->all->vm->plat);
-	pthread_mutex_lock(&d->all->lock);
-	pthread_cond_broadcast(&d->all->changed);
-	pthread_mutex_unlock(&d->all->lock);
-}
 
 /* In the order in which they can have been posted: a reset ends what was activated before it. */
 static void serve(struct local *d)
@@ -305,13 +247,16 @@ static void serve(struct local *d)
 	d->post_activate = d->post_reset = false;
 	d->post_rung = 0;
 	platform_unlock(d->all->vm->plat);
-	if (start)
-		activate(d, &m);
+	if (start) {
+		if (virtio_dev_activate(&d->v, &m))
+			fatal(HVX_EXIT_FAIL, "%s: an activation that the transport does not make", d->id);
+		d->rung = (1u << d->vp.offer.nqueues) - 1; /* chains made available before this */
+	}
 	d->n.kicks += rung != 0;
 	d->rung |= rung;
 	if (reset)
-		start_reset(d);
-	if (start || rung || d->flushing || d->later)
+		virtio_dev_reset(&d->v);
+	if (start || rung || d->v.flushing || d->later)
 		local_again(d);
 }
 
@@ -353,13 +298,11 @@ void locals_stats(struct locals *l, struct msg_counters *m)
 {
 	for (unsigned i = 0; i < l->n && !l->stopped; i++) {
 		struct local *d = l->dev[i];
-#define X(field) local_count(m, d->id, #field, d->n.field)
-		X(kicks);
-		X(requests);
-		X(resets);
-		X(broken);
-		X(flushes);
-#undef X
+		local_count(m, d->id, "kicks", d->n.kicks);
+		local_count(m, d->id, "requests", d->n.requests);
+		local_count(m, d->id, "resets", d->v.n.resets);
+		local_count(m, d->id, "broken", d->v.n.broken);
+		local_count(m, d->id, "flushes", d->v.n.flushes);
 		d->ops->stats(d, m);
 	}
 }
@@ -419,6 +362,11 @@ int locals_add(struct locals *l, struct local *d, unsigned slot)
 	if (l->n == LOCAL_MAX || d->vp.offer.nqueues > LOCAL_QUEUES)
 		return -ENOSPC;
 	d->all = l;
+	d->v.port = &port;
+	d->v.mem = l->vm->mem;
+	d->v.offer = &d->vp.offer;
+	d->v.range = d->range;
+	d->v.max_ranges = LOCAL_RANGES;
 	d->vp.ops = &pci_ops;
 	d->vp.dev = d;
 	int rc = platform_add_virtio(l->vm->plat, &d->vp, slot);

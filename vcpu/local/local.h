@@ -9,7 +9,7 @@
 #include <stdbool.h>
 
 #include "common/ipc.h"
-#include "devices/virtq.h"
+#include "devices/virtio_dev.h"
 #include "vcpu/chipset/virtio_pci.h"
 #include "vcpu/vcpu.h"
 
@@ -17,18 +17,18 @@
 #define LOCAL_QUEUES 5
 /* A request of at most so many bytes touches no more pages than there are ranges (a descriptor a byte, one unaligned page). */
 #define LOCAL_BYTES_MAX 4096
-#define LOCAL_RANGES    (LOCAL_BYTES_MAX + 1)
+#define LOCAL_RANGES    (LOCAL_BYTES_MAX + 1 + VIRTIO_RING_RANGES)
 
 struct platform;
 struct local;
 struct locals;
 
-/* A kind of device.  All calls come from the main thread; nothing here waits. */
+/* A kind of device, behind virtio_dev's port for this thread.  All calls come from the main thread; nothing here waits. */
 struct local_ops {
-	/* Do what can be done: after a doorbell (d->rung has a bit a queue; take away what has been seen), an
+	/* Do what can be done (what is put is published afterwards): after a doorbell (d->rung has a bit a queue; take away what has been seen), an
 	 * activation, a flush, and after local_again(). */
 	void (*work)(struct local *d);
-	/* Forget every queue and call local_reset_done() when nothing is in flight elsewhere, at once or later. */
+	/* Forget every queue and call virtio_dev_reset_done() when nothing is in flight elsewhere, at once or later. */
 	void (*reset)(struct local *d);
 	void (*stats)(struct local *d, struct msg_counters *m);
 	/* Asks the guest for newer counters: true when locals_fresh() will tell of them.  May be NULL. */
@@ -38,6 +38,7 @@ struct local_ops {
 enum local_flush { LOCAL_FLUSH_NONE, LOCAL_FLUSH_ASKED, LOCAL_FLUSH_DONE };
 
 struct local {
+	struct virtio_dev v;  /* its first member; the main thread's */
 	struct virtio_pci vp; /* under the platform's lock */
 	struct locals *all;
 	const struct local_ops *ops;
@@ -48,20 +49,15 @@ struct local {
 	uint32_t post_rung;
 	struct msg_virtio_activate activation;
 	/* the main thread's */
-	bool active, broken, resetting, flushing, later;
+	bool later;
 	unsigned turn; /* chains that work() may still take before others have theirs */
-	uint64_t features;
-	uint32_t rung, unpublished; /* a bit a queue */
-	struct virtq queue[LOCAL_QUEUES];
+	uint32_t rung; /* a bit a queue */
 	struct {
-		uint64_t kicks, requests, resets, broken, flushes;
+		uint64_t kicks, requests;
 	} n;
 	/* under locals.lock while it is being asked for */
 	enum local_flush flush;
-	unsigned nranges;
-	struct local_range {
-		uint64_t gpa, len;
-	} range[LOCAL_RANGES];
+	struct virtio_range range[LOCAL_RANGES];
 };
 
 struct locals {
@@ -100,17 +96,9 @@ void locals_fresh(struct locals *l);
 /* The next chain of a queue in d->all->chain: true; false when there is none, the queue is off, it is others' turn (then
  * work() is called again), or the driver broke the rules (then nothing works until it resets the device). */
 bool local_get(struct local *d, unsigned queue);
-/* Gives it back; the guest sees it once work() has returned and no old translation is left. */
-void local_put(struct local *d, unsigned queue, uint16_t head, uint32_t written);
-/* @len bytes were written into these pieces: dirty bits, and what the translator has to forget. */
-void local_wrote(struct local *d, const struct virtq_seg *seg, unsigned n, uint64_t len);
-/* The same for whole pages, as one range. */
-void local_wrote_range(struct local *d, uint64_t gpa, uint64_t len);
 /* Is there room in the list of ranges for @n more? */
 bool local_room(const struct local *d, unsigned n);
-void local_broken(struct local *d, const char *why);
 void local_again(struct local *d); /* what work() waited for has come: calls it, unless a flush is under way */
-void local_reset_done(struct local *d);
 void local_config(struct local *d, unsigned off, const void *data, unsigned len); /* the guest is told */
 void local_count(struct msg_counters *m, const char *id, const char *name, uint64_t value);
 uint64_t local_now(void); /* CLOCK_MONOTONIC, ns */

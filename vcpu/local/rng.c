@@ -27,8 +27,8 @@ static void answer(struct local *d)
 		have += k > 0 ? (size_t)k : 0;
 	}
 	virtq_write(c, 0, buf, n);
-	local_wrote(d, c->seg + c->nout, c->nin, n);
-	local_put(d, 0, c->head, (uint32_t)n);
+	virtio_dev_wrote(&d->v, c->seg + c->nout, c->nin, n);
+	virtio_dev_put(&d->v, 0, c->head, (uint32_t)n);
 	r->bytes += n;
 }
 
@@ -41,7 +41,7 @@ static bool may_go(struct local *d)
 
 	if (limit_take(&r->limit, n, local_now(), &wait))
 		return true;
-	virtq_unget(&d->queue[0], c);
+	virtq_unget(&d->v.queue[0], c);
 	d->n.requests--;
 	ipc_timer_set(r->tick, (unsigned)(wait / 1000000 + 1));
 	return false;
@@ -52,7 +52,7 @@ static void work(struct local *d)
 	d->rung = 0;
 	while (local_room(d, LOCAL_BYTES_MAX) && local_get(d, 0)) {
 		if (!d->all->chain.nin) {
-			local_broken(d, "a request for no bytes");
+			virtio_dev_broken(&d->v, "a request for no bytes");
 			return;
 		}
 		if (!may_go(d))
@@ -74,7 +74,7 @@ void rng_limit(struct rng *r, const struct msg_dev_limits *limit)
 
 static void reset(struct local *d)
 {
-	local_reset_done(d); /* nothing is ever in flight */
+	virtio_dev_reset_done(&d->v); /* nothing is ever in flight */
 }
 
 static void stats(struct local *d, struct msg_counters *m)

@@ -2,7 +2,7 @@
  * A disk that overwrites code (hvx-internals(7), "Disks and network cards"): the guest runs code on a page, lets
  * the disk read other code into it, and runs it again as soon as the used ring says so.  It must never see the old code.
  *
- * That these checks can fail was seen by hand: with device_flush_code() (devices/device.c) returning at once, each of the
+ * That these checks can fail was seen by hand: with virtio_dev_wrote() (devices/virtio_dev.c) returning at once, each of the
  * first four fails in most of its rounds; tests/unit/test_device.c looks at the order of the single steps.
  * Invariant: every piece of code returns the number of the disk block it came from.
  */
