@@ -106,12 +106,14 @@ int attach_console(int fd, const char *name, void (*resized)(void *ctx), void *c
 			continue;
 		if (p[1].revents) {
 			ssize_t n = read(fd, buf, sizeof buf);
+			tty_shown(buf, n > 0 ? (size_t)n : 0);
 			if (n == 0 || (n < 0 && errno != EINTR) || (n > 0 && write_all(1, buf, (size_t)n)))
 				break;
 		}
 		if (p[0].fd >= 0 && p[0].revents && !from_user(fd, raw, &esc, &p[0]))
 			break;
 	}
+	tty_settle();
 	tty_restore();
 	if (raw)
 		fprintf(stderr, "\ndetached from %s\n", name);

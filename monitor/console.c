@@ -2,7 +2,8 @@
  * Relay between two pipes to the vcpu and up to two users: the primary one
  * (terminal, pty or file) and an attached client.  Invariant: output to the primary
  * terminal or file is never dropped (the vcpu waits instead), output to a pty or a client that
- * does not read is.
+ * does not read is; while a file cannot be written, OUT_ROOM bytes are kept, what is lost
+ * beyond them is told, and the guest runs on.
  */
 #include "monitor/console.h"
 
@@ -24,14 +25,18 @@
 #define OUT_ROOM (64u << 10)
 #define IN_ROOM  4096u
 #define HISTORY  (16u << 10)
+#define RETRY_MS 1000 /* a file that could not be written is tried again so often */
 #define CHUNK    512u /* a blocking terminal takes this much once it is writable */
 
 struct user {
 	struct console *c;
 	int in, out; /* -1: none */
 	bool patient, escapes, eof;
+	bool file, failing; /* out is a file; the last write to it failed */
+	uint64_t lost;      /* bytes while it failed */
 	struct tty_escape esc;
 	struct ipc_watch *rd, *wr, *tick; /* tick: input from a regular file */
+	struct ipc_watch *again;          /* of a file that fails */
 	char buf[OUT_ROOM];
 	size_t len;
 };
@@ -61,16 +66,45 @@ static void user_close(struct user *u)
 	ipc_watch_free(u->rd);
 	ipc_watch_free(u->wr);
 	ipc_watch_free(u->tick);
+	ipc_watch_free(u->again);
 	if (u->in > 2)
 		close(u->in);
 	if (u->out > 2 && u->out != u->in)
 		close(u->out);
-	u->rd = u->wr = u->tick = NULL;
+	u->rd = u->wr = u->tick = u->again = NULL;
 	u->in = u->out = -1;
 	u->len = 0;
 }
 
 /* ---- towards the user ---- */
+
+/* A full disk, a quota, a limit of file sizes: it may pass. */
+static void file_fails(struct user *u, int error)
+{
+	if (!u->failing)
+		log_warn("console on %s: %s: output is kept and tried again", u->c->what, strerror(error));
+	u->failing = true;
+	ipc_timer_set(u->again, RETRY_MS);
+}
+
+static void file_works(struct user *u)
+{
+	if (!u->failing)
+		return;
+	log_warn("console on %s: written again, %llu bytes of output were lost", u->c->what,
+		 (unsigned long long)u->lost);
+	u->failing = false;
+	u->lost = 0;
+}
+
+static void user_gone(struct user *u)
+{
+	u->len = 0;
+	if (u == &u->c->client)
+		user_close(u);
+	else
+		u->out = -1;
+}
 
 static void user_flush(struct user *u)
 {
@@ -81,17 +115,21 @@ static void user_flush(struct user *u)
 		ssize_t n = write(u->out, u->buf, u->len < CHUNK ? u->len : CHUNK);
 		if (n < 0 && (errno == EAGAIN || errno == EINTR))
 			return;
-		if (n <= 0) { /* the reader is gone: the guest runs on */
-			u->len = 0;
-			if (u == &u->c->client)
-				user_close(u);
-			else
-				u->out = -1;
+		if (n <= 0 && u->file) {
+			file_fails(u, n ? errno : EIO);
 			return;
 		}
+		if (n <= 0) { /* the reader is gone: the guest runs on */
+			user_gone(u);
+			return;
+		}
+		if (u->escapes)
+			tty_shown(u->buf, (size_t)n);
 		u->len -= (size_t)n;
 		memmove(u->buf, u->buf + n, u->len);
 	}
+	if (!u->len)
+		file_works(u);
 }
 
 static void on_user_writable(void *ctx)
@@ -106,8 +144,10 @@ static void user_put(struct user *u, const char *buf, size_t n)
 {
 	if (u->out < 0)
 		return;
-	if (n > OUT_ROOM - u->len)
+	if (n > OUT_ROOM - u->len) {
+		u->lost += n - (OUT_ROOM - u->len);
 		n = OUT_ROOM - u->len;
+	}
 	memcpy(u->buf + u->len, buf, n);
 	u->len += n;
 	user_flush(u);
@@ -128,11 +168,19 @@ static void remember(struct console *c, const char *buf, size_t n)
 	c->hist_len += n;
 }
 
+/* How much of the guest's output can be taken without dropping any that must not be. */
+static size_t output_room(const struct console *c)
+{
+	const struct user *u = &c->primary;
+
+	return u->patient && !u->failing && u->out >= 0 ? OUT_ROOM - u->len : OUT_ROOM;
+}
+
 static void on_guest_output(void *ctx)
 {
 	struct console *c = ctx;
 	char buf[16384];
-	size_t room = c->primary.patient && c->primary.out >= 0 ? OUT_ROOM - c->primary.len : sizeof buf;
+	size_t room = output_room(c);
 
 	ssize_t n = room ? read(c->out_rd, buf, room < sizeof buf ? room : sizeof buf) : -1;
 	if (n > 0) {
@@ -240,8 +288,7 @@ static void update(struct console *c)
 	update_user(c, &c->primary);
 	update_user(c, &c->client);
 	ipc_watch_enable(c->in_watch, c->in_len > 0);
-	bool room = !c->primary.patient || c->primary.out < 0 || c->primary.len < OUT_ROOM;
-	ipc_watch_enable(c->out_watch, !c->eof && room);
+	ipc_watch_enable(c->out_watch, !c->eof && output_room(c) > 0);
 }
 
 /* ---- set-up ---- */
@@ -263,6 +310,10 @@ static void user_watch(struct user *u)
 	}
 	if (u->out >= 0)
 		u->wr = ipc_watch_fd(u->c->loop, u->out, IPC_WRITE, on_user_writable, u);
+	struct stat st;
+	u->file = u->out >= 0 && fstat(u->out, &st) == 0 && S_ISREG(st.st_mode);
+	if (u->file)
+		u->again = ipc_watch_timer(u->c->loop, on_user_writable, u);
 }
 
 static int open_pty(struct console *c, char *err, size_t len)
@@ -364,10 +415,21 @@ bad:
 	return NULL;
 }
 
+/* The last try. */
+static void file_end(struct user *u)
+{
+	user_flush(u);
+	if (u->failing)
+		log_error("console on %s: the last %llu bytes of output are lost", u->c->what,
+			  (unsigned long long)(u->lost + u->len));
+}
+
 void console_free(struct console *c)
 {
 	if (!c)
 		return;
+	if (c->primary.again)
+		file_end(&c->primary);
 	user_close(&c->primary);
 	user_close(&c->client);
 	ipc_watch_free(c->in_watch);
@@ -376,6 +438,8 @@ void console_free(struct console *c)
 	for (size_t i = 0; i < sizeof fds / sizeof fds[0]; i++)
 		if (fds[i] >= 0)
 			close(fds[i]);
+	if (c->started)
+		tty_settle();
 	tty_restore();
 	free(c);
 }
@@ -427,7 +491,8 @@ int console_attach(struct console *c)
 
 bool console_drained(const struct console *c)
 {
-	return c->eof && !c->client.len && (!c->primary.len || c->primary.out < 0 || !c->primary.patient);
+	return c->eof && !c->client.len &&
+	       (!c->primary.len || c->primary.out < 0 || !c->primary.patient || c->primary.failing);
 }
 
 const char *console_describe(const struct console *c)

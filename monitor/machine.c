@@ -393,6 +393,7 @@ static int watch_signals(struct machine *m)
 		 {SIGQUIT, on_signal},  {SIGCONT, on_sigcont}, {SIGWINCH, on_winch}};
 
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN); /* an error of the write like any other */
 	for (size_t i = 0; i < sizeof s / sizeof s[0]; i++) {
 		m->sig[i] = ipc_watch_signal(m->loop, s[i].sig, s[i].cb, m);
 		if (!m->sig[i])
@@ -424,6 +425,27 @@ static int open_output(const char *path, const char *what, bool child, int *out)
 	return HVX_EXIT_CONFIG;
 }
 
+/* Nobody has said that this name may be written, in a directory that may be everybody's: only a plain file of ours
+ * with no other name is. */
+static int open_trace(struct machine *m)
+{
+	char path[MSG_NAME_MAX + 16];
+	struct stat st;
+
+	snprintf(path, sizeof path, "hvx-%s.trace", m->cfg.name);
+	m->trace_fd = open(path, O_WRONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY, 0600);
+	if (m->trace_fd < 0)
+		log_error("trace file %s: %s", path, errno == ELOOP ? "a symbolic link" : strerror(errno));
+	else if (fstat(m->trace_fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_uid != geteuid() || st.st_nlink != 1)
+		log_error("trace file %s: it is there and is not a plain file of this user", path);
+	else if (ftruncate(m->trace_fd, 0) == 0)
+		return 0;
+	else
+		log_error("trace file %s: %s", path, strerror(errno));
+	log_error("name another place with --trace-file");
+	return HVX_EXIT_CONFIG;
+}
+
 /* The log is what was asked for; else the system's, where messages would only disturb: on the terminal that the guest
  * has, or when there is nobody to read them.  A redirected standard error is a log by itself. */
 static int open_log(struct machine *m)
@@ -444,15 +466,13 @@ static int open_log(struct machine *m)
 /* Every file the VM needs, by name, before any child exists. */
 static int open_files(struct machine *m)
 {
-	char path[MSG_NAME_MAX + 16];
 	int rc = open_input(m->cfg.kernel, "kernel", &m->kernel_fd);
 
 	if (!rc && m->cfg.initrd[0])
 		rc = open_input(m->cfg.initrd, "initrd", &m->initrd_fd);
-	if (!rc && m->cfg.trace) {
-		snprintf(path, sizeof path, "hvx-%s.trace", m->cfg.name);
-		rc = open_output(m->cfg.trace_file[0] ? m->cfg.trace_file : path, "trace file", true, &m->trace_fd);
-	}
+	if (!rc && m->cfg.trace)
+		rc = m->cfg.trace_file[0] ? open_output(m->cfg.trace_file, "trace file", true, &m->trace_fd)
+					  : open_trace(m);
 	if (!rc && m->cfg.debugcon[0] && strcmp(m->cfg.debugcon, "stderr"))
 		rc = open_output(m->cfg.debugcon, "debugcon", true, &m->debugcon_fd);
 	return rc;

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -85,6 +86,7 @@ int main(int argc, char **argv)
 	char err[512];
 
 	open_std();
+	umask(077); /* what we make is for this user, who must be able to use it */
 	log_init("hvx-monitor");
 	int rc = cli_parse(&c, argc, argv, err, sizeof err);
 	if (rc) {

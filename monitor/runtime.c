@@ -43,10 +43,16 @@ int runtime_open(struct runtime *r, char *err, size_t len)
 		snprintf(err, len, "the runtime directory's path is too long");
 		return rc;
 	}
-	if (mkdir(r->dir, 0700) < 0 && errno != EEXIST) {
-		rc = -errno;
-		snprintf(err, len, "%s: %s", r->dir, strerror(errno));
+	mode_t mask = umask(077); /* whatever it was: we must be able to use it */
+	rc = mkdir(r->dir, 0700) < 0 && errno != EEXIST ? -errno : 0;
+	umask(mask);
+	if (rc) {
+		snprintf(err, len, "%s: %s", r->dir, strerror(-rc));
 		return rc;
+	}
+	if (lstat(r->dir, &st) == 0 && S_ISDIR(st.st_mode) && st.st_uid == geteuid() && (~st.st_mode & 0700)) {
+		snprintf(err, len, "%s cannot be used: its mode is %03o, not 700", r->dir, st.st_mode & 0777);
+		return -EACCES;
 	}
 	if (lstat(r->dir, &st) < 0 || !S_ISDIR(st.st_mode) || st.st_uid != geteuid() || (st.st_mode & 022)) {
 		snprintf(err, len, "%s is not a directory of ours that only we may write", r->dir);

@@ -45,6 +45,8 @@ static const struct sandbox_call calls[] = {
 	ALLOW_EQ(fcntl, 1, F_DUPFD_CLOEXEC, "a descriptor in a queued message"),
 	ALLOW_EQ(ioctl, 1, TCGETS, "terminal modes"),
 	ALLOW_EQ(ioctl, 1, TCSETSW, "terminal modes"),
+	ALLOW_EQ(ioctl, 1, TCSETSF, "terminal modes at the end, without what was typed for the guest"),
+	ALLOW_EQ(ioctl, 1, TCSBRK, "tcdrain(): the guest's last output goes out first"),
 	ALLOW_EQ(ioctl, 1, TIOCGWINSZ, "size of the second console's terminal"),
 	ALLOW(fstat, "a descriptor's kind"),
 	ALLOW(newfstatat, "how libc spells fstat"),

@@ -1,7 +1,7 @@
 /*
  * Starting children.  Invariant: between fork and exec only async-signal-safe
  * calls are made, and the new program starts with descriptors 0 to 3, an empty
- * environment and no blocked or ignored signals.
+ * environment and no blocked or ignored signals but SIGXFSZ.
  */
 #include "monitor/spawn.h"
 
@@ -58,7 +58,7 @@ static void default_signals(void)
 	sigset_t none;
 
 	for (int s = 1; s < 32; s++)
-		signal(s, SIG_DFL);
+		signal(s, s == SIGXFSZ ? SIG_IGN : SIG_DFL); /* beyond a limit of file sizes: EFBIG is enough */
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 }

@@ -1,21 +1,30 @@
 /*
  * Raw mode and Ctrl-A.  Invariant: whatever way the process ends that it can
- * notice, the terminal is as it was found.
+ * notice, the terminal is as it was found, and nothing that was meant for the guest is left in its input for
+ * the shell to read.
  */
 #include "monitor/tty.h"
 
+#include <poll.h>
 #include <signal.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <termios.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "common/log.h"
 
 #define CTRL_A 1
 
+#define ANSWER_MS 200  /* without another byte of an answer: there is none any more */
+#define RECENT_MS 2000 /* a question older than this has been answered */
+
 static struct {
 	int fd;
+	bool asked;        /* the guest has sent the terminal what it may answer */
+	uint64_t asked_ms; /* when it did last */
 	volatile sig_atomic_t on;
 	struct termios saved, raw;
 } tty = {.fd = -1};
@@ -25,8 +34,43 @@ void tty_restore(void)
 	if (!tty.on)
 		return;
 	tty.on = 0;
-	tcsetattr(tty.fd, TCSADRAIN, &tty.saved);
+	tcsetattr(tty.fd, TCSAFLUSH, &tty.saved); /* what was typed, or answered, for the guest goes with it */
 	log_set_raw(false);
+}
+
+static uint64_t now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+}
+
+void tty_shown(const char *buf, size_t n)
+{
+	static const char first[] = {0x1b, 0x05, (char)0x9b}; /* ESC, ENQ, CSI */
+
+	for (size_t i = 0; i < sizeof first; i++)
+		if (n && memchr(buf, first[i], n)) {
+			tty.asked = true;
+			tty.asked_ms = now_ms();
+		}
+}
+
+void tty_settle(void)
+{
+	struct pollfd p = {.fd = tty.fd, .events = POLLIN};
+	uint64_t start = now_ms();
+	char buf[256];
+
+	if (!tty.on)
+		return;
+	tcdrain(tty.fd);
+	if (!tty.asked || start - tty.asked_ms > RECENT_MS)
+		return;
+	while (now_ms() - start < 5 * ANSWER_MS && poll(&p, 1, ANSWER_MS) == 1)
+		if (read(tty.fd, buf, sizeof buf) <= 0)
+			break;
 }
 
 void tty_again(void)

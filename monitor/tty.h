@@ -11,7 +11,10 @@
  * False when @fd is no terminal. */
 bool tty_raw(int fd);
 void tty_restore(void); /* async-signal-safe; harmless when nothing was changed */
-void tty_again(void);   /* raw once more, after the shell had the terminal (SIGCONT) */
+/* The guest's output that the terminal was given: it may answer some of it, after the guest has gone. */
+void tty_shown(const char *buf, size_t n);
+void tty_settle(void); /* before tty_restore(): output goes out, answers that are on their way are taken */
+void tty_again(void);  /* raw once more, after the shell had the terminal (SIGCONT) */
 
 enum tty_action { TTY_NONE, TTY_QUIT, TTY_HELP };
 struct tty_escape {

@@ -143,6 +143,74 @@ is "config file: no-reboot" 1 "$(grep -c ready "$tmp/out")"
 [ -s "$tmp/trace" ]
 ok "the trace has lines" $?
 
+# Without --trace-file it is a file of ours in the current directory, and nothing that only bears the name.
+trace() {
+	(cd "$tmp/dir" && exec timeout 30 "$monitor" run --name=$vm --kernel="$guest" --memory=16M --trace=pio \
+		</dev/null >/dev/null 2>"$tmp/err")
+}
+mkdir "$tmp/dir"
+echo precious >"$tmp/victim"
+ln -s "$tmp/victim" "$tmp/dir/hvx-$vm.trace"
+trace
+is "the trace's name is a symbolic link: status" 3 $?
+has "the trace's name is a symbolic link: says so" "hvx-$vm.trace: a symbolic link" "$tmp/err"
+rm "$tmp/dir/hvx-$vm.trace"
+ln "$tmp/victim" "$tmp/dir/hvx-$vm.trace"
+trace
+is "the trace's name is another name of a file: status" 3 $?
+is "nothing was written there" precious "$(cat "$tmp/victim")"
+rm "$tmp/dir/hvx-$vm.trace"
+{ within 20 [ -s "$tmp/ready" ] && printf p; } | (cd "$tmp/dir" && exec timeout 60 "$monitor" run --name=$vm \
+	--kernel="$guest" --memory=16M --trace=pio,exec >"$tmp/ready" 2>"$tmp/err")
+is "the trace's name is free: status" 0 $?
+[ -s "$tmp/dir/hvx-$vm.trace" ]
+ok "the trace has lines" $?
+
+# ---- a console file that cannot be written for a while ----
+if command -v prlimit >/dev/null; then
+	limit=$((256 << 20))
+	for end in again kill; do
+		truncate -s $((limit - 50)) "$tmp/full"
+		: >"$tmp/log"
+		prlimit --fsize=$limit "$monitor" start --name=$vm --kernel="$guest" --memory=16M --console=file:"$tmp/full" \
+			--log="$tmp/log" >/dev/null 2>"$tmp/err" </dev/null
+		is "console file, $end: start" 0 $?
+		{ printf '%0100d' 0; within 20 grep -q 'File too large' "$tmp/log"; printf THEEND; } |
+			timeout 60 "$monitor" console $vm >"$tmp/out" 2>/dev/null &
+		within 20 grep -q THEEND "$tmp/out"
+		ok "console file, $end: the guest runs on" $?
+		kill $! 2>/dev/null
+		wait $!
+		is "console file, $end: said once" 1 "$(grep -c 'File too large: output is kept' "$tmp/log")"
+		if [ $end = again ]; then
+			truncate -s 0 "$tmp/full"
+			within 20 grep -q '0000THEEND' "$tmp/full"
+			ok "console file: what was kept is written when it can be" $?
+			within 20 grep -q 'written again, 0 bytes of output were lost' "$tmp/log"
+			ok "console file: and that is said" $?
+		fi
+		"$monitor" kill $vm
+		nothing_left $vm
+		ok "console file, $end: nothing left" $?
+	done
+	within 20 grep -Eq 'the last [1-9][0-9]* bytes of output are lost' "$tmp/log"
+	ok "console file: so is what never could be written" $?
+	rm "$tmp/full"
+fi
+
+# ---- a umask that takes our own rights ----
+if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
+	mkdir "$tmp/xdg"
+	chown 54321 "$tmp/xdg"
+	(umask 0777; setpriv --reuid 54321 --regid 54321 --clear-groups env XDG_RUNTIME_DIR="$tmp/xdg" "$monitor" list) 2>"$tmp/err"
+	is "umask 0777: status" 0 $?
+	is "umask 0777: the directory can be used" 700 "$(stat -c %a "$tmp/xdg/hvx")"
+	chmod 300 "$tmp/xdg/hvx"
+	setpriv --reuid 54321 --regid 54321 --clear-groups env XDG_RUNTIME_DIR="$tmp/xdg" "$monitor" list 2>"$tmp/err"
+	is "a runtime directory we cannot use: status" 4 $?
+	has "a runtime directory we cannot use: says so" 'its mode is 300, not 700' "$tmp/err"
+fi
+
 # ---- one VM: its name need not be given ----
 if [ "$("$monitor" list | wc -l)" = 0 ]; then
 	"$monitor" start --name=$vm --kernel="$guest" --memory=16M >/dev/null 2>&1 </dev/null

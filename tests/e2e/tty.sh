@@ -5,7 +5,7 @@ command -v python3 >/dev/null || skip_all "python3 is missing"
 export monitor guest
 vm=${prefix}t
 python3 - "$monitor" "$guest" $vm "$tmp" <<'PY' >"$tmp/out" 2>"$tmp/err"
-import os, pty, select, signal, subprocess, sys, termios, time
+import fcntl, os, pty, select, signal, struct, subprocess, sys, termios, time
 
 monitor, guest, vm, tmp = sys.argv[1:]
 
@@ -82,6 +82,27 @@ t.send(b"t")
 check("a crash ends it", t.end() == 5)
 check("restored after a crash", t.restored())
 check("messages end with CR LF while raw", b"triple fault\r\n" in t.text)
+
+# What is typed, or answered, and does not reach the guest any more must not reach the shell: a halted guest reads
+# nothing, so the pipe to it fills, and then the terminal's own queue.
+t = Term(run)
+t.until(b"ready")
+t.send(b"h")
+t.until(b"\0", 0.3)
+os.set_blocking(t.master, False)
+def unread():
+    return struct.unpack("i", fcntl.ioctl(t.slave, termios.FIONREAD, b"\0" * 4))[0]
+sent = 0
+while sent < 200000 and select.select([], [t.master], [], 1)[1]:
+    try:
+        sent += os.write(t.master, b"\x1b[24;80R" * 100)
+    except BlockingIOError:
+        break
+os.set_blocking(t.master, True)
+print("%d bytes wait" % unread(), file=sys.stderr)
+t.p.send_signal(signal.SIGABRT)
+check("it ends", t.end() == -6)
+check("nothing is left for the shell", unread() == 0)
 
 # What hvx-vcpu says of the guest is for the log; the VM's fate is for both.
 for log in [], ["--log=" + tmp + "/log"]:
