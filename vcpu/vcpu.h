@@ -150,7 +150,11 @@ struct soft_tlb {
 };
 #define TLB_INVALID 0x8000000000000001ull /* equals no masked address */
 
-/* ---- jump cache: indirect branches, one per TLB kind ---- */
+/* ---- jump caches: indirect branches; a table by mode_jc(), its entries of one mode: see bt/mode.h ---- */
+#define JC_USER32 TLB_COUNT /* after one for each soft TLB */
+#define JC_NOFPU  (JC_USER32 + 1)
+#define JC_COUNT  (2 * JC_NOFPU) /* the same again with MODE_NOFPU */
+#define JC_UNUSED 0xffffffffu    /* in jc_mode[]: the table has never been used, its tags are not valid */
 #define JC_BITS   14
 #define JC_SIZE   (1u << JC_BITS)
 #define JC_FACTOR 0x9e3779b1u
@@ -223,7 +227,8 @@ struct vcpu_stats { /* all counted by the vcpu's thread; names as in `hvx-monito
 	X(doorbell_wakes)   \
 	X(device_flushes)   \
 	X(combo_fails)      \
-	X(refused_code)
+	X(refused_code)     \
+	X(mode_flushes)
 /* clang-format on */
 #define X(n) uint64_t n;
 	VCPU_STATS(X)
@@ -291,7 +296,8 @@ struct vcpu {
 		exc_soft; /* soft: int n, int3, into: rip is the next instruction's */
 	uint32_t exc_error;
 	uint64_t exc_cr2;
-	uint32_t code_limit; /* of the last code segment that was not flat */
+	uint32_t code_limit; /* of the last code segment under MODE_SLOWMEM */
+	uint64_t code_base;  /* likewise */
 	uint64_t exc_dr6;    /* bits to set in DR6 with #DB */
 
 	/* extended state */
@@ -318,13 +324,14 @@ struct vcpu {
 		uint8_t global;
 	} fetch[2][FETCH_SIZE];
 	uint64_t fetch_age[2], fetch_ages; /* of entries that hold: not global, global; the last one given out */
+	uint32_t jc_mode[JC_COUNT];        /* of each jump cache's entries */
 	struct banks *banks;               /* mmu/bank.c */
 #define FETCH_FILTER_BITS 14
 	uint64_t code_filter[2][1 << (FETCH_FILTER_BITS -
 				      6)]; /* hashed pages that code was fetched from: upper half or global, the rest */
 	uint64_t large_filter[64];         /* hashed 2 MiB regions with soft TLB entries from large pages */
 	uint8_t have_1g;                   /* entries from 1 GiB pages */
-	uint8_t fetch_global;              /* of the last page fetched from */
+	uint8_t fetch_global;              /* so are all pages of the block found last */
 	uint8_t low_global;                /* global pages in the lower half of the address space */
 	uint8_t jc_nonglobal;              /* supervisor jump caches hold targets in non-global pages */
 	uint8_t step_once;                 /* run the next instruction alone */
@@ -345,7 +352,7 @@ struct vcpu {
 	uint64_t bounce_gva;
 
 	struct soft_tlb tlb[TLB_COUNT] __attribute__((aligned(4096)));
-	struct jump_cache jc[TLB_COUNT] __attribute__((aligned(4096)));
+	struct jump_cache jc[JC_COUNT] __attribute__((aligned(4096)));
 
 /* Branch cells (bt/link.c): host targets of direct branches across pages. */
 #define CELL_COUNT (1u << 17)

@@ -35,19 +35,24 @@ static const struct {
 static bool tlb_field(char *buf, size_t size, size_t off)
 {
 	static const char *const kinds[] = {"user", "kern", "kern_ac"};
+	static const char *const jc_kinds[] = {"user", "kern", "kern_ac", "user32"};
 	static const char *const tlb_arrays[] = {"rtag", "wtag", "radd", "wadd"};
 	static const char *const jc_arrays[] = {"tag", "host"};
 
 	for (size_t k = 0; k < TLB_COUNT; k++) {
 		size_t t = off - (VOFF(tlb) + k * sizeof(struct soft_tlb));
-		size_t j = off - (VOFF(jc) + k * sizeof(struct jump_cache));
 
 		if (t < 4 * TLB_SIZE * 8 && t % (TLB_SIZE * 8) == 0) {
 			snprintf(buf, size, "tlb.%s.%s", kinds[k], tlb_arrays[t / (TLB_SIZE * 8)]);
 			return true;
 		}
+	}
+	for (size_t k = 0; k < JC_COUNT; k++) {
+		size_t j = off - (VOFF(jc) + k * sizeof(struct jump_cache));
+
 		if (j < 16) {
-			snprintf(buf, size, "jc.%s.%s", kinds[k], jc_arrays[j / 8]);
+			snprintf(buf, size, "jc.%s%s.%s", jc_kinds[k % JC_NOFPU], k < JC_NOFPU ? "" : "_nofpu",
+				 jc_arrays[j / 8]);
 			return true;
 		}
 	}

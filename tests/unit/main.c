@@ -61,7 +61,8 @@
 	X(sysinline)   \
 	X(modes)       \
 	X(offered)     \
-	X(probe)
+	X(probe)       \
+	X(keys)
 /* clang-format on */
 
 #define X(name) CU_ErrorCode suite_##name(void) __attribute__((weak));

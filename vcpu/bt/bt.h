@@ -257,8 +257,17 @@ uint32_t bt_find(struct vcpu *v, uint32_t extra_mode);
 /* Host entry for continuing at v->rip without leaving translated code; NULL: go to the run loop. */
 const void *bt_chain(struct vcpu *v);
 void fetch_cache_flush(struct vcpu *v);
-void jump_cache_put(struct jump_cache *jc, unsigned i, uint64_t tag, uint64_t host);
 int fetch_gpa(struct vcpu *v, uint64_t gva, uint64_t *gpa); /* walks for execution; -1 after raising */
+
+/* bt/jumpcache.c */
+void jump_cache_put(struct jump_cache *jc, unsigned i, uint64_t tag, uint64_t host);
+void jump_cache_flush(struct vcpu *v, unsigned k);
+/* Code of @mode is about to look into its table: what is there of another mode goes. */
+void jump_cache_claim(struct vcpu *v, uint32_t mode);
+static inline bool jump_cache_is_user(unsigned k)
+{
+	return k % JC_NOFPU == TLB_USER || k % JC_NOFPU == JC_USER32;
+}
 
 /* bt/state.c: brings v->regs[], flags and rip to the guest's state at @s from host_regs[]/host_flags. */
 void state_sync(struct vcpu *v, const struct site *s);

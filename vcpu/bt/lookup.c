@@ -41,7 +41,7 @@ int fetch_gpa(struct vcpu *v, uint64_t rip, uint64_t *gpa)
 		if (frame >= 0)
 			codepage_place(v, (uint64_t)frame, page);
 	}
-	v->fetch_global = f->global;
+	v->fetch_global &= f->global;
 	*gpa = f->gpa | (gva & 0xfff);
 	return 0;
 }
@@ -96,6 +96,7 @@ uint32_t bt_find(struct vcpu *v, uint32_t extra)
 	uint64_t gpa;
 	int r;
 
+	v->fetch_global = 1;
 	if (check_cs_limit(v) < 0 || fetch_gpa(v, v->rip, &gpa) < 0)
 		return BT_NONE;
 	b = block_lookup(bt, gpa, mode_pic(mode) ? 0 : v->rip, mode);
@@ -234,23 +235,11 @@ const void *bt_c_exit(struct vcpu *v)
 	return entry_of(v, b);
 }
 
-void jump_cache_put(struct jump_cache *jc, unsigned i, uint64_t tag, uint64_t host)
-{
-	if (jc->e[i].tag == JC_INVALID) {
-		if (jc->n_filled < JC_FILLED)
-			jc->filled[jc->n_filled] = (uint16_t)i;
-		if (jc->n_filled <= JC_FILLED)
-			jc->n_filled++;
-	}
-	jc->e[i].host = host;
-	jc->e[i].tag = tag;
-}
-
 static void jump_cache_fill(struct vcpu *v, uint32_t b)
 {
 	if (!v->fetch_global && v->cpl != 3)
 		v->jc_nonglobal = 1;
-	jump_cache_put(&v->jc[mode_tlb(v->mode)], jc_index(v->rip), v->rip,
+	jump_cache_put(&v->jc[mode_jc(v->mode)], jc_index(v->rip), v->rip,
 		       (uint64_t)(uintptr_t)bt_rx(v->bt, v->bt->blocks[b].host_sb));
 }
 
@@ -290,7 +279,7 @@ const void *bt_c_indirect(struct vcpu *v)
 {
 	uint64_t target = v->host_regs[R_10];
 
-	if (v->jc[mode_tlb(v->mode)].e[jc_index(target)].tag == target) /* no miss: it was kicked */
+	if (v->jc[mode_jc(v->mode)].e[jc_index(target)].tag == target) /* no miss: it was kicked */
 		link_unkick(v->bt, v->bt->sites[v->site].block);
 	regs_sync(v, BT_SPARE, FLS_SLOT);
 	if (!target_ok(v, target)) {

@@ -2,7 +2,7 @@
  * Derives the translation mode from the architectural state.
  * Invariant: called after every change of a register named below.
  */
-#include "vcpu/bt/mode.h"
+#include "vcpu/bt/bt.h"
 
 #include "vcpu/mmu/mmu.h"
 
@@ -71,13 +71,24 @@ static uint32_t mode_segments(const struct vcpu *v)
 	return m;
 }
 
-/* Links across pages and cached branches were looked at under the limit of their time. */
-static void note_code_limit(struct vcpu *v)
+/* Links across pages and cached branches were looked at under the base and limit of their time. */
+static void note_code_segment(struct vcpu *v)
 {
-	if (v->seg[SEG_CS].limit == v->code_limit)
+	const struct seg *cs = &v->seg[SEG_CS];
+
+	if (cs->limit == v->code_limit && cs->base == v->code_base)
 		return;
-	v->code_limit = v->seg[SEG_CS].limit;
+	v->code_limit = cs->limit;
+	v->code_base = cs->base;
 	tlb_flush_branches(v);
+}
+
+/* Code of this mode finds jump caches of its own entries.  stac and clac change tables in place: both are made ready. */
+static void claim_jump_caches(struct vcpu *v, uint32_t mode)
+{
+	jump_cache_claim(v, mode);
+	if (mode & MODE_SMAP)
+		jump_cache_claim(v, mode ^ (TLB_KERN ^ TLB_KERN_AC) << MODE_TLB_SHIFT);
 }
 
 void vcpu_update_mode(struct vcpu *v)
@@ -110,7 +121,8 @@ void vcpu_update_mode(struct vcpu *v)
 		m |= MODE_NOAVX;
 	v->mode = m;
 	if ((m & MODE_SLOWMEM) && !mode_long(m))
-		note_code_limit(v);
+		note_code_segment(v);
+	claim_jump_caches(v, m);
 	for (int i = 0; i < SEG_COUNT; i++)
 		v->seg_base[i] = v->seg[i].base;
 }

@@ -509,7 +509,7 @@ void tr_call(struct tr *t, const struct insn *in)
  */
 static void indirect_tail(struct tr *t)
 {
-	size_t jc = VOFF(jc) + mode_tlb(t->mode) * sizeof(struct jump_cache);
+	size_t jc = VOFF(jc) + mode_jc(t->mode) * sizeof(struct jump_cache);
 	struct cold *k;
 
 	tr_take(t, R_10);

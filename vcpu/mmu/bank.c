@@ -34,7 +34,9 @@ struct bank {
 	struct bank_jump {
 		uint64_t tag, host;
 		uint16_t index;
+		uint8_t jc;
 	} jump[BANK_JUMPS];
+	uint32_t jc_mode[JC_COUNT]; /* of the jumps' tables */
 	struct bank_cell {
 		uint64_t host;
 		uint32_t cell;
@@ -124,22 +126,30 @@ static void save_pages(struct vcpu *v, struct bank *b, int kind)
 			save_page(b, t, kind, t->filled[i]);
 }
 
-static void save_jump(struct bank *b, const struct jump_cache *j, unsigned i)
+static void save_jump(struct vcpu *v, struct bank *b, unsigned k, unsigned i)
 {
+	const struct jump_cache *j = &v->jc[k];
+
 	if (!(j->e[i].tag >> 63) && b->n_jumps < BANK_JUMPS)
-		b->jump[b->n_jumps++] = (struct bank_jump){j->e[i].tag, j->e[i].host, (uint16_t)i};
+		b->jump[b->n_jumps++] = (struct bank_jump){j->e[i].tag, j->e[i].host, (uint16_t)i, (uint8_t)k};
 }
 
+/* Of users' tables, with the mode that each is of. */
 static void save_jumps(struct vcpu *v, struct bank *b)
 {
-	const struct jump_cache *j = &v->jc[TLB_USER];
+	for (unsigned k = 0; k < JC_COUNT; k++) {
+		const struct jump_cache *j = &v->jc[k];
 
-	if (j->n_filled > JC_FILLED)
-		for (unsigned i = 0; i < JC_SIZE; i++)
-			save_jump(b, j, i);
-	else
-		for (uint32_t i = 0; i < j->n_filled; i++)
-			save_jump(b, j, j->filled[i]);
+		b->jc_mode[k] = v->jc_mode[k];
+		if (!jump_cache_is_user(k) || v->jc_mode[k] == JC_UNUSED)
+			continue;
+		if (j->n_filled > JC_FILLED)
+			for (unsigned i = 0; i < JC_SIZE; i++)
+				save_jump(v, b, k, i);
+		else
+			for (uint32_t i = 0; i < j->n_filled; i++)
+				save_jump(v, b, k, j->filled[i]);
+	}
 }
 
 static void save_cells(struct vcpu *v, struct bank *b)
@@ -204,6 +214,17 @@ void bank_save(struct vcpu *v, unsigned pcid)
 
 /* ---- bringing back ---- */
 
+/* The tables are empty after the flush: they become what they were, of whatever mode. */
+static void restore_jumps(struct vcpu *v, const struct bank *b)
+{
+	for (uint32_t i = 0; i < b->n_jumps; i++) {
+		const struct bank_jump *j = &b->jump[i];
+
+		v->jc_mode[j->jc] = b->jc_mode[j->jc];
+		jump_cache_put(&v->jc[j->jc], j->index, j->tag, j->host);
+	}
+}
+
 void bank_restore(struct vcpu *v, unsigned pcid)
 {
 	struct bank *b = find(v, pcid);
@@ -226,8 +247,7 @@ void bank_restore(struct vcpu *v, unsigned pcid)
 		if (cp->epoch != v->bt->cell_epoch)
 			codepage_put(v->bt, cp, b->place[i].at, b->place[i].aliased);
 	}
-	for (uint32_t i = 0; i < b->n_jumps; i++)
-		jump_cache_put(&v->jc[TLB_USER], b->jump[i].index, b->jump[i].tag, b->jump[i].host);
+	restore_jumps(v, b);
 	for (uint32_t i = 0; i < b->n_cells && b->invalidations == v->bt->invalidations; i++)
 		cell_bring_back(v, b->cell[i].cell, b->cell[i].host);
 	memcpy(v->code_filter[1], b->code_filter, sizeof b->code_filter);

@@ -62,7 +62,7 @@ void tlb_flush_nonglobal(struct vcpu *v); /* CR3 load without PCIDs */
 void tlb_switch(struct vcpu *v, unsigned from, unsigned to, bool flush);
 void bank_forget(struct vcpu *v, unsigned pcid); /* what is kept of an address space that is not the current one */
 void bank_forget_all(struct vcpu *v);
-void tlb_flush_branches(struct vcpu *v);           /* only jump caches and cells: another limit for code */
+void tlb_flush_branches(struct vcpu *v);           /* only jump caches and cells: another base or limit for code */
 void tlb_flush_page(struct vcpu *v, uint64_t gva); /* invlpg */
 
 /* Must be called by everything in this process that writes guest RAM other than through the soft TLB, after

@@ -20,7 +20,9 @@ void tlb_init(struct vcpu *v)
 {
 	v->pext_mask = (uint64_t)(TLB_SIZE - 1) << GUEST_PAGE_SHIFT;
 	for (int k = 0; k < TLB_COUNT; k++)
-		v->tlb[k].n_filled = v->jc[k].n_filled = UINT32_MAX; /* clear everything */
+		v->tlb[k].n_filled = UINT32_MAX; /* clear everything */
+	for (int k = 0; k < JC_COUNT; k++)
+		v->jc_mode[k] = JC_UNUSED;
 	tlb_flush_all(v);
 }
 
@@ -45,33 +47,24 @@ static void flush_kind(struct vcpu *v, int kind)
 	t->n_filled = 0;
 }
 
-static void flush_jc(struct vcpu *v, int kind)
+static void flush_jump_caches(struct vcpu *v)
 {
-	struct jump_cache *j = &v->jc[kind];
-
-	if (j->n_filled > JC_FILLED)
-		for (unsigned i = 0; i < JC_SIZE; i++)
-			j->e[i].tag = JC_INVALID;
-	else
-		for (uint32_t i = 0; i < j->n_filled; i++)
-			j->e[j->filled[i]].tag = JC_INVALID;
-	j->n_filled = 0;
+	for (unsigned k = 0; k < JC_COUNT; k++)
+		jump_cache_flush(v, k);
 }
 
 void tlb_flush_branches(struct vcpu *v)
 {
-	for (int k = 0; k < TLB_COUNT; k++)
-		flush_jc(v, k);
+	flush_jump_caches(v);
 	bank_forget_all(v);
 	cells_reset_all(v);
 }
 
 void tlb_flush_all(struct vcpu *v)
 {
-	for (int k = 0; k < TLB_COUNT; k++) {
+	for (int k = 0; k < TLB_COUNT; k++)
 		flush_kind(v, k);
-		flush_jc(v, k);
-	}
+	flush_jump_caches(v);
 	bank_forget_all(v);
 	v->n_nonglobal = 0;
 	v->jc_nonglobal = 0;
@@ -87,12 +80,10 @@ void tlb_flush_all(struct vcpu *v)
 /* What was made of pages that are not global: by users, and by a supervisor who has such pages. */
 static void flush_fetched_nonglobal(struct vcpu *v)
 {
-	flush_jc(v, TLB_USER);
-	if (v->jc_nonglobal) {
-		flush_jc(v, TLB_KERN);
-		flush_jc(v, TLB_KERN_AC);
-		v->jc_nonglobal = 0;
-	}
+	for (unsigned k = 0; k < JC_COUNT; k++)
+		if (v->jc_nonglobal || jump_cache_is_user(k))
+			jump_cache_flush(v, k);
+	v->jc_nonglobal = 0;
 	v->fetch_age[0] = ++v->fetch_ages;
 	cells_reset_user(v);
 }
@@ -159,8 +150,7 @@ static bool fetched(const struct vcpu *v, int kind, uint64_t page)
 static void flush_fetch_page(struct vcpu *v, uint64_t page)
 {
 	if ((page >> 63 || v->low_global) && fetched(v, 0, page)) {
-		for (int k = 0; k < TLB_COUNT; k++)
-			flush_jc(v, k);
+		flush_jump_caches(v);
 		fetch_cache_flush(v);
 		cells_reset_all(v);
 	} else if (fetched(v, 1, page)) {
@@ -192,8 +182,7 @@ static void flush_large(struct vcpu *v, uint64_t gva)
 		for (int i = 0; i < FETCH_SIZE; i++)
 			if (!((v->fetch[u][i].tag ^ gva) >> shift)) {
 				cells_reset_all(v);
-				for (int k = 0; k < TLB_COUNT; k++)
-					flush_jc(v, k);
+				flush_jump_caches(v);
 				fetch_cache_flush(v);
 				return;
 			}
