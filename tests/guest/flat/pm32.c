@@ -646,7 +646,7 @@ static void stack_switch(void)
 	uint32_t esp0 = rt_tss.esp0;
 
 	check_trap("ring 3 fault", go(true, c_ud), VEC_UD, 0);
-	check_eq("ring 3 fault: frame at esp0", rt_last.handler_sp, esp0 - sizeof(struct regs));
+	check_eq("ring 3 fault: frame at esp0", rt_last.handler_sp, esp0 - REGS_FRAME);
 	check("ring 3 fault: old stack", rt_last.r.sp == r.sp && rt_last.r.ss == SEL_UDATA && rt_last.r.ds == SEL_UDATA,
 	      "esp %#lx ss %#lx", (word)rt_last.r.sp, (word)rt_last.r.ss);
 	check_trap("ring 0 fault", go(false, c_ud), VEC_UD, 0);

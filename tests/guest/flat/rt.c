@@ -301,8 +301,8 @@ void rt_trap(struct regs *r)
 #ifdef __x86_64__
 	rt_last.r = *r;
 #else
-	memcpy(&rt_last.r, r, (r->cs & 3) || (r->flags & FL_VM) ? sizeof(*r) : offsetof(struct regs, sp));
-	if (!(r->cs & 3)) {
+	memcpy(&rt_last.r, r, r->flags & FL_VM ? sizeof(*r) : r->cs & 3 ? REGS_FRAME : offsetof(struct regs, sp));
+	if (!(r->cs & 3) && !(r->flags & FL_VM)) {
 		rt_last.r.sp = (word)&r->sp;
 		rt_last.r.ss = SEL_DATA;
 	}

@@ -72,6 +72,8 @@ enum {
 #define FL_RF   0x10000u
 #define FL_VM   0x20000u
 #define FL_AC   0x40000u
+#define FL_VIF  0x80000u
+#define FL_VIP  0x100000u
 #define FL_ID   0x200000u
 
 /* ---- register state at a trap, in the order start*.S saves it ---- */
@@ -87,7 +89,9 @@ struct jmp {
 struct regs {
 	uint32_t gs, fs, es, ds, di, si, bp, spx, bx, dx, cx, ax;
 	uint32_t vec, err, ip, cs, flags, sp, ss; /* sp, ss only with a change of privilege */
+	uint32_t v_es, v_ds, v_fs, v_gs;          /* only from and to virtual-8086 mode (flags: VM) */
 };
+#define REGS_FRAME offsetof(struct regs, v_es) /* what the stack takes outside virtual-8086 mode */
 struct jmp {
 	uint32_t bx, bp, si, di, sp, ip;
 };
@@ -313,6 +317,8 @@ static inline void sti(void)
 #define CR0_WP       0x10000u
 #define CR0_AM       0x40000u
 #define CR0_PG       0x80000000u
+#define CR4_VME      0x1u
+#define CR4_PVI      0x2u
 #define CR4_TSD      0x4u
 #define CR4_DE       0x8u
 #define CR4_PSE      0x10u

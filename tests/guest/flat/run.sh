@@ -37,6 +37,9 @@ disks_of() {
 	esac
 }
 
+# What HVX cannot run yet; QEMU can.
+unsupported="pm16 real16 tasks v86"
+
 # One guest; console lines in $dir/out, everything else in $dir/err; the status.
 run_one() {
 	if [ $qemu = yes ]; then
@@ -54,6 +57,12 @@ n=0 failed=0
 for image; do
 	n=$((n + 1))
 	name=$(basename "$image" .flat)
+	case $qemu-" $unsupported " in
+	no-*" $name "*)
+		echo "ok $n $name # skip not supported yet"
+		continue
+		;;
+	esac
 	: >"$dir/out"
 	run_one "$image"
 	status=$?
