@@ -21,11 +21,11 @@
 #include "common/sandbox.h"
 #include "devices/net/join.h"
 #include "monitor/machine.h"
+#include "monitor/ready.h"
 
-#define VNET_HEADER     12 /* struct virtio_net_hdr with num_buffers, virtio 1.2 5.1.6 */
-#define PASST_BUFFER    (4 << 20)
+#define VNET_HEADER     12   /* struct virtio_net_hdr with num_buffers, virtio 1.2 5.1.6 */
 #define SWITCH_PATIENCE 5000 /* ms for its answer */
-#define ARGS_MAX        (16 + 2 * DEVOPT_FORWARDS)
+#define ARGS_MAX        (16 + 2 * DEVOPT_PORTS)
 
 static int open_tap(const char *name, int *fd, char *err, size_t len)
 {
@@ -162,9 +162,13 @@ static void passt_args(struct args *a, const char *path, const struct net_option
 		arg(a, alone[i]);
 	for (unsigned i = 0; i < n->nforwards; i++) {
 		const struct net_forward *f = &n->forward[i];
-		arg(a, f->udp ? "-u" : "-t");
-		snprintf(s, sizeof s, "%s%s%u:%u", f->addr, f->addr[0] ? "/" : "", f->host_port, f->guest_port);
-		arg(a, s);
+		/* one by one: of a range that it gets in part passt says nothing */
+		for (unsigned k = 0; k < f->ports; k++) {
+			arg(a, f->udp ? "-u" : "-t");
+			snprintf(s, sizeof s, "%s%s%u:%u", f->addr, f->addr[0] ? "/" : "", f->host_port + k,
+				 f->guest_port + k);
+			arg(a, s);
+		}
 	}
 }
 
@@ -182,7 +186,7 @@ static int start_passt(struct machine *m, struct card *c)
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) < 0)
 		return -errno;
 	for (int i = 0; i < 2; i++) /* passt drops what it cannot send at once; as much as the host allows */
-		setsockopt(sv[i], SOL_SOCKET, SO_SNDBUF, &(const int){PASST_BUFFER}, sizeof(int));
+		setsockopt(sv[i], SOL_SOCKET, SO_SNDBUF, &(const int){READY_BUFFER}, sizeof(int));
 	a.n = 0;
 	passt_args(&a, path, &m->cfg.net[c->option]);
 	struct spawn_tool t = {.argv = a.v, .fd = sv[1], .fd2 = -1};
@@ -190,7 +194,7 @@ static int start_passt(struct machine *m, struct card *c)
 	close(sv[1]);
 	fcntl(sv[0], F_SETFL, O_NONBLOCK);
 	c->backend = sv[0];
-	return rc;
+	return rc ? rc : ready_await(m, c);
 }
 
 /* A socket that listens under a name of the VM's for as long as it takes to connect to it. */
@@ -246,7 +250,7 @@ static int start_nbd(struct machine *m, struct card *c)
 	close(server);
 	c->image = c->backend; /* keeps the lock: qemu-nbd opens it anew */
 	c->backend = client;
-	return rc;
+	return rc ? rc : ready_await(m, c);
 }
 
 int backend_start(struct machine *m, struct card *c)

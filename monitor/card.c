@@ -18,6 +18,7 @@
 #include "monitor/backend.h"
 #include "monitor/image.h"
 #include "monitor/machine.h"
+#include "monitor/ready.h"
 #include "proto/shm.h"
 
 #define SECTOR 512
@@ -119,6 +120,8 @@ int card_open_all(struct machine *m)
 		if (!cfg->net[i].has_mac)
 			default_mac(cfg->net[i].mac, cfg->name, cfg->net[i].id);
 		rc = backend_open_net(&cfg->net[i], &c->backend, err, sizeof err);
+		if (!rc && forward_claim(&c->claim, &cfg->net[i], err, sizeof err))
+			rc = HVX_EXIT_CONFIG;
 		if (rc)
 			log_error("%s", err);
 		else
@@ -182,7 +185,7 @@ int card_configure(struct machine *m, struct peer *p)
 	struct card *c = p->card;
 	int fds[MSG_FDS_MAX];
 
-	if (!m->region || !p->proc->hello || c->configured)
+	if (!m->region || !p->proc->hello || c->configured || c->awaits)
 		return 0;
 	memset(&d, 0, sizeof d);
 	snprintf(d.id, sizeof d.id, "%s", c->id);
@@ -239,6 +242,7 @@ void card_close_all(struct machine *m)
 {
 	for (int i = 0; i < m->ncards; i++) {
 		struct card *c = &m->card[i];
+		ready_forget(c);
 		int *const fds[] = {&c->backend, &c->overlay, &c->device_end, &c->vcpu_end,
 				    &c->page,    &c->kick,    &c->call[0],    &c->call[1]};
 		for (size_t k = 0; k < sizeof fds / sizeof fds[0]; k++)

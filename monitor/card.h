@@ -6,10 +6,13 @@
 
 #include <stdbool.h>
 
+#include "monitor/forward.h"
 #include "proto/pack.h"
 
+struct ipc_watch;
 struct machine;
 struct peer;
+struct proc;
 
 #define CARD_FIRST_SLOT 1  /* PCI device number of the first: network cards, then disks */
 #define CARD_END_SLOT   27 /* from here on they are hvx-vcpu's own (vcpu/local/set.c) */
@@ -19,13 +22,18 @@ struct card {
 	const char *id;     /* in the configuration */
 	int option;         /* which disk or card of the configuration */
 	int backend, overlay;
-	int image;                /* kept for its lock while qemu-nbd serves it */
-	int device_end, vcpu_end; /* of the channel */
+	struct machine *m;
+	struct proc *tool;          /* passt or qemu-nbd, if there is one */
+	struct ipc_watch *awaits;   /* its sign that it serves: ready.c */
+	struct forward_claim claim; /* until then */
+	int image;                  /* kept for its lock while qemu-nbd serves it */
+	int device_end, vcpu_end;   /* of the channel */
 	int page, kick;
 	int call[2]; /* a pipe, not an eventfd: only pipes can signal a thread (fcntl(2), O_ASYNC) */
 	struct msg_dev_limits limits;
 	bool configured;
 	bool link_down, failed; /* failed: an I/O error that waits for resume */
+	char lost[128];         /* why the link stays down; empty: it does not */
 };
 
 /* Opens what the cards need, by name, and takes the locks: before any child exists.  0 or an exit status, logged. */

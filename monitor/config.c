@@ -248,6 +248,16 @@ static int set_disk(struct config *c, const char *v, char *err, size_t len)
 	return rc;
 }
 
+static bool forwards_meet(const struct config *c, const struct net_option *n)
+{
+	for (unsigned i = 0; i < c->nnets; i++)
+		for (unsigned k = 0; k < c->net[i].nforwards; k++)
+			for (unsigned j = 0; j < n->nforwards; j++)
+				if (devopt_forwards_meet(&c->net[i].forward[k], &n->forward[j], false))
+					return true;
+	return false;
+}
+
 static int set_net(struct config *c, const char *v, char *err, size_t len)
 {
 	struct net_option *n = &c->net[c->nnets];
@@ -255,6 +265,8 @@ static int set_net(struct config *c, const char *v, char *err, size_t len)
 	if (c->nnets == CONFIG_NETS)
 		return bad(err, len, "more than " TEXT(CONFIG_NETS) " network cards", v);
 	int rc = devopt_net(n, v, err, len);
+	if (!rc && forwards_meet(c, n))
+		return bad(err, len, "a port that another card forwards", v);
 	if (!rc)
 		rc = take_id(c, n->id, "net", c->nnets, err, len);
 	c->nnets += !rc;

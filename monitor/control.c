@@ -245,6 +245,7 @@ static int do_limit(struct machine *m, struct peer *p, const struct msg_request_
 static int do_link(struct machine *m, struct peer *p, const struct msg_request_head *r)
 {
 	bool up = !strcmp(r->text, "up");
+	char why[256];
 	struct msg_dev_command cmd = {up ? DEV_OP_LINK_UP : DEV_OP_LINK_DOWN};
 	struct peer *dev;
 	struct card *c = card_find(m, r->id, &dev);
@@ -253,6 +254,11 @@ static int do_link(struct machine *m, struct peer *p, const struct msg_request_h
 		return no_device(m, p, "network card", r->id);
 	if (!up && strcmp(r->text, "down"))
 		return -EINVAL;
+	if (up && c->lost[0]) {
+		snprintf(why, sizeof why, "%s: the link stays down: %s", c->id, c->lost);
+		reply(m, p, HVX_EXIT_FAIL, why, -1);
+		return 0;
+	}
 	int rc = machine_send(m, dev, MSG_DEV_COMMAND, pack_dev_command(&cmd, m->buf, sizeof m->buf), NULL, 0);
 	if (rc)
 		return rc;

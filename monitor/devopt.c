@@ -303,51 +303,113 @@ static int net_switch(void *o, const char *v, char *err, size_t len)
 	return set_backend(o, NET_SWITCH, v, err, len);
 }
 
-static int port(const char *s, uint16_t *out)
+/* "80" or "8000-8010": the first and how many.  -EINVAL: not of that form; -ERANGE: no ports of that number. */
+static int ports(const char *s, uint16_t *first, unsigned *n)
 {
-	uint64_t n;
+	char *end;
+	unsigned long a, b;
 
-	if (number(s, 65535, &n) || n == 0)
+	if (!isdigit((unsigned char)*s))
 		return -EINVAL;
-	*out = (uint16_t)n;
+	a = b = strtoul(s, &end, 10);
+	if (*end == '-' && isdigit((unsigned char)end[1]))
+		b = strtoul(end + 1, &end, 10);
+	if (*end)
+		return -EINVAL;
+	if (!a || a > b || b > 65535)
+		return -ERANGE;
+	*first = (uint16_t)a;
+	*n = (unsigned)(b - a + 1);
 	return 0;
+}
+
+/* An address as the system writes it, so that equal ones are equal; localhost is one. */
+static int address(char *out, size_t len, const char *s, bool v6)
+{
+	struct in6_addr a;
+
+	if (!v6 && !strcmp(s, "localhost"))
+		s = "127.0.0.1";
+	if (!*s && !v6)
+		return 0;
+	if (inet_pton(v6 ? AF_INET6 : AF_INET, s, &a) != 1)
+		return -EINVAL;
+	return inet_ntop(v6 ? AF_INET6 : AF_INET, &a, out, (socklen_t)len) ? 0 : -EINVAL;
+}
+
+/* ADDR:PORTS:GUESTPORTS, taken apart in place. */
+static int forward_parts(struct net_forward *f, const char *v, char *s, char *err, size_t len)
+{
+	static const char form[] = "forward is tcp:ADDRESS:PORT:GUESTPORT, or udp:, ports may be ranges";
+	char *g = strrchr(s, ':'), *h;
+	unsigned guests;
+
+	if (g)
+		*g++ = '\0';
+	h = g ? strrchr(s, ':') : NULL;
+	if (!h)
+		return bad(err, len, form, v);
+	*h++ = '\0';
+	bool v6 = s[0] == '[';
+	if (v6 && h[-2] != ']')
+		return bad(err, len, form, v);
+	if (v6)
+		h[-2] = '\0';
+	if (address(f->addr, sizeof f->addr, s + v6, v6))
+		return bad(err, len, "not an address of this host", s + v6);
+	int rc = ports(h, &f->host_port, &f->ports), rg = ports(g, &f->guest_port, &guests);
+	if (rc || rg)
+		return bad(err, len, rc == -ERANGE || (!rc && rg == -ERANGE) ? "no port, they are 1 to 65535" : form,
+			   rc == -ERANGE          ? h
+			   : rg == -ERANGE && !rc ? g
+						  : v);
+	if (guests != 1 && guests != f->ports)
+		return bad(err, len, "not as many ports of the guest as of the host", g);
+	if (f->guest_port + f->ports - 1 > 65535)
+		return bad(err, len, "the guest's ports end beyond 65535", g);
+	return 0;
+}
+
+/* 0.0.0.0 and :: are all of their family's, no address is all. */
+static bool addresses_meet(const char *a, const char *b)
+{
+	bool a6 = strchr(a, ':'), b6 = strchr(b, ':');
+
+	if (!a[0] || !b[0] || !strcmp(a, b))
+		return true;
+	return a6 == b6 && (!strcmp(a, a6 ? "::" : "0.0.0.0") || !strcmp(b, a6 ? "::" : "0.0.0.0"));
+}
+
+bool devopt_forwards_meet(const struct net_forward *a, const struct net_forward *b, bool one_card)
+{
+	return a->udp == b->udp && a->host_port < b->host_port + b->ports && b->host_port < a->host_port + a->ports &&
+	       (one_card || addresses_meet(a->addr, b->addr));
 }
 
 /* tcp:ADDR:HOSTPORT:GUESTPORT; an IPv6 address in brackets, no address for all of them. */
 static int net_forward(void *o, const char *v, char *err, size_t len)
 {
-	static const char form[] = "forward is tcp:ADDRESS:HOSTPORT:GUESTPORT, or udp:";
 	struct net_option *n = o;
-	struct in6_addr a;
+	struct net_forward f = {.udp = v[0] == 'u'};
+	unsigned total = 0;
 	char s[96];
 
 	if (n->nforwards == DEVOPT_FORWARDS)
 		return bad(err, len, "more than 16 forwards", v);
 	if (strlen(v) >= sizeof s || (strncmp(v, "tcp:", 4) && strncmp(v, "udp:", 4)))
-		return bad(err, len, form, v);
+		return bad(err, len, "forward is tcp: or udp:ADDRESS:PORT:GUESTPORT", v);
 	snprintf(s, sizeof s, "%s", v + 4);
-	struct net_forward *f = &n->forward[n->nforwards];
-	*f = (struct net_forward){.udp = v[0] == 'u'};
-	char *g = strrchr(s, ':'), *addr = s;
-	if (!g)
-		return bad(err, len, form, v);
-	*g++ = '\0';
-	char *h = strrchr(s, ':');
-	if (!h || port(h + 1, &f->host_port) || port(g, &f->guest_port))
-		return bad(err, len, form, v);
-	*h = '\0';
-	bool v6 = s[0] == '[';
-	if (v6) {
-		addr++;
-		if (h[-1] != ']')
-			return bad(err, len, form, v);
-		h[-1] = '\0';
+	int rc = forward_parts(&f, v, s, err, len);
+	for (unsigned i = 0; i < n->nforwards && !rc; i++) {
+		total += n->forward[i].ports;
+		if (devopt_forwards_meet(&f, &n->forward[i], true))
+			return bad(err, len, "a port that is forwarded twice", v);
 	}
-	if ((*addr || v6) && inet_pton(v6 ? AF_INET6 : AF_INET, addr, &a) != 1)
-		return bad(err, len, "not an address of this host", addr);
-	snprintf(f->addr, sizeof f->addr, "%.45s", addr);
-	n->nforwards++;
-	return 0;
+	if (!rc && total + f.ports > DEVOPT_PORTS)
+		return bad(err, len, "more than 256 ports of one card", v);
+	if (!rc)
+		n->forward[n->nforwards++] = f;
+	return rc;
 }
 
 static int net_restrict(void *o, const char *v, char *err, size_t len)

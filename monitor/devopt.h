@@ -12,10 +12,20 @@
 
 #define DEVOPT_PATH_MAX 1024
 #define DEVOPT_FORWARDS 16
+#define DEVOPT_PORTS    256 /* of them all */
 #define DEVOPT_MTU_MIN  576
 #define DEVOPT_MTU_MAX  65521
 
-enum disk_format { FORMAT_AUTO, FORMAT_RAW, FORMAT_QCOW2, FORMAT_VMDK, FORMAT_VDI, FORMAT_VHDX, FORMAT_VPC, FORMAT_COUNT };
+enum disk_format {
+	FORMAT_AUTO,
+	FORMAT_RAW,
+	FORMAT_QCOW2,
+	FORMAT_VMDK,
+	FORMAT_VDI,
+	FORMAT_VHDX,
+	FORMAT_VPC,
+	FORMAT_COUNT
+};
 
 struct disk_option {
 	char id[MSG_ID_MAX];
@@ -28,8 +38,9 @@ struct disk_option {
 
 struct net_forward {
 	bool udp;
-	char addr[46]; /* of the host; empty: every one */
-	uint16_t host_port, guest_port;
+	char addr[46];                  /* of the host; empty: every one */
+	uint16_t host_port, guest_port; /* the first; then as many of each as there are */
+	unsigned ports;                 /* 1 or more */
 };
 
 struct net_option {
@@ -56,6 +67,9 @@ int devopt_limit(struct msg_dev_limits *l, const char *key, const char *value, c
 /* --rng: yes, no, or bytes= and bytes-burst=; NULL is yes.  A limit holds unless bytes=none. */
 #define DEVOPT_RNG_BYTES (1ull << 20)
 int devopt_rng(struct msg_local *l, const char *text, char *err, size_t len);
+
+/* Would the two have the host's port for both?  @one_card: as passt sees it, whose ports are the same on every address. */
+bool devopt_forwards_meet(const struct net_forward *a, const struct net_forward *b, bool one_card);
 
 const char *devopt_format_name(enum disk_format f);
 

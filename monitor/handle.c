@@ -11,6 +11,7 @@
 
 #include "common/err.h"
 #include "common/log.h"
+#include "common/text.h"
 #include "monitor/machine.h"
 
 int handle_hello(struct machine *m, struct peer *p, struct ipc_frame *f)
@@ -133,6 +134,8 @@ int handle_dev_event(struct machine *m, struct peer *p, struct ipc_frame *f)
 	if (m->state == VM_ENDING || p->card->failed)
 		return 0;
 	if (e.kind == DEV_EVENT_LINK_LOST) {
+		if (!p->card->lost[0])
+			text_clean(p->card->lost, sizeof p->card->lost, e.text, strlen(e.text));
 		char line[MSG_TEXT_MAX + 16];
 		snprintf(line, sizeof line, "link lost: %s", e.text);
 		log_child(&p->proc->log.from, line);

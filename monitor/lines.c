@@ -26,7 +26,10 @@ static void line(struct lines *l)
 		const char *s = l->text + sizeof word - 1;
 		text_clean(l->error, sizeof l->error, s, strlen(s));
 	}
-	log_child(&l->from, l->text);
+	if (l->holds)
+		text_clean(l->last, sizeof l->last, l->text, strlen(l->text));
+	else
+		log_child(&l->from, l->text);
 }
 
 /* False when there is nothing to be had. */

@@ -17,6 +17,8 @@ struct lines {
 	char text[512];
 	size_t len;
 	char error[256]; /* the last line that began so, without the word; may be empty */
+	bool holds;      /* the last line is kept, and none is logged: it may tell why the process fails */
+	char last[256];
 };
 
 /* Makes the pipe; the writing end, non-blocking and close-on-exec, is the caller's.  @name must outlive it; @shown as in

@@ -19,6 +19,7 @@
 
 #include "common/err.h"
 #include "common/log.h"
+#include "monitor/ready.h"
 #include "monitor/seal.h"
 #include "monitor/tty.h"
 
@@ -230,7 +231,13 @@ static void child_died(struct machine *m, struct proc *p, int wstatus)
 	char cause[128];
 
 	spawn_finished(p);
+	if (m->state != VM_ENDING && p->tool_of && ready_died(m, p, wstatus)) {
+		maybe_finished(m);
+		return;
+	}
 	if (m->state != VM_ENDING && p->tool_of) {
+		snprintf(p->tool_of->lost, sizeof p->tool_of->lost, "%s died: %s", p->name,
+			 spawn_cause(wstatus, cause, sizeof cause));
 		log_error("%s of %s died: %s", p->name, p->tool_of->id, spawn_cause(wstatus, cause, sizeof cause));
 	} else if (m->state != VM_ENDING) {
 		say_death(p, "", wstatus);

@@ -22,8 +22,8 @@ struct proc {
 	uint32_t ns;     /* namespaces made */
 	uint32_t layers; /* reported when sealed */
 	bool hello, sealed;
-	bool killed;                /* we sent SIGKILL */
-	const struct card *tool_of; /* not NULL: no child of ours but what stands behind that card */
+	bool killed;          /* we sent SIGKILL */
+	struct card *tool_of; /* not NULL: no child of ours but what stands behind that card */
 	struct lines log;
 	char vm[MSG_NAME_MAX];
 };

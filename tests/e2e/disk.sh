@@ -97,6 +97,13 @@ if command -v qemu-img >/dev/null; then
 	runs "and only read" --disk=path="$tmp/q.qcow2",readonly
 	poke "$tmp/q.qcow2" 79 '\200'
 	try "a qcow2 with an unknown feature" 3 'incompatible bits 0x80' --disk=path="$tmp/q.qcow2",readonly
+	# what only qemu-nbd finds: its reason in our line, before the machine runs
+	image l.qcow2 -f qcow2
+	poke "$tmp/l.qcow2" 36 '\377\377\377\377'
+	try "a qcow2 whose tables are wrong" 3 "disk $tmp/l.qcow2: qemu-nbd: .*L1 table" --disk=path="$tmp/l.qcow2"
+	image v.vdi -f vdi
+	poke "$tmp/v.vdi" 68 '\9\9\9\9'
+	try "a vdi of no known version" 3 "disk $tmp/v.vdi: qemu-nbd: .*version" --disk=path="$tmp/v.vdi",readonly
 	image e.qcow2 -f qcow2 --object secret,id=s,data=x -o encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10
 	try "an encrypted qcow2" 3 'encrypted' --disk=path="$tmp/e.qcow2"
 	image d.qcow2 -f qcow2 -o data_file="$tmp/d.data"

@@ -107,8 +107,54 @@ if [ -x /usr/bin/passt ]; then
 	within 5 stat_is $vm net0.link 0
 	ok "user: passt dies, the cable is pulled" $?
 	has "and the monitor says so" 'net0: link lost: passt has ended' "$tmp/err"
+	"$monitor" link $vm net0 up 2>"$tmp/err"
+	is "user: link up after that: status" 1 $?
+	has "and it says why not" 'net0: the link stays down: passt ' "$tmp/err"
 	"$monitor" kill $vm
 	wait
+
+	# ---- forwards: all of them, or no VM ----
+	port=$((20000 + $$ % 20000))
+	listeners() { # of TCP, at 127.0.0.1, from $port to $port + 4
+		for i in 0 1 2 3 4; do
+			printf '0100007F:%04X 00000000:0000 0A\n' $((port + i))
+		done >"$tmp/ports"
+		grep -cFf "$tmp/ports" /proc/net/tcp
+	}
+	start $vm --net=user,forward=tcp:localhost:$port-$((port + 4)):80,forward=udp:127.0.0.1:$port:53
+	is "forwards: status" 0 $?
+	is "a range: all its ports are there" 5 "$(listeners)"
+	stat_is $vm net0.link 1
+	ok "the link is up" $?
+	refused() { # NAME STATUS PATTERN OPTIONS
+		refused_name=$1 refused_status=$2 refused_pattern=$3
+		shift 3
+		start ${vm}2 "$@"
+		is "$refused_name: status" "$refused_status" $?
+		has "$refused_name: says why" "$refused_pattern" "$tmp/err"
+		is "$refused_name: in one line" 1 "$(wc -l <"$tmp/err")"
+		nothing_left ${vm}2
+		ok "$refused_name: nothing left" $?
+	}
+	refused "a port that is taken" 3 "net0: forward: tcp port $port of 127.0.0.1: taken" \
+		--net=user,forward=tcp:127.0.0.1:$port:22
+	refused "one of a range" 3 "tcp port $((port + 4)): taken" --net=user,forward=tcp::$((port + 4))-$((port + 6)):22
+	refused "of every address" 3 "udp port $port: taken" --net=user,forward=udp::$port:22
+	refused "a UDP port that another VM has" 3 "udp port $port of 127.0.0.1: taken" \
+		--net=user,forward=udp:127.0.0.1:$port:22
+	refused "an address of another host" 3 "tcp port $port of 192.0.2.77: " --net=user,forward=tcp:192.0.2.77:$port:22
+	refused "one port twice" 2 'forwarded twice' \
+		--net=user,forward=tcp:127.0.0.1:$((port + 5)):22,forward=tcp:127.0.0.1:$((port + 5)):23
+	refused "one port on two cards" 2 'another card forwards' \
+		--net=user,forward=tcp:127.0.0.1:$((port + 5)):22 --net=user,forward=tcp::$((port + 5)):22
+	refused "no port" 2 "no port, .*: '70000'" --net=user,forward=tcp:127.0.0.1:70000:22
+	stat_is $vm net0.link 1
+	ok "the VM that has them was not disturbed" $?
+	"$monitor" kill $vm
+	nothing_left $vm
+	start $vm --net=user,forward=udp:127.0.0.1:$port:22,forward=tcp:127.0.0.1:$port:22
+	is "they are free when it has ended: status" 0 $?
+	"$monitor" kill $vm
 fi
 nothing_left $vm && nothing_left ${vm}2
 ok "nothing left behind" $?

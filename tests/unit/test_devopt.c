@@ -112,6 +112,13 @@ static void test_net(void)
 	CU_ASSERT(!n.forward[0].udp && n.forward[0].host_port == 2222 && n.forward[0].guest_port == 22);
 	CU_ASSERT(n.forward[1].udp && !n.forward[1].addr[0] && n.forward[1].guest_port == 5353);
 	CU_ASSERT_STRING_EQUAL(n.forward[2].addr, "::1");
+	CU_ASSERT_EQUAL(n.forward[2].ports, 1);
+	CU_ASSERT_EQUAL(net("user,forward=tcp:localhost:8000-8010:80,forward=udp::1-256:300-555"), -EINVAL); /* 267 */
+	CU_ASSERT_EQUAL(net("user,forward=tcp:localhost:8000-8010:80,forward=udp:[0:0::1]:8000-8002:7-9"), 0);
+	CU_ASSERT_STRING_EQUAL(n.forward[0].addr, "127.0.0.1");
+	CU_ASSERT(n.forward[0].host_port == 8000 && n.forward[0].guest_port == 80 && n.forward[0].ports == 11);
+	CU_ASSERT_STRING_EQUAL(n.forward[1].addr, "::1");
+	CU_ASSERT(n.forward[1].guest_port == 7 && n.forward[1].ports == 3);
 	CU_ASSERT_EQUAL(net("tap=tap0,mac=52:54:00:12:Ab:ff,mtu=9000,link=down,packets=5,id=lan"), 0);
 	CU_ASSERT(n.backend == NET_TAP && n.has_mac && n.mtu == 9000 && n.link_down && n.limits.ops == 5);
 	CU_ASSERT(!memcmp(n.mac, mac, 6));
@@ -141,6 +148,18 @@ static void test_net_bad(void)
 		"user,forward=tcp:127.0.0.1:0:2",
 		"user,forward=tcp:127.0.0.1:1:65536",
 		"user,forward=tcp:127.0.0:1:2",
+		"user,forward=tcp:127.0.0.1:10-9:2",
+		"user,forward=tcp:127.0.0.1:10-:2",
+		"user,forward=tcp:127.0.0.1:-10:2",
+		"user,forward=tcp:127.0.0.1:8K:2",
+		"user,forward=tcp:127.0.0.1:10-12:20-21",
+		"user,forward=tcp:127.0.0.1:10-12:65534",
+		"user,forward=tcp:127.0.0.1:1-257:1",
+		"user,forward=tcp:LOCALHOST:1:2",
+		"user,forward=tcp:[localhost]:1:2",
+		"user,forward=tcp:127.0.0.1:1:2,forward=tcp:127.0.0.1:1:3",
+		"user,forward=tcp:127.0.0.1:1:2,forward=tcp:127.0.0.2:1:3",
+		"user,forward=udp::10-20:1,forward=udp::20:3",
 		"user,forward=tcp:[::g]:1:2",
 		"user,forward=tcp:[]:1:2",
 		"user,forward=tcp:]:1:2",
@@ -162,6 +181,29 @@ static void test_net_bad(void)
 		CU_ASSERT_EQUAL(net(bad[i]), -EINVAL);
 		CU_ASSERT(err[0] && !strchr(err, '\n'));
 	}
+}
+
+/* A port is one card's; of two addresses each may have it. */
+static void test_forwards(void)
+{
+	static struct config c;
+
+	CU_ASSERT_EQUAL(net("user,forward=tcp::70000:22"), -EINVAL);
+	CU_ASSERT_PTR_NOT_NULL(strstr(err, "no port, they are 1 to 65535: '70000'"));
+	CU_ASSERT_EQUAL(net("user,forward=tcp::1:1,forward=tcp::1:2"), -EINVAL);
+	CU_ASSERT_PTR_NOT_NULL(strstr(err, "forwarded twice: 'tcp::1:2'"));
+	CU_ASSERT_EQUAL(net("user,forward=tcp::1:1,forward=udp::1:1"), 0);
+	config_init(&c);
+	CU_ASSERT_EQUAL(config_set(&c, "net", "user,forward=tcp:127.0.0.1:80-90:80", err, sizeof err), 0);
+	CU_ASSERT_EQUAL(config_set(&c, "net", "user,forward=tcp:localhost:90:80", err, sizeof err), -EINVAL);
+	CU_ASSERT_EQUAL(config_set(&c, "net", "user,forward=tcp::80:80", err, sizeof err), -EINVAL);
+	CU_ASSERT_EQUAL(config_set(&c, "net", "user,forward=tcp:0.0.0.0:80:80", err, sizeof err), -EINVAL);
+	CU_ASSERT_EQUAL(c.nnets, 1);
+	CU_ASSERT_EQUAL(config_set(&c, "net", "user,forward=tcp:[::]:80:80", err, sizeof err), 0);
+	CU_ASSERT_EQUAL(config_set(&c, "net", "user,forward=tcp:[::1]:80:80", err, sizeof err), -EINVAL);
+	CU_ASSERT_EQUAL(config_set(&c, "net", "user,forward=tcp:127.0.0.2:80:80", err, sizeof err), 0);
+	CU_ASSERT_EQUAL(config_set(&c, "net", "user,forward=udp:127.0.0.1:80:80", err, sizeof err), 0);
+	CU_ASSERT_EQUAL(config_set(&c, "net", "user,forward=tcp:127.0.0.1:91:80", err, sizeof err), 0);
 }
 
 static void test_ids(void)
@@ -253,6 +295,7 @@ CU_ErrorCode suite_devopt(void)
 	CU_add_test(s, "disk, bad", test_disk_bad);
 	CU_add_test(s, "net", test_net);
 	CU_add_test(s, "net, bad", test_net_bad);
+	CU_add_test(s, "forwards", test_forwards);
 	CU_add_test(s, "ids", test_ids);
 	CU_add_test(s, "disk, hints", test_disk_hints);
 	CU_add_test(s, "image: lock", test_image_lock);
