@@ -39,20 +39,6 @@ host_proxy() {
 	esac
 }
 
-# sources: bookworm's repositories as the host knows them, one line each; Debian's own if it knows none.
-sources() {
-	_found=$(apt-get indextargets --format '$(ORIGIN) $(RELEASE) $(REPO_URI) $(COMPONENT)' 'Created-By: Packages' |
-		sed -n 's,^Debian \(bookworm[^ ]*\) \(http[^ ]*\) main$,deb \2 \1 main,p' | grep -v backports | LC_ALL=C sort -u)
-	case $_found in
-	*" bookworm main"*) printf '%s\n' "$_found" ;;
-	*)
-		echo "deb http://deb.debian.org/debian bookworm main"
-		echo "deb http://deb.debian.org/debian bookworm-updates main"
-		echo "deb http://deb.debian.org/debian-security bookworm-security main"
-		;;
-	esac
-}
-
 # mode: how mmdebstrap gets to be root of the tree.
 mode() {
 	if [ "$(id -u)" = 0 ] && unshare -m true 2>/dev/null; then
@@ -83,7 +69,7 @@ bootstrap() {
 	*) set -- "$@" --customize-hook="printf 'Acquire::%s::Proxy \"$guest_proxy\";\n' http https >\"\$1/etc/apt/apt.conf.d/99mmdebstrap\"" ;;
 	esac
 	include=$(sed 's/#.*//' "$here/packages" | xargs | tr ' ' ,)
-	sources | mmdebstrap "$@" --include="$kernel,$include" \
+	printf '%s\n' "$sources" | mmdebstrap "$@" --include="$kernel,$include" \
 		--customize-hook='mkdir -p "$1/root/.ssh"' \
 		--customize-hook="upload '$out/key.pub' /root/.ssh/authorized_keys" \
 		--customize-hook="upload '$tmp/compat32' /usr/local/bin/compat32" \
@@ -130,6 +116,7 @@ for p in mmdebstrap mke2fs ssh-keygen apt-get; do
 done
 PATH=$PATH:/usr/sbin:/sbin
 mode=$(mode)
+sources=$("$here/sources.sh") || die "no source of packages"
 say "building the Debian guest ($flavour kernel, mmdebstrap --mode=$mode)"
 rm -rf "$out/tmp"
 mkdir "$out/tmp"
