@@ -59,7 +59,7 @@ static void test_ist(void)
 	CU_ASSERT_EQUAL(v->regs[R_SP], 0x70000 - 40);
 	CU_ASSERT_EQUAL(v->nmi_blocked, 1);
 	CU_ASSERT_EQUAL(v->seg[SEG_SS].sel, SEL_KDATA);
-	CU_ASSERT_EQUAL(far_iret(v, 8), 0);
+	CU_ASSERT_EQUAL(far_iret(v, 8, 0), 0);
 	CU_ASSERT_EQUAL(v->nmi_blocked, 0);
 	CU_ASSERT_EQUAL(v->regs[R_SP], 0x90000);
 	CU_ASSERT_EQUAL(v->rip, 0x50000);
@@ -198,7 +198,7 @@ static void test_prot(void)
 	CU_ASSERT_EQUAL(ram_get32(v, 0x80000 - 8), 0x40000);
 	CU_ASSERT_EQUAL(ram_get32(v, 0x80000 - 4), SEL_UDATA);
 	v->regs[R_SP] += 4;
-	CU_ASSERT_EQUAL(far_iret(v, 4), 0);
+	CU_ASSERT_EQUAL(far_iret(v, 4, 0), 0);
 	CU_ASSERT_EQUAL(v->cpl, 3);
 	CU_ASSERT_EQUAL(v->regs[R_SP], 0x40000);
 	CU_ASSERT_EQUAL(v->rip, 0x50000);

@@ -69,15 +69,15 @@ static void test_jump(void)
 {
 	struct vcpu *v = mach_long();
 
-	CU_ASSERT_EQUAL(RAISED(v, far_jump(v, SEL_K32, 0x1234, 4)), 0);
+	CU_ASSERT_EQUAL(RAISED(v, far_jump(v, SEL_K32, 0x1234, 4, 0)), 0);
 	CU_ASSERT_EQUAL(v->rip, 0x1234);
 	CU_ASSERT_FALSE(in_code64(v));
-	CU_ASSERT_EQUAL(RAISED(v, far_jump(v, SEL_K64, 0x4321, 4)), 0);
+	CU_ASSERT_EQUAL(RAISED(v, far_jump(v, SEL_K64, 0x4321, 4, 0)), 0);
 	CU_ASSERT_TRUE(in_code64(v));
-	CU_ASSERT_EQUAL(RAISED(v, far_jump(v, SEL_U64, 0, 4)), E(EXC_GP, SEL_U64 & ~3));
-	CU_ASSERT_EQUAL(RAISED(v, far_jump(v, 0, 0, 4)), E(EXC_GP, 0));
-	CU_ASSERT_EQUAL(RAISED(v, far_jump(v, SEL_K64, 0x800000000000, 8)), E(EXC_GP, 0));
-	CU_ASSERT_EQUAL(RAISED(v, far_jump(v, SEL_KDATA, 0, 4)), E(EXC_GP, SEL_KDATA));
+	CU_ASSERT_EQUAL(RAISED(v, far_jump(v, SEL_U64, 0, 4, 0)), E(EXC_GP, SEL_U64 & ~3));
+	CU_ASSERT_EQUAL(RAISED(v, far_jump(v, 0, 0, 4, 0)), E(EXC_GP, 0));
+	CU_ASSERT_EQUAL(RAISED(v, far_jump(v, SEL_K64, 0x800000000000, 8, 0)), E(EXC_GP, 0));
+	CU_ASSERT_EQUAL(RAISED(v, far_jump(v, SEL_KDATA, 0, 4, 0)), E(EXC_GP, SEL_KDATA));
 	CU_ASSERT_EQUAL(v->rip, 0x4321);
 }
 
@@ -141,27 +141,27 @@ static void test_iret(void)
 	struct vcpu *v = mach_long();
 
 	iret_frame(v, 0x50000, SEL_U64, RFL_IF | RFL_IOPL | RFL_CF, 0x41000, SEL_UDATA);
-	CU_ASSERT_EQUAL(RAISED(v, far_iret(v, 8)), 0);
+	CU_ASSERT_EQUAL(RAISED(v, far_iret(v, 8, 0)), 0);
 	CU_ASSERT_EQUAL(v->cpl, 3);
 	CU_ASSERT_EQUAL(v->regs[R_SP], 0x41000);
 	CU_ASSERT_EQUAL(vcpu_rflags(v), RFL_IF | RFL_IOPL | RFL_CF | RFL_FIX);
 	v = mach_long();
 	iret_frame(v, 0x50000, SEL_K64, RFL_FIX, 0x41000, 0); /* null SS to 64-bit ring 0 */
-	CU_ASSERT_EQUAL(RAISED(v, far_iret(v, 8)), 0);
+	CU_ASSERT_EQUAL(RAISED(v, far_iret(v, 8, 0)), 0);
 	CU_ASSERT_EQUAL(v->regs[R_SP], 0x41000);
 	v = mach_long();
 	iret_frame(v, 0x50000, SEL_U64, RFL_FIX, 0x41000, 3);
-	CU_ASSERT_EQUAL(RAISED(v, far_iret(v, 8)), E(EXC_GP, 0));
+	CU_ASSERT_EQUAL(RAISED(v, far_iret(v, 8, 0)), E(EXC_GP, 0));
 	iret_frame(v, 0x50000, SEL_U32, RFL_FIX, 0x41000, SEL_UDATA);
-	CU_ASSERT_EQUAL(RAISED(v, far_iret(v, 8)), 0);
+	CU_ASSERT_EQUAL(RAISED(v, far_iret(v, 8, 0)), 0);
 	CU_ASSERT_FALSE(in_code64(v));
 	v = mach_long();
 	v->sysflags |= RFL_NT;
 	iret_frame(v, 0x50000, SEL_U64, RFL_FIX, 0x41000, SEL_UDATA);
-	CU_ASSERT_EQUAL(RAISED(v, far_iret(v, 8)), E(EXC_GP, 0));
+	CU_ASSERT_EQUAL(RAISED(v, far_iret(v, 8, 0)), E(EXC_GP, 0));
 	v->sysflags = 0;
 	iret_frame(v, 0x800000000000, SEL_U64, RFL_FIX, 0x41000, SEL_UDATA);
-	CU_ASSERT_EQUAL(RAISED(v, far_iret(v, 8)), E(EXC_GP, 0));
+	CU_ASSERT_EQUAL(RAISED(v, far_iret(v, 8, 0)), E(EXC_GP, 0));
 	CU_ASSERT_EQUAL(v->cpl, 0);
 	CU_ASSERT_EQUAL(v->regs[R_SP], 0x90000);
 }
@@ -172,10 +172,10 @@ static void test_iret_user_flags(void)
 
 	mach_user(v, SEL_U64);
 	iret_frame(v, 0x50000, SEL_U64, RFL_IF | RFL_IOPL | RFL_AC | RFL_ZF, 0x41000, SEL_UDATA);
-	CU_ASSERT_EQUAL(RAISED(v, far_iret(v, 8)), 0);
+	CU_ASSERT_EQUAL(RAISED(v, far_iret(v, 8, 0)), 0);
 	CU_ASSERT_EQUAL(vcpu_rflags(v), RFL_AC | RFL_ZF | RFL_FIX); /* IF and IOPL are not ring 3's */
 	iret_frame(v, 0x50000, SEL_K64, 0, 0x41000, SEL_KDATA);
-	CU_ASSERT_EQUAL(RAISED(v, far_iret(v, 8)), E(EXC_GP, SEL_K64)); /* never inwards */
+	CU_ASSERT_EQUAL(RAISED(v, far_iret(v, 8, 0)), E(EXC_GP, SEL_K64)); /* never inwards */
 }
 
 static void test_limits(void)

@@ -1,7 +1,6 @@
 /*
  * Raising exceptions and delivering events through the IDT, in long mode and in
- * 32-bit protected mode.  Hardware task switches (task gates) are not done: a
- * task gate raises a logged #GP.
+ * protected mode.
  *
  * Invariant: a delivery that faults has written at most to the stack it was
  * about to use; registers change only when nothing can fault any more.
@@ -10,7 +9,7 @@
 
 #include "common/log.h"
 #include "vcpu/cpu/flags.h"
-#include "vcpu/cpu/segment.h"
+#include "vcpu/cpu/task.h"
 
 int raise_exception(struct vcpu *v, unsigned vector)
 {
@@ -95,16 +94,13 @@ static bool gate_type_ok(const struct vcpu *v, unsigned type)
 {
 	if (type == DT_INT32 || type == DT_TRAP32)
 		return true;
-	return !in_long_mode(v) && (type == DT_INT16 || type == DT_TRAP16);
+	return !in_long_mode(v) && (type == DT_INT16 || type == DT_TRAP16 || type == DT_TASK);
 }
 
 static int gate_check(struct vcpu *v, const struct event *ev, const struct gate *g)
 {
 	uint32_t ext = event_ext(ev);
 
-	if (g->type == DT_TASK && !in_long_mode(v))
-		log_guest(LOG_LVL_WARN, "cpu %d: task gate for vector %u: hardware task switches are not supported",
-			  v->id, ev->vector);
 	if (!gate_type_ok(v, g->type))
 		return raise_gp(v, idt_error(ev, ext));
 	if (ev->type == EVENT_SOFT && g->dpl < v->cpl)
@@ -214,6 +210,24 @@ static void enter_handler(struct vcpu *v, const struct gate *g, const struct ent
 	vcpu_update_mode(v);
 }
 
+/* Through a task gate: the new task finds an error code on its stack, of its TSS's size (SDM 3A 6.12.2). */
+static int deliver_task(struct vcpu *v, const struct event *ev, const struct gate *g)
+{
+	uint32_t ext = event_ext(ev);
+	struct stack st;
+	struct desc d;
+
+	if (task_find(v, g->sel, TASK_EVENT, ext, &d) || task_switch(v, g->sel, &d, TASK_EVENT, ev->rip, ext))
+		return -1;
+	if (!ev->has_error)
+		return 0;
+	stack_other(&st, &v->seg[SEG_SS], v->regs[R_SP], v->cpl, false, ext);
+	if (stack_push(v, &st, ev->error, v->tr.attr & 8 ? 4 : 2))
+		return -1;
+	stack_commit(v, &st);
+	return 0;
+}
+
 /* One attempt: 0, or -1 with what went wrong raised. */
 static int deliver_once(struct vcpu *v, const struct event *ev)
 {
@@ -226,7 +240,11 @@ static int deliver_once(struct vcpu *v, const struct event *ev)
 		log_guest(LOG_LVL_WARN, "cpu %d: vector %u in real mode: not supported", v->id, ev->vector);
 		return raise_gp(v, 0);
 	}
-	if (gate_read(v, ev, &g) || gate_check(v, ev, &g) || entry_code(v, ev, &g, &e))
+	if (gate_read(v, ev, &g) || gate_check(v, ev, &g))
+		return -1;
+	if (g.type == DT_TASK)
+		return deliver_task(v, ev, &g);
+	if (entry_code(v, ev, &g, &e))
 		return -1;
 	r = in_long_mode(v) ? entry_stack_long(v, ev, &g, &e) : entry_stack_prot(v, ev, &e);
 	if (r)
@@ -289,6 +307,7 @@ int cpu_deliver(struct vcpu *v, unsigned vector, int type, bool has_error, uint3
 	while (deliver_once(v, &ev)) {
 		v->exc_pending = 0;
 		v->db_hits = 0;
+		ev.rip = v->rip; /* a task switch may have brought another */
 		if (v->exc_vector == EXC_PF)
 			v->cr2 = v->exc_cr2;
 		if (!combine(v, &ev)) {

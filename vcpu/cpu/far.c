@@ -1,12 +1,11 @@
 /*
- * Far jmp, call, ret and iret.  Jumps and calls to task gates and TSSs, and
- * iret with NT outside long mode, would be hardware task switches: a logged #GP.
+ * Far jmp, call, ret and iret.
  *
  * Invariant: CS, SS, rsp, CPL and rip change together, after the last check.
  */
 #include "common/log.h"
 #include "vcpu/cpu/flags.h"
-#include "vcpu/cpu/segment.h"
+#include "vcpu/cpu/task.h"
 
 struct target {
 	struct seg cs, ss;
@@ -20,12 +19,6 @@ struct gate {
 	uint64_t off;
 	unsigned dpl, count, size; /* size of what is pushed */
 };
-
-static int no_task_switch(struct vcpu *v, uint16_t sel)
-{
-	log_guest(LOG_LVL_WARN, "cpu %d: task switch through selector 0x%x: not supported", v->id, sel);
-	return raise_gp(v, sel & ~3u);
-}
 
 /* Fills @t for the code segment @d at privilege @cpl; checks presence and the target address. */
 static int target_code(struct vcpu *v, uint16_t sel, struct desc *d, unsigned cpl, uint64_t off, struct target *t)
@@ -70,6 +63,30 @@ static int direct_target(struct vcpu *v, uint16_t sel, struct desc *d, uint64_t 
 	return target_code(v, sel, d, v->cpl, off, t);
 }
 
+/* Is the system descriptor @d one that switches tasks? */
+static bool is_task(const struct vcpu *v, const struct desc *d)
+{
+	uint32_t attr = desc_attr(d);
+	unsigned type = SEG_TYPE(attr);
+
+	return !in_long_mode(v) && !(attr & SEG_A_S) && (type == DT_TASK || (type & ~10u) == DT_TSS16);
+}
+
+/* A jump or call to the TSS or task gate @d (SDM 2A JMP, TASK-GATE and TASK-STATE-SEGMENT). */
+static int far_task(struct vcpu *v, uint16_t sel, struct desc *d, enum task_way way, uint64_t next)
+{
+	uint32_t attr = desc_attr(d);
+
+	if (SEG_DPL(attr) < v->cpl || SEG_DPL(attr) < (sel & 3u))
+		return raise_gp(v, sel & ~3u);
+	if (SEG_TYPE(attr) == DT_TASK) {
+		if (!(attr & SEG_A_P))
+			return raise_error(v, EXC_NP, sel & ~3u);
+		sel = (uint16_t)(d->lo >> 16);
+	}
+	return task_find(v, sel, way, 0, d) || task_switch(v, sel, d, way, next, 0) ? -1 : 0;
+}
+
 /* A call gate's contents, after its own checks. */
 static int gate_fetch(struct vcpu *v, uint16_t sel, struct desc *d, struct gate *g)
 {
@@ -77,8 +94,6 @@ static int gate_fetch(struct vcpu *v, uint16_t sel, struct desc *d, struct gate 
 	unsigned type = SEG_TYPE(attr), rpl = sel & 3;
 	bool lm = in_long_mode(v);
 
-	if (!lm && (type == DT_TASK || type == DT_TSS16 || type == DT_TSS32))
-		return no_task_switch(v, sel);
 	if (type != DT_CALL32 && (type != DT_CALL16 || lm))
 		return raise_gp(v, sel & ~3u);
 	if (SEG_DPL(attr) < v->cpl || SEG_DPL(attr) < rpl)
@@ -118,7 +133,7 @@ static int gate_target(struct vcpu *v, const struct gate *g, bool call, struct t
 	return target_code(v, g->sel, &d, cpl, g->off, t);
 }
 
-int far_jump(struct vcpu *v, uint16_t sel, uint64_t off, unsigned opsize)
+int far_jump(struct vcpu *v, uint16_t sel, uint64_t off, unsigned opsize, uint64_t next)
 {
 	struct target t;
 	struct gate g;
@@ -130,6 +145,8 @@ int far_jump(struct vcpu *v, uint16_t sel, uint64_t off, unsigned opsize)
 		return raise_gp(v, 0);
 	if (desc_fetch(v, sel, EXC_GP, 0, &d))
 		return -1;
+	if (is_task(v, &d))
+		return far_task(v, sel, &d, TASK_JMP, next);
 	if (desc_attr(&d) & SEG_A_S)
 		r = direct_target(v, sel, &d, off, &t);
 	else
@@ -197,6 +214,8 @@ int far_call(struct vcpu *v, uint16_t sel, uint64_t off, unsigned opsize, uint64
 		return raise_gp(v, 0);
 	if (desc_fetch(v, sel, EXC_GP, 0, &d))
 		return -1;
+	if (is_task(v, &d))
+		return far_task(v, sel, &d, TASK_CALL, next);
 	if (desc_attr(&d) & SEG_A_S) {
 		if (direct_target(v, sel, &d, off, &t))
 			return -1;
@@ -313,7 +332,18 @@ static uint64_t iret_flags_mask(const struct vcpu *v, unsigned opsize)
 	return m;
 }
 
-int far_iret(struct vcpu *v, unsigned opsize)
+/* iret with NT: back to the task that called (SDM 2A IRET, TASK-RETURN). */
+static int task_return(struct vcpu *v, uint64_t next)
+{
+	struct desc d;
+	uint16_t sel;
+
+	return task_link(v, &sel) || task_find(v, sel, TASK_IRET, 0, &d) || task_switch(v, sel, &d, TASK_IRET, next, 0)
+		       ? -1
+		       : 0;
+}
+
+int far_iret(struct vcpu *v, unsigned opsize, uint64_t next)
 {
 	uint64_t rip, cs, fl, sp, ss, mask;
 	bool code64 = in_code64(v);
@@ -322,7 +352,7 @@ int far_iret(struct vcpu *v, unsigned opsize)
 
 	v->nmi_blocked = 0; /* even when the iret faults (SDM 3A 6.7.1) */
 	if (v->sysflags & RFL_NT)
-		return in_long_mode(v) ? raise_gp(v, 0) : no_task_switch(v, 0);
+		return in_long_mode(v) ? raise_gp(v, 0) : task_return(v, next);
 	stack_current(v, &st);
 	if (stack_pop(v, &st, &rip, opsize) || stack_pop(v, &st, &cs, opsize) || stack_pop(v, &st, &fl, opsize))
 		return -1;

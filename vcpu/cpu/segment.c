@@ -93,6 +93,14 @@ void seg_set_null(struct seg *s, uint16_t sel)
 	s->attr = SEG_A_NULL;
 }
 
+void seg_set_v86(struct seg *s, uint16_t sel)
+{
+	s->sel = sel;
+	s->base = (uint32_t)sel << 4;
+	s->limit = 0xffff;
+	s->attr = SEG_A_P | SEG_A_S | 3 << 5 | SEG_T_RW | SEG_T_ACC;
+}
+
 static bool sel_is_null(uint16_t sel)
 {
 	return (sel & ~3) == 0;
@@ -130,29 +138,29 @@ static int load_ss(struct vcpu *v, uint16_t sel)
 	return 0;
 }
 
-static int load_data(struct vcpu *v, unsigned seg, uint16_t sel)
+int seg_check_data(struct vcpu *v, uint16_t sel, unsigned vector, uint32_t ext, struct seg *out)
 {
 	struct desc d;
 	uint32_t attr;
 	unsigned rpl = sel & 3;
 
 	if (sel_is_null(sel)) {
-		seg_set_null(&v->seg[seg], sel);
+		seg_set_null(out, sel);
 		return 0;
 	}
-	if (desc_fetch(v, sel, EXC_GP, 0, &d))
+	if (desc_fetch(v, sel, vector, ext, &d))
 		return -1;
 	attr = desc_attr(&d);
 	if (!(attr & SEG_A_S) || ((attr & SEG_T_CODE) && !(attr & SEG_T_RW)))
-		return raise_gp(v, sel & ~3u);
+		return raise_error(v, vector, (sel & ~3u) | ext);
 	if ((attr & (SEG_T_CODE | SEG_T_CONF)) != (SEG_T_CODE | SEG_T_CONF) &&
 	    (SEG_DPL(attr) < v->cpl || SEG_DPL(attr) < rpl))
-		return raise_gp(v, sel & ~3u);
+		return raise_error(v, vector, (sel & ~3u) | ext);
 	if (!(attr & SEG_A_P))
-		return raise_error(v, EXC_NP, sel & ~3u);
+		return raise_error(v, EXC_NP, (sel & ~3u) | ext);
 	if (desc_mark(v, &d, SEG_T_ACC))
 		return -1;
-	seg_from_desc(&v->seg[seg], sel, &d);
+	seg_from_desc(out, sel, &d);
 	return 0;
 }
 
@@ -165,7 +173,7 @@ int seg_load(struct vcpu *v, unsigned seg, uint16_t sel)
 		v->seg[seg].base = (uint32_t)sel << 4;
 		r = 0;
 	} else {
-		r = seg == SEG_SS ? load_ss(v, sel) : load_data(v, seg, sel);
+		r = seg == SEG_SS ? load_ss(v, sel) : seg_check_data(v, sel, EXC_GP, 0, &v->seg[seg]);
 	}
 	if (r == 0)
 		vcpu_update_mode(v);

@@ -63,6 +63,10 @@ void seg_set_null(struct seg *s, uint16_t sel);
 int seg_load(struct vcpu *v, unsigned seg, uint16_t sel);
 /* The checks of seg_load for SS at privilege @cpl into @out; errors as @vector (#GP, or #TS from a TSS) with @ext. */
 int seg_check_ss(struct vcpu *v, uint16_t sel, unsigned cpl, unsigned vector, uint32_t ext, struct seg *out);
+/* The same for ES, DS, FS and GS at the current privilege; null is good. */
+int seg_check_data(struct vcpu *v, uint16_t sel, unsigned vector, uint32_t ext, struct seg *out);
+/* What virtual-8086 mode has in a segment register: base 16 * @sel, 64 KiB, ring 3 (SDM 3A 20.2.1). */
+void seg_set_v86(struct seg *s, uint16_t sel);
 int seg_load_ldt(struct vcpu *v, uint16_t sel);
 int seg_load_tr(struct vcpu *v, uint16_t sel);
 
@@ -72,11 +76,12 @@ int tss_ist(struct vcpu *v, unsigned ist, uint32_t ext, uint64_t *sp);
 
 /*
  * Far transfers (cpu/far.c).  @opsize in bytes, @next the return address.  On
- * success v->rip, CS (SS, rsp) and CPL are the target's.
+ * success v->rip, CS (SS, rsp) and CPL are the target's.  Where they switch tasks, v->rip may be the new task's
+ * when they raise.
  */
-int far_jump(struct vcpu *v, uint16_t sel, uint64_t off, unsigned opsize);
+int far_jump(struct vcpu *v, uint16_t sel, uint64_t off, unsigned opsize, uint64_t next);
 int far_call(struct vcpu *v, uint16_t sel, uint64_t off, unsigned opsize, uint64_t next);
 int far_return(struct vcpu *v, unsigned opsize, unsigned pop);
-int far_iret(struct vcpu *v, unsigned opsize);
+int far_iret(struct vcpu *v, unsigned opsize, uint64_t next);
 
 #endif

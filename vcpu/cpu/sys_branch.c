@@ -134,7 +134,7 @@ int sys_far_jmp(struct vcpu *v, const struct insn *in)
 	uint64_t off;
 	uint16_t sel;
 
-	return far_pointer(v, in, &off, &sel, &size) ? -1 : far_jump(v, sel, off, size);
+	return far_pointer(v, in, &off, &sel, &size) ? -1 : far_jump(v, sel, off, size, insn_next(v, in));
 }
 
 int sys_far_call(struct vcpu *v, const struct insn *in)

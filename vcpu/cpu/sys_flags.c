@@ -95,7 +95,7 @@ int sys_into(struct vcpu *v, const struct insn *in)
 
 int sys_iret(struct vcpu *v, const struct insn *in)
 {
-	return far_iret(v, in->opsize);
+	return far_iret(v, in->opsize, insn_next(v, in));
 }
 
 static int set_ac(struct vcpu *v, const struct insn *in, uint32_t ac)

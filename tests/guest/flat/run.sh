@@ -38,7 +38,7 @@ disks_of() {
 }
 
 # What HVX cannot run yet; QEMU can.
-unsupported="pm16 real16 tasks v86"
+unsupported="pm16 real16 v86"
 
 # One guest; console lines in $dir/out, everything else in $dir/err; the status.
 run_one() {
