@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <linux/landlock.h>
+#include <linux/securebits.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <signal.h>
@@ -18,6 +19,7 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -70,13 +72,15 @@ static int write_proc(pid_t pid, const char *file, const char *text)
 }
 
 /* Inside, 0 is the caller.  With privilege, 1 is nobody: what the child becomes in the end. */
-static int map_ids(pid_t pid)
+static int map_ids(pid_t pid, uid_t uid, gid_t gid)
 {
 	char one[64], two[96];
 
-	snprintf(two, sizeof two, "0 %d 1\n1 %d 1\n", (int)geteuid(), UNPRIVILEGED_ID);
-	if (geteuid() == 0 && write_proc(pid, "uid_map", two) == 0) {
-		snprintf(two, sizeof two, "0 %d 1\n1 %d 1\n", (int)getegid(), UNPRIVILEGED_ID);
+	/* no id can be there twice: root's own files are for root, without its privileges */
+	snprintf(two, sizeof two, "0 0 1\n1 %u 1\n", (unsigned)uid);
+	if (geteuid() == 0 && uid != 0 && write_proc(pid, "uid_map", two) == 0) {
+		gid = gid == getegid() ? UNPRIVILEGED_ID : gid;
+		snprintf(two, sizeof two, "0 %d 1\n1 %u 1\n", (int)getegid(), (unsigned)gid);
 		return write_proc(pid, "gid_map", two);
 	}
 	snprintf(one, sizeof one, "0 %d 1\n", (int)geteuid());
@@ -88,7 +92,7 @@ static int map_ids(pid_t pid)
 	return write_proc(pid, "gid_map", one);
 }
 
-static pid_t try_fork(uint32_t layers)
+static pid_t try_fork(uint32_t layers, uid_t uid, gid_t gid)
 {
 	int go[2];
 	char c = 0;
@@ -107,7 +111,7 @@ static pid_t try_fork(uint32_t layers)
 		close(go[0]);
 		return 0;
 	}
-	int rc = layers & SANDBOX_BIT(USERNS) ? map_ids(pid) : 0;
+	int rc = layers & SANDBOX_BIT(USERNS) ? map_ids(pid, uid, gid) : 0;
 	if (rc == 0 && write(go[1], &c, 1) == 1)
 		goto out;
 	close(go[1]);
@@ -121,11 +125,11 @@ out:
 	return pid;
 }
 
-pid_t sandbox_fork(uint32_t want, uint32_t *got)
+pid_t sandbox_fork_as(uint32_t want, uint32_t *got, uid_t uid, gid_t gid)
 {
 	want &= SANDBOX_NAMESPACES;
 	*got = want;
-	pid_t pid = try_fork(want);
+	pid_t pid = try_fork(want, uid, gid);
 	if (pid >= 0 || !want)
 		return pid;
 	/* Not all at once: see which of them can be had one by one. */
@@ -134,7 +138,7 @@ pid_t sandbox_fork(uint32_t want, uint32_t *got)
 		uint32_t bit = 1u << i;
 		if (!(want & bit))
 			continue;
-		pid = try_fork(bit | (ok & base));
+		pid = try_fork(bit | (ok & base), uid, gid);
 		if (pid == 0)
 			_exit(0);
 		if (pid > 0) {
@@ -143,7 +147,12 @@ pid_t sandbox_fork(uint32_t want, uint32_t *got)
 		}
 	}
 	*got = ok;
-	return try_fork(ok);
+	return try_fork(ok, uid, gid);
+}
+
+pid_t sandbox_fork(uint32_t want, uint32_t *got)
+{
+	return sandbox_fork_as(want, got, UNPRIVILEGED_ID, UNPRIVILEGED_ID);
 }
 
 /* ---- child side ---- */
@@ -162,16 +171,9 @@ void sandbox_close_fds(const int *keep, int n)
 	syscall(SYS_close_range, from, ~0u, 0);
 }
 
-/* An empty read-only tmpfs becomes the root; the old tree is gone. */
-static int empty_root(void)
+/* What is mounted here, the working directory, becomes the root; the old tree is gone. */
+static int pivot(void)
 {
-	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
-		return -errno;
-	if (mount("none", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=4k,nr_inodes=1,mode=555") < 0 &&
-	    mount("none", "/proc", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=4k,nr_inodes=1,mode=555") < 0)
-		return -errno;
-	if (chdir("/tmp") < 0)
-		return -errno;
 	if (syscall(SYS_pivot_root, ".", ".") == 0) {
 		if (umount2(".", MNT_DETACH) < 0)
 			return -errno;
@@ -187,27 +189,72 @@ static int empty_root(void)
 	return 0;
 }
 
-/* Only root has a second id to become; an ordinary user's 0 inside is the user outside. */
-static int leave_identity(bool userns)
+/* An empty read-only tmpfs becomes the root. */
+static int empty_root(void)
 {
-	const uid_t id = userns ? 1 : UNPRIVILEGED_ID; /* the same one, seen from inside and from outside */
+	static const char opts[] = "size=4k,nr_inodes=1,mode=555";
 
+	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+		return -errno;
+	if (mount("none", SANDBOX_NEW_ROOT, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, opts) < 0 &&
+	    mount("none", "/proc", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, opts) < 0)
+		return -errno;
+	return chdir(SANDBOX_NEW_ROOT) < 0 ? -errno : pivot();
+}
+
+/* A tmpfs that @g fills with what its program needs. */
+static int guest_root(const struct sandbox_guest *g)
+{
+	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+		return -errno;
+	if (mount("none", SANDBOX_NEW_ROOT, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC,
+		  "size=256k,nr_inodes=512,mode=755") < 0)
+		return -errno;
+	int rc = g->root(g->ctx);
+	if (rc)
+		return rc;
+	return chdir(SANDBOX_NEW_ROOT) < 0 ? -errno : pivot();
+}
+
+/* Only root has a second id to become; an ordinary user's 0 inside is the user outside. */
+static int leave_identity(bool userns, uid_t uid, gid_t gid)
+{
+	if (userns)
+		uid = gid = 1; /* how the same ones are seen from inside */
 	if (geteuid() != 0)
 		return 0;
 	if (syscall(SYS_setgroups, 0, NULL) < 0 && errno != EPERM)
 		return -errno;
-	if (setresgid(id, id, id) == 0 && setresuid(id, id, id) == 0)
+	if (setresgid(gid, gid, gid) == 0 && setresuid(uid, uid, uid) == 0)
 		return 0;
-	return errno == EINVAL ? 0 : -errno; /* no such id here: "root" is an ordinary user */
+	return errno == EINVAL ? 0 : -errno; /* no such id here: "root" is an ordinary user, or is meant */
 }
 
 /* Needs CAP_SETPCAP: before the identity is given up.  Without it the set is left: it gives nothing to a process with
  * no_new_privs. */
-static void drop_bounding_set(void)
+static void drop_bounding_set(uint64_t keep)
 {
 	for (int cap = 0; cap <= 63; cap++)
-		if (prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0)
+		if (!(keep >> cap & 1) && prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0)
 			break;
+}
+
+/* Those of @caps that there are survive the next exec. */
+static int keep_caps(uint64_t caps)
+{
+	struct __user_cap_header_struct h = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct d[2];
+
+	if (sandbox_drop_caps(caps) || syscall(SYS_capget, &h, d) < 0)
+		return -errno;
+	for (int i = 0; i < 2; i++)
+		d[i].effective = d[i].inheritable = d[i].permitted;
+	if (syscall(SYS_capset, &h, d) < 0)
+		return -errno;
+	for (int cap = 0; cap <= 63; cap++)
+		if (d[cap / 32].permitted >> cap % 32 & 1 && prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, cap, 0, 0) < 0)
+			return -errno;
+	return 0;
 }
 
 int sandbox_drop_caps(uint64_t keep)
@@ -263,8 +310,25 @@ static int landlock_abi(void)
 	return abi;
 }
 
-/* A ruleset that handles every right this kernel knows and grants none. */
-static int landlock_none(int abi)
+#define LL_FILE  (LANDLOCK_ACCESS_FS_EXECUTE | LANDLOCK_ACCESS_FS_READ_FILE)
+#define LL_WRITE (LANDLOCK_ACCESS_FS_WRITE_FILE | 1u << 14 | 1u << 15) /* and truncate, ioctl on devices */
+
+static int landlock_grant(int rules, const struct sandbox_grant *g, uint64_t handled)
+{
+	struct landlock_path_beneath_attr a = {.allowed_access = LL_FILE, .parent_fd = g->fd};
+	struct stat st;
+
+	if (fstat(g->fd, &st) < 0)
+		return -errno;
+	if (S_ISDIR(st.st_mode))
+		a.allowed_access |= LANDLOCK_ACCESS_FS_READ_DIR;
+	if (g->write)
+		a.allowed_access |= LL_WRITE & handled;
+	return syscall(SYS_landlock_add_rule, rules, LANDLOCK_RULE_PATH_BENEATH, &a, 0) < 0 ? -errno : 0;
+}
+
+/* A ruleset that handles every right this kernel knows, and grants @n files; no TCP but with @network. */
+static int landlock(int abi, const struct sandbox_grant *g, int n, bool network)
 {
 	struct {
 		uint64_t fs, net, scoped;
@@ -274,7 +338,7 @@ static int landlock_none(int abi)
 
 	attr.fs = (1ull << fs_bits[abi > 5 ? 5 : abi]) - 1;
 	if (abi >= 4) {
-		attr.net = 3; /* bind, connect */
+		attr.net = network ? 0 : 3; /* bind, connect */
 		size += sizeof attr.net;
 	}
 	if (abi >= 6) {
@@ -284,7 +348,11 @@ static int landlock_none(int abi)
 	int fd = (int)syscall(SYS_landlock_create_ruleset, &attr, size, 0);
 	if (fd < 0)
 		return -errno;
-	int rc = syscall(SYS_landlock_restrict_self, fd, 0) < 0 ? -errno : 0;
+	int rc = 0;
+	for (int i = 0; i < n && !rc; i++)
+		rc = landlock_grant(fd, &g[i], attr.fs);
+	if (!rc && syscall(SYS_landlock_restrict_self, fd, 0) < 0)
+		rc = -errno;
 	close(fd);
 	return rc;
 }
@@ -309,19 +377,53 @@ uint32_t sandbox_enter(const struct sandbox_table *t, uint32_t ns, char *why, si
 			got |= SANDBOX_BIT(id); \
 	} while (0)
 	LAYER(ROOT, "empty root", ns & SANDBOX_BIT(MOUNTNS) ? empty_root() : -EPERM);
-	drop_bounding_set();
-	rc = leave_identity(ns & SANDBOX_BIT(USERNS));
+	drop_bounding_set(0);
+	rc = leave_identity(ns & SANDBOX_BIT(USERNS), UNPRIVILEGED_ID, UNPRIVILEGED_ID);
 	note("unprivileged identity", rc, why, len);
 	LAYER(CAPS, "dropping capabilities", sandbox_drop_caps(0) ?: rc);
 	LAYER(NNP, "no_new_privs", prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ? -errno : 0);
 	LAYER(RLIMITS, "rlimits", set_limits(t));
 	if (abi > 0)
-		LAYER(LANDLOCK, "landlock", landlock_none(abi));
+		LAYER(LANDLOCK, "landlock", landlock(abi, NULL, 0, false));
 	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0); /* after the last change of identity, which clears it */
 	LAYER(SECCOMP, "seccomp", sandbox_filter(t, STAGE_SETUP));
-#undef LAYER
 	return got;
 }
+
+static int guest_landlock(const struct sandbox_guest *g, int abi, bool emptied)
+{
+	struct sandbox_grant grants[SANDBOX_GRANTS];
+	int n = g->grants(g->ctx, emptied, grants);
+	int rc = landlock(abi, grants, n, g->network);
+
+	for (int i = 0; i < n; i++)
+		close(grants[i].fd);
+	return rc;
+}
+
+uint32_t sandbox_enter_guest(const struct sandbox_table *t, const struct sandbox_guest *g, uint32_t ns, char *why,
+			     size_t len)
+{
+	uint32_t got = ns & SANDBOX_NAMESPACES;
+	int abi = landlock_abi(), rc;
+
+	why[0] = '\0';
+	LAYER(ROOT, "a root of its own", ns & SANDBOX_BIT(MOUNTNS) ? guest_root(g) : -EPERM);
+	drop_bounding_set(g->caps);
+	prctl(PR_SET_SECUREBITS, SECBIT_NOROOT | SECBIT_NOROOT_LOCKED | SECBIT_KEEP_CAPS, 0, 0, 0);
+	rc = leave_identity(ns & SANDBOX_BIT(USERNS), g->uid, g->gid);
+	note("another identity", rc, why, len);
+	LAYER(CAPS, "dropping capabilities", keep_caps(g->caps) ?: rc);
+	LAYER(NNP, "no_new_privs", prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ? -errno : 0);
+	rc = set_limits(t);
+	LAYER(RLIMITS, "rlimits", rc ? rc : sandbox_limit_memory(t, 0, 0));
+	if (abi > 0)
+		LAYER(LANDLOCK, "landlock", guest_landlock(g, abi, got & SANDBOX_BIT(ROOT)));
+	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+	LAYER(SECCOMP, "seccomp", sandbox_filter(t, STAGE_FINAL));
+	return got | SANDBOX_UNWANTED(SANDBOX_ALL & ~g->want);
+}
+#undef LAYER
 
 uint32_t sandbox_missing(uint32_t reached)
 {
@@ -329,7 +431,7 @@ uint32_t sandbox_missing(uint32_t reached)
 
 	if (landlock_abi() <= 0)
 		can &= ~SANDBOX_BIT(LANDLOCK);
-	return can & ~reached;
+	return can & ~reached & ~(reached >> 16);
 }
 
 /* ---- filters ---- */
@@ -342,6 +444,7 @@ static int add_call(scmp_filter_ctx ctx, const struct sandbox_call *c)
 	switch (c->rule) {
 	case RULE_ANY: n = 0; break;
 	case RULE_ENOSYS: return seccomp_rule_add_array(ctx, SCMP_ACT_ERRNO(ENOSYS), c->nr, 0, NULL);
+	case RULE_FAKE: return seccomp_rule_add_array(ctx, SCMP_ACT_ERRNO(0), c->nr, 0, NULL);
 	case RULE_EQ:
 		cmp[0].op = SCMP_CMP_EQ;
 		cmp[0].datum_a = c->val;
@@ -352,8 +455,10 @@ static int add_call(scmp_filter_ctx ctx, const struct sandbox_call *c)
 		cmp[0].datum_b = c->val;
 		break;
 	}
-	if (c->self)
-		cmp[n++] = (struct scmp_arg_cmp){.arg = 0, .op = SCMP_CMP_EQ, .datum_a = (uint64_t)getpid()};
+	if (c->first)
+		cmp[n++] = (struct scmp_arg_cmp){.arg = 0,
+						 .op = SCMP_CMP_EQ,
+						 .datum_a = c->first == SANDBOX_SELF ? (uint64_t)getpid() : c->first};
 	return seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, c->nr, n, cmp);
 }
 
@@ -361,7 +466,7 @@ static int add_call(scmp_filter_ctx ctx, const struct sandbox_call *c)
 static bool has_any(const struct sandbox_table *t, enum sandbox_stage stage, int nr)
 {
 	for (size_t i = 0; i < t->n; i++)
-		if (t->calls[i].nr == nr && t->calls[i].rule == RULE_ANY && !t->calls[i].self &&
+		if (t->calls[i].nr == nr && t->calls[i].rule == RULE_ANY && !t->calls[i].first &&
 		    t->calls[i].stage >= stage)
 			return true;
 	return false;
@@ -369,7 +474,7 @@ static bool has_any(const struct sandbox_table *t, enum sandbox_stage stage, int
 
 int sandbox_filter(const struct sandbox_table *t, enum sandbox_stage stage)
 {
-	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_KILL_PROCESS);
+	scmp_filter_ctx ctx = seccomp_init(t->refuse ? SCMP_ACT_ERRNO((uint16_t)t->refuse) : SCMP_ACT_KILL_PROCESS);
 	int rc = -ENOMEM;
 
 	if (!ctx)
@@ -381,7 +486,7 @@ int sandbox_filter(const struct sandbox_table *t, enum sandbox_stage stage)
 		rc = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2); /* binary tree */
 	for (size_t i = 0; i < t->n && !rc; i++) {
 		const struct sandbox_call *c = &t->calls[i];
-		if (c->stage < stage || ((c->rule != RULE_ANY || c->self) && has_any(t, stage, c->nr)))
+		if (c->stage < stage || ((c->rule != RULE_ANY || c->first) && has_any(t, stage, c->nr)))
 			continue;
 		rc = add_call(ctx, c);
 	}

@@ -36,6 +36,9 @@ enum sandbox_layer_no {
 	(SANDBOX_BIT(USERNS) | SANDBOX_BIT(MOUNTNS) | SANDBOX_BIT(PIDNS) | SANDBOX_BIT(NETNS) | SANDBOX_BIT(IPCNS) | \
 	 SANDBOX_BIT(UTSNS))
 #define SANDBOX_ALL ((1u << SANDBOX_NO_COUNT) - 1)
+/* Layers that a process is not meant to have, in the mask of those it has: passt is in the host's network. */
+#define SANDBOX_UNWANTED(mask) ((mask) << 16)
+_Static_assert(SANDBOX_NO_COUNT <= 16, "two halves of a mask");
 
 /* Comma-separated names of the layers in @mask. */
 const char *sandbox_names(uint32_t mask, char *buf, size_t len);
@@ -46,11 +49,15 @@ enum sandbox_rule {
 	RULE_EQ,     /* argument @arg == @val */
 	RULE_MASKED, /* (argument @arg & @mask) == @val */
 	RULE_ENOSYS, /* not allowed: fails with ENOSYS so that libc falls back */
+	RULE_FAKE,   /* not done, but said to be: for a program that confines itself where that is done already */
 };
 enum sandbox_stage {
 	STAGE_SETUP = 1, /* only until the final filter */
 	STAGE_FINAL = 2, /* from the start to the end */
 };
+
+/* The process itself, as it is numbered when the filter is made. */
+#define SANDBOX_SELF UINT64_MAX
 
 struct sandbox_call {
 	int nr;
@@ -59,44 +66,53 @@ struct sandbox_call {
 	unsigned arg;
 	uint64_t mask, val;
 	const char *reason;
-	bool self; /* argument 0 must also be the process's own number, as it is when the filter is made */
+	uint64_t first; /* what argument 0 must be besides; 0: anything */
 };
-#define ALLOW(call, why)                                               \
-	{                                                              \
-		SYS_##call, STAGE_FINAL, RULE_ANY, 0, 0, 0, why, false \
+#define ALLOW(call, why)                                           \
+	{                                                          \
+		SYS_##call, STAGE_FINAL, RULE_ANY, 0, 0, 0, why, 0 \
 	}
-#define ALLOW_EQ(call, a, v, why)                                     \
+#define ALLOW_EQ(call, a, v, why)                                 \
+	{                                                         \
+		SYS_##call, STAGE_FINAL, RULE_EQ, a, 0, v, why, 0 \
+	}
+#define FAKE(call, why)                                             \
+	{                                                           \
+		SYS_##call, STAGE_FINAL, RULE_FAKE, 0, 0, 0, why, 0 \
+	}
+/* As ALLOW_EQ where argument 0 is @first. */
+#define ALLOW_BOTH(call, first, a, v, why)                            \
 	{                                                             \
-		SYS_##call, STAGE_FINAL, RULE_EQ, a, 0, v, why, false \
+		SYS_##call, STAGE_FINAL, RULE_EQ, a, 0, v, why, first \
 	}
 /* Signals to the process itself, to nobody else. */
-#define ALLOW_SELF(call, why)                                         \
+#define ALLOW_SELF(call, why)                                                 \
+	{                                                                     \
+		SYS_##call, STAGE_FINAL, RULE_ANY, 0, 0, 0, why, SANDBOX_SELF \
+	}
+#define ALLOW_SELF_EQ(call, a, v, why)                                       \
+	{                                                                    \
+		SYS_##call, STAGE_FINAL, RULE_EQ, a, 0, v, why, SANDBOX_SELF \
+	}
+#define ALLOW_MASK(call, a, m, v, why)                                \
 	{                                                             \
-		SYS_##call, STAGE_FINAL, RULE_ANY, 0, 0, 0, why, true \
+		SYS_##call, STAGE_FINAL, RULE_MASKED, a, m, v, why, 0 \
 	}
-#define ALLOW_SELF_EQ(call, a, v, why)                               \
-	{                                                            \
-		SYS_##call, STAGE_FINAL, RULE_EQ, a, 0, v, why, true \
+#define SETUP(call, why)                                           \
+	{                                                          \
+		SYS_##call, STAGE_SETUP, RULE_ANY, 0, 0, 0, why, 0 \
 	}
-#define ALLOW_MASK(call, a, m, v, why)                                    \
-	{                                                                 \
-		SYS_##call, STAGE_FINAL, RULE_MASKED, a, m, v, why, false \
+#define SETUP_EQ(call, a, v, why)                                 \
+	{                                                         \
+		SYS_##call, STAGE_SETUP, RULE_EQ, a, 0, v, why, 0 \
 	}
-#define SETUP(call, why)                                               \
-	{                                                              \
-		SYS_##call, STAGE_SETUP, RULE_ANY, 0, 0, 0, why, false \
-	}
-#define SETUP_EQ(call, a, v, why)                                     \
+#define SETUP_MASK(call, a, m, v, why)                                \
 	{                                                             \
-		SYS_##call, STAGE_SETUP, RULE_EQ, a, 0, v, why, false \
+		SYS_##call, STAGE_SETUP, RULE_MASKED, a, m, v, why, 0 \
 	}
-#define SETUP_MASK(call, a, m, v, why)                                    \
-	{                                                                 \
-		SYS_##call, STAGE_SETUP, RULE_MASKED, a, m, v, why, false \
-	}
-#define SETUP_ENOSYS(call, why)                                           \
-	{                                                                 \
-		SYS_##call, STAGE_SETUP, RULE_ENOSYS, 0, 0, 0, why, false \
+#define SETUP_ENOSYS(call, why)                                       \
+	{                                                             \
+		SYS_##call, STAGE_SETUP, RULE_ENOSYS, 0, 0, 0, why, 0 \
 	}
 
 struct sandbox_table {
@@ -106,6 +122,7 @@ struct sandbox_table {
 	unsigned max_fds;     /* RLIMIT_NOFILE */
 	unsigned max_threads; /* RLIMIT_NPROC once sealed; 0: no more of them */
 	uint64_t memory;      /* bytes of its own it may have: heap, tables, code memory; 0: no limit */
+	int refuse;           /* errno of a call that is not in the table; 0: it kills */
 	bool locked;          /* keeps RLIMIT_MEMLOCK: recent kernels count an io_uring's rings there */
 };
 
@@ -116,6 +133,37 @@ struct sandbox_table {
  * @got receives the namespaces made (in both).  Returns the pid, or a negative error.
  */
 pid_t sandbox_fork(uint32_t want, uint32_t *got);
+
+/* A file or directory that Landlock leaves to a program that is not ours. */
+struct sandbox_grant {
+	int fd;
+	bool write;
+};
+#define SANDBOX_GRANTS 128
+
+/* How the way into the sandbox differs for a program that is not ours, which is executed in it. */
+struct sandbox_guest {
+	int (*root)(void *ctx); /* fills what is mounted at SANDBOX_NEW_ROOT, the root to be */
+	/* opens what may be used, once the root is what it will be (@emptied) or must stay; returns how many */
+	int (*grants)(void *ctx, bool emptied, struct sandbox_grant g[SANDBOX_GRANTS]);
+	void *ctx;
+	uint32_t want; /* layers it is meant to have */
+	uid_t uid;     /* who root becomes */
+	gid_t gid;
+	uint64_t caps; /* that remain: a mask */
+	bool network;  /* Landlock leaves TCP to it */
+};
+#define SANDBOX_NEW_ROOT "/tmp"
+
+/* As sandbox_fork(); id 1 inside is @uid and @gid outside, where the caller is root. */
+pid_t sandbox_fork_as(uint32_t want, uint32_t *got, uid_t uid, gid_t gid);
+
+/*
+ * Child side, instead of sandbox_enter(): all layers of @g->want, then the final filter of @t, which the program that is
+ * executed next lives with.  Returns the layers reached with the unwanted ones beside them.
+ */
+uint32_t sandbox_enter_guest(const struct sandbox_table *t, const struct sandbox_guest *g, uint32_t ns, char *why,
+			     size_t len);
 
 /*
  * Child side, after exec: every layer except the filters; then the set-up

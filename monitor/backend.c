@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <linux/if_tun.h>
 #include <net/if.h>
 #include <poll.h>
@@ -13,6 +14,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -20,11 +22,14 @@
 #include "common/log.h"
 #include "common/sandbox.h"
 #include "devices/net/join.h"
+#include "monitor/confine.h"
 #include "monitor/machine.h"
 #include "monitor/ready.h"
+#include "monitor/toolseal.h"
 
 #define VNET_HEADER     12   /* struct virtio_net_hdr with num_buffers, virtio 1.2 5.1.6 */
 #define SWITCH_PATIENCE 5000 /* ms for its answer */
+#define NOBODY          65534
 #define ARGS_MAX        (16 + 2 * DEVOPT_PORTS)
 
 static int open_tap(const char *name, int *fd, char *err, size_t len)
@@ -117,23 +122,29 @@ static const char *program(const char *name, char *buf, size_t len)
 	return NULL;
 }
 
-static int run(struct machine *m, struct card *c, const char *name, struct spawn_tool *t)
+/* The place of the tool of @c among the processes; it counts when tool_runs() has heard of its start. */
+static struct proc *tool_proc(struct machine *m, struct card *c, const char *name)
 {
 	struct proc *p = &m->proc[m->nprocs];
-	char err[256];
 
 	*p = (struct proc){.program = name, .name = name, .tool_of = c};
-	int rc = spawn_tool(m->loop, p, t, m->cfg.name, err, sizeof err);
+	return p;
+}
+
+static int tool_runs(struct machine *m, struct card *c, const struct proc *p, int rc, const char *err)
+{
 	if (rc)
-		log_error("%s: %s", c->id, err);
-	else
+		log_error("%s: %s: %s", c->id, p->name, err);
+	else if (err[0])
+		log_warn("%s: %s: %s", c->id, p->name, err);
+	if (!rc)
 		m->nprocs++;
 	return rc;
 }
 
 struct args {
 	char *v[ARGS_MAX];
-	char text[ARGS_MAX][96];
+	char text[ARGS_MAX][128];
 	int n;
 };
 
@@ -154,10 +165,6 @@ static void passt_args(struct args *a, const char *path, const struct net_option
 	arg(a, path);
 	for (size_t i = 0; i < sizeof always / sizeof always[0]; i++)
 		arg(a, always[i]);
-	if (geteuid() == 0) { /* else it becomes nobody, who may not make a user namespace everywhere */
-		arg(a, "--runas");
-		arg(a, "0");
-	}
 	for (size_t i = 0; i < sizeof alone / sizeof alone[0] && n->restricted; i++)
 		arg(a, alone[i]);
 	for (unsigned i = 0; i < n->nforwards; i++) {
@@ -170,16 +177,37 @@ static void passt_args(struct args *a, const char *path, const struct net_option
 			arg(a, s);
 		}
 	}
+	arg(a, "--runas"); /* id 0 of a user namespace would become nobody, whom that has not */
+	arg(a, "0");
 }
 
-/* passt shuts itself into namespaces of its own; the host's network is what it is for. */
+/* Root's passt may take the host's low ports, and has what it takes until it has them. */
+static uint64_t port_caps(const struct net_option *n)
+{
+	for (unsigned i = 0; i < n->nforwards; i++)
+		if (n->forward[i].host_port < 1024)
+			return 1ull << CAP_NET_BIND_SERVICE;
+	return 0;
+}
+
+/* The variant for this CPU: passt looks for itself in /proc, which it does not have. */
+static const char *passt_program(char *path, size_t len)
+{
+	const char *p = __builtin_cpu_supports("avx2") ? program("passt.avx2", path, len) : NULL;
+
+	return p ? p : program("passt", path, len);
+}
+
+/* The host's network is what it is for; a user namespace would keep root's from low ports. */
 static int start_passt(struct machine *m, struct card *c)
 {
+	static const char *const files[] = {"/etc/resolv.conf", "/etc/ld.so.cache", "/dev/null", NULL};
 	static struct args a; /* large; there is one loop */
 	char path[64];
+	char err[256];
 	int sv[2];
 
-	if (!program("passt", path, sizeof path)) {
+	if (!passt_program(path, sizeof path)) {
 		log_error("%s: passt is not installed: --net=user needs it", c->id);
 		return -ENOENT;
 	}
@@ -189,8 +217,22 @@ static int start_passt(struct machine *m, struct card *c)
 		setsockopt(sv[i], SOL_SOCKET, SO_SNDBUF, &(const int){READY_BUFFER}, sizeof(int));
 	a.n = 0;
 	passt_args(&a, path, &m->cfg.net[c->option]);
-	struct spawn_tool t = {.argv = a.v, .fd = sv[1], .fd2 = -1};
-	int rc = run(m, c, "passt", &t);
+	struct spawn_tool t = {.argv = a.v,
+			       .strict = m->cfg.strict,
+			       .root_args = 2,
+			       .files = files,
+			       .fd = sv[1],
+			       .image = -1,
+			       .table = &passt_seal,
+			       .guest = {.want = SANDBOX_ALL & ~SANDBOX_BIT(NETNS),
+					 .uid = NOBODY,
+					 .gid = NOBODY,
+					 .caps = geteuid() == 0 ? port_caps(&m->cfg.net[c->option]) : 0,
+					 .network = true}};
+	if (geteuid() == 0)
+		t.guest.want &= ~SANDBOX_BIT(USERNS);
+	struct proc *p = tool_proc(m, c, "passt");
+	int rc = tool_runs(m, c, p, spawn_tool(m->loop, p, &t, m->cfg.name, err, sizeof err), err);
 	close(sv[1]);
 	fcntl(sv[0], F_SETFL, O_NONBLOCK);
 	c->backend = sv[0];
@@ -215,40 +257,97 @@ static int listening_pair(struct machine *m, const char *id, int *server, int *c
 	return rc;
 }
 
+/* Who qemu-nbd is to be, where we are root: the image's owner, who opens it without privileges. */
+static int image_owner(const struct stat *st, bool writes, struct sandbox_guest *g, char *err, size_t len)
+{
+	const mode_t need = writes ? S_IRUSR | S_IWUSR : S_IRUSR;
+
+	g->uid = st->st_uid;
+	g->gid = st->st_gid;
+	if (geteuid() != 0 || (st->st_mode & need) == need)
+		return 0;
+	snprintf(err, len, "it runs as the image's owner, user %u, who may not %s the image", (unsigned)st->st_uid,
+		 writes ? "write" : "read");
+	return -EACCES;
+}
+
+/* A descriptor that can only be opened anew: without our lock on it. */
+static int open_again(int fd)
+{
+	char path[32];
+
+	snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+	int again = open(path, O_PATH | O_CLOEXEC);
+	return again < 0 ? -errno : again;
+}
+
+/* The image as it was opened and locked, not what its name is now; the lock is ours alone. */
+static void nbd_args(struct args *a, const char *path, const struct disk_option *d, bool block, bool writes)
+{
+	char image[128];
+
+	a->n = 0;
+	arg(a, path);
+	arg(a, d->nocache ? "--cache=writethrough" : "--cache=writeback");
+	arg(a, "--discard=unmap");
+	if (!writes)
+		arg(a, "--read-only");
+	snprintf(image, sizeof image, "driver=%s,file.driver=%s,file.filename=" CONFINE_IMAGE ",file.locking=off",
+		 devopt_format_name(d->format), block ? "host_device" : "file");
+	arg(a, "--image-opts");
+	arg(a, image);
+}
+
+int backend_run_nbd(struct ipc_loop *l, struct proc *p, const char *vm, bool strict, const struct disk_option *d,
+		    int image, int server, char *err, size_t len)
+{
+	static const char *const files[] = {"/etc/ld.so.cache", "/dev/null", "/dev/urandom", NULL};
+	static struct args a; /* large; there is one loop */
+	bool writes = !d->readonly && !d->snapshot;
+	char path[64];
+	struct stat st;
+	struct spawn_tool t = {.argv = a.v,
+			       .strict = strict,
+			       .files = files,
+			       .fd = server,
+			       .image = open_again(image),
+			       .writes = writes,
+			       .listens = true,
+			       .table = writes ? &nbd_seal : &nbd_readonly_seal,
+			       .guest = {.want = SANDBOX_ALL}};
+	int rc = t.image < 0 ? t.image : fstat(image, &st) < 0 ? -errno : 0;
+
+	if (rc) {
+		snprintf(err, len, "the image once more: %s", strerror(-rc));
+	} else if (!program("qemu-nbd", path, sizeof path)) {
+		snprintf(err, len, "not installed: format %s needs it", devopt_format_name(d->format));
+		rc = -ENOENT;
+	} else {
+		nbd_args(&a, path, d, S_ISBLK(st.st_mode), writes);
+		rc = image_owner(&st, writes, &t.guest, err, len);
+	}
+	if (!rc)
+		rc = spawn_tool(l, p, &t, vm, err, len);
+	if (t.image >= 0)
+		close(t.image);
+	return rc;
+}
+
 static int start_nbd(struct machine *m, struct card *c)
 {
-	const struct disk_option *d = &m->cfg.disk[c->option];
-	static struct args a;
-	char path[64];
-	int server = -1, client = -1;
+	struct proc *p = tool_proc(m, c, "qemu-nbd");
+	int server = -1, client = -1, rc = listening_pair(m, c->id, &server, &client);
+	char err[256] = "";
 
-	if (!program("qemu-nbd", path, sizeof path)) {
-		log_error("%s: qemu-nbd is not installed: format %s needs it", c->id, devopt_format_name(d->format));
-		return -ENOENT;
-	}
-	int rc = listening_pair(m, c->id, &server, &client);
-	if (rc) {
-		log_error("%s: socket for qemu-nbd: %s", c->id, strerror(-rc));
-		return rc;
-	}
-	a.n = 0;
-	arg(&a, path);
-	arg(&a, d->nocache ? "--cache=writethrough" : "--cache=writeback");
-	arg(&a, "--discard=unmap");
-	arg(&a, "--format");
-	arg(&a, devopt_format_name(d->format));
-	if (d->readonly || d->snapshot)
-		arg(&a, "--read-only");
-	arg(&a, "/proc/self/fd/4"); /* the image as it was opened and locked, not what its name is now */
-	struct spawn_tool t = {.argv = a.v,
-			       .fd = server,
-			       .fd2 = c->backend,
-			       .listens = true,
-			       .confine = true,
-			       .ns = SANDBOX_NAMESPACES};
-	rc = run(m, c, "qemu-nbd", &t);
-	close(server);
-	c->image = c->backend; /* keeps the lock: qemu-nbd opens it anew */
+	if (rc)
+		snprintf(err, sizeof err, "its socket: %s", strerror(-rc));
+	else
+		rc = backend_run_nbd(m->loop, p, m->cfg.name, m->cfg.strict, &m->cfg.disk[c->option], c->backend,
+				     server, err, sizeof err);
+	rc = tool_runs(m, c, p, rc, err);
+	if (server >= 0)
+		close(server);
+	c->image = c->backend; /* keeps the lock: qemu-nbd opens it anew, and has none */
 	c->backend = client;
 	return rc ? rc : ready_await(m, c);
 }

@@ -5,6 +5,7 @@
 #define HVX_MONITOR_BACKEND_H
 
 #include "monitor/devopt.h"
+#include "monitor/spawn.h"
 
 struct machine;
 struct card;
@@ -13,5 +14,12 @@ struct card;
 int backend_open_net(const struct net_option *n, int *fd, char *err, size_t len);
 /* Starts passt or qemu-nbd where @c needs it; c->backend becomes the device's end.  0 or a negative error, logged. */
 int backend_start(struct machine *m, struct card *c);
+
+/*
+ * Starts qemu-nbd for @image, which is open and locked, in its sandbox; it listens at @server.  0 or a negative error with
+ * @err filled; else @err says what the sandbox lacks, or is empty.
+ */
+int backend_run_nbd(struct ipc_loop *l, struct proc *p, const char *vm, bool strict, const struct disk_option *d,
+		    int image, int server, char *err, size_t len);
 
 #endif

@@ -1,15 +1,40 @@
 /*
- * What keeps a program that is not ours from more than its work.  See confine.c.
+ * The root and the seal of programs that are not ours: qemu-nbd, passt.  See confine.c.
  */
 #ifndef HVX_MONITOR_CONFINE_H
 #define HVX_MONITOR_CONFINE_H
 
+#include <limits.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "common/sandbox.h"
+
+#define CONFINE_FILES 96
+
+/* Where an O_PATH descriptor of the image is, in the program, and under which name it is opened. */
+#define CONFINE_IMAGE_FD 4
+#define CONFINE_IMAGE    "/proc/self/fd/4"
+
+/* What a program may see of the host's files: itself, its loader and libraries, and what else it reads. */
+struct confine {
+	char *file[CONFINE_FILES];
+	unsigned n;
+	const char *program;
+	bool image;    /* descriptor CONFINE_IMAGE_FD is one */
+	bool writable; /* it is */
+};
+
 /*
- * For the calling thread and all it becomes: read and run programs and libraries of the system, read /proc, open the
- * file behind @image as it may be; no other file is opened, none is made or removed, no other program's memory is read, no
- * network socket is made, nothing mounted.  0 or a negative error: -EOPNOTSUPP where the host has no Landlock, with the
- * rest in force.  no_new_privs must be set.
+ * Finds what @program needs, by asking its own loader, and adds @more (NULL-terminated; what is not there is left
+ * out).  0 or a negative error with @err filled.  confine_free() in any case.
  */
-int confine_file_server(int image);
+int confine_find(struct confine *c, const char *program, const char *const *more, char *err, size_t len);
+void confine_free(struct confine *c);
+
+/* For struct sandbox_guest. */
+int confine_root(void *c);
+int confine_grants(void *c, bool emptied, struct sandbox_grant g[SANDBOX_GRANTS]);
 
 #endif

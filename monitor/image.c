@@ -15,7 +15,7 @@
 
 #include "monitor/probe.h"
 
-/* Byte LOCK_BASE is the lock itself; a raw image's holder takes all bytes before it too, which keeps QEMU away.
+/* Byte LOCK_BASE is the lock itself; its holder takes all bytes before it too, which keeps QEMU away.
  * One byte further on, at its process number, each holder has a shared lock: that is how others name it. */
 #define LOCK_BASE  (1ll << 40)
 #define LOCK_NAMES (LOCK_BASE + 1)
@@ -64,12 +64,10 @@ static void name_holder(int fd, char *s, size_t len)
 }
 
 /* -EBUSY when somebody else has it. */
-static int take_lock(int fd, bool write, bool raw)
+static int take_lock(int fd, bool write)
 {
 	struct flock l;
-	short type = write ? F_WRLCK : F_RDLCK;
-	off_t first = raw ? 0 : LOCK_BASE;
-	int rc = lock(fd, F_OFD_SETLK, &l, type, first, LOCK_NAMES - first);
+	int rc = lock(fd, F_OFD_SETLK, &l, write ? F_WRLCK : F_RDLCK, 0, LOCK_NAMES);
 
 	if (!rc)
 		rc = lock(fd, F_OFD_SETLK, &l, F_RDLCK, LOCK_NAMES + getpid(), 1);
@@ -90,16 +88,16 @@ static bool lives(int pid)
 }
 
 /* After a kill the kernel lets go of an io_uring's files a little later than of the process. */
-static int wait_for_lock(int fd, bool write, bool raw)
+static int wait_for_lock(int fd, bool write)
 {
-	int rc = take_lock(fd, write, raw);
+	int rc = take_lock(fd, write);
 
 	for (int i = 0; rc == -EBUSY && i < LOCK_TRIES; i++) {
 		int pid = holder(fd);
 		if (!pid || lives(pid))
 			break; /* somebody has it who lives */
 		usleep(10000);
-		rc = take_lock(fd, write, raw);
+		rc = take_lock(fd, write);
 	}
 	return rc;
 }
@@ -183,7 +181,7 @@ int image_open(struct disk_option *d, int *fd, char *err, size_t len)
 	rc = settle_format(d, f, S_ISBLK(st.st_mode), write, err, len);
 	if (rc)
 		goto out;
-	rc = wait_for_lock(f, write, d->format == FORMAT_RAW);
+	rc = wait_for_lock(f, write);
 	if (rc == -EBUSY) {
 		name_holder(f, holder, sizeof holder);
 		snprintf(err, len, "disk %s: in use by %s", d->path, holder);

@@ -9,7 +9,6 @@
 #include <fcntl.h>
 #include <libgen.h>
 #include <limits.h>
-#include <linux/securebits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -164,63 +163,138 @@ out:
 
 /* ---- programs that are not ours ---- */
 
-/* In the child; 3 and up may overlap with what is to be put there, so everything moves up first. */
-static void exec_tool(const struct spawn_tool *t, int log, int null)
-{
-	static char listen_pid[32], listen_fds[] = "LISTEN_FDS=1";
-	static char *const listen_env[] = {listen_fds, listen_pid, NULL}, *const none[] = {NULL};
+/* What the new process says about itself until the program runs: the layers, then, if it comes to that, why it does not
+ * run. */
+struct report {
+	uint32_t layers;
+	char why[256];
+};
 
-	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
-	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-	default_signals();
-	setsid();
-	/* id 0 of its own user namespace, but a plain user in it */
-	if (t->ns && (prctl(PR_SET_SECUREBITS, SECBIT_NOROOT | SECBIT_NOROOT_LOCKED, 0, 0, 0) || sandbox_drop_caps(0)))
-		_exit(126);
-	int a = t->fd < 0 ? -1 : fcntl(t->fd, F_DUPFD, 10), b = t->fd2 < 0 ? -1 : fcntl(t->fd2, F_DUPFD, 10);
-	int lg = fcntl(log, F_DUPFD, 10), nl = fcntl(null, F_DUPFD, 10), keep[2], n = 0;
+/* In the child; 3 and up may overlap with what is to be put there, so everything moves up first. */
+static void place(const struct spawn_tool *t, int log, int null, int *report)
+{
+	int a = t->fd < 0 ? -1 : fcntl(t->fd, F_DUPFD, 10), b = t->image < 0 ? -1 : fcntl(t->image, F_DUPFD, 10);
+	int lg = fcntl(log, F_DUPFD, 10), nl = fcntl(null, F_DUPFD, 10), keep[3], n = 0;
+
+	*report = fcntl(*report, F_DUPFD_CLOEXEC, 10);
 	dup2(nl, 0);
 	dup2(nl, 1);
 	dup2(lg, 2);
 	if (a >= 0)
 		keep[n++] = dup2(a, 3);
 	if (b >= 0)
-		keep[n++] = dup2(b, 4);
+		keep[n++] = dup2(b, CONFINE_IMAGE_FD);
+	keep[n++] = *report;
 	sandbox_close_fds(keep, n);
-	/* allocates, which one thread may even here */
-	int rc = t->confine ? confine_file_server(4) : 0;
-	if (rc && rc != -EOPNOTSUPP)
+}
+
+static void tell(int fd, const struct report *r)
+{
+	if (write(fd, r, sizeof *r) != (ssize_t)sizeof *r)
+		_exit(126); /* nobody hears it */
+}
+
+/* In the child.  What allocates may do so: the monitor has one thread. */
+static void exec_tool(const struct spawn_tool *t, struct confine *files, uint32_t ns, int log, int null, int report)
+{
+	static char listen_pid[32], listen_fds[] = "LISTEN_FDS=1";
+	static char *const listen_env[] = {listen_fds, listen_pid, NULL}, *const none[] = {NULL};
+	struct sandbox_guest g = t->guest;
+	struct report r = {0};
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+	default_signals();
+	setsid();
+	place(t, log, null, &report);
+	g.root = confine_root;
+	g.grants = confine_grants;
+	g.ctx = files;
+	r.layers = sandbox_enter_guest(t->table, &g, ns, r.why, sizeof r.why);
+	tell(report, &r);
+	if (t->strict && sandbox_missing(r.layers))
 		_exit(126);
+	if (t->root_args && geteuid() != 0) {
+		unsigned n = 0;
+		while (t->argv[n])
+			n++;
+		t->argv[n - t->root_args] = NULL;
+	}
 	snprintf(listen_pid, sizeof listen_pid, "LISTEN_PID=%d", (int)getpid());
 	execve(t->argv[0], t->argv, t->listens ? listen_env : none);
+	snprintf(r.why, sizeof r.why, "cannot be executed: %s", strerror(errno));
+	tell(report, &r);
 	_exit(127);
+}
+
+/* Reads to the end, which is when the program runs, or when the process is gone. */
+static int hear(int fd, struct proc *p, const struct spawn_tool *t, char *err, size_t len)
+{
+	struct report r = {0}, second;
+	char names[256];
+	ssize_t n = read(fd, &r, sizeof r), m = n == (ssize_t)sizeof r ? read(fd, &second, sizeof second) : 0;
+
+	r.why[sizeof r.why - 1] = '\0';
+	if (n != (ssize_t)sizeof r) {
+		snprintf(err, len, "died before it ran");
+		return -ECHILD;
+	}
+	if (m == (ssize_t)sizeof second) {
+		second.why[sizeof second.why - 1] = '\0';
+		snprintf(err, len, "%s", second.why);
+		return -ECHILD;
+	}
+	p->layers = r.layers;
+	uint32_t lack = sandbox_missing(r.layers);
+	if (lack)
+		snprintf(err, len, "%s %s (%s)%s", t->strict ? "the sandbox lacks" : "sandbox without",
+			 sandbox_names(lack, names, sizeof names), r.why[0] ? r.why : "refused by the host",
+			 t->strict ? "; --sandbox=best goes on without" : "");
+	return lack && t->strict ? -EPERM : 0;
+}
+
+static int start_tool(struct proc *p, const struct spawn_tool *t, struct confine *files, int log, int null, char *err,
+		      size_t len)
+{
+	int report[2];
+
+	if (pipe2(report, O_CLOEXEC) < 0)
+		return -errno;
+	pid_t pid = sandbox_fork_as(t->guest.want, &p->ns, t->guest.uid, t->guest.gid);
+	if (pid == 0)
+		exec_tool(t, files, p->ns, log, null, report[1]);
+	close(report[1]);
+	int rc = pid < 0 ? (int)pid : hear(report[0], p, t, err, len);
+	close(report[0]);
+	if (pid > 0 && rc) {
+		kill(pid, SIGKILL);
+		waitpid(pid, NULL, 0);
+	}
+	p->pid = rc ? 0 : pid;
+	return rc;
 }
 
 int spawn_tool(struct ipc_loop *l, struct proc *p, const struct spawn_tool *t, const char *vm, char *err, size_t len)
 {
-	int log, null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	struct confine files = {.image = t->image >= 0, .writable = t->writes};
+	int log = -1, null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	int rc = null < 0 ? -errno : lines_open(&p->log, l, p->name, false, &log);
 
-	if (rc) {
-		snprintf(err, len, "starting %s: %s", t->argv[0], strerror(-rc));
-		if (null >= 0)
-			close(null);
-		return rc;
+	err[0] = '\0';
+	if (!rc) {
+		rc = confine_find(&files, t->argv[0], t->files, err, len);
+		if (!rc)
+			rc = start_tool(p, t, &files, log, null, err, len);
+		close(log);
+		if (rc)
+			lines_close(&p->log);
 	}
-	pid_t pid = t->ns ? sandbox_fork(t->ns, &p->ns) : fork();
-	if (pid == 0)
-		exec_tool(t, log, null);
-	rc = pid >= 0 ? 0 : t->ns ? (int)pid : -errno;
-	close(null);
-	close(log);
-	if (rc) {
-		snprintf(err, len, "starting %s: %s", t->argv[0], strerror(-rc));
-		lines_close(&p->log);
-		return rc;
-	}
-	p->pid = pid;
+	confine_free(&files);
+	if (null >= 0)
+		close(null);
+	if (rc && !err[0])
+		snprintf(err, len, "cannot be started: %s", strerror(-rc));
 	snprintf(p->vm, sizeof p->vm, "%s", vm);
-	return 0;
+	return rc;
 }
 
 void spawn_kill(struct proc *p)

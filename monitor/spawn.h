@@ -9,6 +9,7 @@
 #include <sys/types.h>
 
 #include "common/ipc.h"
+#include "common/sandbox.h"
 #include "monitor/lines.h"
 #include "proto/pack.h"
 
@@ -37,14 +38,21 @@ int spawn_child(struct ipc_loop *l, struct proc *p, const char *vm, bool strict,
 
 /* How to start a program that is not ours. */
 struct spawn_tool {
-	char *const *argv; /* its absolute path first */
-	int fd;            /* becomes descriptor 3; -1: none */
-	int fd2;           /* becomes descriptor 4; -1: none */
-	bool listens;      /* 3 is a listening socket, told as systemd does it: LISTEN_FDS, LISTEN_PID */
-	bool confine;      /* 4 is an image: confine_file_server() */
-	uint32_t ns;       /* namespaces it gets (SANDBOX_NAMESPACES bits), as many as can be had */
+	char **argv;              /* its absolute path first */
+	unsigned root_args;       /* the last so many are for one that finds itself id 0 */
+	const char *const *files; /* what it needs beside itself and its libraries; ends with NULL */
+	int fd;                   /* becomes descriptor 3; -1: none */
+	int image;                /* becomes descriptor CONFINE_IMAGE_FD; -1: none */
+	bool writes;              /* the image may be written */
+	bool listens;             /* 3 is a listening socket, told as systemd does it: LISTEN_FDS, LISTEN_PID */
+	bool strict;              /* all layers of @guest.want, or it is not started */
+	const struct sandbox_table *table;
+	struct sandbox_guest guest; /* want, uid, gid, caps, network */
 };
-/* Starts it with no_new_privs, these descriptors and the log pipe, nothing else.  0 or a negative error. */
+/*
+ * Starts it in the sandbox @t describes, with these descriptors and the log pipe, nothing else; p->layers becomes what was
+ * reached.  0 or a negative error with @err filled; else @err says what it lacks, or is empty.
+ */
 int spawn_tool(struct ipc_loop *l, struct proc *p, const struct spawn_tool *t, const char *vm, char *err, size_t len);
 
 void spawn_kill(struct proc *p);     /* SIGKILL, if it runs */

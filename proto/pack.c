@@ -467,7 +467,7 @@ static bool procs_in(const Hvx__StatusReply *w, struct msg_status *m)
 		return false;
 	for (size_t i = 0; i < w->n_processes; i++) {
 		const Hvx__ProcessInfo *p = w->processes[i];
-		if (!known_only(&p->base) || (p->layers & ~SANDBOX_ALL) ||
+		if (!known_only(&p->base) || (p->layers & ~(SANDBOX_ALL | SANDBOX_UNWANTED(SANDBOX_ALL))) ||
 		    !copy_text(m->proc[i].name, sizeof m->proc[i].name, p->name))
 			return false;
 		m->proc[i].pid = p->pid;

@@ -24,6 +24,7 @@
 
 #include "common/memory.h"
 #include "common/sandbox.h"
+#include "monitor/backend.h"
 #include "monitor/image.h"
 
 void vm_die(const char *fmt, ...)
@@ -81,18 +82,12 @@ static int memfd_page(void)
 	return fd;
 }
 
-/* As monitor/backend.c does it. */
 static int start_nbd(struct vm *v)
 {
-	static char path[] = "/usr/bin/qemu-nbd", cache[] = "--cache=writeback", unmap[] = "--discard=unmap",
-		    ro[] = "--read-only", file[] = "/proc/self/fd/4";
-	char format[32];
-	char *argv[] = {path, cache, unmap, format, file, NULL, NULL};
 	struct sockaddr_un a = {.sun_family = AF_UNIX};
 	char err[256];
 	static struct ipc_loop *loop; /* its log lines wait in their pipe */
 
-	snprintf(format, sizeof format, "--format=%s", devopt_format_name(v->set.format));
 	if (!loop)
 		loop = ipc_loop_new();
 	snprintf(a.sun_path, sizeof a.sun_path, "%.90s.nbd", v->set.image);
@@ -103,18 +98,10 @@ static int start_nbd(struct vm *v)
 	    connect(client, (struct sockaddr *)&a, sizeof a))
 		vm_die("%s: %s", a.sun_path, strerror(errno));
 	unlink(a.sun_path);
-	if (v->set.readonly || v->set.snapshot) {
-		argv[4] = ro;
-		argv[5] = file;
-	}
+	const struct disk_option d = {
+		.format = v->set.format, .readonly = v->set.readonly, .snapshot = v->set.snapshot};
 	v->nbd = (struct proc){.program = "qemu-nbd", .name = "qemu-nbd"};
-	struct spawn_tool t = {.argv = argv,
-			       .fd = server,
-			       .fd2 = v->image,
-			       .listens = true,
-			       .confine = true,
-			       .ns = SANDBOX_NAMESPACES};
-	if (spawn_tool(loop, &v->nbd, &t, "test", err, sizeof err))
+	if (backend_run_nbd(loop, &v->nbd, "test", true, &d, v->image, server, err, sizeof err))
 		vm_die("%s", err);
 	close(server);
 	return client;
