@@ -38,7 +38,7 @@ static const char vm_options[] =
 	"  --memory=SIZE        guest RAM: a number with K, M or G (default 512M)\n"
 	"  --cpus=N             virtual CPUs (default 1)\n"
 	"  --kernel=FILE        bzImage, PVH or multiboot kernel\n"
-	"  --initrd=FILE        initial ramdisk, or multiboot module\n"
+	"  --initrd=FILE[,args=TEXT]  initial ramdisk, or multiboot module; once for each\n"
 	"  --append=TEXT        kernel command line\n"
 	"  --console=WHERE      stdio (run's default), pty (start's), file:PATH\n"
 	"  --virtio-console=WHERE  a second console, the guest's hvc0; it knows the terminal's size\n"

@@ -17,10 +17,11 @@
 #include "proto/shm.h"
 #include "vcpu/trace.h"
 
-#define MEMORY_MIN (1ull << 20)
-#define FILE_MAX   (64u << 10)
-#define TEXT_(x)   #x
-#define TEXT(x)    TEXT_(x)
+#define MEMORY_MIN  (1ull << 20)
+#define FILE_MAX    (64u << 10)
+#define INITRD_ARGS ",args="
+#define TEXT_(x)    #x
+#define TEXT(x)     TEXT_(x)
 
 void config_init(struct config *c)
 {
@@ -123,9 +124,27 @@ static int set_kernel(struct config *c, const char *v, char *err, size_t len)
 	return set_text(c->kernel, sizeof c->kernel, v, err, len);
 }
 
+/* FILE[,args=TEXT], once for each; an empty one forgets those before it. */
 static int set_initrd(struct config *c, const char *v, char *err, size_t len)
 {
-	return set_text(c->initrd, sizeof c->initrd, v, err, len);
+	const char *args = strstr(v, INITRD_ARGS);
+	size_t n = args ? (size_t)(args - v) : strlen(v);
+	struct config_initrd *i = &c->initrd[c->ninitrds];
+
+	if (!*v) {
+		c->ninitrds = 0;
+		return 0;
+	}
+	if (c->ninitrds == MSG_MODULES_MAX)
+		return bad(err, len, "8 initrds at most", v);
+	if (!n || n >= sizeof i->path)
+		return bad(err, len, n ? "too long" : "initrd: FILE[,args=TEXT]", v);
+	memcpy(i->path, v, n);
+	i->path[n] = '\0';
+	if (set_text(i->args, sizeof i->args, args ? args + strlen(INITRD_ARGS) : "", err, len))
+		return -EINVAL;
+	c->ninitrds++;
+	return 0;
 }
 
 static int set_append(struct config *c, const char *v, char *err, size_t len)

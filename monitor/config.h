@@ -23,7 +23,11 @@ struct config {
 	char name[MSG_NAME_MAX];
 	uint64_t memory; /* bytes */
 	unsigned cpus;
-	char kernel[CONFIG_PATH_MAX], initrd[CONFIG_PATH_MAX];
+	char kernel[CONFIG_PATH_MAX];
+	struct config_initrd {
+		char path[CONFIG_PATH_MAX], args[MSG_MODULE_MAX];
+	} initrd[MSG_MODULES_MAX];
+	unsigned ninitrds;
 	char append[MSG_CMDLINE_MAX];
 	enum config_console console;
 	char console_path[CONFIG_PATH_MAX];

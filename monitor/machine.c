@@ -54,15 +54,34 @@ static void add_fd(struct msg_vcpu_config *v, int *fds, enum msg_fd kind, int fd
 	fds[v->nfds++] = fd;
 }
 
+/* The kernel is told the files' names, not where they lie on the host. */
+static void add_modules(struct machine *m, struct msg_vcpu_config *v, int *fds)
+{
+	for (unsigned i = 0; i < m->cfg.ninitrds; i++) {
+		const struct config_initrd *from = &m->cfg.initrd[i];
+		const char *slash = strrchr(from->path, '/');
+
+		add_fd(v, fds, (enum msg_fd)(FD_INITRD + i), m->initrd_fd[i]);
+		snprintf(v->module[i].name, sizeof v->module[i].name, "%s", slash ? slash + 1 : from->path);
+		memcpy(v->module[i].args, from->args, sizeof from->args);
+	}
+	v->nmodules = m->cfg.ninitrds;
+}
+
 static void close_given(struct machine *m)
 {
-	int *const given[] = {&m->ram_fd,   &m->control_fd,  &m->kernel_fd, &m->initrd_fd,
-			      &m->trace_fd, &m->debugcon_fd, &m->mem_end,   &m->vcpu_end};
+	int *const given[] = {&m->ram_fd,      &m->control_fd, &m->kernel_fd, &m->trace_fd,
+			      &m->debugcon_fd, &m->mem_end,    &m->vcpu_end};
 
 	for (size_t i = 0; i < sizeof given / sizeof given[0]; i++) {
 		if (*given[i] > 2)
 			close(*given[i]);
 		*given[i] = -1;
+	}
+	for (unsigned i = 0; i < MSG_MODULES_MAX; i++) {
+		if (m->initrd_fd[i] > 2)
+			close(m->initrd_fd[i]);
+		m->initrd_fd[i] = -1;
 	}
 }
 
@@ -101,7 +120,7 @@ static int configure_vcpu(struct machine *m)
 	add_fd(&v, fds, FD_RAM, m->ram_fd);
 	add_fd(&v, fds, FD_CONTROL, m->control_fd);
 	add_fd(&v, fds, FD_KERNEL, m->kernel_fd);
-	add_fd(&v, fds, FD_INITRD, m->initrd_fd);
+	add_modules(m, &v, fds);
 	add_fd(&v, fds, FD_CONSOLE_IN, console_vcpu_in(m->console));
 	add_fd(&v, fds, FD_CONSOLE_OUT, console_vcpu_out(m->console));
 	add_fd(&v, fds, FD_TRACE, m->trace_fd);
@@ -475,8 +494,8 @@ static int open_files(struct machine *m)
 {
 	int rc = open_input(m->cfg.kernel, "kernel", &m->kernel_fd);
 
-	if (!rc && m->cfg.initrd[0])
-		rc = open_input(m->cfg.initrd, "initrd", &m->initrd_fd);
+	for (unsigned i = 0; !rc && i < m->cfg.ninitrds; i++)
+		rc = open_input(m->cfg.initrd[i].path, "initrd", &m->initrd_fd[i]);
 	if (!rc && m->cfg.trace)
 		rc = m->cfg.trace_file[0] ? open_output(m->cfg.trace_file, "trace file", true, &m->trace_fd)
 					  : open_trace(m);
@@ -685,7 +704,9 @@ int machine_run(const struct config *cfg, bool debug, int notify_fd)
 	m->notify_fd = notify_fd;
 	m->nprocs = PROC_CARDS;
 	m->log_fd = m->lock_fd = m->listen_fd = m->ram_fd = m->control_fd = -1;
-	m->kernel_fd = m->initrd_fd = m->trace_fd = m->debugcon_fd = m->mem_end = m->vcpu_end = -1;
+	m->kernel_fd = m->trace_fd = m->debugcon_fd = m->mem_end = m->vcpu_end = -1;
+	for (unsigned i = 0; i < MSG_MODULES_MAX; i++)
+		m->initrd_fd[i] = -1;
 	m->status = prepare(m);
 	if (!m->status) {
 		if (machine_start_child(m, PROC_MEMSVC, "hvx-memsvc", "memsvc", ROLE_MEMSVC) ||

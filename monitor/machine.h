@@ -49,7 +49,7 @@ struct machine {
 	int ram_fd, control_fd; /* until handed over; never mapped here */
 	int mem_end, vcpu_end;  /* of the balloon's channel, until handed over; -1 */
 	bool region, vcpu_hello;
-	int kernel_fd, initrd_fd, trace_fd, debugcon_fd;
+	int kernel_fd, initrd_fd[MSG_MODULES_MAX], trace_fd, debugcon_fd;
 	struct lines debugcon; /* of --debugcon=stderr */
 	uint32_t boots;
 	char reason[MSG_NAME_MAX]; /* why it is paused, if not by request */

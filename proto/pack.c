@@ -232,19 +232,31 @@ static bool local_in(const Hvx__LocalDevices *w, struct msg_local *m)
 	return known_only(&w->base) && (w->rng_bytes | w->rng_burst) <= MSG_RATE_MAX && w->watchdog < WATCHDOG_COUNT;
 }
 
+static ProtobufCBinaryData bytes_of(const char *s)
+{
+	return (ProtobufCBinaryData){strlen(s), (uint8_t *)str(s)};
+}
+
 int pack_vcpu_config(const struct msg_vcpu_config *m, uint8_t *buf, size_t len)
 {
 	Hvx__VcpuConfig w = HVX__VCPU_CONFIG__INIT;
 	Hvx__LocalDevices local;
+	ProtobufCBinaryData names[MSG_MODULES_MAX], args[MSG_MODULES_MAX];
 	uint32_t fds[MSG_FDS_MAX];
 
 	for (uint32_t i = 0; i < m->nfds; i++)
 		fds[i] = m->fds[i];
+	for (uint32_t i = 0; i < m->nmodules; i++) {
+		names[i] = bytes_of(m->module[i].name);
+		args[i] = bytes_of(m->module[i].args);
+	}
+	w.n_module_names = w.n_module_args = m->nmodules;
+	w.module_names = names;
+	w.module_args = args;
 	w.name = str(m->name);
 	w.ram_size = m->ram_size;
 	w.cpus = m->cpus;
-	w.cmdline.data = (uint8_t *)str(m->cmdline);
-	w.cmdline.len = strlen(m->cmdline);
+	w.cmdline = bytes_of(m->cmdline);
 	w.debug_exit = m->debug_exit;
 	w.exact_flags = m->exact_flags;
 	w.reboot = m->reboot;
@@ -259,6 +271,7 @@ int pack_vcpu_config(const struct msg_vcpu_config *m, uint8_t *buf, size_t len)
 
 static bool fds_ok(const Hvx__VcpuConfig *w, struct msg_vcpu_config *m)
 {
+	const uint32_t initrds = ((1u << MSG_MODULES_MAX) - 1) << FD_INITRD;
 	uint32_t seen = 0;
 
 	if (w->n_fds > MSG_FDS_MAX)
@@ -272,7 +285,7 @@ static bool fds_ok(const Hvx__VcpuConfig *w, struct msg_vcpu_config *m)
 	}
 	m->nfds = (uint32_t)w->n_fds;
 	const uint32_t need = 1u << FD_RAM | 1u << FD_CONTROL | 1u << FD_KERNEL;
-	return (seen & need) == need;
+	return (seen & need) == need && (seen & initrds) == ((1u << m->nmodules) - 1) << FD_INITRD;
 }
 
 /* An absent one has no data at all; @dst is zeroed. */
@@ -286,6 +299,21 @@ static bool copy_cmdline(char *dst, size_t room, const ProtobufCBinaryData *src)
 	return true;
 }
 
+static bool modules_in(const Hvx__VcpuConfig *w, struct msg_vcpu_config *m)
+{
+	if (w->n_module_names > MSG_MODULES_MAX || w->n_module_args != w->n_module_names)
+		return false;
+	m->nmodules = (uint32_t)w->n_module_names;
+	for (uint32_t i = 0; i < m->nmodules; i++) {
+		struct msg_module *d = &m->module[i];
+
+		if (!copy_cmdline(d->name, sizeof d->name, &w->module_names[i]) ||
+		    !copy_cmdline(d->args, sizeof d->args, &w->module_args[i]))
+			return false;
+	}
+	return true;
+}
+
 int unpack_vcpu_config(const uint8_t *buf, size_t len, struct msg_vcpu_config *m)
 {
 	UNPACK_BEGIN(VcpuConfig, vcpu_config);
@@ -293,6 +321,7 @@ int unpack_vcpu_config(const uint8_t *buf, size_t len, struct msg_vcpu_config *m
 	UNPACK_NEED(w->cpus >= 1 && w->cpus <= 64);
 	UNPACK_NEED(copy_text(m->name, sizeof m->name, w->name));
 	UNPACK_NEED(copy_cmdline(m->cmdline, sizeof m->cmdline, &w->cmdline));
+	UNPACK_NEED(modules_in(w, m));
 	UNPACK_NEED(fds_ok(w, m));
 	UNPACK_NEED(w->devices <= MSG_DEVICES_MAX);
 	UNPACK_NEED(local_in(w->local, &m->local));

@@ -62,7 +62,8 @@ enum msg_fd {
 	FD_RAM = 1,
 	FD_CONTROL,
 	FD_KERNEL,
-	FD_INITRD,
+	FD_INITRD, /* and those behind it, MSG_MODULES_MAX kinds */
+	FD_INITRD_LAST = FD_INITRD + 7,
 	FD_CONSOLE_IN,
 	FD_CONSOLE_OUT,
 	FD_TRACE,
@@ -115,7 +116,9 @@ enum msg_request {
 #define MSG_CMDLINE_MAX    4096
 #define MSG_COUNTERS_MAX   768
 #define MSG_PROCS_MAX      56
-#define MSG_FDS_MAX        16
+#define MSG_FDS_MAX        18
+#define MSG_MODULES_MAX    8 /* initial ramdisks, or modules of a multiboot kernel */
+#define MSG_MODULE_MAX     512
 #define MSG_ID_MAX         32 /* of a device */
 #define MSG_SERIAL_MAX     21 /* 20 characters, virtio 1.2 5.2.6.1 */
 #define MSG_DEVICES_MAX    24 /* cards of one VM that are processes */
@@ -165,6 +168,9 @@ struct msg_local { /* devices that the vcpu process serves itself */
 	bool balloon;
 	enum msg_watchdog watchdog; /* OFF: there is none */
 };
+struct msg_module { /* what a kernel is told about an initrd or module */
+	char name[MSG_MODULE_MAX], args[MSG_MODULE_MAX];
+};
 struct msg_vcpu_config {
 	char name[MSG_NAME_MAX];
 	uint64_t ram_size;
@@ -175,6 +181,8 @@ struct msg_vcpu_config {
 	uint32_t nfds;
 	enum msg_fd fds[MSG_FDS_MAX]; /* each kind at most once */
 	uint32_t devices;             /* so many VCPU_DEVICE frames follow */
+	uint32_t nmodules;            /* FD_INITRD to FD_INITRD + nmodules - 1 are among the fds */
+	struct msg_module module[MSG_MODULES_MAX];
 	struct msg_local local;
 };
 /* Descriptors: channel, page of doorbells, kick (eventfd), call (a pipe's reading end). */

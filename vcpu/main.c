@@ -173,7 +173,10 @@ static void make_vm(struct process *p)
 
 static void make_threads(struct process *p)
 {
-	p->boot = (struct boot_config){p->fd[FD_KERNEL], p->fd[FD_INITRD], p->cfg.cmdline};
+	p->boot = (struct boot_config){.kernel_fd = p->fd[FD_KERNEL], .cmdline = p->cfg.cmdline};
+	for (uint32_t i = 0; i < p->cfg.nmodules; i++)
+		p->boot.module[p->boot.modules++] =
+			(struct boot_module){p->fd[FD_INITRD + i], p->cfg.module[i].name, p->cfg.module[i].args};
 	p->run.vm = &p->vm;
 	p->run.v = p->vm.vcpu[0];
 	p->run.boot = &p->boot;

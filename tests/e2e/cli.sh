@@ -32,6 +32,12 @@ try "help" 0 'usage: hvx-monitor' --help
 try "help of a command" 0 'power button' stop --help
 try "version" 0 '^hvx-monitor [0-9]' --version
 
+gzip -c "$guest" >"$tmp/guest.gz"
+try "gzip'd kernel" 3 'compressed as a whole; unpack it first: gunzip' run --kernel="$tmp/guest.gz" --name=${prefix}a
+set -- a b c d e f g h i
+try "nine initrds" 2 '8 initrds at most' run --kernel="$guest" $(printf -- '--initrd=%s ' "$@")
+try "second initrd not there" 3 'initrd .*none: No such file' run --kernel="$guest" --initrd="$guest" --initrd="$tmp/none,args=x" --name=${prefix}a
+try "initrd with arguments and no file" 2 'FILE\[,args=TEXT\]' run --kernel="$guest" --initrd=,args=x
 echo "this is no kernel" >"$tmp/junk"
 try "not a kernel" 3 'kernel' run --kernel="$tmp/junk" --name=${prefix}a
 : >"$tmp/empty"

@@ -21,6 +21,7 @@
 #define HEAD    4u
 
 static unsigned entries;
+static uint64_t cmdline_at; /* from what the kernel was handed */
 static struct gmem mem;
 static struct vm vm;
 static int kernel_fd = -1, initrd_fd;
@@ -28,12 +29,14 @@ static int kernel_fd = -1, initrd_fd;
 void cpu_set_long_flat(struct vcpu *v, uint64_t cr3, uint64_t rip, uint64_t rsi)
 {
 	FUZZ_CHECK(cr3 == BOOT_TABLES && rsi == BOOT_PARAMS && rip >= 0x100000);
+	cmdline_at = BOOT_CMDLINE;
 	entries++;
 }
 
 void cpu_set_prot_flat(struct vcpu *v, uint32_t eip, uint32_t eax, uint32_t ebx)
 {
-	FUZZ_CHECK(ebx == BOOT_PARAMS);
+	FUZZ_CHECK(ebx >= 4096 && gmem_ptr(&mem, ebx, 4096));
+	cmdline_at = get32((const uint8_t *)gmem_ptr(&mem, ebx, 4096) + (eax ? 16 : 24)); /* multiboot, else PVH */
 	entries++;
 }
 
@@ -75,7 +78,7 @@ static void put_file(int fd, const uint8_t *data, size_t len)
 
 static void check_loaded(const char *cmdline)
 {
-	const char *at = gmem_ptr(&mem, BOOT_CMDLINE, BOOT_CMDLINE_MAX);
+	const char *at = gmem_ptr(&mem, cmdline_at, BOOT_CMDLINE_MAX);
 	size_t n = strlen(cmdline), there;
 
 	FUZZ_CHECK(entries == 1 && at);
@@ -105,7 +108,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	make_ram(data[0]);
 	put_file(kernel_fd, data + HEAD, len - HEAD);
 	cfg.kernel_fd = kernel_fd;
-	cfg.initrd_fd = data[1] & 8 ? -1 : initrd_fd;
+	cfg.modules = data[1] & 8 ? 0 : 1 + (data[1] >> 4 & 7);
+	for (unsigned i = 0; i < cfg.modules; i++)
+		cfg.module[i] = (struct boot_module){initrd_fd, "initrd", data[1] & 128 ? "some arguments" : ""};
 	FUZZ_CHECK(!ftruncate(initrd_fd, 0) && !ftruncate(initrd_fd, initrd_len[data[1] & 7]));
 	memset(cmdline, 'x', data[2] * 20u);
 	cmdline[data[2] * 20u] = 0;

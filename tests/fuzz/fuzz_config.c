@@ -45,7 +45,12 @@ static void check_config(const struct config *c)
 	FUZZ_CHECK(c->memory >= 1 << 20 && c->memory % 4096 == 0);
 	FUZZ_CHECK(c->cpus >= 1 && c->cpus <= CONFIG_MAX_CPUS);
 	check_string(c->kernel, sizeof c->kernel);
-	check_string(c->initrd, sizeof c->initrd);
+	FUZZ_CHECK(c->ninitrds <= MSG_MODULES_MAX);
+	for (unsigned i = 0; i < c->ninitrds; i++) {
+		check_string(c->initrd[i].path, sizeof c->initrd[i].path);
+		check_string(c->initrd[i].args, sizeof c->initrd[i].args);
+		FUZZ_CHECK(c->initrd[i].path[0]);
+	}
 	check_string(c->append, sizeof c->append);
 	check_string(c->console_path, sizeof c->console_path);
 	check_string(c->trace_file, sizeof c->trace_file);
@@ -119,7 +124,7 @@ size_t fuzz_seed(unsigned i, uint8_t *buf)
 		"0debugcon = stderr\npidfile = /run/x.pid\nlog = /tmp/l",
 		"0memory = 1G\nmemory=1048576K\nconsole = pty\nconsole = stdio\nsandbox = strict\ndebug-exit = yes\n",
 		"0\n\n\t # x\n = \nname\n",
-		"1run\n--name=vm1\n--memory=64M\n--cpus=1\n--kernel=/boot/vmlinuz\n--initrd=/x\n--append=console=ttyS0\n",
+		"1run\n--name=vm1\n--memory=64M\n--cpus=1\n--kernel=/boot/vmlinuz\n--initrd=/x,args=y z\n--initrd=/b\n--append=console=ttyS0\n",
 		"1start\n--kernel=k\n--console=pty\n--sandbox=strict\n--trace=exec,irq\n--trace-file=f\n--no-reboot\n--debug\n",
 		"1run\n--kernel=k\n--rng=bytes=none\n--balloon\n--watchdog=reset\n--virtio-console=stdio\n",
 		"1start\n--kernel=k\n--debug-exit\n--debugcon=stderr\n--pidfile=p\n--log=l\n--name=a.b_c-d",

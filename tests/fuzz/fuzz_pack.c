@@ -110,6 +110,8 @@ static int seed_vcpu_config(uint8_t *buf, uint32_t nfds)
 				     .nfds = nfds};
 	for (uint32_t i = 0; i < nfds; i++)
 		m.fds[i] = (enum msg_fd)(FD_RAM + i);
+	if (nfds >= FD_INITRD)
+		m.nmodules = nfds - FD_INITRD < MSG_MODULES_MAX ? nfds - FD_INITRD + 1 : MSG_MODULES_MAX;
 	return pack_vcpu_config(&m, buf, FUZZ_MAX_LEN);
 }
 

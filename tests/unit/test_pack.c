@@ -36,7 +36,13 @@ static void make_config(struct msg_vcpu_config *c)
 	c->debug_exit = true;
 	c->exact_flags = true;
 	c->trace = 5;
-	c->nfds = 3;
+	c->nfds = 5;
+	c->fds[3] = FD_INITRD;
+	c->fds[4] = (enum msg_fd)(FD_INITRD + 1);
+	c->nmodules = 2;
+	strcpy(c->module[0].name, "vmlinuz");
+	strcpy(c->module[0].args, "console=hvc0");
+	strcpy(c->module[1].name, "initrd.img");
 	c->fds[0] = FD_RAM;
 	c->fds[1] = FD_CONTROL;
 	c->fds[2] = FD_KERNEL;
@@ -112,6 +118,21 @@ static void fd_missing(struct msg_vcpu_config *c)
 	c->nfds = 2;
 }
 
+static void module_without_fd(struct msg_vcpu_config *c)
+{
+	c->nmodules = 3;
+}
+
+static void fd_without_module(struct msg_vcpu_config *c)
+{
+	c->nmodules = 1;
+}
+
+static void gap_in_modules(struct msg_vcpu_config *c)
+{
+	c->fds[4] = (enum msg_fd)(FD_INITRD + 2);
+}
+
 static void huge_rate(struct msg_vcpu_config *c)
 {
 	c->local.rng_burst = MSG_RATE_MAX + 1;
@@ -129,9 +150,10 @@ static void name_control(struct msg_vcpu_config *c)
 
 static void test_vcpu_config_ranges(void)
 {
-	static void (*const bad[])(struct msg_vcpu_config *) = {odd_ram,      no_ram,    huge_ram,    no_cpus,
-								many_cpus,    fd_twice,  fd_unknown,  fd_missing,
-								name_control, huge_rate, odd_watchdog};
+	static void (*const bad[])(struct msg_vcpu_config *) = {
+		odd_ram,           no_ram,        huge_ram,     no_cpus,   many_cpus,    fd_twice,
+		fd_unknown,        fd_missing,    name_control, huge_rate, odd_watchdog, module_without_fd,
+		fd_without_module, gap_in_modules};
 
 	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
 		CU_ASSERT_EQUAL(config_with(bad[i]), -EPROTO);

@@ -157,7 +157,7 @@ static int zero_page(struct boot *b)
 	put32(zp + H_RAMDISK_SIZE, (uint32_t)b->initrd_size);
 	put32(zp + ZP_EXT_RAMDISK, (uint32_t)(b->initrd >> 32));
 	put32(zp + ZP_EXT_RAMDISK_SIZE, (uint32_t)(b->initrd_size >> 32));
-	put32(zp + H_CMDLINE, BOOT_CMDLINE);
+	put32(zp + H_CMDLINE, (uint32_t)b->cmdline);
 	put64(zp + H_SETUP_DATA, 0);
 	put64(zp + ZP_RSDP, b->rsdp);
 	put16(zp + ZP_EXT_MEM_K, ext > 0xfc00 ? 0xfc00 : (uint16_t)ext);
@@ -203,7 +203,10 @@ int bzimage_load(struct boot *b)
 	struct vcpu *v = b->vm->vcpu[0];
 	struct bzimage z = {0};
 
-	if (check_header(b, &z) || place(b, &z) || boot_load_cmdline(b, "", get32(b->head + H_CMDLINE_SIZE)))
+	if (check_header(b, &z) || place(b, &z) || boot_claim(b, BOOT_GDT, 0x100, "GDT") ||
+	    boot_claim(b, BOOT_PARAMS, 0x1000, "boot parameters") ||
+	    boot_claim(b, BOOT_TABLES, 0x6000, "page tables") ||
+	    boot_load_cmdline(b, "", get32(b->head + H_CMDLINE_SIZE)))
 		return -1;
 	if (boot_load_initrd(b, get32(b->head + H_INITRD_MAX)))
 		return -1;

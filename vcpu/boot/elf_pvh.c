@@ -18,8 +18,8 @@
 
 enum { /* offsets in the page at BOOT_PARAMS */
        AT_START = 0,
-       AT_MODLIST = 0x80,
-       AT_MEMMAP = 0x100
+       AT_MODLIST = 0x40, /* BOOT_MODULES of 32 bytes */
+       AT_MEMMAP = 0x200
 };
 
 /* The entry in one note, or 0. */
@@ -70,22 +70,38 @@ static int find_entry(struct boot *b, const struct elf *e, uint32_t *entry)
 	return 0;
 }
 
+static void module_entry(uint8_t *m, uint64_t at, uint64_t len, uint64_t text)
+{
+	put64(m, at);
+	put64(m + 8, len);
+	put64(m + 16, text);
+}
+
+/* Modules if one has arguments; else all as one initrd, as Linux looks at the first alone. */
+static uint32_t modules(const struct boot *b, uint8_t *list)
+{
+	if (!boot_has_args(b)) {
+		module_entry(list, b->initrd, b->initrd_size, 0);
+		return b->initrd_size ? 1 : 0;
+	}
+	for (unsigned i = 0; i < b->cfg->modules; i++)
+		module_entry(list + (size_t)i * 32, b->module[i].at, b->module[i].len, b->module[i].text);
+	return b->cfg->modules;
+}
+
 static int start_info(struct boot *b)
 {
-	uint8_t page[4096] = {0}, *start = page + AT_START, *mod = page + AT_MODLIST;
+	uint8_t page[4096] = {0}, *start = page + AT_START;
+	uint32_t n = modules(b, page + AT_MODLIST);
 
 	put32(start, START_MAGIC);
 	put32(start + 4, 1); /* version: has the memory map */
-	put64(start + 24, BOOT_CMDLINE);
+	put32(start + 12, n);
+	put64(start + 16, n ? b->params + AT_MODLIST : 0);
+	put64(start + 24, b->cmdline);
 	put64(start + 32, b->rsdp);
-	put64(start + 40, BOOT_PARAMS + AT_MEMMAP);
+	put64(start + 40, b->params + AT_MEMMAP);
 	put32(start + 48, b->map.n);
-	if (b->initrd_size) {
-		put32(start + 12, 1);
-		put64(start + 16, BOOT_PARAMS + AT_MODLIST);
-		put64(mod, b->initrd);
-		put64(mod + 8, b->initrd_size);
-	}
 	for (unsigned i = 0; i < b->map.n; i++) {
 		uint8_t *m = page + AT_MEMMAP + 24 * i;
 
@@ -93,7 +109,7 @@ static int start_info(struct boot *b)
 		put64(m + 8, b->map.e[i].len);
 		put32(m + 16, b->map.e[i].type);
 	}
-	return boot_write(b, BOOT_PARAMS, page, sizeof(page), "start info");
+	return boot_write(b, b->params, page, sizeof(page), "start info");
 }
 
 int elf_pvh_load(struct boot *b)
@@ -105,9 +121,11 @@ int elf_pvh_load(struct boot *b)
 		return -1;
 	if (!entry)
 		return 1;
-	if (boot_load_cmdline(b, "", BOOT_CMDLINE_MAX - 1) || elf_load_segments(b, &e) ||
-	    boot_load_initrd(b, 0xffffffffu) || start_info(b))
+	if (elf_load_segments(b, &e) || boot_load_cmdline(b, "", BOOT_CMDLINE_MAX - 1))
 		return -1;
-	cpu_set_prot_flat(b->vm->vcpu[0], entry, 0, BOOT_PARAMS);
+	b->params = boot_place(b, BOOT_PARAMS, 4096, "start info");
+	if (!b->params || (boot_has_args(b) ? boot_load_modules : boot_load_initrd)(b, 0xffffffffu) || start_info(b))
+		return -1;
+	cpu_set_prot_flat(b->vm->vcpu[0], entry, 0, (uint32_t)b->params);
 	return 0;
 }

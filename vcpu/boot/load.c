@@ -154,22 +154,99 @@ static uint64_t hole_below(const struct boot *b, uint64_t base, uint64_t end, ui
 	return 0;
 }
 
+static bool free_at(const struct boot *b, uint64_t at, uint64_t len)
+{
+	if (!memmap_usable(&b->map, at, len))
+		return false;
+	for (unsigned i = 0; i < b->claims; i++)
+		if (at < b->claim[i].base + b->claim[i].len && b->claim[i].base < at + len)
+			return false;
+	return true;
+}
+
+uint64_t boot_place(struct boot *b, uint64_t at, uint64_t len, const char *what)
+{
+	if (!free_at(b, at, len))
+		at = hole_below(b, 0x1000, MEMMAP_EBDA, len);
+	if (!at)
+		at = hole_below(b, 0x100000, b->mem->low, len);
+	if (!at)
+		boot_fail(b, "%s: no room beside the kernel", what);
+	return at && !boot_claim(b, at, len, what) ? at : 0;
+}
+
+/* A place for @len bytes as high as possible, claimed; 0 after boot_fail(). */
+static uint64_t place_high(struct boot *b, uint64_t len, uint64_t max, const char *what)
+{
+	uint64_t low = b->mem->low, at = hole_below(b, 0x100000, max < low ? max + 1 : low, len);
+
+	if (!at)
+		boot_fail(b, "%s (%llu bytes) does not fit beside the kernel in %llu MiB of RAM", what,
+			  (unsigned long long)len, (unsigned long long)(b->mem->size >> 20));
+	else if (boot_claim(b, at, len, what))
+		return 0;
+	return at;
+}
+
+bool boot_has_args(const struct boot *b)
+{
+	for (unsigned i = 0; i < b->cfg->modules; i++)
+		if (b->cfg->module[i].args && b->cfg->module[i].args[0])
+			return true;
+	return false;
+}
+
 int boot_load_initrd(struct boot *b, uint64_t max)
 {
-	uint64_t low = b->mem->low, end = max < low ? max + 1 : low, at;
+	uint64_t at = 0;
+	unsigned n = b->cfg->modules;
 
-	if (b->cfg->initrd_fd < 0)
-		return 0;
-	if (!b->initrd_size)
-		return boot_fail(b, "initrd: the file is empty");
-	at = hole_below(b, 0x100000, end, b->initrd_size);
-	if (!at)
-		return boot_fail(b, "initrd (%llu bytes) does not fit beside the kernel in %llu MiB of RAM",
-				 (unsigned long long)b->initrd_size, (unsigned long long)(b->mem->size >> 20));
-	b->initrd = at;
-	if (boot_claim(b, at, b->initrd_size, "initrd"))
+	if (boot_has_args(b))
+		return boot_fail(b, "initrd: arguments are for multiboot modules; this kernel cannot see them");
+	for (unsigned i = 0; i < n; i++)
+		b->initrd_size = ((b->initrd_size + 3) & ~3ull) + b->module[i].len;
+	if (n)
+		b->initrd = at = place_high(b, b->initrd_size, max, "initrd");
+	if (n && (!at || boot_zero(b, at, b->initrd_size)))
 		return -1;
-	return copy_file(b, b->cfg->initrd_fd, 0, at, b->initrd_size, "initrd");
+	for (unsigned i = 0; i < n; i++) {
+		b->module[i].at = at;
+		if (copy_file(b, b->cfg->module[i].fd, 0, at, b->module[i].len, "initrd"))
+			return -1;
+		at += (b->module[i].len + 3) & ~3ull;
+	}
+	return 0;
+}
+
+/* "NAME ARGS" of module @i, at @at. */
+static int write_text(struct boot *b, unsigned i, uint64_t at)
+{
+	const struct boot_module *m = &b->cfg->module[i];
+	char text[BOOT_TEXT_MAX];
+	bool args = m->args && m->args[0];
+
+	snprintf(text, sizeof text, "%s%s%s", m->name && m->name[0] ? m->name : "initrd", args ? " " : "",
+		 args ? m->args : "");
+	b->module[i].text = at;
+	return boot_write(b, at, text, strlen(text) + 1, "module's name");
+}
+
+int boot_load_modules(struct boot *b, uint64_t max)
+{
+	uint64_t texts;
+
+	if (!b->cfg->modules)
+		return 0;
+	texts = boot_place(b, BOOT_TEXTS, BOOT_MODULES * BOOT_TEXT_MAX, "names of modules");
+	if (!texts)
+		return -1;
+	for (unsigned i = 0; i < b->cfg->modules; i++) {
+		b->module[i].at = place_high(b, b->module[i].len, max, "initrd");
+		if (!b->module[i].at || write_text(b, i, texts + (uint64_t)i * BOOT_TEXT_MAX) ||
+		    copy_file(b, b->cfg->module[i].fd, 0, b->module[i].at, b->module[i].len, "initrd"))
+			return -1;
+	}
+	return 0;
 }
 
 int boot_load_cmdline(struct boot *b, const char *prefix, uint32_t limit)
@@ -180,13 +257,29 @@ int boot_load_cmdline(struct boot *b, const char *prefix, uint32_t limit)
 
 	if (len > max || plen > max - len)
 		return boot_fail(b, "command line: %zu bytes, this kernel takes %u", plen + len, max);
-	if (boot_claim(b, BOOT_CMDLINE, BOOT_CMDLINE_MAX, "command line") ||
-	    boot_write(b, BOOT_CMDLINE, prefix, plen, "command line"))
+	b->cmdline = boot_place(b, BOOT_CMDLINE, BOOT_CMDLINE_MAX, "command line");
+	if (!b->cmdline || boot_write(b, b->cmdline, prefix, plen, "command line"))
 		return -1;
-	return boot_write(b, BOOT_CMDLINE + plen, line, len + 1, "command line");
+	return boot_write(b, b->cmdline + plen, line, len + 1, "command line");
 }
 
 /* ---- all together ---- */
+/*
+ * The words of the BIOS data area that kernels look at before they have a memory map: ports of COM1, segment of the
+ * EBDA, equipment, KiB of conventional memory (IBM PC AT Technical Reference); and the EBDA's size in KiB.
+ */
+static int bios_data(struct boot *b)
+{
+	uint8_t bda[256] = {0}, ebda[1024] = {(0xa0000 - MEMMAP_EBDA) >> 10};
+
+	put16(bda + 0x00, 0x3f8);
+	put16(bda + 0x0e, MEMMAP_EBDA >> 4);
+	put16(bda + 0x10, 1 << 9);
+	put16(bda + 0x13, MEMMAP_EBDA >> 10);
+	return boot_write(b, 0x400, bda, sizeof bda, "BIOS data area") ||
+	       boot_write(b, MEMMAP_EBDA, ebda, sizeof ebda, "EBDA");
+}
+
 static int prepare(struct boot *b)
 {
 	size_t n;
@@ -197,8 +290,12 @@ static int prepare(struct boot *b)
 	memmap_build(&b->map, b->mem);
 	if (file_size(b, b->cfg->kernel_fd, "kernel", &b->kernel_size))
 		return -1;
-	if (b->cfg->initrd_fd >= 0 && file_size(b, b->cfg->initrd_fd, "initrd", &b->initrd_size))
-		return -1;
+	for (unsigned i = 0; i < b->cfg->modules; i++) {
+		if (file_size(b, b->cfg->module[i].fd, "initrd", &b->module[i].len))
+			return -1;
+		if (!b->module[i].len)
+			return boot_fail(b, "initrd: the file is empty");
+	}
 	if (!b->kernel_size)
 		return boot_fail(b, "kernel: the file is empty");
 	n = b->kernel_size < BOOT_HEAD ? (size_t)b->kernel_size : BOOT_HEAD;
@@ -206,13 +303,36 @@ static int prepare(struct boot *b)
 		return -1;
 	if (acpi_build(b->mem, b->vm->ncpus, &b->rsdp))
 		return boot_fail(b, "ACPI tables for %d CPUs do not fit their area", b->vm->ncpus);
-	return boot_claim(b, BOOT_GDT, 0x100, "GDT") || boot_claim(b, BOOT_PARAMS, 0x1000, "boot parameters") ||
-	       boot_claim(b, BOOT_TABLES, 0x6000, "page tables");
+	return bios_data(b);
+}
+
+/* The tool that unpacks what the file is compressed with, or NULL. */
+static const char *unpacker(const struct boot *b)
+{
+	static const struct {
+		const char *magic;
+		size_t len;
+		const char *tool;
+	} kinds[] = {
+		{"\x1f\x8b", 2, "gunzip"},         {"BZh", 3, "bunzip2"},
+		{"\xfd\x37zXZ", 5, "unxz"},        {"\x5d\0\0", 3, "unlzma"},
+		{"\x28\xb5\x2f\xfd", 4, "unzstd"}, {"\x04\x22\x4d\x18", 4, "unlz4"},
+	};
+
+	for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
+		if (!memcmp(b->head, kinds[i].magic, kinds[i].len))
+			return kinds[i].tool;
+	return NULL;
 }
 
 static int load_kernel(struct boot *b)
 {
+	const char *tool = unpacker(b);
 	int ret;
+
+	if (tool)
+		return boot_fail(b, "kernel: the file is compressed as a whole; unpack it first: %s <FILE >KERNEL",
+				 tool);
 
 	if (bzimage_match(b))
 		return bzimage_load(b);

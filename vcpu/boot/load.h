@@ -16,10 +16,18 @@
 struct vm;
 struct gmem;
 
+#define BOOT_MODULES 8
+
+struct boot_module { /* an initial ramdisk, or a module of a multiboot kernel */
+	int fd;
+	const char *name, *args; /* for the kernel; args may be empty or NULL */
+};
+
 struct boot_config {
 	int kernel_fd;
-	int initrd_fd; /* -1: none */
 	const char *cmdline;
+	unsigned modules;
+	struct boot_module module[BOOT_MODULES];
 };
 
 /*
@@ -32,13 +40,18 @@ int boot_load(struct vm *vm, const struct boot_config *cfg, char *err, size_t er
 
 /* ---- for the formats ---- */
 
-/* Low memory used by what we hand to the kernel; nothing of the kernel may overlap it. */
+/*
+ * Where in low memory what we hand to the kernel goes; GDT and page tables only for a bzImage.
+ * Parameters, command line and texts give way to a kernel that has a segment there: boot_place().
+ */
 #define BOOT_GDT         0x00000500u
 #define BOOT_PARAMS      0x00007000u /* zero page, hvm_start_info or multiboot info: one page */
 #define BOOT_TABLES      0x00009000u /* identity page tables, 6 pages */
 #define BOOT_CMDLINE     0x00020000u
 #define BOOT_CMDLINE_MAX 4096u
-#define BOOT_HEAD        8192u /* bytes of the file that tell its format */
+#define BOOT_TEXTS       0x00021000u /* names and arguments of modules */
+#define BOOT_TEXT_MAX    1024u       /* of one */
+#define BOOT_HEAD        8192u       /* bytes of the file that tell its format */
 #define BOOT_CLAIMS      48
 
 struct boot {
@@ -47,9 +60,14 @@ struct boot {
 	const struct boot_config *cfg;
 	struct memmap map;
 	uint8_t head[BOOT_HEAD]; /* start of the kernel file, zero padded */
-	uint64_t kernel_size, initrd_size;
+	uint64_t kernel_size;
 	uint64_t rsdp;
-	uint64_t initrd; /* where it was put */
+	uint64_t params, cmdline; /* where they were put */
+	struct {
+		uint64_t at, len, text;
+	} module[BOOT_MODULES]; /* where they were put, by boot_load_modules() */
+	uint64_t initrd,
+		initrd_size; /* where all of them were put, one behind the other, by boot_load_initrd(); 0: none */
 	struct {
 		uint64_t base, len;
 		const char *what;
@@ -69,9 +87,18 @@ int boot_copy(struct boot *b, uint64_t off, uint64_t gpa, uint64_t len, uint64_t
 int boot_read(struct boot *b, uint64_t off, void *buf, size_t len, const char *what);
 int boot_write(struct boot *b, uint64_t gpa, const void *buf, size_t len, const char *what);
 int boot_zero(struct boot *b, uint64_t gpa, uint64_t len);
-/* Puts the initrd as high as possible in RAM with its last byte at most at @max; nothing to do without one. */
+/*
+ * Puts the initrds as one as high as possible in RAM with its last byte at most at @max; nothing to do without one.
+ * Each begins at a multiple of 4 bytes, with zeros before it, as Linux' reader of archives takes them.
+ */
 int boot_load_initrd(struct boot *b, uint64_t max);
-/* Puts @prefix and the command line (@limit bytes at most without the NUL) at BOOT_CMDLINE. */
+/* The same with each in a place of its own, on a page boundary; and their texts, "NAME ARGS". */
+int boot_load_modules(struct boot *b, uint64_t max);
+/* Some module has arguments, which only kernels that are given modules can see. */
+bool boot_has_args(const struct boot *b);
+/* Reserves @len bytes for @what at @at, or elsewhere below 4 GiB where that is taken; 0 after boot_fail(). */
+uint64_t boot_place(struct boot *b, uint64_t at, uint64_t len, const char *what);
+/* Puts @prefix and the command line (@limit bytes at most without the NUL) at BOOT_CMDLINE or elsewhere. */
 int boot_load_cmdline(struct boot *b, const char *prefix, uint32_t limit);
 
 /* ---- the formats: true when the head looks like it; load returns 0 or -1 ---- */

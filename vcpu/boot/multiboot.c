@@ -22,9 +22,8 @@
 
 enum { /* offsets in the page at BOOT_PARAMS */
        AT_INFO = 0,
-       AT_MODULE = 0x80,
-       AT_NAME = 0xc0,
-       AT_MODNAME = 0xe0,
+       AT_NAME = 0x78,
+       AT_MODULE = 0x80, /* BOOT_MODULES of 16 bytes */
        AT_MMAP = 0x100
 };
 enum { I_MEM = 0x01, I_CMDLINE = 0x04, I_MODS = 0x08, I_MMAP = 0x40, I_LOADER = 0x200 };
@@ -145,25 +144,27 @@ static void memory_map(const struct boot *b, uint8_t *page)
 static int information(struct boot *b)
 {
 	uint8_t page[4096] = {0}, *info = page + AT_INFO;
+	uint32_t at = (uint32_t)b->params;
 
 	put32(info, I_MEM | I_CMDLINE | I_MODS | I_MMAP | I_LOADER);
 	put32(info + 4, MEMMAP_EBDA >> 10);
 	put32(info + 8, (uint32_t)((b->mem->low - 0x100000) >> 10));
-	put32(info + 16, BOOT_CMDLINE);
-	if (b->initrd_size) {
-		put32(info + 20, 1);
-		put32(page + AT_MODULE, (uint32_t)b->initrd);
-		put32(page + AT_MODULE + 4, (uint32_t)(b->initrd + b->initrd_size));
-		put32(page + AT_MODULE + 8, BOOT_PARAMS + AT_MODNAME);
+	put32(info + 16, (uint32_t)b->cmdline);
+	put32(info + 20, b->cfg->modules);
+	for (unsigned i = 0; i < b->cfg->modules; i++) {
+		uint8_t *m = page + AT_MODULE + (size_t)i * 16;
+
+		put32(m, (uint32_t)b->module[i].at);
+		put32(m + 4, (uint32_t)(b->module[i].at + b->module[i].len));
+		put32(m + 8, (uint32_t)b->module[i].text);
 	}
-	put32(info + 24, BOOT_PARAMS + AT_MODULE);
+	put32(info + 24, at + AT_MODULE);
 	put32(info + 44, 24 * b->map.n);
-	put32(info + 48, BOOT_PARAMS + AT_MMAP);
-	put32(info + 64, BOOT_PARAMS + AT_NAME);
+	put32(info + 48, at + AT_MMAP);
+	put32(info + 64, at + AT_NAME);
 	strcpy((char *)page + AT_NAME, "hvx");
-	strcpy((char *)page + AT_MODNAME, "initrd");
 	memory_map(b, page);
-	return boot_write(b, BOOT_PARAMS, page, sizeof(page), "multiboot information");
+	return boot_write(b, b->params, page, sizeof(page), "multiboot information");
 }
 
 int multiboot_load(struct boot *b)
@@ -174,9 +175,11 @@ int multiboot_load(struct boot *b)
 	if (!find_header(b, &h))
 		return boot_fail(b, "multiboot: no header");
 	/* kernels expect the name they were loaded by as the first word */
-	if (boot_load_cmdline(b, "kernel ", BOOT_CMDLINE_MAX - 1) || load_image(b, &h, &entry) ||
-	    boot_load_initrd(b, 0xffffffffu) || information(b))
+	if (load_image(b, &h, &entry) || boot_load_cmdline(b, "kernel ", BOOT_CMDLINE_MAX - 1))
 		return -1;
-	cpu_set_prot_flat(b->vm->vcpu[0], entry, LOADER_MAGIC, BOOT_PARAMS);
+	b->params = boot_place(b, BOOT_PARAMS, 4096, "multiboot information");
+	if (!b->params || boot_load_modules(b, 0xffffffffu) || information(b))
+		return -1;
+	cpu_set_prot_flat(b->vm->vcpu[0], entry, LOADER_MAGIC, (uint32_t)b->params);
 	return 0;
 }

@@ -78,16 +78,22 @@ static void reset_msrs(struct vcpu *v)
 	v->tsc_offset = -cpu_tsc(v);
 }
 
+/* Family, model, stepping: EAX of leaf 1. */
+static uint32_t signature(const struct vcpu *v)
+{
+	for (uint32_t i = 0; i < v->n_cpuid; i++)
+		if (v->cpuid[i].leaf == 1)
+			return v->cpuid[i].eax;
+	return 0;
+}
+
 void cpu_reset(struct vcpu *v)
 {
-	uint32_t r[4];
-
 	cpuid_build(v);
 	v->features = feature_offered(v->cpuid, v->n_cpuid);
 	for (unsigned i = 0; i < 16; i++)
 		v->regs[i] = 0;
-	cpuid_query(v, 1, 0, r);
-	v->regs[R_DX] = r[0]; /* family, model, stepping */
+	v->regs[R_DX] = signature(v);
 	v->rip = 0xfff0;
 	reset_segments(v);
 	reset_control(v);
