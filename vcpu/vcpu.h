@@ -301,6 +301,10 @@ struct vcpu {
 	uint64_t exc_dr6;    /* bits to set in DR6 with #DB */
 
 	/* extended state */
+	struct x87_pointers {
+		uint64_t ip, dp;
+		uint16_t op, cs, ds;
+	} x87;             /* the guest's, while the registers hold FPU_MARK (cpu/fpu.h) */
 	uint8_t fpu_saved; /* fpu_area holds the guest's state, the host's registers do not */
 	uint8_t fpu_area[4096] __attribute__((aligned(64)));
 

@@ -60,6 +60,7 @@
 	X(tlb)         \
 	X(sysinline)   \
 	X(modes)       \
+	X(x87ptr)      \
 	X(offered)     \
 	X(probe)       \
 	X(keys)

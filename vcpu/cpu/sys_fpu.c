@@ -2,19 +2,25 @@
  * Saving and restoring extended state: the host's own instructions, run on an
  * aligned copy of the guest's memory with the guest's XCR0.
  *
- * Invariant: nothing a guest can put in memory makes a host instruction here
- * fault: every reserved bit is checked on the copy that is then loaded.
+ * Invariants: nothing a guest can put in memory makes a host instruction here
+ * fault: every reserved bit is checked on the copy that is then loaded.  No image
+ * with the registers' x87 pointers is ever in guest memory (fpu.h).
  */
+#include <string.h>
+
 #include "common/gmem.h"
 #include "vcpu/cpu/breakpoint.h"
+#include "vcpu/cpu/fpu.h"
 #include "vcpu/cpu/sysinsn.h"
 
-#define XS_LEGACY     512u
-#define XS_HEADER     576u /* legacy area and header */
-#define XS_FULL       832u /* with AVX, in the standard and in the compacted form */
-#define XS_SSE        2u
-#define XS_AVX        4u
-#define XCOMP_COMPACT (1ull << 63)
+#define XS_LEGACY       512u
+#define XS_HEADER       576u /* legacy area and header */
+#define XS_FULL         832u /* with AVX, in the standard and in the compacted form */
+#define XS_X87          1u
+#define XS_SSE          2u
+#define XS_AVX          4u
+#define XCOMP_COMPACT   (1ull << 63)
+#define XS_POINTERS_END 24 /* of the legacy area: what is before MXCSR */
 
 /* xmm8-15 and the upper halves of ymm8-15: outside 64-bit code they are neither saved nor loaded. */
 #define HIGH_XMM 288u
@@ -94,7 +100,29 @@ static void run_save(const struct insn *in, void *area, uint64_t rfbm)
 #undef RUN
 }
 
-/* In one page of RAM the host's instruction can work in place: saving checks nothing in memory. */
+/* Is x87 state in its initial configuration, which is saved with pointers of zero?  (SDM 1 13.6) */
+static bool x87_is_initial(const struct vcpu *v)
+{
+	uint32_t lo, hi;
+
+	if (!(v->xsave_caps & 4))
+		return false;
+	__asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(1));
+	return !(lo & 1);
+}
+
+/* Saves into @x, which holds what is in memory now, with the x87 pointers as the guest may see them. */
+static void save_clean(struct vcpu *v, const struct insn *in, struct xarea *x, uint64_t rfbm)
+{
+	uint8_t old[XS_POINTERS_END];
+
+	memcpy(old, x->b, sizeof old);
+	fpu_pointers_prepare(x->b);
+	run_save(in, x, rfbm);
+	fpu_pointers_out(v, x->b, old, in->rex_w);
+}
+
+/* In one page of RAM the host's instruction can work in place, saving checks nothing in memory, or on a copy nearby. */
 static bool save_in_place(struct vcpu *v, const struct insn *in, uint64_t lin, unsigned size, uint64_t rfbm, int *r)
 {
 	struct walk w;
@@ -108,7 +136,15 @@ static bool save_in_place(struct vcpu *v, const struct insn *in, uint64_t lin, u
 	host = gmem_ptr(v->vm->mem, w.gpa, size);
 	if (host == NULL)
 		return false;
-	run_save(in, host, rfbm);
+	if (!(rfbm & XS_X87) || x87_is_initial(v)) {
+		run_save(in, host, rfbm);
+	} else {
+		struct xarea x;
+
+		memcpy(x.b, host, size);
+		save_clean(v, in, &x, rfbm);
+		memcpy(host, x.b, size);
+	}
 	phys_written(v, w.gpa, size);
 	return true;
 }
@@ -127,7 +163,7 @@ static int do_xsave(struct vcpu *v, const struct insn *in)
 	if (area_check(v, lin, size) || mmu_read(v, lin, x.b, size, mmu_acc(v, ACC_R)))
 		return -1;
 	old = x;
-	run_save(in, &x, rfbm);
+	save_clean(v, in, &x, rfbm);
 	if (in->code_size != 8) {
 		copy_part(&x, &old, HIGH_XMM);
 		if (size == XS_FULL)
@@ -215,6 +251,17 @@ static void put_back_high(const struct xarea *old)
 	__asm__ volatile("xrstor64 (%0)" : : "r"(&now), "a"(7), "d"(0) : "memory");
 }
 
+/* Where x87 state is not in the image it becomes the initial one. */
+static void take_pointers(struct vcpu *v, const struct insn *in, struct xarea *x, uint64_t rfbm)
+{
+	if (!(rfbm & XS_X87))
+		return;
+	if (get64(x, 512) & XS_X87)
+		fpu_pointers_in(v, x->b, in->rex_w);
+	else
+		v->x87 = (struct x87_pointers){0};
+}
+
 int sys_xrstor(struct vcpu *v, const struct insn *in)
 {
 	uint64_t rfbm = ((uint32_t)v->regs[R_AX] | v->regs[R_DX] << 32) & v->xcr0, lin;
@@ -230,6 +277,7 @@ int sys_xrstor(struct vcpu *v, const struct insn *in)
 		return -1;
 	if (!mxcsr_ok(v, &x, rfbm))
 		return raise_gp(v, 0);
+	take_pointers(v, in, &x, rfbm);
 	if (in->code_size != 8)
 		snapshot(&old);
 	if (in->rex_w)
@@ -261,10 +309,12 @@ int sys_fxsave(struct vcpu *v, const struct insn *in)
 	if (area_check(v, lin, XS_LEGACY) || mmu_read(v, lin, x.b, XS_LEGACY, mmu_acc(v, ACC_R)))
 		return -1;
 	old = x;
+	fpu_pointers_prepare(x.b);
 	if (in->rex_w)
 		__asm__ volatile("fxsave64 (%0)" : : "r"(&x) : "memory");
 	else
 		__asm__ volatile("fxsave (%0)" : : "r"(&x) : "memory");
+	fpu_pointers_out(v, x.b, old.b, in->rex_w);
 	if (in->code_size != 8)
 		copy_part(&x, &old, HIGH_XMM);
 	return mmu_write(v, lin, x.b, XS_LEGACY, mmu_acc(v, ACC_W)) ? -1 : insn_done(v, in);
@@ -285,6 +335,7 @@ int sys_fxrstor(struct vcpu *v, const struct insn *in)
 		snapshot(&old);
 		copy_part(&x, &old, HIGH_XMM);
 	}
+	fpu_pointers_in(v, x.b, in->rex_w);
 	if (in->rex_w)
 		__asm__ volatile("fxrstor64 (%0)" : : "r"(&x) : "memory");
 	else
@@ -309,18 +360,37 @@ static int x87_wait(struct vcpu *v)
 	return sw & 0x80 ? raise_exception(v, EXC_MF) : 0;
 }
 
-/* Runs an x87 environment instruction with the guest's operand size. */
-#define RUN_X87(in, insn, area)                                                                   \
-	do {                                                                                      \
-		if ((in)->opsize == 2)                                                            \
-			__asm__ volatile(".byte 0x66\n\t" insn " (%0)" : : "r"(area) : "memory"); \
-		else                                                                              \
-			__asm__ volatile(insn " (%0)" : : "r"(area) : "memory");                  \
-	} while (0)
-
 static unsigned env_size(const struct insn *in)
 {
 	return in->opsize == 2 ? 14 : 28;
+}
+
+#define X87_REGS 80 /* bytes of the eight registers, behind the environment of fnsave */
+
+/* An environment with the registers behind it: the form of 32-bit operands, which is the only one the host is given. */
+struct x87_image {
+	uint32_t env[7];
+	uint8_t regs[X87_REGS];
+};
+
+/* The guest's @size bytes of @image: with 16-bit operands each word of the environment without its upper half. */
+static void image_put(const struct insn *in, const struct x87_image *image, uint8_t *out, unsigned size)
+{
+	unsigned env = env_size(in);
+
+	for (unsigned i = 0; i < 7; i++)
+		memcpy(out + i * (env / 7), &image->env[i], env / 7);
+	memcpy(out + env, image->regs, size - env);
+}
+
+static void image_get(const struct insn *in, struct x87_image *image, const uint8_t *from, unsigned size)
+{
+	unsigned env = env_size(in);
+
+	memset(image, 0, sizeof *image);
+	for (unsigned i = 0; i < 7; i++)
+		memcpy(&image->env[i], from + i * (env / 7), env / 7);
+	memcpy(image->regs, from + env, size - env);
 }
 
 /* Linear address of an environment or a whole state, which is made of @in's operand size. */
@@ -338,40 +408,46 @@ static int env_linear(struct vcpu *v, const struct insn *in, unsigned size, unsi
 /* Stores of the environment: every byte of memory is checked before the FPU changes. */
 static int store_env(struct vcpu *v, const struct insn *in, unsigned size, bool all)
 {
-	struct xarea x;
+	uint8_t out[28 + X87_REGS];
+	struct x87_image image;
 	uint64_t lin;
 
 	if (x87_allowed(v) || env_linear(v, in, size, ACC_W, &lin) || area_check(v, lin, size))
 		return -1;
 	if (all)
-		RUN_X87(in, "fnsave", &x);
+		__asm__ volatile("fnsave %0" : "=m"(image));
 	else
-		RUN_X87(in, "fnstenv", &x);
-	return mmu_write(v, lin, x.b, size, mmu_acc(v, ACC_W)) ? -1 : insn_done(v, in);
+		__asm__ volatile("fnstenv %0" : "=m"(image));
+	fpu_env_out(v, image.env);
+	image_put(in, &image, out, size);
+	return mmu_write(v, lin, out, size, mmu_acc(v, ACC_W)) ? -1 : insn_done(v, in);
 }
 
 static int load_env(struct vcpu *v, const struct insn *in, unsigned size, bool all)
 {
-	struct xarea x;
+	uint8_t from[28 + X87_REGS];
+	struct x87_image image;
 	uint64_t lin;
 
-	if (x87_allowed(v) || x87_wait(v) || env_linear(v, in, size, ACC_R, &lin) || op_mem_read(v, in, 0, x.b, size))
+	if (x87_allowed(v) || x87_wait(v) || env_linear(v, in, size, ACC_R, &lin) || op_mem_read(v, in, 0, from, size))
 		return -1;
+	image_get(in, &image, from, size);
+	fpu_env_in(v, image.env);
 	if (all)
-		RUN_X87(in, "frstor", &x);
+		__asm__ volatile("frstor %0" : : "m"(image));
 	else
-		RUN_X87(in, "fldenv", &x);
+		__asm__ volatile("fldenv %0" : : "m"(image));
 	return insn_done(v, in);
 }
 
 int sys_fnsave(struct vcpu *v, const struct insn *in)
 {
-	return store_env(v, in, env_size(in) + 80, true);
+	return store_env(v, in, env_size(in) + X87_REGS, true);
 }
 
 int sys_frstor(struct vcpu *v, const struct insn *in)
 {
-	return load_env(v, in, env_size(in) + 80, true);
+	return load_env(v, in, env_size(in) + X87_REGS, true);
 }
 
 int sys_fnstenv(struct vcpu *v, const struct insn *in)
