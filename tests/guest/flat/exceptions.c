@@ -571,6 +571,29 @@ static void double_faults(void)
 }
 
 /* ---- x87, SSE, alignment ---- */
+/* An address of this guest, which ends at 64 MiB, or none. */
+static bool is_ours(word a)
+{
+	return a < 64ul << 20;
+}
+
+/* Stores of the x87 pointers, with an exception pending (AMD's CPUs store them only then): they name the guest's own code. */
+static void x87_pointers(void)
+{
+	static uint8_t area[512] __attribute__((aligned(64)));
+	static const double zero;
+	uint32_t env[7], cw = 0x33b;
+	uint64_t ip, dp;
+
+	__asm__ volatile("fninit; fldcw %2; fld1; fdivl %3; fxsave64 %0; fnstenv %1"
+			 : "=m"(area), "=m"(env)
+			 : "m"(cw), "m"(zero));
+	memcpy(&ip, area + 8, 8);
+	memcpy(&dp, area + 16, 8);
+	check("fxsave: x87 pointers are the guest's", is_ours(ip) && is_ours(dp), "%#lx %#lx", (word)ip, (word)dp);
+	check("fnstenv: so are its", is_ours(env[3]) && is_ours(env[5]), "%#x %#x", env[3], env[5]);
+}
+
 static void fpu(void)
 {
 	word cr0 = rd_cr0(), cr4 = rd_cr4();
@@ -601,6 +624,7 @@ static void fpu(void)
 		   VEC_END, 0);
 	check("fnstsw: zero divide and summary", (rt_last.r.ax & 0x84) == 0x84, "status %#lx",
 	      (word)rt_last.r.ax & 0xffff);
+	x87_pointers();
 	__asm__ volatile("fninit");
 	SKIP_TCG("#XM", "has no unmasked SSE exceptions")
 	{
