@@ -20,8 +20,8 @@ static const struct command {
 } commands[] = {
 	{"run", CMD_RUN, "[options]", "run a VM in the foreground, its console on this terminal"},
 	{"start", CMD_START, "[options]", "start a VM and return when its guest runs"},
-	{"list", CMD_LIST, "", "the VMs of this user"},
-	{"status", CMD_STATUS, "[NAME]", "state, processes and the layers that confine them"},
+	{"list", CMD_LIST, "[--json]", "the VMs of this user"},
+	{"status", CMD_STATUS, "[NAME] [--json]", "state, processes and the layers that confine them"},
 	{"console", CMD_CONSOLE, "[NAME] [--second]", "attach to the console; Ctrl-A x detaches"},
 	{"stats", CMD_STATS, "[NAME] [--json]", "counters"},
 	{"pause", CMD_PAUSE, "[NAME]", "stop the guest's CPUs"},
@@ -29,7 +29,7 @@ static const struct command {
 	{"stop", CMD_STOP, "[NAME] [--timeout=SECONDS]", "press the power button and wait for the end"},
 	{"kill", CMD_KILL, "[NAME]", "end it at once"},
 	{"limit", CMD_LIMIT, "NAME ID KEY=VALUE...", "change a device's ops, bytes, ops-burst, bytes-burst"},
-	{"balloon", CMD_BALLOON, "NAME [SIZE]", "how much memory the guest is to have; or what it has"},
+	{"balloon", CMD_BALLOON, "NAME [SIZE] [--json]", "how much memory the guest is to have; or what it has"},
 	{"link", CMD_LINK, "NAME ID up|down", "put a network card's cable in, or pull it"},
 };
 
@@ -112,6 +112,11 @@ static int set_timeout(struct cli *c, const char *v, char *err, size_t len)
 	return 0;
 }
 
+static bool may_be_json(enum cli_command cmd)
+{
+	return cmd == CMD_LIST || cmd == CMD_STATUS || cmd == CMD_STATS || cmd == CMD_BALLOON;
+}
+
 /* Options that only some commands have, and those that set no configuration. */
 static int own_option(struct cli *c, const char *key, const char *v, bool *taken, char *err, size_t len)
 {
@@ -121,7 +126,7 @@ static int own_option(struct cli *c, const char *key, const char *v, bool *taken
 		c->cmd = CMD_HELP;
 	} else if (!strcmp(key, "version") && !v) {
 		c->cmd = CMD_VERSION;
-	} else if (!strcmp(key, "json") && !v && (c->cmd == CMD_STATS || c->cmd == CMD_BALLOON)) {
+	} else if (!strcmp(key, "json") && !v && may_be_json(c->cmd)) {
 		c->json = true;
 	} else if (!strcmp(key, "second") && !v && c->cmd == CMD_CONSOLE) {
 		snprintf(c->id, sizeof c->id, "second");

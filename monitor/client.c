@@ -16,10 +16,9 @@
 #include "common/err.h"
 #include "common/ipc.h"
 #include "common/log.h"
-#include "common/sandbox.h"
 #include "monitor/attach.h"
-#include "monitor/procinfo.h"
 #include "monitor/runtime.h"
+#include "monitor/show.h"
 #include "proto/pack.h"
 
 struct client {
@@ -29,6 +28,7 @@ struct client {
 	int fd;
 	uint8_t buf[IPC_MAX_DATA];
 	struct ipc_frame f;
+	struct json list;
 };
 
 /* ---- which VM ---- */
@@ -111,6 +111,8 @@ static int ask_or_say(struct client *c, enum msg_request op)
 		log_error("no VM named %s is running", c->name);
 	else if (rc == -EPIPE || rc == -ECONNRESET)
 		log_error("%s: the monitor hung up", c->name);
+	else if (rc == -EAGAIN)
+		log_error("%s: the monitor is not answering", c->name);
 	else
 		log_error("%s: %s", c->name, strerror(-rc));
 	return HVX_EXIT_FAIL;
@@ -124,10 +126,15 @@ static void list_one(void *ctx, const char *name)
 	struct msg_status s;
 
 	snprintf(c->name, sizeof c->name, "%s", name);
-	if (ask(c, REQ_STATUS) == 0) {
+	int rc = ask(c, REQ_STATUS);
+	if (rc == -EAGAIN) {
+		s = (struct msg_status){.state = "silent"};
+		memcpy(s.name, c->name, sizeof s.name);
+		show_listed(&s, c->cli->json ? &c->list : NULL);
+	}
+	if (rc == 0) {
 		if (c->f.type == MSG_STATUS_REPLY && !unpack_status_reply(c->f.data, c->f.len, &s))
-			printf("%-24s %-9.*s %6lluM  pid %u\n", s.name, (int)strcspn(s.state, " "), s.state,
-			       (unsigned long long)(s.ram_size >> 20), s.nprocs ? s.proc[0].pid : 0);
+			show_listed(&s, c->cli->json ? &c->list : NULL);
 		ipc_close_fds(&c->f);
 	}
 	if (c->fd >= 0)
@@ -137,23 +144,13 @@ static void list_one(void *ctx, const char *name)
 
 static int do_list(struct client *c)
 {
+	json_begin(&c->list, stdout);
+	if (c->cli->json)
+		json_open(&c->list, NULL, '[');
 	runtime_each(&c->rt, list_one, c);
+	if (c->cli->json)
+		json_close(&c->list, ']');
 	return 0;
-}
-
-static void print_processes(const struct msg_status *s)
-{
-	char info[512], names[256];
-
-	for (uint32_t i = 0; i < s->nprocs; i++) {
-		procinfo_describe((pid_t)s->proc[i].pid, info, sizeof info);
-		printf("process:  %s pid %u: %s\n", s->proc[i].name, s->proc[i].pid, info);
-		if (s->proc[i].layers)
-			printf("  layers: %s\n", sandbox_names(s->proc[i].layers, names, sizeof names));
-		uint32_t lack = s->proc[i].layers ? sandbox_missing(s->proc[i].layers) : 0;
-		if (lack)
-			printf("  missing: %s\n", sandbox_names(lack, names, sizeof names));
-	}
 }
 
 static int do_status(struct client *c)
@@ -165,36 +162,8 @@ static int do_status(struct client *c)
 		return rc;
 	if (c->f.type != MSG_STATUS_REPLY || unpack_status_reply(c->f.data, c->f.len, &s))
 		return take_reply(c, NULL) ?: HVX_EXIT_FAIL;
-	printf("name:     %s\nstate:    %s\nmemory:   %lluM\ncpus:     %u\nboots:    %u\nuptime:   %llu.%03llu s\n"
-	       "console:  %s\nsandbox:  %s\n",
-	       s.name, s.state, (unsigned long long)(s.ram_size >> 20), s.cpus, s.boots,
-	       (unsigned long long)(s.uptime_ms / 1000), (unsigned long long)(s.uptime_ms % 1000), s.console,
-	       s.strict ? "strict" : "best");
-	if (s.second[0])
-		printf("second:   %s\n", s.second);
-	print_processes(&s);
+	show_status(&s, c->cli->json);
 	return 0;
-}
-
-/* Those whose name starts with @prefix; so many. */
-static unsigned print_counters(struct client *c, const struct msg_counters *s, const char *prefix)
-{
-	unsigned n = 0;
-
-	if (c->cli->json)
-		printf("{");
-	for (uint32_t i = 0; i < s->n; i++) {
-		if (strncmp(s->c[i].name, prefix, strlen(prefix)))
-			continue;
-		if (c->cli->json)
-			printf("%s\"%s\": %llu", n ? ", " : "", s->c[i].name, (unsigned long long)s->c[i].value);
-		else
-			printf("%-20s %llu\n", s->c[i].name, (unsigned long long)s->c[i].value);
-		n++;
-	}
-	if (c->cli->json)
-		printf("}\n");
-	return n;
 }
 
 static int do_stats(struct client *c, const char *prefix)
@@ -206,7 +175,7 @@ static int do_stats(struct client *c, const char *prefix)
 		return rc;
 	if (c->f.type != MSG_STATS_REPLY || unpack_stats_reply(c->f.data, c->f.len, &s))
 		return take_reply(c, NULL) ?: HVX_EXIT_FAIL;
-	unsigned n = print_counters(c, &s, prefix);
+	unsigned n = show_counters(&s, prefix, c->cli->json);
 	if (!n)
 		log_error("%s: this VM has no such device", c->name);
 	return n ? 0 : HVX_EXIT_FAIL;

@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "common/err.h"
@@ -37,21 +36,62 @@ void control_answer(struct machine *m, enum msg_request op, uint32_t status, con
 			reply(m, &m->client[i], status, text, -1);
 }
 
-/* ---- requests ---- */
+/* ---- who does not answer ---- */
 
-static uint64_t now_ns(void)
+#define ANSWER_MS 10000 /* a child that has not answered by then is told to be silent; a busy one needs a few ms */
+
+/* Does the request @op wait for process @i? */
+static bool owes(const struct machine *m, enum msg_request op, int i)
 {
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000ull + (uint64_t)ts.tv_nsec;
+	return op == REQ_STATS ? m->stats_due >> i & 1 : i == PROC_VCPU;
 }
 
-static void add_process(struct msg_status *s, const char *name, pid_t pid, uint32_t layers)
+static void too_late(struct machine *m, struct peer *p)
+{
+	char text[MSG_TEXT_MAX], names[MSG_TEXT_MAX / 2] = "";
+	size_t n = 0;
+
+	for (int i = 0; i < PROC_CARDS + m->ncards; i++) {
+		if (!owes(m, p->waits, i) || n >= sizeof names - MSG_NAME_MAX)
+			continue;
+		m->proc[i].silent = true;
+		n += (size_t)snprintf(names + n, sizeof names - n, "%s%s", n ? ", " : "", m->proc[i].name);
+	}
+	snprintf(text, sizeof text, "not answering: %s%s", names,
+		 p->waits == REQ_STATS ? "" : "; it obeys when it runs again");
+	reply(m, p, HVX_EXIT_FAIL, text, -1);
+}
+
+void control_late(void *ctx)
+{
+	struct machine *m = ctx;
+	uint64_t now = machine_now(), next = 0;
+
+	for (int i = 0; i < MACHINE_MAX_CLIENTS; i++) {
+		struct peer *p = &m->client[i];
+		if (!p->conn || !p->waits)
+			continue;
+		uint64_t due = p->waits_ns + ANSWER_MS * 1000000ull;
+		if (due <= now)
+			too_late(m, p);
+		else if (!next || due < next)
+			next = due;
+	}
+	if (next)
+		ipc_timer_set(m->answer_timer, (unsigned)((next - now) / 1000000) + 1);
+}
+
+/* ---- requests ---- */
+
+static void add_process(struct msg_status *s, const char *name, pid_t pid, const struct proc *p)
 {
 	snprintf(s->proc[s->nprocs].name, sizeof s->proc[0].name, "%s", name);
 	s->proc[s->nprocs].pid = (uint32_t)pid;
-	s->proc[s->nprocs++].layers = layers;
+	if (p) {
+		s->proc[s->nprocs].layers = p->layers;
+		s->proc[s->nprocs].silent = p->silent;
+	}
+	s->nprocs++;
 }
 
 static int do_status(struct machine *m, struct peer *p)
@@ -61,21 +101,21 @@ static int do_status(struct machine *m, struct peer *p)
 		.cpus = m->cfg.cpus,
 		.boots = m->boots,
 		.strict = m->cfg.strict,
-		.uptime_ms = m->start_ns ? (now_ns() - m->start_ns) / 1000000 : 0,
+		.uptime_ms = m->start_ns ? (machine_now() - m->start_ns) / 1000000 : 0,
 	};
 
 	snprintf(s.name, sizeof s.name, "%s", m->cfg.name);
 	snprintf(s.state, sizeof s.state, "%s", vm_state_name(m->state));
-	if (m->state == VM_PAUSED && m->reason[0])
-		snprintf(s.state, sizeof s.state, "paused (%.*s)", (int)sizeof s.state - 10, m->reason);
+	if (m->state == VM_PAUSED)
+		memcpy(s.reason, m->reason, sizeof s.reason);
 	const char *where = console_describe(m->console);
 	text_clean(s.console, sizeof s.console, where, strlen(where));
 	where = m->second ? console_describe(m->second) : "";
 	text_clean(s.second, sizeof s.second, where, strlen(where));
-	add_process(&s, "monitor", getpid(), 0);
+	add_process(&s, "monitor", getpid(), NULL);
 	for (int i = 0; i < m->nprocs; i++)
 		if (m->proc[i].pid > 0)
-			add_process(&s, m->proc[i].name, m->proc[i].pid, m->proc[i].layers);
+			add_process(&s, m->proc[i].name, m->proc[i].pid, &m->proc[i]);
 	p->waits = 0;
 	return machine_send(m, p, MSG_STATUS_REPLY, pack_status_reply(&s, m->buf, sizeof m->buf), NULL, 0);
 }
@@ -344,9 +384,12 @@ int control_request(struct machine *m, struct peer *p, struct ipc_frame *f)
 		return 0;
 	}
 	p->waits = r.op;
+	p->waits_ns = machine_now();
 	int rc = do_request(m, p, &r);
 	if (rc && p->conn)
-		reply(m, p, HVX_EXIT_FAIL, strerror(-rc), -1);
+		reply(m, p, HVX_EXIT_FAIL, rc == -ENOBUFS ? "not answering: it reads nothing" : strerror(-rc), -1);
+	else if (p->conn && p->waits)
+		control_late(m); /* sets the timer */
 	return 0;
 }
 

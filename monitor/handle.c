@@ -145,7 +145,8 @@ int handle_dev_event(struct machine *m, struct peer *p, struct ipc_frame *f)
 		return -EPROTO;
 	p->card->failed = true;
 	log_error("%s: %s: the VM pauses; resume tries again", p->card->id, e.text);
-	snprintf(m->reason, sizeof m->reason, "%s: %.40s", p->card->id, e.text);
+	snprintf(m->reason, sizeof m->reason, "%s: %.*s", p->card->id, (int)(sizeof m->reason - MSG_ID_MAX - 3),
+		 e.text);
 	return m->state == VM_RUNNING || m->state == VM_LOADING ? machine_command(m, OP_PAUSE, 0) : 0;
 }
 
@@ -160,7 +161,7 @@ int handle_vcpu_state(struct machine *m, struct peer *p, struct ipc_frame *f)
 		return 0;
 	m->state = s.paused ? VM_PAUSED : VM_RUNNING;
 	if (s.reason[0])
-		memcpy(m->reason, s.reason, sizeof m->reason);
+		memcpy(m->reason, s.reason, sizeof s.reason);
 	control_answer(m, s.paused ? REQ_PAUSE : REQ_RESUME, 0, "");
 	return 0;
 }

@@ -320,6 +320,7 @@ static void on_child_frame(void *ctx, struct ipc_conn *c, struct ipc_frame *f)
 	(void)c;
 	if (p->proc->killed)
 		return;
+	p->proc->silent = false;
 	if (!ok) {
 		const char *name = pack_type_name(f->type);
 		snprintf(what, sizeof what, "%s (%u), not permitted while %s", name ? name : "a message", f->type,
@@ -558,7 +559,8 @@ static int make_loop(struct machine *m)
 		return HVX_EXIT_HOST;
 	m->end_timer = ipc_watch_timer(m->loop, on_end_timer, m);
 	m->drain_timer = ipc_watch_timer(m->loop, on_drain, m);
-	return m->end_timer && m->drain_timer ? 0 : HVX_EXIT_HOST;
+	m->answer_timer = ipc_watch_timer(m->loop, control_late, m);
+	return m->end_timer && m->drain_timer && m->answer_timer ? 0 : HVX_EXIT_HOST;
 }
 
 /* No third process is in the balloon's path. */
@@ -644,12 +646,17 @@ static bool any_without_userns(const struct machine *m)
 	return false;
 }
 
-void machine_started(struct machine *m)
+uint64_t machine_now(void)
 {
 	struct timespec ts;
 
 	clock_gettime(CLOCK_MONOTONIC, &ts);
-	m->start_ns = (uint64_t)ts.tv_sec * 1000000000ull + (uint64_t)ts.tv_nsec;
+	return (uint64_t)ts.tv_sec * 1000000000ull + (uint64_t)ts.tv_nsec;
+}
+
+void machine_started(struct machine *m)
+{
+	m->start_ns = machine_now();
 	m->state = VM_RUNNING;
 	if (m->cfg.console == CONSOLE_PTY)
 		log_info("console on %s", console_describe(m->console));
@@ -684,6 +691,7 @@ static void cleanup(struct machine *m)
 		ipc_watch_free(m->sig[i]);
 	ipc_watch_free(m->end_timer);
 	ipc_watch_free(m->drain_timer);
+	ipc_watch_free(m->answer_timer);
 	ipc_loop_free(m->loop);
 	if (m->lock_fd >= 0) {
 		if (m->cfg.pidfile[0])

@@ -30,6 +30,7 @@ struct peer {
 	struct proc *proc;      /* of a child */
 	struct card *card;      /* of a device process */
 	enum msg_request waits; /* of a client: the request that is not answered yet, 0: none */
+	uint64_t waits_ns;      /* since when, machine_now() */
 };
 
 struct machine {
@@ -45,14 +46,14 @@ struct machine {
 	struct peer child[PROC_MAX], client[MACHINE_MAX_CLIENTS];
 	struct console *console, *second; /* second: NULL, there is none */
 	int log_fd, lock_fd, listen_fd;
-	struct ipc_watch *listen_watch, *sig[8], *end_timer, *drain_timer;
+	struct ipc_watch *listen_watch, *sig[8], *end_timer, *drain_timer, *answer_timer;
 	int ram_fd, control_fd; /* until handed over; never mapped here */
 	int mem_end, vcpu_end;  /* of the balloon's channel, until handed over; -1 */
 	bool region, vcpu_hello;
 	int kernel_fd, initrd_fd[MSG_MODULES_MAX], trace_fd, debugcon_fd;
 	struct lines debugcon; /* of --debugcon=stderr */
 	uint32_t boots;
-	char reason[MSG_NAME_MAX]; /* why it is paused, if not by request */
+	char reason[MSG_TEXT_MAX]; /* why it is paused, if not by request */
 	uint64_t start_ns;
 	bool debug;
 	int notify_fd; /* `start`: says the status to the command that waits; -1 */
@@ -72,11 +73,13 @@ int machine_configure(struct machine *m); /* devices and the vcpu, when what the
 int machine_start_child(struct machine *m, int i, const char *program, const char *name, enum msg_role role);
 int machine_command(struct machine *m, enum msg_op op, uint64_t value);
 void machine_started(struct machine *m);
+uint64_t machine_now(void);                                          /* CLOCK_MONOTONIC, ns */
 void machine_console_size(void *m, unsigned columns, unsigned rows); /* of the second console */
 
 /* control.c */
 int control_open(struct machine *m);
 void control_close(struct machine *m);
+void control_late(void *m); /* the answer timer: whoever has waited too long is told who does not answer */
 int control_request(struct machine *m, struct peer *p, struct ipc_frame *f);
 void control_answer(struct machine *m, enum msg_request op, uint32_t status, const char *text);
 void control_stats_part(struct machine *m, int proc);

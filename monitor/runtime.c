@@ -14,6 +14,7 @@
 #include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -134,6 +135,9 @@ int runtime_connect(const struct runtime *r, const char *name)
 
 	if (fd < 0)
 		return -errno;
+	const struct timeval patience = {.tv_sec = RUNTIME_PATIENCE};
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
 	int rc = address(r, name, &sa);
 	if (!rc && connect(fd, (struct sockaddr *)&sa, sizeof sa) < 0)
 		rc = -errno;

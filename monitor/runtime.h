@@ -28,7 +28,9 @@ int runtime_listen(const struct runtime *r, const char *name);
 /* Removes socket and lock of @name; the lock must be ours. */
 void runtime_remove(const struct runtime *r, const char *name);
 
-/* Connects to the VM's monitor; -ENOENT when there is none (leftovers of a dead one are removed). */
+/* Connects to the VM's monitor; -ENOENT when there is none (leftovers of a dead one are removed).  What is sent and
+ * received over it fails with -EAGAIN after RUNTIME_PATIENCE seconds. */
+#define RUNTIME_PATIENCE 30
 int runtime_connect(const struct runtime *r, const char *name);
 
 /* Calls @each for every name with a socket. */

@@ -24,6 +24,7 @@ struct proc {
 	uint32_t layers; /* reported when sealed */
 	bool hello, sealed;
 	bool killed;          /* we sent SIGKILL */
+	bool silent;          /* it was asked and said nothing in time; nor since */
 	struct card *tool_of; /* not NULL: no child of ours but what stands behind that card */
 	struct lines log;
 	char vm[MSG_NAME_MAX];

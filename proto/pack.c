@@ -474,12 +474,14 @@ int pack_status_reply(const struct msg_status *m, uint8_t *buf, size_t len)
 		info[i].name = str(m->proc[i].name);
 		info[i].pid = m->proc[i].pid;
 		info[i].layers = m->proc[i].layers;
+		info[i].silent = m->proc[i].silent;
 		p[i] = &info[i];
 	}
 	w.name = str(m->name);
 	w.state = str(m->state);
 	w.console = str(m->console);
 	w.second_console = str(m->second);
+	w.reason = str(m->reason);
 	w.ram_size = m->ram_size;
 	w.uptime_ms = m->uptime_ms;
 	w.cpus = m->cpus;
@@ -501,6 +503,7 @@ static bool procs_in(const Hvx__StatusReply *w, struct msg_status *m)
 			return false;
 		m->proc[i].pid = p->pid;
 		m->proc[i].layers = p->layers;
+		m->proc[i].silent = p->silent;
 	}
 	m->nprocs = (uint32_t)w->n_processes;
 	return true;
@@ -513,6 +516,7 @@ int unpack_status_reply(const uint8_t *buf, size_t len, struct msg_status *m)
 	UNPACK_NEED(copy_text(m->state, sizeof m->state, w->state));
 	UNPACK_NEED(copy_text(m->console, sizeof m->console, w->console));
 	UNPACK_NEED(copy_text(m->second, sizeof m->second, w->second_console));
+	UNPACK_NEED(copy_text(m->reason, sizeof m->reason, w->reason));
 	UNPACK_NEED(procs_in(w, m));
 	m->ram_size = w->ram_size;
 	m->uptime_ms = w->uptime_ms;

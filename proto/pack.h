@@ -287,6 +287,7 @@ struct msg_reply {
 struct msg_status {
 	char name[MSG_NAME_MAX], state[MSG_NAME_MAX], console[MSG_TEXT_MAX];
 	char second[MSG_TEXT_MAX]; /* console; empty: there is none */
+	char reason[MSG_TEXT_MAX]; /* why it is paused, if not by request */
 	uint64_t ram_size, uptime_ms;
 	uint32_t cpus, boots;
 	bool strict;
@@ -294,6 +295,7 @@ struct msg_status {
 	struct {
 		char name[MSG_NAME_MAX];
 		uint32_t pid, layers;
+		bool silent; /* it owes an answer */
 	} proc[MSG_PROCS_MAX];
 };
 

@@ -70,6 +70,15 @@ n=$(wc -l <"$tmp/err")
 ok "a flood: $n lines in $took s" $?
 is "a flood: every line is clean" 0 "$(LC_ALL=C grep -c '[^ -~]' "$tmp/err")"
 has "a flood: controls are shown as what they are" 'blk[01]: \\xc2\\x9b31mX ' "$tmp/err"
+"$monitor" start --name=$vm --kernel="$flat" --memory=64M --debug-exit --append="part=work" \
+	--disk=path="$tmp/a.raw",on-error=pause --disk=path="$tmp/b.raw",on-error=pause --console=file:"$tmp/out" \
+	>/dev/null 2>"$tmp/err" </dev/null
+has_reason() { "$monitor" status $vm 2>/dev/null | grep -Eq '^state: *paused \(blk[01]: A{399}\)$'; }
+within 20 has_reason
+ok "the reason of a pause is told at full length" $?
+"$monitor" kill $vm
+nothing_left $vm
+ok "and the VM can be ended" $?
 cp "$fake" "$tmp/bin/hvx-blk" || exit 99
 
 # Where pipes do not signal the main thread takes the calls.

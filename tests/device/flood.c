@@ -1,6 +1,7 @@
 /*
  * A disk in memory that floods the monitor once the guest uses it: EVENTS messages, and as many log lines full of terminal
- * controls in no time; then it ends with status 88.  Stands where hvx-blk would, in its seal.  Invariant: but for
+ * controls in no time; then it ends with status 88.  With on-error=pause
+ * it tells one error instead, at length.  Stands where hvx-blk would, in its seal.  Invariant: but for
  * that it is ramdisk.c's disk.
  */
 #include <stdio.h>
@@ -33,6 +34,11 @@ static void flood(void *x)
 		return; /* the guest does not run yet */
 	memset(text, 'A', sizeof text);
 	text[sizeof text - 1] = '\0';
+	if (d.cfg.blk.pause_error) {
+		device_event(&d, DEV_EVENT_IO_ERROR, text);
+		ipc_watch_enable(timer, false);
+		return;
+	}
 	for (int i = 0; i < 10; i++, sent++)
 		device_event(&d, DEV_EVENT_LINK_LOST, text);
 	for (int i = 0; i < 40; i++)

@@ -89,11 +89,32 @@ for p in memsvc vcpu; do
 done
 has "status: the monitor can start and open nothing any more" '^process:  monitor .*seccomp=filter\([0-9]*\) no-new-privs=yes' "$tmp/out"
 "$monitor" stats $vm >"$tmp/out"
-has "stats: engine" '^blocks +[1-9]' "$tmp/out"
-has "stats: memory" '^ram_pages +4096' "$tmp/out"
+has "stats: engine" '^blocks +[1-9][0-9]* count$' "$tmp/out"
+has "stats: memory" '^ram_pages +4096 pages$' "$tmp/out"
+has "stats: bytes" '^ram_host_bytes +[0-9]+ bytes$' "$tmp/out"
+is "stats: every line has its unit" "" "$(grep -Ev '^[a-z0-9_.]+ +[0-9]+ (count|pages|bytes)$' "$tmp/out")"
 if command -v python3 >/dev/null; then
 	"$monitor" stats $vm --json | python3 -c 'import json,sys; d = json.load(sys.stdin); assert d["ram_pages"] == 4096'
 	ok "stats --json is JSON" $?
+	"$monitor" status --json $vm >"$tmp/out"
+	python3 -m json.tool "$tmp/out" >/dev/null && python3 - "$tmp/out" $vm <<-'PY'
+		import json, sys
+		s = json.load(open(sys.argv[1]))
+		assert s["name"] == sys.argv[2] and s["state"] == "running" and s["reason"] is None and s["boots"] == 1, s
+		assert s["memory_bytes"] == 16 << 20 and s["cpus"] == 1 and s["second_console"] is None, s
+		p = {p["name"]: p for p in s["processes"]}
+		assert set(p) == {"monitor", "memsvc", "vcpu"} and all(x["pid"] > 0 and x["answers"] is True for x in p.values()), p
+		assert "seccomp" in p["vcpu"]["layers"] or "seccomp" in p["vcpu"]["missing"], p
+		assert p["vcpu"]["confinement"].startswith("seccomp="), p
+	PY
+	ok "status --json says what status says" $?
+	"$monitor" list --json >"$tmp/out"
+	python3 -m json.tool "$tmp/out" >/dev/null && python3 - "$tmp/out" $vm <<-'PY'
+		import json, sys
+		mine = [v for v in json.load(open(sys.argv[1])) if v["name"] == sys.argv[2]]
+		assert len(mine) == 1 and mine[0]["state"] == "running" and mine[0]["memory_bytes"] == 16 << 20, mine
+	PY
+	ok "list --json says what list says" $?
 fi
 { sleep 0.2; printf 'abc'; sleep 0.7; } | timeout 2 "$monitor" console $vm >"$tmp/out" 2>/dev/null
 has "console shows what was before" '^ready' "$tmp/out"
@@ -121,6 +142,29 @@ wait $!
 is "an attached console ends with the VM" 0 $?
 nothing_left $vm && [ ! -e "$tmp/pid" ]
 ok "nothing left behind" $?
+
+# ---- a process that does not answer ----
+"$monitor" start --name=$vm --kernel="$guest" --memory=16M >/dev/null 2>&1 </dev/null
+kill -STOP "$(pid_of $vm vcpu)"
+"$monitor" stats $vm >"$tmp/out" 2>&1 &
+stats=$!
+"$monitor" pause $vm >"$tmp/out2" 2>&1
+is "pause of a stopped vcpu: status" 1 $?
+has "pause of a stopped vcpu: says so" "$vm: not answering: vcpu; it obeys when it runs again" "$tmp/out2"
+wait $stats
+is "stats of a stopped vcpu: status" 1 $?
+has "stats of a stopped vcpu: says so" "$vm: not answering: vcpu\$" "$tmp/out"
+"$monitor" status $vm >"$tmp/out"
+has "status says so" '^state: +running, not answering: vcpu$' "$tmp/out"
+has "and of which process" '^process:  vcpu pid [0-9]+: NOT ANSWERING' "$tmp/out"
+lacks "and of no other" '^process:  memsvc pid [0-9]+: NOT' "$tmp/out"
+kill -CONT "$(pid_of $vm vcpu)"
+paused() { "$monitor" status $vm | grep -q '^state: *paused$'; }
+within 20 paused
+ok "it obeys when it goes on, and answers" $?
+"$monitor" stats $vm >"$tmp/out" 2>&1
+is "so do stats: status" 0 $?
+"$monitor" kill $vm
 
 # ---- a guest that does not listen ----
 "$monitor" start --name=$vm --kernel="$guest" --memory=16M --console=file:"$tmp/con" >/dev/null 2>&1 </dev/null

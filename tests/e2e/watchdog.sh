@@ -43,7 +43,7 @@ ok "pause: status says why" $?
 is "pause: resume" 0 $?
 "$monitor" status $vm >"$tmp/status"
 has "pause: the VM runs on" '^state: +running' "$tmp/status"
-is "pause: it ran out once" 1 "$("$monitor" stats $vm | sed -n 's/^watchdog.timeouts *//p')"
+is "pause: it ran out once" 1 "$("$monitor" stats $vm | awk '$1 == "watchdog.timeouts" { print $2 }')"
 "$monitor" kill $vm
 wait
 nothing_left $vm || within 3 nothing_left $vm

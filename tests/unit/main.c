@@ -41,6 +41,7 @@
 	X(permit)      \
 	X(devopt)      \
 	X(confine)     \
+	X(show)        \
 	X(virtq)       \
 	X(device)      \
 	X(limit)       \

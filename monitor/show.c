@@ -1,0 +1,201 @@
+/*
+ * Answers as text and as JSON.  Invariant: what is printed was unpacked and validated, or comes from /proc and
+ * is cleaned here.
+ */
+#include "monitor/show.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "common/sandbox.h"
+#include "common/text.h"
+#include "monitor/procinfo.h"
+
+/* ---- list and status ---- */
+
+void show_listed(const struct msg_status *s, struct json *j)
+{
+	uint32_t pid = s->nprocs ? s->proc[0].pid : 0;
+
+	if (!j) {
+		printf("%-24s %-9s %6lluM  pid %u\n", s->name, s->state, (unsigned long long)(s->ram_size >> 20), pid);
+		return;
+	}
+	json_open(j, NULL, '{');
+	json_text(j, "name", s->name);
+	json_text(j, "state", s->state);
+	json_number(j, "memory_bytes", s->ram_size);
+	json_number(j, "pid", pid);
+	json_close(j, '}');
+}
+
+static void describe(uint32_t pid, char *clean, size_t room)
+{
+	char info[512];
+
+	procinfo_describe((pid_t)pid, info, sizeof info);
+	text_clean(clean, room, info, strlen(info));
+}
+
+static void text_processes(const struct msg_status *s)
+{
+	char info[512], names[256];
+
+	for (uint32_t i = 0; i < s->nprocs; i++) {
+		describe(s->proc[i].pid, info, sizeof info);
+		printf("process:  %s pid %u: %s%s\n", s->proc[i].name, s->proc[i].pid,
+		       s->proc[i].silent ? "NOT ANSWERING " : "", info);
+		if (s->proc[i].layers)
+			printf("  layers: %s\n", sandbox_names(s->proc[i].layers, names, sizeof names));
+		uint32_t lack = s->proc[i].layers ? sandbox_missing(s->proc[i].layers) : 0;
+		if (lack)
+			printf("  missing: %s\n", sandbox_names(lack, names, sizeof names));
+	}
+}
+
+static void text_state(const struct msg_status *s)
+{
+	const char *sep = "";
+
+	printf("state:    %s", s->state);
+	if (s->reason[0])
+		printf(" (%s)", s->reason);
+	for (uint32_t i = 0; i < s->nprocs; i++)
+		if (s->proc[i].silent) {
+			printf("%s %s", sep[0] ? sep : ", not answering:", s->proc[i].name);
+			sep = ",";
+		}
+	printf("\n");
+}
+
+static void text_status(const struct msg_status *s)
+{
+	printf("name:     %s\n", s->name);
+	text_state(s);
+	printf("memory:   %lluM\ncpus:     %u\nboots:    %u\nuptime:   %llu.%03llu s\nconsole:  %s\nsandbox:  %s\n",
+	       (unsigned long long)(s->ram_size >> 20), s->cpus, s->boots, (unsigned long long)(s->uptime_ms / 1000),
+	       (unsigned long long)(s->uptime_ms % 1000), s->console, s->strict ? "strict" : "best");
+	if (s->second[0])
+		printf("second:   %s\n", s->second);
+	text_processes(s);
+}
+
+static void json_layers(struct json *j, const char *key, uint32_t mask)
+{
+	char name[64];
+
+	json_open(j, key, '[');
+	for (unsigned i = 0; i < 32; i++)
+		if (mask >> i & 1)
+			json_text(j, NULL, sandbox_names(1u << i, name, sizeof name));
+	json_close(j, ']');
+}
+
+static void json_process(struct json *j, const struct msg_status *s, uint32_t i)
+{
+	uint32_t layers = s->proc[i].layers;
+	char info[512];
+
+	describe(s->proc[i].pid, info, sizeof info);
+	json_open(j, NULL, '{');
+	json_text(j, "name", s->proc[i].name);
+	json_number(j, "pid", s->proc[i].pid);
+	json_bool(j, "answers", !s->proc[i].silent);
+	json_text(j, "confinement", info);
+	json_layers(j, "layers", layers);
+	json_layers(j, "missing", layers ? sandbox_missing(layers) : 0);
+	json_close(j, '}');
+}
+
+static void json_status(const struct msg_status *s)
+{
+	struct json j;
+
+	json_begin(&j, stdout);
+	json_open(&j, NULL, '{');
+	json_text(&j, "name", s->name);
+	json_text(&j, "state", s->state);
+	json_text(&j, "reason", s->reason[0] ? s->reason : NULL);
+	json_number(&j, "memory_bytes", s->ram_size);
+	json_number(&j, "cpus", s->cpus);
+	json_number(&j, "boots", s->boots);
+	json_number(&j, "uptime_ms", s->uptime_ms);
+	json_text(&j, "console", s->console);
+	json_text(&j, "second_console", s->second[0] ? s->second : NULL);
+	json_text(&j, "sandbox", s->strict ? "strict" : "best");
+	json_open(&j, "processes", '[');
+	for (uint32_t i = 0; i < s->nprocs; i++)
+		json_process(&j, s, i);
+	json_close(&j, ']');
+	json_close(&j, '}');
+}
+
+void show_status(const struct msg_status *s, bool json)
+{
+	if (json)
+		json_status(s);
+	else
+		text_status(s);
+}
+
+/* ---- stats ---- */
+
+/* Is @word one of the words of @name, which underscores part? */
+static bool has_word(const char *name, const char *word)
+{
+	size_t n = strlen(word);
+
+	for (const char *s = name; s; s = strchr(s, '_') ? strchr(s, '_') + 1 : NULL)
+		if (!strncmp(s, word, n) && (!s[n] || s[n] == '_'))
+			return true;
+	return false;
+}
+
+const char *show_unit(const char *counter)
+{
+	static const struct {
+		const char *name, *unit;
+	} special[] = {
+		{"limit_bytes", "bytes/s"},
+		{"limit_bytes_burst", "bytes"},
+		{"limit_ops", "requests/s"},
+		{"limit_ops_burst", "requests"},
+		{"link", "flag"},
+		{"io_uring", "flag"},
+		{"guest_swap_in", "bytes"},
+		{"guest_swap_out", "bytes"},
+		{"guest_free", "bytes"},
+		{"guest_total", "bytes"},
+		{"guest_available", "bytes"},
+		{"guest_caches", "bytes"},
+	};
+	const char *dot = strrchr(counter, '.'), *name = dot ? dot + 1 : counter;
+
+	for (size_t i = 0; i < sizeof special / sizeof special[0]; i++)
+		if (!strcmp(name, special[i].name))
+			return special[i].unit;
+	return has_word(name, "bytes") ? "bytes" : has_word(name, "pages") ? "pages" : "count";
+}
+
+unsigned show_counters(const struct msg_counters *c, const char *prefix, bool json)
+{
+	struct json j;
+	unsigned n = 0;
+
+	json_begin(&j, stdout);
+	if (json)
+		json_open(&j, NULL, '{');
+	for (uint32_t i = 0; i < c->n; i++) {
+		if (strncmp(c->c[i].name, prefix, strlen(prefix)))
+			continue;
+		if (json)
+			json_number(&j, c->c[i].name, c->c[i].value);
+		else
+			printf("%-24s %llu %s\n", c->c[i].name, (unsigned long long)c->c[i].value,
+			       show_unit(c->c[i].name));
+		n++;
+	}
+	if (json)
+		json_close(&j, '}');
+	return n;
+}
