@@ -426,12 +426,13 @@ static void step(struct vcpu *v)
 	}
 }
 
-/* The block at rip, in the form that the last one left for. */
+/* The block at rip, in the form that the last one left for; RF does not outlive the instruction that begins here. */
 static uint32_t find_next(struct vcpu *v)
 {
 	uint32_t extra = v->no_combos ? MODE_NOCOMBINE : 0;
 
 	v->no_combos = 0;
+	v->sysflags &= ~RFL_RF;
 	return bt_find(v, extra);
 }
 
@@ -468,7 +469,6 @@ static void pass(struct vcpu *v)
 		step(v);
 		return;
 	}
-	v->sysflags &= ~RFL_RF;
 	b = find_next(v);
 	if (b == BT_NONE)
 		return;

@@ -166,6 +166,40 @@ static void test_iret(void)
 	CU_ASSERT_EQUAL(v->regs[R_SP], 0x90000);
 }
 
+/* To an outer ring: what it may not have becomes null, and so do null selectors of any RPL; bases stay. */
+static void test_iret_nulls(void)
+{
+	static const uint8_t regs[] = {SEG_ES, SEG_DS, SEG_FS, SEG_GS};
+	static const struct {
+		uint16_t sel;
+		uint32_t attr;
+		uint16_t want;
+	} t[] = {
+		{0, SEG_A_NULL, 0},       {1, SEG_A_NULL, 0},           {3, SEG_A_NULL, 0},
+		{SEL_KDATA, 0x93, 0},     {SEL_UDATA, 0xf3, SEL_UDATA}, {SEL_K64, 0x9b, 0}, /* code, not conforming */
+		{SEL_K64, 0x9f, SEL_K64},                                                   /* conforming */
+	};
+
+	for (unsigned i = 0; i < 2 * sizeof(t) / sizeof(t[0]); i++)
+		for (unsigned k = 0; k < 4; k++) {
+			struct vcpu *v = mach_long();
+			struct seg *s = &v->seg[regs[k]];
+
+			v->amd = i & 1; /* the vendors do not differ */
+			*s = (struct seg){0x123456000, 0xfffff, t[i / 2].attr, t[i / 2].sel};
+			iret_frame(v, 0x50000, SEL_U64, RFL_FIX, 0x41000, SEL_UDATA);
+			CU_ASSERT_EQUAL(RAISED(v, far_iret(v, 8, 0)), 0);
+			CU_ASSERT_EQUAL(s->sel, t[i / 2].want);
+			CU_ASSERT_EQUAL(!(s->attr & SEG_A_NULL), t[i / 2].want != 0);
+			CU_ASSERT_EQUAL(s->base, 0x123456000);
+			v = mach_long();
+			*s = (struct seg){0x123456000, 0, SEG_A_NULL, 3};
+			iret_frame(v, 0x50000, SEL_K64, RFL_FIX, 0x41000, 0);
+			CU_ASSERT_EQUAL(RAISED(v, far_iret(v, 8, 0)), 0);
+			CU_ASSERT_EQUAL(s->sel, 3); /* not within a ring */
+		}
+}
+
 static void test_iret_user_flags(void)
 {
 	struct vcpu *v = mach_long();
@@ -208,6 +242,7 @@ CU_ErrorCode suite_segment(void)
 	    !CU_add_test(s, "far jump", test_jump) || !CU_add_test(s, "far call and return", test_call_return) ||
 	    !CU_add_test(s, "64-bit call gate", test_gate_long) ||
 	    !CU_add_test(s, "32-bit call gate", test_gate_prot) || !CU_add_test(s, "iret", test_iret) ||
+	    !CU_add_test(s, "iret: null selectors", test_iret_nulls) ||
 	    !CU_add_test(s, "iret in ring 3", test_iret_user_flags) || !CU_add_test(s, "limits and types", test_limits))
 		return CU_get_error();
 	return CUE_SUCCESS;

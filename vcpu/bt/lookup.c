@@ -133,8 +133,10 @@ bool bt_must_stop(const struct vcpu *v)
 	return (p & ~PEND_INTR) || ((p & PEND_INTR) && v->iflag);
 }
 
+/* RF that the last instruction set is for the one that begins here (SDM 3B 18.3.1.1). */
 static const void *entry_of(struct vcpu *v, uint32_t b)
 {
+	v->sysflags &= ~RFL_RF;
 	v->stats.dispatches++;
 	vcpu_fpu_in(v);
 	return bt_rx(v->bt, v->bt->blocks[b].host_s);

@@ -320,6 +320,13 @@ int cpu_deliver(struct vcpu *v, unsigned vector, int type, bool has_error, uint3
 	return 0;
 }
 
+void cpu_enter_debug(struct vcpu *v, uint64_t dr6)
+{
+	if (dr6)
+		v->dr[6] = (v->dr[6] & ~15ull) | dr6 | 0xffff0ff0u;
+	v->dr[7] &= ~(1ull << 13);
+}
+
 int cpu_deliver_pending(struct vcpu *v)
 {
 	if (!v->exc_pending)
@@ -329,10 +336,8 @@ int cpu_deliver_pending(struct vcpu *v)
 		v->cr2 = v->exc_cr2;
 		v->stats.page_faults++;
 	}
-	if (v->exc_vector == EXC_DB) { /* SDM 3B 17.2.3: B0-B3 are those of this exception, the rest is sticky */
-		v->dr[6] = (v->dr[6] & ~15ull) | v->exc_dr6 | 0xffff0ff0u;
-		v->dr[7] &= ~(1ull << 13);
-	}
+	if (v->exc_vector == EXC_DB)
+		cpu_enter_debug(v, v->exc_dr6);
 	v->exc_dr6 = 0;
 	return cpu_deliver(v, v->exc_vector, EVENT_EXC, v->exc_has_error, v->exc_error);
 }

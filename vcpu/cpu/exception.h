@@ -26,6 +26,12 @@ int cpu_deliver(struct vcpu *v, unsigned vector, int type, bool has_error, uint3
 int cpu_deliver_pending(struct vcpu *v);
 
 /*
+ * What entering a #DB handler does to the debug registers.  SDM 3B 17.2.3: B0 to B3 of @dr6 are those of this exception,
+ * the rest is sticky; 0 tells nothing new.  DR7.GD is cleared.
+ */
+void cpu_enter_debug(struct vcpu *v, uint64_t dr6);
+
+/*
  * A software interrupt: delivers it with @next as the return address, at once.
  * 0: v->rip is the handler's.  -1: a fault was raised, v is unchanged and
  * v->rip is still the instruction's.  (v->exc_soft is not used: always 0.)

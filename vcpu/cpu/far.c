@@ -260,7 +260,10 @@ static int return_stack(struct vcpu *v, uint16_t sel, struct target *t)
 	return seg_check_ss(v, sel, t->cpl, EXC_GP, 0, &t->ss);
 }
 
-/* Segments the outer ring may not have become null. */
+/*
+ * Segments the outer ring may not have become null, and null selectors of any RPL become 0 (SDM 2, IRET; APM 3, IRET).  The
+ * bases stay: 64-bit code goes on using those of FS and GS.
+ */
 static void drop_inner_segments(struct vcpu *v, unsigned cpl)
 {
 	static const uint8_t regs[] = {SEG_ES, SEG_DS, SEG_FS, SEG_GS};
@@ -269,8 +272,11 @@ static void drop_inner_segments(struct vcpu *v, unsigned cpl)
 		struct seg *s = &v->seg[regs[i]];
 		bool conforming = (s->attr & (SEG_T_CODE | SEG_T_CONF)) == (SEG_T_CODE | SEG_T_CONF);
 
-		if (!(s->attr & SEG_A_NULL) && !conforming && SEG_DPL(s->attr) < cpl)
-			seg_set_null(s, 0);
+		if (!(s->attr & SEG_A_NULL) && (conforming || SEG_DPL(s->attr) >= cpl))
+			continue;
+		s->sel = 0;
+		s->limit = 0;
+		s->attr = SEG_A_NULL;
 	}
 }
 

@@ -76,9 +76,16 @@ int sys_int(struct vcpu *v, const struct insn *in)
 	return cpu_soft_int(v, (uint8_t)in->imm, EVENT_SOFT, insn_next(v, in));
 }
 
+/* What mov ss held back is told by int1's own #DB: one event. */
 int sys_int1(struct vcpu *v, const struct insn *in)
 {
-	return cpu_soft_int(v, EXC_DB, EVENT_INT1, insn_next(v, in));
+	uint64_t held = v->db_held;
+
+	if (cpu_soft_int(v, EXC_DB, EVENT_INT1, insn_next(v, in)))
+		return -1;
+	v->db_held = 0;
+	cpu_enter_debug(v, held);
+	return 0;
 }
 
 int sys_int3(struct vcpu *v, const struct insn *in)

@@ -170,6 +170,103 @@ static void set_by_popf(void)
 	check_log("step over iret", WANT(3, 5, 6, 11, 13, 20, 21, 23, 24, 25), DR6_BS);
 }
 
+/* ---- RF: an iret's is for one instruction, however the code behind it is reached ---- */
+static void resume_flag(void)
+{
+	static const struct {
+		const char *name, *bytes;
+		unsigned n;
+	} t[] = {
+		{"nop", "\x90", 1},
+		{"jmp", "\xeb\x00", 2},
+		{"call", "\xe8\x00\x00\x00\x00", 5},
+		{"jmp reg", "\xff\xe3\x90\x90", 4},
+		{"rdtsc, cpuid", "\x0f\x31\x0f\xa2", 4},
+		{"push, pop", "\x50\x58", 2},
+	};
+
+	for (unsigned i = 0; i < 2 * sizeof(t) / sizeof(t[0]); i++) {
+		struct batch b = {t[i / 2].name, 0, 0};
+		struct regs r;
+
+		put_code(t[i / 2].bytes, t[i / 2].n);
+		for (unsigned k = 0; k < 3; k++) {
+			(i & 1 ? rt_user_regs : rt_regs)(&r, code);
+			r.bx = (word)code + 2;
+			r.flags |= FL_RF;
+			batch_case(&b, go(&r) == VEC_END && !(rt_last.r.flags & FL_RF),
+				   "RF after iret to %s: flags %#lx", t[i / 2].name, (word)rt_last.r.flags);
+		}
+		batch_end(&b);
+	}
+}
+
+/* ---- mov ss from watched memory, and an instruction that enters a handler by itself ---- */
+static bool hook_held(struct regs *r)
+{
+	if (r->vec != VEC_DB)
+		return false;
+	if (n_log < 64) {
+		log[n_log].off = r->ip - (word)code;
+		log[n_log].dr6 = rd_dr6();
+		log[n_log].cx = r->cs;
+		n_log++;
+	}
+	wr_dr6(DR6_FIX);
+	return n_log < 64;
+}
+
+/* Runs mov ss, (rbx) and @n bytes with a watchpoint on what is read. */
+static int held(bool user, const char *bytes, unsigned n)
+{
+	struct regs r;
+	uint8_t text[32] = {0x8e, 0x13};
+	int vec;
+
+	memcpy(text + 2, bytes, n);
+	put_code(text, n + 2);
+	(user ? rt_user_regs : rt_regs)(&r, code);
+	*(uint16_t *)data = (uint16_t)r.ss;
+	r.bx = (word)data;
+	n_log = 0;
+	wr_dr6(DR6_FIX);
+	wr_dr0((word)data);
+	wr_dr7(0x70401); /* two bytes, reads and writes */
+	rt_hook = hook_held;
+	vec = rt_run(&r);
+	rt_hook = NULL;
+	wr_dr7(0x400);
+	wr_dr0(0);
+	return vec;
+}
+
+static void mov_ss_held(void)
+{
+	for (int user = 0; user < 2; user++) {
+		check_trap("mov ss watched, nop: ends", held(user, "\x90\x90", 2), VEC_END, 0);
+		check("mov ss watched, nop: one trap behind it",
+		      n_log == 1 && log[0].off == 3 && log[0].dr6 == (DR6_FIX | 1), "%u traps, at %#lx, dr6 %#lx",
+		      n_log, log[0].off, log[0].dr6);
+		gate_set(VEC_DB, rt_stubs + 16 * VEC_DB, 0xee, 0);
+		check_trap("mov ss watched, int1: ends", held(user, "\xf1\x90", 2), VEC_END, 0);
+		check("mov ss watched, int1: one trap for both",
+		      n_log == 1 && log[0].off == 3 && log[0].dr6 == (DR6_FIX | 1) &&
+			      (log[0].cx & 3) == (user ? 3u : 0u),
+		      "%u traps, at %#lx, dr6 %#lx", n_log, log[0].off, log[0].dr6);
+		check_trap("mov ss watched, int1 twice: ends", held(user, "\xf1\xf1", 2), VEC_END, 0);
+		check("mov ss watched, int1 twice: two traps", n_log == 2 && log[1].off == 4 && !(log[1].dr6 & 15),
+		      "%u traps, at %#lx, dr6 %#lx", n_log, log[1].off, log[1].dr6);
+		gate_set(VEC_DB, rt_stubs + 16 * VEC_DB, 0x8e, 0);
+		check_trap("mov ss watched, int 0x80: ends", held(user, "", 0), VEC_END, 0);
+		check("mov ss watched, int 0x80: a trap at the handler's first instruction",
+		      n_log == 1 && log[0].off + (word)code == (word)(rt_stubs + 16 * VEC_END) &&
+			      log[0].dr6 == (DR6_FIX | 1) && !(log[0].cx & 3),
+		      "%u traps, at %#lx, dr6 %#lx", n_log, log[0].off, log[0].dr6);
+		check_trap("mov ss watched, ud2", held(user, "\x0f\x0b", 2), VEC_UD, 0);
+		check("mov ss watched, ud2: the fault alone", n_log == 0, "%u traps", n_log);
+	}
+}
+
 /* ---- syscall, sysret ---- */
 extern char sc_entry[], sc_user[], sc_after[];
 __asm__("sc_entry: nop; nop; bts $8, %r11; sysretq\n"
@@ -528,6 +625,11 @@ void flat_main(void)
 {
 	steps();
 	set_by_popf();
+	SKIP_TCG("RF, traps held by mov ss", "ends RF with the block, holds nothing back")
+	{
+		resume_flag();
+		mov_ss_held();
+	}
 	syscalls();
 	data_breakpoints();
 	data_stack();

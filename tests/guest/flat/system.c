@@ -159,6 +159,20 @@ static void iret_nulls(void)
 	      rt_last.r.ax == 0 && rt_last.r.cx == SEL_UDATA && rt_last.r.dx == 0 && rt_last.r.si == SEL_UDATA,
 	      "ds %#lx es %#lx fs %#lx gs %#lx", (word)rt_last.r.ax, (word)rt_last.r.cx, (word)rt_last.r.dx,
 	      (word)rt_last.r.si);
+	rt_user_regs(&r, c_segs);
+	__asm__ volatile("mov %0, %%ds; mov %1, %%es; mov %2, %%fs; mov %0, %%gs" ::"r"(1), "r"(2), "r"(3));
+	wrmsr(0xc0000100, 0x123456789000);
+	wrmsr(0xc0000101, 0x7654321000);
+	rt_run(&r);
+	SKIP_TCG("iret to ring 3: null selectors become 0", "keeps them")
+	check("iret to ring 3: null selectors become 0", !(rt_last.r.ax | rt_last.r.cx | rt_last.r.dx | rt_last.r.si),
+	      "ds %#lx es %#lx fs %#lx gs %#lx", (word)rt_last.r.ax, (word)rt_last.r.cx, (word)rt_last.r.dx,
+	      (word)rt_last.r.si);
+	check("iret to ring 3: their bases stay",
+	      rdmsr(0xc0000100) == 0x123456789000 && rdmsr(0xc0000101) == 0x7654321000, "fs %#lx gs %#lx",
+	      (word)rdmsr(0xc0000100), (word)rdmsr(0xc0000101));
+	wrmsr(0xc0000100, 0);
+	wrmsr(0xc0000101, 0);
 }
 
 /* ---- syscall, sysret ---- */
