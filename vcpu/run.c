@@ -19,6 +19,7 @@
 #include "vcpu/chipset/platform.h"
 #include "vcpu/cpu/exception.h"
 #include "vcpu/cpu/operand.h"
+#include "vcpu/mmu/bank.h"
 #include "vcpu/mmu/mmu.h"
 #include "vcpu/trace.h"
 #include "vcpu/vcpu.h"
@@ -38,7 +39,9 @@ struct vcpu *vcpu_create(struct vm *vm, int id)
 	v->vm = vm;
 	v->bt = vm->bt;
 	vm->vcpu[id] = v;
+	v->hook = &bt_mmu_hook;
 	bank_create(v); /* without them address spaces are flushed */
+	branches_create(v);
 	tlb_init(v);
 	return v;
 }
@@ -49,6 +52,7 @@ void vcpu_destroy(struct vcpu *v)
 		timer_delete(v->timer);
 	v->vm->vcpu[v->id] = NULL;
 	bank_destroy(v);
+	branches_destroy(v);
 	munmap(v, sizeof *v);
 }
 

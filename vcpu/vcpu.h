@@ -25,6 +25,8 @@ struct gmem;
 struct platform;
 struct locals;
 struct bt;
+struct bt_space;
+struct mmu_hook;
 
 /* ---- architectural constants (SDM 3A 2.5, 4.x; 3A 6.15) ---- */
 #define RFL_CF    (1u << 0)
@@ -150,7 +152,7 @@ struct soft_tlb {
 };
 #define TLB_INVALID 0x8000000000000001ull /* equals no masked address */
 
-/* ---- jump caches: indirect branches; a table by mode_jc(), its entries of one mode: see bt/mode.h ---- */
+/* ---- jump caches: indirect branches; a table by mode_jc(), its entries of one mode: see bt/key.h ---- */
 #define JC_USER32 TLB_COUNT /* after one for each soft TLB */
 #define JC_NOFPU  (JC_USER32 + 1)
 #define JC_COUNT  (2 * JC_NOFPU) /* the same again with MODE_NOFPU */
@@ -289,7 +291,7 @@ struct vcpu {
 	uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
 	uint64_t tsc_aux, pat, misc_enable, spec_ctrl, mtrr_def_type, mcg_status;
 	uint64_t mtrr_fixed[11], mtrr_var[16];
-	uint32_t mode; /* translation mode of the current state: enum mode bits, bt/mode.h */
+	uint32_t mode; /* translation mode of the current state: MODE_*, cpu/mode.h */
 
 	/* an exception raised by a helper, waiting for delivery */
 	uint8_t exc_pending, exc_vector, exc_has_error,
@@ -329,7 +331,9 @@ struct vcpu {
 	} fetch[2][FETCH_SIZE];
 	uint64_t fetch_age[2], fetch_ages; /* of entries that hold: not global, global; the last one given out */
 	uint32_t jc_mode[JC_COUNT];        /* of each jump cache's entries */
+	struct bt_space *spaces;           /* bt/branches.c */
 	struct banks *banks;               /* mmu/bank.c */
+	const struct mmu_hook *hook;       /* mmu/mmu.h */
 #define FETCH_FILTER_BITS 14
 	uint64_t code_filter[2][1 << (FETCH_FILTER_BITS -
 				      6)]; /* hashed pages that code was fetched from: upper half or global, the rest */
@@ -418,7 +422,7 @@ static inline int raise_ud(struct vcpu *v)
 }
 
 /* Recomputes v->mode, v->seg_base[] after any change of CR0, CR4, EFER, CPL, AC, TF, segments, XCR0.
- * (bt/mode.c) */
+ * (cpu/mode.c) */
 void vcpu_update_mode(struct vcpu *v);
 
 /* ---- running (run.c) ---- */

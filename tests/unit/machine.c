@@ -48,10 +48,17 @@ void tlb_flush_page(struct vcpu *v, uint64_t gva)
 	seen.page = gva;
 }
 
-void code_written(struct vcpu *v, uint64_t gpa, size_t len)
+static void gone(struct vcpu *v, const struct mmu_gone *g)
+{
+}
+
+static int stored(struct vcpu *v, uint64_t frame, unsigned off, unsigned len)
 {
 	seen.code_writes++;
+	return STORED_DATA;
 }
+
+static const struct mmu_hook hook = {gone, stored};
 
 void vcpu_update_mode(struct vcpu *v)
 {
@@ -124,6 +131,7 @@ struct vcpu *mach_vcpu(void)
 	if (v == NULL || mem.ram == NULL)
 		abort();
 	memset(v, 0, sizeof(*v));
+	v->hook = &hook;
 	memset(mem.ram, 0, MACH_RAM);
 	memset(bm, 0, sizeof(bm));
 	mem.size = mem.low = MACH_RAM;

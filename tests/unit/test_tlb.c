@@ -162,6 +162,34 @@ static void run(struct vcpu *v, const char *hex)
 	CU_ASSERT_EQUAL(vcpu_run_until(v, 0, 50), 1);
 }
 
+static uint64_t *large_entry(struct vcpu *v)
+{
+	uint64_t table = v->cr3 & ~0xfffull;
+
+	for (int shift = 39; shift > 21; shift -= 9)
+		table = *(uint64_t *)(void *)(v->vm->mem->ram + table + (BTVM_LARGE >> shift & 511) * 8) &
+			0xffffffffff000ull;
+	return (uint64_t *)(void *)(v->vm->mem->ram + table + (BTVM_LARGE >> 21 & 511) * 8);
+}
+
+/* Code that was only ever fetched through a large page: invlpg anywhere in it takes that away too. */
+static void test_large_code(void)
+{
+	static const uint8_t old[] = {0xb8, 1, 0, 0, 0, 0xf4}, new[] = {0xb8, 2, 0, 0, 0, 0xf4}; /* mov eax, n; hlt */
+	struct vcpu *v = btvm_reset();
+
+	btvm_put(v, BTVM_CODE + 0x1800, old, sizeof old);
+	btvm_put(v, BTVM_CODE + 0x201800, new, sizeof new);
+	v->rip = BTVM_LARGE + 0x1800;
+	CU_ASSERT_EQUAL(vcpu_run_until(v, 0, 50), 1);
+	CU_ASSERT_EQUAL(v->regs[R_AX], 1);
+	*large_entry(v) += 0x200000;
+	tlb_flush_page(v, BTVM_LARGE + 0x7000);
+	v->rip = BTVM_LARGE + 0x1800;
+	CU_ASSERT_EQUAL(vcpu_run_until(v, 0, 50), 1);
+	CU_ASSERT_EQUAL(v->regs[R_AX], 2);
+}
+
 /*
  * mov ecx, [rsi]; mov eax, fs:[ebx]; hlt, where ebx + 3 wraps at 4 GiB: the operand lies in the page 4 GiB above the one that rsi
  * just brought into the soft TLB, at the same index.
@@ -262,6 +290,7 @@ CU_ErrorCode suite_tlb(void)
 	CU_add_test(s, "flush", test_flush);
 	CU_add_test(s, "invlpg", test_invlpg);
 	CU_add_test(s, "large pages", test_large);
+	CU_add_test(s, "code of large pages", test_large_code);
 	CU_add_test(s, "more fills than are listed", test_many);
 	CU_add_test(s, "pages with code", test_code);
 	CU_add_test(s, "last byte does not wrap at 4 GiB", test_wrap);

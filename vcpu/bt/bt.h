@@ -9,7 +9,8 @@
 #define HVX_BT_H
 
 #include "vcpu/bt/insn.h"
-#include "vcpu/bt/mode.h"
+#include "vcpu/bt/key.h"
+#include "vcpu/mmu/mmu.h"
 #include "vcpu/vcpu.h"
 
 #define BT_CODE_SIZE  (64u << 20)
@@ -256,7 +257,6 @@ void cell_bring_back(struct vcpu *v, uint32_t cell, uint64_t host);
 uint32_t bt_find(struct vcpu *v, uint32_t extra_mode);
 /* Host entry for continuing at v->rip without leaving translated code; NULL: go to the run loop. */
 const void *bt_chain(struct vcpu *v);
-void fetch_cache_flush(struct vcpu *v);
 int fetch_gpa(struct vcpu *v, uint64_t gva, uint64_t *gpa); /* walks for execution; -1 after raising */
 
 /* bt/jumpcache.c */
@@ -288,30 +288,21 @@ int bt_enter(struct vcpu *v, const void *host);
 /* bt/string.c: one string instruction, as far as it gets: 0 with v->rip after it or still at it, -1 after raising */
 int bt_string(struct vcpu *v, const struct insn *in);
 
-/* mmu/tlb.c */
-int tlb_fill(struct vcpu *v, uint64_t gva, unsigned size, unsigned acc);
-/* Reads guest memory for a helper like mmu_read(), leaving the page in the soft TLB.  0, or -1 after raising. */
-int tlb_read(struct vcpu *v, uint64_t lin, void *buf, unsigned len);
-/* The same for 4 or 8 bytes that are all RAM and may be read.  False: they are not, and nothing is raised. */
-bool tlb_read_ram(struct vcpu *v, uint64_t lin, void *buf, unsigned len);
-/* mmu/cross.c: an access at @s that runs into the next page.  True: a load's operand is at gva + v->mem_addend; the store
+/* bt/cross.c: an access at @s that runs into the next page.  True: a load's operand is at gva + v->mem_addend; the store
  * that site_store() tells is done. */
 bool cross_load(struct vcpu *v, const struct site *s, uint64_t gva);
 bool cross_store(struct vcpu *v, const struct site *s, uint64_t gva);
-void tlb_drop_writes(struct vcpu *v, uint64_t frame); /* a page got code: its write tags must miss */
-void tlb_init(struct vcpu *v);
-void tlb_note_filled(struct soft_tlb *t, unsigned i); /* before entry @i is set */
-void tlb_note_fetch(struct vcpu *v, uint64_t page,
-		    bool global); /* code is fetched through this page of the linear space */
+/* tlb_read() for 4 or 8 bytes that are all RAM and may be read.  False: they are not, and nothing is raised. */
+bool cross_read(struct vcpu *v, uint64_t lin, void *buf, unsigned len);
 
-/* mmu/bank.c: see there.  bank_create: 0 or -errno; without banks nothing is kept. */
-int bank_create(struct vcpu *v);
-void bank_destroy(struct vcpu *v);
-void bank_save(struct vcpu *v, unsigned pcid);       /* what is live is @pcid's: keep it; it is to be flushed then */
-void bank_restore(struct vcpu *v, unsigned pcid);    /* after the flush */
-void bank_drop_writes(struct vcpu *v, uint64_t hva); /* no entry stands for writes to this page any more */
+/* bt/branches.c: what is kept of guest mappings.  branches_create: 0 or -errno; without it nothing is kept by PCID. */
+int branches_create(struct vcpu *v);
+void branches_destroy(struct vcpu *v);
+void branches_note_fetch(struct vcpu *v, uint64_t page, const struct walk *w); /* code is fetched through this page */
+void branches_forget(struct vcpu *v); /* jump caches and cells alone: another base or limit for code */
+extern const struct mmu_hook bt_mmu_hook;
 
-/* mmu/codepage.c */
+/* bt/codepage.c */
 /* The 64-byte parts of a page that bytes [off, off+len) touch; len >= 1, within the page. */
 static inline uint64_t codepage_parts(unsigned off, unsigned len)
 {
@@ -333,5 +324,6 @@ void codepage_add(struct vcpu *v, uint32_t block);
 void codepage_del(struct bt *bt, uint32_t block);
 /* A store of @len bytes to RAM @frame at @off: 0 = hits no translation, 1 = translations were dropped. */
 int codepage_store(struct vcpu *v, uint64_t frame, unsigned off, unsigned len);
+int codepage_stored(struct vcpu *v, uint64_t frame, unsigned off, unsigned len); /* as struct mmu_hook has it */
 
 #endif

@@ -128,7 +128,7 @@ int bt_c_gather(struct vcpu *v)
 		uint64_t at = element_address(in, &g, base, v->gather.index + i * g.isize);
 
 		if ((v->gather.mask[(i + 1) * g.esize - 1] & 0x80) &&
-		    !tlb_read_ram(v, at + seg, v->gather.dst + i * g.esize, g.esize))
+		    !cross_read(v, at + seg, v->gather.dst + i * g.esize, g.esize))
 			return 0;
 	}
 	memset(v->gather.dst + end, 0, sizeof v->gather.dst - end);

@@ -32,7 +32,7 @@ int fetch_gpa(struct vcpu *v, uint64_t rip, uint64_t *gpa)
 		f->gpa = w.gpa & ~0xfffull;
 		f->global = w.global;
 		f->age = v->fetch_age[w.global];
-		tlb_note_fetch(v, page, w.global);
+		branches_note_fetch(v, page, &w);
 	}
 	if (v->cpl == 3 && f->gen != v->bt->place_gen) {
 		int64_t frame = gmem_frame(v->vm->mem, f->gpa);
@@ -44,12 +44,6 @@ int fetch_gpa(struct vcpu *v, uint64_t rip, uint64_t *gpa)
 	v->fetch_global &= f->global;
 	*gpa = f->gpa | (gva & 0xfff);
 	return 0;
-}
-
-void fetch_cache_flush(struct vcpu *v)
-{
-	v->fetch_age[0] = ++v->fetch_ages;
-	v->fetch_age[1] = ++v->fetch_ages;
 }
 
 static int check_cs_limit(struct vcpu *v)
@@ -89,6 +83,30 @@ static uint32_t mode_edge(const struct vcpu *v)
 	return MODE_EDGE;
 }
 
+/* Links across pages and cached branches were looked at under the base and limit of their time. */
+static void note_code_segment(struct vcpu *v)
+{
+	const struct seg *cs = &v->seg[SEG_CS];
+
+	if (cs->limit == v->code_limit && cs->base == v->code_base)
+		return;
+	v->code_limit = cs->limit;
+	v->code_base = cs->base;
+	branches_forget(v);
+}
+
+/* Code of this mode finds jump caches of its own entries.  stac and clac change tables in place: both are made ready. */
+static void prepare_mode(struct vcpu *v)
+{
+	uint32_t mode = v->mode;
+
+	if ((mode & MODE_SLOWMEM) && !mode_long(mode))
+		note_code_segment(v);
+	jump_cache_claim(v, mode);
+	if (mode & MODE_SMAP)
+		jump_cache_claim(v, mode ^ (TLB_KERN ^ TLB_KERN_AC) << MODE_TLB_SHIFT);
+}
+
 uint32_t bt_find(struct vcpu *v, uint32_t extra)
 {
 	struct bt *bt = v->bt;
@@ -96,6 +114,7 @@ uint32_t bt_find(struct vcpu *v, uint32_t extra)
 	uint64_t gpa;
 	int r;
 
+	prepare_mode(v);
 	v->fetch_global = 1;
 	if (check_cs_limit(v) < 0 || fetch_gpa(v, v->rip, &gpa) < 0)
 		return BT_NONE;

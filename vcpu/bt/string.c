@@ -89,19 +89,15 @@ static uint64_t until_wrap(const struct str *s, uint64_t off)
 /* Host address of @len bytes at @lin within a page; NULL with *mmio, or NULL after raising. */
 static uint8_t *resolve(struct vcpu *v, uint64_t lin, unsigned len, unsigned acc, bool *mmio)
 {
-	struct soft_tlb *t = &v->tlb[mode_tlb(v->mode)];
-	unsigned i = lin >> GUEST_PAGE_SHIFT & (TLB_SIZE - 1);
-	uint64_t page = lin & ~GUEST_PAGE_MASK;
+	uint8_t *hit = tlb_hit(v, lin, acc);
 	int r;
 
-	if (acc & ACC_W && t->wtag[i] == page)
-		return (uint8_t *)(uintptr_t)(lin + t->wadd[i]);
-	if (!(acc & ACC_W) && t->rtag[i] == page)
-		return (uint8_t *)(uintptr_t)(lin + t->radd[i]);
+	if (hit)
+		return hit;
 	r = tlb_fill(v, lin, len, acc);
-	if (r < 0)
+	if (r == TLB_RAISED)
 		return NULL;
-	if (r == 1) {
+	if (r == TLB_NO_RAM) {
 		*mmio = true;
 		return NULL;
 	}
@@ -229,7 +225,7 @@ static void note_write(struct str *s, uint64_t lin, uint64_t n)
 	uint64_t len = n * s->size, lo = s->back ? lin - (n - 1) * s->size : lin;
 	int64_t frame;
 
-	if (v->tlb[mode_tlb(v->mode)].wtag[lin >> GUEST_PAGE_SHIFT & (TLB_SIZE - 1)] == (lin & ~GUEST_PAGE_MASK))
+	if (tlb_hit(v, lin, ACC_W))
 		return;
 	if (mmu_probe(v, lo, mmu_acc(v, ACC_W), &w) == 0 && (frame = gmem_frame(v->vm->mem, w.gpa)) >= 0)
 		codepage_store(v, (uint64_t)frame, (unsigned)(lo & GUEST_PAGE_MASK), (unsigned)len);

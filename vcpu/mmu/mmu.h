@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "vcpu/cpu/mode.h"
 #include "vcpu/vcpu.h"
 
 enum {
@@ -55,18 +56,68 @@ void phys_write(struct vcpu *v, uint64_t gpa, const void *buf, size_t len);
 /* What phys_write does after a write to one page of RAM made through a pointer: dirty bitmap, code_written(). */
 void phys_written(struct vcpu *v, uint64_t gpa, size_t len);
 
-/* ---- flushing (mmu/tlb.c): soft TLBs, jump caches, branch cells, fetch cache ---- */
+/*
+ * What mmu/ announces to those who keep things made of guest mappings or of guest bytes; vcpu.hook, set before
+ * tlb_init().
+ *   gone    mappings have gone: everything; what is not global; one page or the 2^shift bytes around it; the address
+ *           space changes: what was made of it may be kept in slot @kept, what slot @back holds is good again (-1: none)
+ *   stored  @len bytes were or will be stored to RAM @frame at @off, within the page: was anything made of them?  With
+ *           no length: is anything made of the page?
+ */
+enum mmu_gone_kind { GONE_ALL, GONE_NONGLOBAL, GONE_SWITCH, GONE_PAGE };
+struct mmu_gone {
+	enum mmu_gone_kind kind;
+	uint64_t gva; /* PAGE */
+	unsigned shift;
+	int kept, back; /* SWITCH */
+};
+enum {
+	STORED_DATA,
+	STORED_BESIDE,
+	STORED_CODE
+}; /* no code on the page; other bytes of it; these: it has been dropped */
+struct mmu_hook {
+	void (*gone)(struct vcpu *v, const struct mmu_gone *g);
+	int (*stored)(struct vcpu *v, uint64_t frame, unsigned off, unsigned len);
+};
+
+/* ---- soft TLB (mmu/tlb.c) ---- */
+void tlb_init(struct vcpu *v);
+/*
+ * Translates an access of @size bytes that stays within its page.  TLB_FILLED_IN: v->mem_addend is set; TLB_NO_RAM;
+ * TLB_STORED: the store dropped translations (and is allowed: v->mem_addend is set); TLB_RAISED.
+ */
+enum { TLB_RAISED = -1, TLB_FILLED_IN, TLB_NO_RAM, TLB_STORED };
+int tlb_fill(struct vcpu *v, uint64_t gva, unsigned size, unsigned acc);
+/* Reads guest memory for a helper like mmu_read(), leaving the page in the soft TLB.  0, or -1 after raising. */
+int tlb_read(struct vcpu *v, uint64_t lin, void *buf, unsigned len);
+void tlb_drop_writes(struct vcpu *v, uint64_t frame);                  /* a page got code: its write tags must miss */
+void tlb_note_filled(struct soft_tlb *t, unsigned i);                  /* before entry @i is set */
+void tlb_note_global(struct vcpu *v, uint64_t gva);                    /* something is made of a global mapping of it */
+void tlb_note_large(struct vcpu *v, uint64_t gva, uint64_t page_size); /* of a page of this size */
+
+/* Host address of @lin, good for its page, when an access of kind ACC_R or ACC_W to it hits the live soft TLB; else NULL. */
+static inline uint8_t *tlb_hit(const struct vcpu *v, uint64_t lin, unsigned acc)
+{
+	const struct soft_tlb *t = &v->tlb[mode_tlb(v->mode)];
+	unsigned i = lin >> GUEST_PAGE_SHIFT & (TLB_SIZE - 1);
+
+	if ((acc & ACC_W ? t->wtag[i] : t->rtag[i]) != (lin & ~GUEST_PAGE_MASK))
+		return NULL;
+	return (uint8_t *)(uintptr_t)(lin + (acc & ACC_W ? t->wadd[i] : t->radd[i]));
+}
+
+/* ---- flushing: soft TLBs, and what others keep ---- */
 void tlb_flush_all(struct vcpu *v);       /* global entries too: CR0.PG/WP, CR4.PGE/PAE/SMEP/..., EFER.NXE */
 void tlb_flush_nonglobal(struct vcpu *v); /* CR3 load without PCIDs */
 /* CR3 load from one PCID to another or the same; @flush: what is kept of @to is not to be used (CR3 bit 63 clear). */
 void tlb_switch(struct vcpu *v, unsigned from, unsigned to, bool flush);
 void bank_forget(struct vcpu *v, unsigned pcid); /* what is kept of an address space that is not the current one */
 void bank_forget_all(struct vcpu *v);
-void tlb_flush_branches(struct vcpu *v);           /* only jump caches and cells: another base or limit for code */
 void tlb_flush_page(struct vcpu *v, uint64_t gva); /* invlpg */
 
 /* Must be called by everything in this process that writes guest RAM other than through the soft TLB, after
- * the write: drops translations made from the bytes. (mmu/codepage.c) */
+ * the write: drops translations made from the bytes. (mmu/walk.c) */
 void code_written(struct vcpu *v, uint64_t gpa, size_t len);
 
 #endif

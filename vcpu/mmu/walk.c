@@ -62,6 +62,21 @@ static uint64_t entry_read(struct vcpu *v, struct level *l, uint64_t gpa, bool w
 	return l->val;
 }
 
+void code_written(struct vcpu *v, uint64_t gpa, size_t len)
+{
+	while (len) {
+		size_t n = GUEST_PAGE_MASK + 1 - (gpa & GUEST_PAGE_MASK);
+		int64_t frame = gmem_frame(v->vm->mem, gpa);
+
+		if (n > len)
+			n = len;
+		if (frame >= 0)
+			v->hook->stored(v, (uint64_t)frame, (unsigned)(gpa & GUEST_PAGE_MASK), (unsigned)n);
+		gpa += n;
+		len -= n;
+	}
+}
+
 void phys_written(struct vcpu *v, uint64_t gpa, size_t len)
 {
 	struct gmem *g = v->vm->mem;

@@ -2,9 +2,7 @@
  * Derives the translation mode from the architectural state.
  * Invariant: called after every change of a register named below.
  */
-#include "vcpu/bt/bt.h"
-
-#include "vcpu/mmu/mmu.h"
+#include "vcpu/cpu/mode.h"
 
 static bool seg_flat(const struct seg *s, bool code)
 {
@@ -33,26 +31,6 @@ static bool data_breakpoints(const struct vcpu *v)
 	return false;
 }
 
-/* Every mode: what translates it and no more. */
-bool mode_is_translated(uint32_t mode)
-{
-	const uint32_t sizes = MODE_CS32 | MODE_CS16 | MODE_REAL;
-	const uint32_t all = MODE_USER | 3u << MODE_TLB_SHIFT | MODE_SLOWMEM | MODE_NOFPU | MODE_NOSSE | MODE_NOAVX |
-			     MODE_TRANSIENT | MODE_CPL0 | MODE_SMAP | MODE_TSD;
-	uint32_t known;
-
-	switch (mode & sizes) {
-	case 0: known = all | MODE_EDGE; break;
-	case MODE_CS32: known = all | MODE_CS32 | MODE_SS16; break;
-	default: return false;
-	}
-	if ((mode & ~known) || mode_tlb(mode) >= TLB_COUNT || !(mode & MODE_USER) != (mode_tlb(mode) != TLB_USER))
-		return false;
-	if ((mode & MODE_USER) && (mode & (MODE_CPL0 | MODE_SMAP)))
-		return false;
-	return (mode & MODE_STEP) || !(mode & (MODE_BOUNCE | MODE_BOUNCE_STACK));
-}
-
 /* Code with both L and D set cannot be: it is no mode that anything translates. */
 static uint32_t mode_segments(const struct vcpu *v)
 {
@@ -69,26 +47,6 @@ static uint32_t mode_segments(const struct vcpu *v)
 	if (!segments_flat(v))
 		m |= MODE_SLOWMEM;
 	return m;
-}
-
-/* Links across pages and cached branches were looked at under the base and limit of their time. */
-static void note_code_segment(struct vcpu *v)
-{
-	const struct seg *cs = &v->seg[SEG_CS];
-
-	if (cs->limit == v->code_limit && cs->base == v->code_base)
-		return;
-	v->code_limit = cs->limit;
-	v->code_base = cs->base;
-	tlb_flush_branches(v);
-}
-
-/* Code of this mode finds jump caches of its own entries.  stac and clac change tables in place: both are made ready. */
-static void claim_jump_caches(struct vcpu *v, uint32_t mode)
-{
-	jump_cache_claim(v, mode);
-	if (mode & MODE_SMAP)
-		jump_cache_claim(v, mode ^ (TLB_KERN ^ TLB_KERN_AC) << MODE_TLB_SHIFT);
 }
 
 void vcpu_update_mode(struct vcpu *v)
@@ -120,9 +78,6 @@ void vcpu_update_mode(struct vcpu *v)
 	if (!(v->cr4 & CR4_OSXSAVE) || (v->xcr0 & 6) != 6)
 		m |= MODE_NOAVX;
 	v->mode = m;
-	if ((m & MODE_SLOWMEM) && !mode_long(m))
-		note_code_segment(v);
-	claim_jump_caches(v, m);
 	for (int i = 0; i < SEG_COUNT; i++)
 		v->seg_base[i] = v->seg[i].base;
 }

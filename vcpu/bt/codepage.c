@@ -193,17 +193,9 @@ int codepage_store(struct vcpu *v, uint64_t frame, unsigned off, unsigned len)
 	return hit;
 }
 
-void code_written(struct vcpu *v, uint64_t gpa, size_t len)
+int codepage_stored(struct vcpu *v, uint64_t frame, unsigned off, unsigned len)
 {
-	while (len) {
-		size_t n = GUEST_PAGE_MASK + 1 - (gpa & GUEST_PAGE_MASK);
-		int64_t frame = gmem_frame(v->vm->mem, gpa);
-
-		if (n > len)
-			n = len;
-		if (frame >= 0)
-			codepage_store(v, (uint64_t)frame, (unsigned)(gpa & GUEST_PAGE_MASK), (unsigned)n);
-		gpa += n;
-		len -= n;
-	}
+	if (!codepage_get(v->bt, frame, false))
+		return STORED_DATA;
+	return len && codepage_store(v, frame, off, len) ? STORED_CODE : STORED_BESIDE;
 }

@@ -29,19 +29,11 @@ static bool next_page(const struct vcpu *v, uint64_t lin, uint64_t *next)
 /* Host address of @lin, good for the whole page, when that page is RAM that may be read. */
 static const uint8_t *ram_to_read(struct vcpu *v, uint64_t lin)
 {
-	struct soft_tlb *t = &v->tlb[mode_tlb(v->mode)];
-	unsigned i = lin >> GUEST_PAGE_SHIFT & (TLB_SIZE - 1);
-
-	if (t->rtag[i] != (lin & ~GUEST_PAGE_MASK) && tlb_fill(v, lin, 1, ACC_R) != 0) {
+	if (!tlb_hit(v, lin, ACC_R) && tlb_fill(v, lin, 1, ACC_R) != TLB_FILLED_IN) {
 		v->exc_pending = 0;
 		return NULL;
 	}
-	return (const uint8_t *)(uintptr_t)(lin + t->radd[i]);
-}
-
-static bool write_hits(const struct vcpu *v, uint64_t lin)
-{
-	return v->tlb[mode_tlb(v->mode)].wtag[lin >> GUEST_PAGE_SHIFT & (TLB_SIZE - 1)] == (lin & ~GUEST_PAGE_MASK);
+	return tlb_hit(v, lin, ACC_R);
 }
 
 /* Would a store at @lin go to RAM and have no other effect?  Looks without changing anything. */
@@ -50,7 +42,7 @@ static bool may_write(struct vcpu *v, uint64_t lin)
 	struct walk w;
 	int64_t frame;
 
-	if (write_hits(v, lin))
+	if (tlb_hit(v, lin, ACC_W))
 		return true;
 	if (mmu_probe(v, lin, mmu_acc(v, ACC_W), &w))
 		return false;
@@ -61,14 +53,12 @@ static bool may_write(struct vcpu *v, uint64_t lin)
 /* Host address of @lin for writing, after may_write(). */
 static uint8_t *ram_to_write(struct vcpu *v, uint64_t lin)
 {
-	if (!write_hits(v, lin) && (tlb_fill(v, lin, 1, ACC_W) != 0 || !write_hits(v, lin))) {
+	if (!tlb_hit(v, lin, ACC_W) && tlb_fill(v, lin, 1, ACC_W) != TLB_FILLED_IN)
 		v->exc_pending = 0;
-		return NULL;
-	}
-	return (uint8_t *)(uintptr_t)(lin + v->tlb[mode_tlb(v->mode)].wadd[lin >> GUEST_PAGE_SHIFT & (TLB_SIZE - 1)]);
+	return tlb_hit(v, lin, ACC_W);
 }
 
-bool tlb_read_ram(struct vcpu *v, uint64_t lin, void *buf, unsigned len)
+bool cross_read(struct vcpu *v, uint64_t lin, void *buf, unsigned len)
 {
 	unsigned first = bytes_left(lin);
 	const uint8_t *p = ram_to_read(v, lin), *q;
