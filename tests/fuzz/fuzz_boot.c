@@ -33,6 +33,13 @@ void cpu_set_long_flat(struct vcpu *v, uint64_t cr3, uint64_t rip, uint64_t rsi)
 	entries++;
 }
 
+void cpu_set_linux32(struct vcpu *v, uint32_t eip, uint32_t esi)
+{
+	FUZZ_CHECK(esi == BOOT_PARAMS && eip >= 0x100000);
+	cmdline_at = BOOT_CMDLINE;
+	entries++;
+}
+
 void cpu_set_prot_flat(struct vcpu *v, uint32_t eip, uint32_t eax, uint32_t ebx)
 {
 	FUZZ_CHECK(ebx >= 4096 && gmem_ptr(&mem, ebx, 4096));
@@ -134,6 +141,7 @@ static size_t seed_bzimage(uint8_t *f, uint64_t pref, uint32_t init_size)
 	memcpy(f + 0x202, "HdrS", 4);
 	put16(f + 0x206, 0x20f);
 	f[0x211] = 1;
+	put32(f + 0x214, 0x100000);
 	put32(f + 0x22c, 0x7fffffff);
 	put32(f + 0x230, 0x200000);
 	f[0x234] = 1;
@@ -217,6 +225,8 @@ size_t fuzz_seed(unsigned i, uint8_t *buf)
 	case 3: n = seed_pvh(f, false); break;
 	case 4: n = seed_multiboot(f, true), buf[0] = 1; break;
 	case 5: n = seed_multiboot(f, false), buf[0] = 2; break;
+	case 6: n = seed_bzimage(f, 0x200000, 0x80000), buf[0] = 0, f[0x236] = 0; break; /* 32-bit */
+	case 7: n = seed_bzimage(f, 0, 0), buf[0] = 0, put16(f + 0x206, 0x203); break;   /* old */
 	default: return 0;
 	}
 	return HEAD + n;

@@ -30,6 +30,12 @@ __attribute__((weak)) void cpu_set_prot_flat(struct vcpu *v, uint32_t eip, uint3
 	v->regs[3] = ebx;
 }
 
+__attribute__((weak)) void cpu_set_linux32(struct vcpu *v, uint32_t eip, uint32_t esi)
+{
+	v->rip = eip;
+	v->regs[6] = esi;
+}
+
 static void armed(void *ctx, uint64_t deadline)
 {
 	struct fake *f = ctx;

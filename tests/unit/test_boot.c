@@ -97,6 +97,7 @@ static void make_bzimage(void)
 	memcpy(file + 0x202, "HdrS", 4);
 	put16(file + 0x206, 0x20f);
 	file[0x211] = 1;
+	put32(file + 0x214, 0x100000);
 	put32(file + 0x22c, 0x7fffffff);
 	put32(file + 0x230, 0x200000);
 	file[0x234] = 1;
@@ -182,14 +183,15 @@ static void test_bzimage_bad(void)
 {
 	setup(64 * MIB);
 	make_bzimage();
-	put16(file + 0x206, 0x20b);
-	fails("protocol 2.11");
+	put16(file + 0x206, 0x202);
+	fails("protocol 2.02, 2.03 is needed");
 	put16(file + 0x206, 0x20f);
 	file[0x211] = 0;
 	fails("zImage");
 	file[0x211] = 1;
 	put16(file + 0x236, 0);
-	fails("64-bit");
+	put32(file + 0x214, 0); /* as iPXE's */
+	fails("starts in 16-bit code, which is not supported yet");
 	put16(file + 0x236, 1);
 	put32(file + 0x260, 0);
 	fails("init_size");
@@ -216,6 +218,34 @@ static void test_bzimage_bad(void)
 	put64(file + 0x258, 0x6000); /* on top of what we hand it */
 	put32(file + 0x260, 0x2000);
 	fails("not between 1 MiB");
+	teardown();
+}
+
+/* The 32-bit entry, of 32-bit kernels and of those too old to tell. */
+static void test_bzimage_32(void)
+{
+	setup(64 * MIB);
+	make_bzimage();
+	give_initrd(100000);
+	put16(file + 0x236, 4);
+	CU_ASSERT_EQUAL(load(), 0);
+	CU_ASSERT_EQUAL(v->rip, 0x1000000);
+	CU_ASSERT_EQUAL(v->regs[6], 0x7000);
+	CU_ASSERT_EQUAL(get64(mem.ram + v->gdtr.base + 0x10), 0x00cf9b000000ffffull);
+	CU_ASSERT_EQUAL(get64(mem.ram + 0x9000), 0); /* no page tables */
+	/* 2.11 cannot say that it has a 64-bit entry */
+	put16(file + 0x236, 1);
+	put16(file + 0x206, 0x20b);
+	CU_ASSERT_EQUAL(load(), 0);
+	CU_ASSERT_EQUAL(v->rip, 0x1000000);
+	/* 2.09 says neither where it wants to be nor how much it needs; 2.04 not how long its command line may be */
+	put16(file + 0x206, 0x209);
+	CU_ASSERT_EQUAL(load(), 0);
+	CU_ASSERT_EQUAL(v->rip, 0x200000);
+	put16(file + 0x206, 0x204);
+	CU_ASSERT_EQUAL(load(), 0);
+	CU_ASSERT_EQUAL(v->rip, 0x100000);
+	CU_ASSERT_STRING_EQUAL(mem.ram + get32(mem.ram + 0x7228), "console=ttyS0");
 	teardown();
 }
 
@@ -628,6 +658,7 @@ CU_ErrorCode suite_boot(void)
 
 	CU_add_test(s, "bzImage", test_bzimage);
 	CU_add_test(s, "bzImage, little RAM", test_bzimage_small_ram);
+	CU_add_test(s, "bzImage, 32-bit entry", test_bzimage_32);
 	CU_add_test(s, "bad bzImages", test_bzimage_bad);
 	CU_add_test(s, "command line", test_command_line);
 	CU_add_test(s, "initrd", test_initrd);

@@ -4,6 +4,7 @@
 #include <CUnit/Basic.h>
 
 #include "tests/unit/machine.h"
+#include "vcpu/cpu/reset.h"
 #include "vcpu/cpu/segment.h"
 #include "vcpu/mmu/mmu.h"
 
@@ -233,13 +234,32 @@ static void test_limits(void)
 	CU_ASSERT_EQUAL(RAISED(v, seg_linear(v, SEG_DS, 0, 1, ACC_R, &lin)), E(EXC_GP, 0));
 }
 
+/* What Linux' 32-bit boot protocol asks for. */
+static void test_linux32(void)
+{
+	struct vcpu *v = mach_vcpu();
+
+	cpu_set_linux32(v, 0x1000000, 0x7000);
+	CU_ASSERT_EQUAL(v->rip, 0x1000000);
+	CU_ASSERT_EQUAL(v->regs[R_SI], 0x7000);
+	CU_ASSERT_EQUAL(v->regs[R_BX] | v->regs[R_BP] | v->regs[R_DI], 0);
+	CU_ASSERT_EQUAL(v->cr0, CR0_PE | CR0_ET);
+	CU_ASSERT_EQUAL(v->efer | v->cr4, 0);
+	CU_ASSERT_EQUAL(v->iflag, 0);
+	CU_ASSERT_EQUAL(v->seg[SEG_CS].sel, 0x10);
+	CU_ASSERT_EQUAL(v->seg[SEG_DS].sel, 0x18);
+	CU_ASSERT_EQUAL(v->seg[SEG_SS].sel, 0x18);
+	CU_ASSERT_EQUAL(v->seg[SEG_ES].limit, 0xffffffff);
+}
+
 CU_ErrorCode suite_segment(void)
 {
 	CU_pSuite s = CU_add_suite("segment", NULL, NULL);
 
-	if (s == NULL || !CU_add_test(s, "data segments", test_data) ||
-	    !CU_add_test(s, "stack segment", test_stack_segment) || !CU_add_test(s, "ldtr and tr", test_system) ||
-	    !CU_add_test(s, "far jump", test_jump) || !CU_add_test(s, "far call and return", test_call_return) ||
+	if (s == NULL || !CU_add_test(s, "Linux' 32-bit entry", test_linux32) ||
+	    !CU_add_test(s, "data segments", test_data) || !CU_add_test(s, "stack segment", test_stack_segment) ||
+	    !CU_add_test(s, "ldtr and tr", test_system) || !CU_add_test(s, "far jump", test_jump) ||
+	    !CU_add_test(s, "far call and return", test_call_return) ||
 	    !CU_add_test(s, "64-bit call gate", test_gate_long) ||
 	    !CU_add_test(s, "32-bit call gate", test_gate_prot) || !CU_add_test(s, "iret", test_iret) ||
 	    !CU_add_test(s, "iret: null selectors", test_iret_nulls) ||

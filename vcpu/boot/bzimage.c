@@ -1,5 +1,6 @@
 /*
- * Linux bzImage by the 64-bit boot protocol (Documentation/arch/x86/boot.rst).
+ * bzImages: Linux, and what comes in its format, by the 64-bit entry or else the 32-bit one
+ * (Documentation/arch/x86/boot.rst).  The 16-bit setup code never runs: a kernel that needs it is refused.
  *
  * Invariant: the kernel gets [load, load + init_size) for itself; nothing else
  * that we put into memory lies in it.
@@ -28,6 +29,7 @@ enum { /* offsets in the file's first sectors and in the zero page */
        H_VERSION = 0x206,
        H_LOADER = 0x210,
        H_LOADFLAGS = 0x211,
+       H_CODE32_START = 0x214,
        H_RAMDISK = 0x218,
        H_RAMDISK_SIZE = 0x21c,
        H_CMDLINE = 0x228,
@@ -47,11 +49,15 @@ enum { /* offsets in the file's first sectors and in the zero page */
 #define LOADED_HIGH 0x01
 #define XLF_64      0x01
 #define ENTRY_64    0x200
-#define CS_64       0x10 /* the selectors the protocol asks for */
+#define VERSION_MIN 0x203 /* the first that says how high an initrd may lie */
+#define UNPACKED    5     /* times its size is what a kernel may need that does not say (before 2.10) */
+#define CMDLINE_OLD 255   /* before 2.06 */
 
 struct bzimage {
 	uint64_t setup_len, payload; /* the file: real-mode part, then the kernel */
 	uint64_t load, init_size;
+	unsigned version; /* of the boot protocol: says which fields of the header exist */
+	bool relocatable, entry64;
 };
 
 bool bzimage_match(const struct boot *b)
@@ -59,21 +65,40 @@ bool bzimage_match(const struct boot *b)
 	return get16(b->head + H_BOOT_FLAG) == 0xaa55 && !memcmp(b->head + H_MAGIC, "HdrS", 4);
 }
 
-static int check_header(struct boot *b, struct bzimage *z)
+/* What the header says, with what the protocol says of versions that lack a field. */
+static void read_header(const struct boot *b, struct bzimage *z)
 {
 	const uint8_t *h = b->head;
-	unsigned version = get16(h + H_VERSION), sects = h[H_SETUP_SECTS] ? h[H_SETUP_SECTS] : 4;
-	uint64_t syssize = (uint64_t)get32(h + H_SYSSIZE) * 16;
+
+	z->version = get16(h + H_VERSION);
+	z->relocatable = z->version >= 0x205 && h[H_RELOCATABLE];
+	z->entry64 = z->version >= 0x20c && get16(h + H_XLOADFLAGS) & XLF_64;
+	z->load = z->version >= 0x20a ? get64(h + H_PREF_ADDRESS) : MIB;
+}
+
+static int check_protocol(struct boot *b, const struct bzimage *z)
+{
+	const uint8_t *h = b->head;
 
 	if (b->kernel_size < H_END)
 		return boot_fail(b, "bzImage is truncated: %llu bytes end inside the setup header",
 				 (unsigned long long)b->kernel_size);
-	if (version < 0x20c)
-		return boot_fail(b, "bzImage: boot protocol %u.%02u, 2.12 is needed", version >> 8, version & 0xff);
+	if (z->version < VERSION_MIN)
+		return boot_fail(b, "bzImage: boot protocol %u.%02u, 2.03 is needed", z->version >> 8,
+				 z->version & 0xff);
 	if (!(h[H_LOADFLAGS] & LOADED_HIGH))
 		return boot_fail(b, "bzImage: a zImage (loaded low) can not be started");
-	if (!(get16(h + H_XLOADFLAGS) & XLF_64))
-		return boot_fail(b, "bzImage: no 64-bit entry point (a 32-bit kernel)");
+	if (!z->entry64 && !get32(h + H_CODE32_START))
+		return boot_fail(
+			b, "bzImage: no 32-bit entry point: it starts in 16-bit code, which is not supported yet");
+	return 0;
+}
+
+static int check_sizes(struct boot *b, struct bzimage *z)
+{
+	unsigned sects = b->head[H_SETUP_SECTS] ? b->head[H_SETUP_SECTS] : 4;
+	uint64_t syssize = (uint64_t)get32(b->head + H_SYSSIZE) * 16;
+
 	z->setup_len = (sects + 1) * 512ull;
 	if (z->setup_len >= b->kernel_size)
 		return boot_fail(b, "bzImage is truncated: %u setup sectors, but the file has %llu bytes", sects,
@@ -84,7 +109,7 @@ static int check_header(struct boot *b, struct bzimage *z)
 				 (unsigned long long)syssize, (unsigned long long)z->payload);
 	if (syssize < z->payload)
 		z->payload = syssize; /* a signature follows */
-	z->init_size = get32(h + H_INIT_SIZE);
+	z->init_size = z->version >= 0x20a ? get32(b->head + H_INIT_SIZE) : z->payload * UNPACKED;
 	if (z->init_size < z->payload)
 		return boot_fail(b, "bzImage: init_size %#llx is less than the kernel itself (%#llx)",
 				 (unsigned long long)z->init_size, (unsigned long long)z->payload);
@@ -115,10 +140,11 @@ static int place(struct boot *b, struct bzimage *z)
 {
 	uint64_t align = get32(b->head + H_ALIGN);
 
-	z->load = get64(b->head + H_PREF_ADDRESS);
-	if (b->head[H_RELOCATABLE] && (!align || (align & (align - 1))))
+	if (z->version < 0x20a && z->relocatable && align && !(align & (align - 1)))
+		z->load = (MIB + align - 1) & ~(align - 1); /* it does not say where it prefers to be */
+	if (z->relocatable && (!align || (align & (align - 1))))
 		return boot_fail(b, "bzImage: kernel_alignment %#llx is not a power of two", (unsigned long long)align);
-	if (b->head[H_RELOCATABLE] && (z->load & (align - 1)))
+	if (z->relocatable && (z->load & (align - 1)))
 		return boot_fail(b, "bzImage: preferred address %#llx is not aligned to %#llx",
 				 (unsigned long long)z->load, (unsigned long long)align);
 	if (z->load < MIB || z->load >> 32)
@@ -188,34 +214,41 @@ static int identity_tables(struct boot *b)
 	return 0;
 }
 
-/* Flat descriptors at 0x10 (64-bit code) and 0x18 (data). */
-static int gdt(struct boot *b)
+/* Flat descriptors at 0x10 (code, of the mode the kernel is entered in) and 0x18 (data); the tables of that mode. */
+static int tables(struct boot *b, const struct bzimage *z)
 {
 	uint8_t g[32] = {0};
 
-	put64(g + 0x10, 0x00af9b000000ffffull);
+	put64(g + 0x10, z->entry64 ? 0x00af9b000000ffffull : 0x00cf9b000000ffffull);
 	put64(g + 0x18, 0x00cf93000000ffffull);
-	return boot_write(b, BOOT_GDT, g, sizeof(g), "GDT");
+	if (z->entry64 && (boot_claim(b, BOOT_TABLES, 0x6000, "page tables") || identity_tables(b)))
+		return -1;
+	return boot_claim(b, BOOT_GDT, 0x100, "GDT") || boot_write(b, BOOT_GDT, g, sizeof(g), "GDT");
+}
+
+static void enter(struct vcpu *v, const struct bzimage *z)
+{
+	if (z->entry64)
+		cpu_set_long_flat(v, BOOT_TABLES, z->load + ENTRY_64, BOOT_PARAMS);
+	else
+		cpu_set_linux32(v, (uint32_t)z->load, BOOT_PARAMS);
+	v->gdtr.base = BOOT_GDT;
+	v->gdtr.limit = 31;
 }
 
 int bzimage_load(struct boot *b)
 {
-	struct vcpu *v = b->vm->vcpu[0];
 	struct bzimage z = {0};
 
-	if (check_header(b, &z) || place(b, &z) || boot_claim(b, BOOT_GDT, 0x100, "GDT") ||
-	    boot_claim(b, BOOT_PARAMS, 0x1000, "boot parameters") ||
-	    boot_claim(b, BOOT_TABLES, 0x6000, "page tables") ||
-	    boot_load_cmdline(b, "", get32(b->head + H_CMDLINE_SIZE)))
+	read_header(b, &z);
+	if (check_protocol(b, &z) || check_sizes(b, &z) || place(b, &z) ||
+	    boot_claim(b, BOOT_PARAMS, 0x1000, "boot parameters") || tables(b, &z))
 		return -1;
-	if (boot_load_initrd(b, get32(b->head + H_INITRD_MAX)))
+	if (boot_load_cmdline(b, "", z.version >= 0x206 ? get32(b->head + H_CMDLINE_SIZE) : CMDLINE_OLD))
 		return -1;
-	if (boot_copy(b, z.setup_len, z.load, z.payload, z.payload, "kernel"))
+	if (boot_load_initrd(b, get32(b->head + H_INITRD_MAX)) ||
+	    boot_copy(b, z.setup_len, z.load, z.payload, z.payload, "kernel") || zero_page(b))
 		return -1;
-	if (zero_page(b) || identity_tables(b) || gdt(b))
-		return -1;
-	cpu_set_long_flat(v, BOOT_TABLES, z.load + ENTRY_64, BOOT_PARAMS);
-	v->gdtr.base = BOOT_GDT;
-	v->gdtr.limit = 31;
+	enter(b->vm->vcpu[0], &z);
 	return 0;
 }

@@ -135,14 +135,26 @@ void cpu_set_long_flat(struct vcpu *v, uint64_t cr3, uint64_t rip, uint64_t rsi)
 	vcpu_update_mode(v);
 }
 
-void cpu_set_prot_flat(struct vcpu *v, uint32_t eip, uint32_t eax, uint32_t ebx)
+static void enter_prot(struct vcpu *v, uint32_t eip, uint16_t code, uint16_t data)
 {
 	v->cr0 = CR0_PE | CR0_ET;
-	flat_segments(v, 0x8, SEG_FLAT_CODE32, 0x10);
-	v->regs[R_AX] = eax;
+	flat_segments(v, code, SEG_FLAT_CODE32, data);
 	firmware_mtrrs(v);
-	v->regs[R_BX] = ebx;
 	v->rip = eip;
 	tlb_flush_all(v);
 	vcpu_update_mode(v);
+}
+
+void cpu_set_prot_flat(struct vcpu *v, uint32_t eip, uint32_t eax, uint32_t ebx)
+{
+	enter_prot(v, eip, 0x8, 0x10);
+	v->regs[R_AX] = eax;
+	v->regs[R_BX] = ebx;
+}
+
+void cpu_set_linux32(struct vcpu *v, uint32_t eip, uint32_t esi)
+{
+	enter_prot(v, eip, 0x10, 0x18);
+	v->regs[R_SI] = esi;
+	v->regs[R_DX] = 0;
 }

@@ -15,4 +15,7 @@ void cpu_set_long_flat(struct vcpu *v, uint64_t cr3, uint64_t rip, uint64_t rsi)
 /* After cpu_reset: multiboot's and PVH's entry: 32-bit flat, paging off, CS 0x8, data 0x10, IF clear. */
 void cpu_set_prot_flat(struct vcpu *v, uint32_t eip, uint32_t eax, uint32_t ebx);
 
+/* After cpu_reset: the 32-bit entry of the Linux boot protocol: as above with CS 0x10, data 0x18, esi = @esi. */
+void cpu_set_linux32(struct vcpu *v, uint32_t eip, uint32_t esi);
+
 #endif
