@@ -119,9 +119,10 @@ void child_seal(struct child *c)
 		c->layers &= ~SANDBOX_BIT(RLIMITS);
 	rc = sandbox_seal(c->table);
 	if (rc && c->strict)
-		child_fail(c, HVX_EXIT_HOST, "the final seccomp filter: %s", strerror(-rc));
+		child_fail(c, HVX_EXIT_HOST, "the final seccomp filter: %s", sandbox_error(rc));
 	if (rc) {
-		log_warn("no final seccomp filter: %s", strerror(-rc));
+		if (c->layers & SANDBOX_BIT(SECCOMP)) /* else it is known already */
+			log_warn("no final seccomp filter: %s", sandbox_error(rc));
 		c->layers &= ~SANDBOX_BIT(SECCOMP);
 	}
 	struct msg_sealed s = {.layers = c->layers};

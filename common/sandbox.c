@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <linux/landlock.h>
+#include <linux/seccomp.h>
 #include <linux/securebits.h>
 #include <sched.h>
 #include <seccomp.h>
@@ -257,6 +258,14 @@ static int keep_caps(uint64_t caps)
 	return 0;
 }
 
+bool sandbox_has_cap(int cap)
+{
+	struct __user_cap_header_struct h = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct d[2];
+
+	return syscall(SYS_capget, &h, d) == 0 && (d[cap / 32].effective >> cap % 32 & 1);
+}
+
 int sandbox_drop_caps(uint64_t keep)
 {
 	struct __user_cap_header_struct h = {.version = _LINUX_CAPABILITY_VERSION_3};
@@ -357,10 +366,15 @@ static int landlock(int abi, const struct sandbox_grant *g, int n, bool network)
 	return rc;
 }
 
+const char *sandbox_error(int rc)
+{
+	return rc == -ENOSYS ? "not in this kernel" : strerror(-rc);
+}
+
 static void note(const char *what, int rc, char *why, size_t len)
 {
 	if (rc < 0 && !why[0])
-		snprintf(why, len, "%s: %s", what, strerror(-rc));
+		snprintf(why, len, "%s: %s", what, sandbox_error(rc));
 }
 
 uint32_t sandbox_enter(const struct sandbox_table *t, uint32_t ns, char *why, size_t len)
@@ -472,8 +486,18 @@ static bool has_any(const struct sandbox_table *t, enum sandbox_stage stage, int
 	return false;
 }
 
+/* libseccomp has no word for it: it fails for want of memory. */
+static bool no_filters(void)
+{
+	const uint32_t kill = SECCOMP_RET_KILL_PROCESS;
+
+	return syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0, &kill) < 0 && errno != EPERM;
+}
+
 int sandbox_filter(const struct sandbox_table *t, enum sandbox_stage stage)
 {
+	if (no_filters())
+		return -ENOSYS;
 	scmp_filter_ctx ctx = seccomp_init(t->refuse ? SCMP_ACT_ERRNO((uint16_t)t->refuse) : SCMP_ACT_KILL_PROCESS);
 	int rc = -ENOMEM;
 

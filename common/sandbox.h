@@ -186,6 +186,12 @@ int sandbox_seal(const struct sandbox_table *t);
 /* Layers that @reached lacks and that this kernel could give to somebody. */
 uint32_t sandbox_missing(uint32_t reached);
 
+/* Is this capability in force? */
+bool sandbox_has_cap(int cap);
+
+/* What a layer's error means: strerror(), but for what this kernel does not have. */
+const char *sandbox_error(int rc);
+
 /* Closes every descriptor above 2 that is not in @keep (sorted ascending). */
 void sandbox_close_fds(const int *keep, int n);
 

@@ -229,7 +229,7 @@ static int start_passt(struct machine *m, struct card *c)
 					 .gid = NOBODY,
 					 .caps = geteuid() == 0 ? port_caps(&m->cfg.net[c->option]) : 0,
 					 .network = true}};
-	if (geteuid() == 0)
+	if (geteuid() == 0 && sandbox_has_cap(CAP_SYS_ADMIN)) /* else only a user namespace gives the others */
 		t.guest.want &= ~SANDBOX_BIT(USERNS);
 	struct proc *p = tool_proc(m, c, "passt");
 	int rc = tool_runs(m, c, p, spawn_tool(m->loop, p, &t, m->cfg.name, err, sizeof err), err);

@@ -41,12 +41,16 @@ int handle_hello(struct machine *m, struct peer *p, struct ipc_frame *f)
 int handle_failed(struct machine *m, struct peer *p, struct ipc_frame *f)
 {
 	struct msg_failed x;
+	char why[256];
 
 	if (unpack_failed(f->data, f->len, &x))
 		return -EPROTO;
 	if (m->state != VM_ENDING)
 		log_charge(NULL); /* said once */
-	log_error("%s: %s", p->proc->name, x.text);
+	/* it cannot read what limits it */
+	bool limit = strstr(x.text, strerror(EAGAIN)) && m->state < VM_RUNNING;
+	log_error("%s: %s%s%s", p->proc->name, x.text, limit ? ": " : "",
+		  limit ? cause_text(EAGAIN, why, sizeof why) : "");
 	machine_end(m, (int)x.status);
 	return 0;
 }

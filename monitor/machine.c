@@ -235,12 +235,14 @@ static void end_tools(struct machine *m)
 			kill(m->proc[i].pid, SIGTERM);
 }
 
-/* What it died of, with its own last word for it, which went to the log only. */
-static void say_death(const struct proc *p, const char *when, int wstatus)
+/* What it died of, with its own last word for it, which went to the log only, or the kernel's. */
+static void say_death(struct machine *m, const struct proc *p, const char *when, int wstatus)
 {
-	char cause[128];
+	char cause[128], memory[128] = "";
 	const char *last = WIFEXITED(wstatus) ? p->log.error : "";
 
+	if (WIFSIGNALED(wstatus) && WTERMSIG(wstatus) == SIGKILL && !p->killed)
+		last = cause_killed(&m->cgroup, memory, sizeof memory);
 	log_error("%s died%s: %s%s%s", p->name, when, spawn_cause(wstatus, cause, sizeof cause), last[0] ? ": " : "",
 		  last);
 }
@@ -259,10 +261,10 @@ static void child_died(struct machine *m, struct proc *p, int wstatus)
 			 spawn_cause(wstatus, cause, sizeof cause));
 		log_error("%s of %s died: %s", p->name, p->tool_of->id, spawn_cause(wstatus, cause, sizeof cause));
 	} else if (m->state != VM_ENDING) {
-		say_death(p, "", wstatus);
+		say_death(m, p, "", wstatus);
 		machine_end(m, HVX_EXIT_CHILD);
 	} else if (WIFSIGNALED(wstatus) && !p->killed) {
-		say_death(p, " at the end", wstatus);
+		say_death(m, p, " at the end", wstatus);
 	}
 	if (m->state == VM_ENDING && p->tool_of == NULL)
 		end_tools(m);
@@ -579,11 +581,28 @@ static int make_mem_channel(struct machine *m)
 	return 0;
 }
 
+#define DESCRIPTORS      48 /* of the monitor, its console, clients and the children that every VM has */
+#define DESCRIPTORS_CARD 12 /* of a card, before they are handed over, and its ports */
+
+static int check_host(struct machine *m)
+{
+	unsigned cards = m->cfg.ndisks + m->cfg.nnets;
+	char err[256];
+
+	cause_cgroup_open(&m->cgroup);
+	if (cause_check(m->cfg.memory, DESCRIPTORS + DESCRIPTORS_CARD * cards, err, sizeof err) == 0)
+		return 0;
+	log_error("%s", err);
+	return HVX_EXIT_HOST;
+}
+
 static int prepare(struct machine *m)
 {
 	char err[512];
 	int rc = open_log(m);
 
+	if (!rc)
+		rc = check_host(m);
 	if (!rc)
 		rc = take_name(m);
 	if (!rc)
@@ -671,7 +690,7 @@ void machine_started(struct machine *m)
 		console_start(m->second);
 	int rc = seal_monitor(m->cfg.pidfile[0] != '\0', any_without_userns(m));
 	if (rc) {
-		log_error("cannot seal the monitor: %s", strerror(-rc));
+		log_msg(m->cfg.strict ? LOG_LVL_ERROR : LOG_LVL_WARN, "cannot seal the monitor: %s", sandbox_error(rc));
 		if (m->cfg.strict)
 			machine_end(m, HVX_EXIT_HOST);
 	}
@@ -687,6 +706,7 @@ static void cleanup(struct machine *m)
 	close_given(m);
 	lines_close(&m->debugcon);
 	card_close_all(m);
+	cause_cgroup_close(&m->cgroup);
 	for (size_t i = 0; i < sizeof m->sig / sizeof m->sig[0]; i++)
 		ipc_watch_free(m->sig[i]);
 	ipc_watch_free(m->end_timer);
@@ -711,7 +731,7 @@ int machine_run(const struct config *cfg, bool debug, int notify_fd)
 	m->debug = debug;
 	m->notify_fd = notify_fd;
 	m->nprocs = PROC_CARDS;
-	m->log_fd = m->lock_fd = m->listen_fd = m->ram_fd = m->control_fd = -1;
+	m->cgroup.events = m->log_fd = m->lock_fd = m->listen_fd = m->ram_fd = m->control_fd = -1;
 	m->kernel_fd = m->trace_fd = m->debugcon_fd = m->mem_end = m->vcpu_end = -1;
 	for (unsigned i = 0; i < MSG_MODULES_MAX; i++)
 		m->initrd_fd[i] = -1;

@@ -6,6 +6,7 @@
 
 #include "common/ipc.h"
 #include "monitor/card.h"
+#include "monitor/cause.h"
 #include "monitor/config.h"
 #include "monitor/console.h"
 #include "monitor/permit.h"
@@ -43,6 +44,7 @@ struct machine {
 	int nprocs;
 	struct card card[MACHINE_MAX_CARDS];
 	int ncards;
+	struct cause_cgroup cgroup;
 	struct peer child[PROC_MAX], client[MACHINE_MAX_CLIENTS];
 	struct console *console, *second; /* second: NULL, there is none */
 	int log_fd, lock_fd, listen_fd;

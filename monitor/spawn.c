@@ -21,6 +21,7 @@
 
 #include "common/child.h"
 #include "common/sandbox.h"
+#include "monitor/cause.h"
 #include "monitor/confine.h"
 
 /* Beside us (the build tree), in the libexec that goes with our bin, or where `make install` puts it. */
@@ -130,6 +131,7 @@ static int start(struct proc *p, struct exec_plan *x, const char *vm, bool stric
 int spawn_child(struct ipc_loop *l, struct proc *p, const char *vm, bool strict, bool debug, int *control, char *err,
 		size_t len)
 {
+	char why[256];
 	int sv[2] = {-1, -1};
 	struct exec_plan x = {.p = p, .exe = open_program(p->program)};
 	int rc = x.exe;
@@ -138,7 +140,9 @@ int spawn_child(struct ipc_loop *l, struct proc *p, const char *vm, bool strict,
 	if (rc >= 0)
 		rc = x.null < 0 ? -errno : open_ends(l, p, sv, &x.log);
 	if (rc) {
-		snprintf(err, len, "%s: %s", p->program, strerror(-rc));
+		snprintf(err, len, "%s: %s", p->program,
+			 x.exe < 0 ? "not beside this program, nor where it was installed"
+				   : cause_text(-rc, why, sizeof why));
 		goto out;
 	}
 	x.control = sv[1];
@@ -147,7 +151,7 @@ int spawn_child(struct ipc_loop *l, struct proc *p, const char *vm, bool strict,
 	close(sv[1]);
 	close(x.log);
 	if (rc) {
-		snprintf(err, len, "starting %s: %s", p->program, strerror(-rc));
+		snprintf(err, len, "starting %s: %s", p->program, cause_text(-rc, why, sizeof why));
 		close(sv[0]);
 		lines_close(&p->log);
 		goto out;
@@ -276,6 +280,7 @@ static int start_tool(struct proc *p, const struct spawn_tool *t, struct confine
 int spawn_tool(struct ipc_loop *l, struct proc *p, const struct spawn_tool *t, const char *vm, char *err, size_t len)
 {
 	struct confine files = {.image = t->image >= 0, .writable = t->writes};
+	char why[256];
 	int log = -1, null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	int rc = null < 0 ? -errno : lines_open(&p->log, l, p->name, false, &log);
 
@@ -292,7 +297,7 @@ int spawn_tool(struct ipc_loop *l, struct proc *p, const struct spawn_tool *t, c
 	if (null >= 0)
 		close(null);
 	if (rc && !err[0])
-		snprintf(err, len, "cannot be started: %s", strerror(-rc));
+		snprintf(err, len, "cannot be started: %s", cause_text(-rc, why, sizeof why));
 	snprintf(p->vm, sizeof p->vm, "%s", vm);
 	return rc;
 }

@@ -42,6 +42,7 @@
 	X(devopt)      \
 	X(confine)     \
 	X(show)        \
+	X(cause)       \
 	X(virtq)       \
 	X(device)      \
 	X(limit)       \
