@@ -469,10 +469,11 @@ static int add_call(scmp_filter_ctx ctx, const struct sandbox_call *c)
 		cmp[0].datum_b = c->val;
 		break;
 	}
-	if (c->first)
-		cmp[n++] = (struct scmp_arg_cmp){.arg = 0,
-						 .op = SCMP_CMP_EQ,
-						 .datum_a = c->first == SANDBOX_SELF ? (uint64_t)getpid() : c->first};
+	if (c->also.val) {
+		cmp[n].arg = c->also.arg;
+		cmp[n].op = SCMP_CMP_EQ;
+		cmp[n++].datum_a = c->also.val == SANDBOX_SELF ? (uint64_t)getpid() : c->also.val;
+	}
 	return seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, c->nr, n, cmp);
 }
 
@@ -480,7 +481,7 @@ static int add_call(scmp_filter_ctx ctx, const struct sandbox_call *c)
 static bool has_any(const struct sandbox_table *t, enum sandbox_stage stage, int nr)
 {
 	for (size_t i = 0; i < t->n; i++)
-		if (t->calls[i].nr == nr && t->calls[i].rule == RULE_ANY && !t->calls[i].first &&
+		if (t->calls[i].nr == nr && t->calls[i].rule == RULE_ANY && !t->calls[i].also.val &&
 		    t->calls[i].stage >= stage)
 			return true;
 	return false;
@@ -510,7 +511,7 @@ int sandbox_filter(const struct sandbox_table *t, enum sandbox_stage stage)
 		rc = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2); /* binary tree */
 	for (size_t i = 0; i < t->n && !rc; i++) {
 		const struct sandbox_call *c = &t->calls[i];
-		if (c->stage < stage || ((c->rule != RULE_ANY || c->first) && has_any(t, stage, c->nr)))
+		if (c->stage < stage || ((c->rule != RULE_ANY || c->also.val) && has_any(t, stage, c->nr)))
 			continue;
 		rc = add_call(ctx, c);
 	}

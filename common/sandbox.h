@@ -56,7 +56,7 @@ enum sandbox_stage {
 	STAGE_FINAL = 2, /* from the start to the end */
 };
 
-/* The process itself, as it is numbered when the filter is made. */
+/* As also.val: the process itself, as it is numbered when the filter is made. */
 #define SANDBOX_SELF UINT64_MAX
 
 struct sandbox_call {
@@ -66,53 +66,98 @@ struct sandbox_call {
 	unsigned arg;
 	uint64_t mask, val;
 	const char *reason;
-	uint64_t first; /* what argument 0 must be besides; 0: anything */
+	struct {
+		unsigned arg;
+		uint64_t val; /* 0: nothing */
+	} also;               /* what another argument must be besides */
 };
-#define ALLOW(call, why)                                           \
-	{                                                          \
-		SYS_##call, STAGE_FINAL, RULE_ANY, 0, 0, 0, why, 0 \
+#define ALLOW(call, why)                                         \
+	{                                                        \
+		SYS_##call, STAGE_FINAL, RULE_ANY, 0, 0, 0, why, \
+		{                                                \
+			0, 0                                     \
+		}                                                \
 	}
-#define ALLOW_EQ(call, a, v, why)                                 \
+#define ALLOW_EQ(call, a, v, why)                               \
+	{                                                       \
+		SYS_##call, STAGE_FINAL, RULE_EQ, a, 0, v, why, \
+		{                                               \
+			0, 0                                    \
+		}                                               \
+	}
+#define FAKE(call, why)                                           \
 	{                                                         \
-		SYS_##call, STAGE_FINAL, RULE_EQ, a, 0, v, why, 0 \
+		SYS_##call, STAGE_FINAL, RULE_FAKE, 0, 0, 0, why, \
+		{                                                 \
+			0, 0                                      \
+		}                                                 \
 	}
-#define FAKE(call, why)                                             \
+/* As ALLOW_EQ and ALLOW_MASK where argument @b is @w besides. */
+#define ALLOW_BOTH(call, b, w, a, v, why)                       \
+	{                                                       \
+		SYS_##call, STAGE_FINAL, RULE_EQ, a, 0, v, why, \
+		{                                               \
+			b, w                                    \
+		}                                               \
+	}
+#define ALLOW_BOTH_MASK(call, b, w, a, m, v, why)                   \
 	{                                                           \
-		SYS_##call, STAGE_FINAL, RULE_FAKE, 0, 0, 0, why, 0 \
+		SYS_##call, STAGE_FINAL, RULE_MASKED, a, m, v, why, \
+		{                                                   \
+			b, w                                        \
+		}                                                   \
 	}
-/* As ALLOW_EQ where argument 0 is @first. */
-#define ALLOW_BOTH(call, first, a, v, why)                            \
-	{                                                             \
-		SYS_##call, STAGE_FINAL, RULE_EQ, a, 0, v, why, first \
-	}
+/* What may be set on a descriptor whose other end relies on it: it never waits, raises no signals. */
+#define ALLOW_NONBLOCK(why) ALLOW_BOTH_MASK(fcntl, 1, F_SETFL, 2, O_NONBLOCK | O_ASYNC | O_DIRECT, O_NONBLOCK, why)
 /* Signals to the process itself, to nobody else. */
-#define ALLOW_SELF(call, why)                                                 \
-	{                                                                     \
-		SYS_##call, STAGE_FINAL, RULE_ANY, 0, 0, 0, why, SANDBOX_SELF \
+#define ALLOW_SELF(call, why)                                    \
+	{                                                        \
+		SYS_##call, STAGE_FINAL, RULE_ANY, 0, 0, 0, why, \
+		{                                                \
+			0, SANDBOX_SELF                          \
+		}                                                \
 	}
-#define ALLOW_SELF_EQ(call, a, v, why)                                       \
-	{                                                                    \
-		SYS_##call, STAGE_FINAL, RULE_EQ, a, 0, v, why, SANDBOX_SELF \
+#define ALLOW_SELF_EQ(call, a, v, why)                          \
+	{                                                       \
+		SYS_##call, STAGE_FINAL, RULE_EQ, a, 0, v, why, \
+		{                                               \
+			0, SANDBOX_SELF                         \
+		}                                               \
 	}
-#define ALLOW_MASK(call, a, m, v, why)                                \
-	{                                                             \
-		SYS_##call, STAGE_FINAL, RULE_MASKED, a, m, v, why, 0 \
+#define ALLOW_MASK(call, a, m, v, why)                              \
+	{                                                           \
+		SYS_##call, STAGE_FINAL, RULE_MASKED, a, m, v, why, \
+		{                                                   \
+			0, 0                                        \
+		}                                                   \
 	}
-#define SETUP(call, why)                                           \
-	{                                                          \
-		SYS_##call, STAGE_SETUP, RULE_ANY, 0, 0, 0, why, 0 \
+#define SETUP(call, why)                                         \
+	{                                                        \
+		SYS_##call, STAGE_SETUP, RULE_ANY, 0, 0, 0, why, \
+		{                                                \
+			0, 0                                     \
+		}                                                \
 	}
-#define SETUP_EQ(call, a, v, why)                                 \
-	{                                                         \
-		SYS_##call, STAGE_SETUP, RULE_EQ, a, 0, v, why, 0 \
+#define SETUP_EQ(call, a, v, why)                               \
+	{                                                       \
+		SYS_##call, STAGE_SETUP, RULE_EQ, a, 0, v, why, \
+		{                                               \
+			0, 0                                    \
+		}                                               \
 	}
-#define SETUP_MASK(call, a, m, v, why)                                \
-	{                                                             \
-		SYS_##call, STAGE_SETUP, RULE_MASKED, a, m, v, why, 0 \
+#define SETUP_MASK(call, a, m, v, why)                              \
+	{                                                           \
+		SYS_##call, STAGE_SETUP, RULE_MASKED, a, m, v, why, \
+		{                                                   \
+			0, 0                                        \
+		}                                                   \
 	}
-#define SETUP_ENOSYS(call, why)                                       \
-	{                                                             \
-		SYS_##call, STAGE_SETUP, RULE_ENOSYS, 0, 0, 0, why, 0 \
+#define SETUP_ENOSYS(call, why)                                     \
+	{                                                           \
+		SYS_##call, STAGE_SETUP, RULE_ENOSYS, 0, 0, 0, why, \
+		{                                                   \
+			0, 0                                        \
+		}                                                   \
 	}
 
 struct sandbox_table {

@@ -29,7 +29,7 @@ static const struct sandbox_call calls[] = {
 	ALLOW(epoll_wait, "the loop"),
 	ALLOW(epoll_ctl, "the loop: a slow peer is waited for"),
 	ALLOW_EQ(fcntl, 1, F_GETFL, "non-blocking control socket"),
-	ALLOW_EQ(fcntl, 1, F_SETFL, "non-blocking control socket"),
+	ALLOW_NONBLOCK("non-blocking control socket"),
 	ALLOW_EQ(fcntl, 1, F_DUPFD_CLOEXEC, "a descriptor in a queued message"),
 	ALLOW(close, "descriptors of messages"),
 	ALLOW(write, "log lines"),
@@ -42,7 +42,7 @@ static const struct sandbox_call calls[] = {
 	ALLOW(munmap, "heap, control region"),
 	ALLOW(mremap, "heap"),
 	ALLOW(brk, "heap"),
-	ALLOW(madvise, "heap"),
+	ALLOW_EQ(madvise, 2, MADV_DONTNEED, "heap that is given back"),
 	/* time and the end */
 	ALLOW(clock_gettime, "time where the vdso cannot tell"),
 	ALLOW(rt_sigreturn, "return from a signal"),

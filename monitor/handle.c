@@ -72,9 +72,10 @@ int handle_sealed(struct machine *m, struct peer *p, struct ipc_frame *f)
 static bool memfd_ok(int fd, uint64_t size)
 {
 	const int need = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
+	int seals = fcntl(fd, F_GET_SEALS); /* -1, which has every bit, is no memfd */
 	struct stat st;
 
-	return (fcntl(fd, F_GET_SEALS) & need) == need && fstat(fd, &st) == 0 && (uint64_t)st.st_size == size;
+	return seals >= 0 && (seals & need) == need && fstat(fd, &st) == 0 && (uint64_t)st.st_size == size;
 }
 
 int handle_region(struct machine *m, struct peer *p, struct ipc_frame *f)

@@ -139,7 +139,7 @@ static const struct sandbox_call passt_calls[] = {
 	ALLOW_MASK(open, 1, MAKES | O_ACCMODE, O_RDONLY, "as openat"),
 	ALLOW_EQ(socket, 0, AF_INET, "the guest's connections"),
 	ALLOW_EQ(socket, 0, AF_INET6, "the guest's connections"),
-	ALLOW_BOTH(socket, AF_NETLINK, 2, NETLINK_ROUTE, "addresses and routes of the host; it may change nothing"),
+	ALLOW_BOTH(socket, 0, AF_NETLINK, 2, NETLINK_ROUTE, "addresses and routes of the host; it may change nothing"),
 	ALLOW(bind, "forwards, sources of the guest's connections"),
 	ALLOW(listen, "forwards"),
 	ALLOW(connect, "the guest's connections; none is of a family that has names in files"),

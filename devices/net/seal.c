@@ -42,7 +42,7 @@ static const struct sandbox_call calls[] = {
 	ALLOW(epoll_wait, "the loop"),
 	ALLOW(epoll_ctl, "the loop: what is waited for changes"),
 	ALLOW_EQ(fcntl, 1, F_GETFL, "non-blocking sockets"),
-	ALLOW_EQ(fcntl, 1, F_SETFL, "non-blocking sockets"),
+	ALLOW_NONBLOCK("non-blocking sockets"),
 	ALLOW_EQ(fcntl, 1, F_DUPFD_CLOEXEC, "a descriptor in a queued message"),
 	ALLOW(close, "a peer that is gone"),
 	/* memory */
@@ -51,7 +51,7 @@ static const struct sandbox_call calls[] = {
 	ALLOW(munmap, "heap"),
 	ALLOW(mremap, "heap"),
 	ALLOW(brk, "heap"),
-	ALLOW(madvise, "heap"),
+	ALLOW_EQ(madvise, 2, MADV_DONTNEED, "heap that is given back"),
 	/* time and the end */
 	ALLOW(clock_gettime, "limits where the vdso cannot tell the time"),
 	ALLOW(rt_sigreturn, "return from a signal"),

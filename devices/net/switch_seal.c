@@ -37,14 +37,14 @@ static const struct sandbox_call calls[] = {
 	ALLOW(epoll_wait, "the loop"),
 	ALLOW(epoll_ctl, "the loop: ports come and go"),
 	ALLOW_EQ(fcntl, 1, F_GETFL, "the loop: non-blocking sockets"),
-	ALLOW_EQ(fcntl, 1, F_SETFL, "the loop: non-blocking sockets"),
+	ALLOW_NONBLOCK("the loop: non-blocking sockets"),
 	/* memory */
 	ALLOW_MASK(mmap, 2, PROT_EXEC, 0, "heap; never executable"),
 	ALLOW_MASK(mprotect, 2, PROT_EXEC, 0, "heap; never executable"),
 	ALLOW(munmap, "heap"),
 	ALLOW(mremap, "heap"),
 	ALLOW(brk, "heap"),
-	ALLOW(madvise, "heap"),
+	ALLOW_EQ(madvise, 2, MADV_DONTNEED, "heap that is given back"),
 	/* time and the end */
 	ALLOW(clock_gettime, "ageing where the vdso cannot tell the time"),
 	ALLOW(rt_sigreturn, "return from a signal"),

@@ -1,9 +1,16 @@
 /* The permit table: what is in it, and that nothing else gets through. */
 #include <CUnit/CUnit.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "monitor/machine.h"
 #include "monitor/permit.h"
+#include "proto/shm.h"
 
 static void test_allowed(void)
 {
@@ -55,12 +62,63 @@ static void test_table(void)
 	}
 }
 
+/* What memsvc hands over must be sealed memfds: of another file F_GET_SEALS fails, and an error is no seal. */
+#define REGION_RAM (16ull << 20)
+
+static int region_of(int ram, int control)
+{
+	static struct machine m; /* large */
+	struct proc proc = {.name = "memsvc", .sealed = true};
+	struct peer p = {.m = &m, .role = ROLE_MEMSVC, .proc = &proc};
+	struct msg_mem_region r = {REGION_RAM, shm_layout(REGION_RAM).total};
+	struct ipc_frame f = {.type = MSG_MEM_REGION, .nfds = 2};
+	uint8_t buf[256];
+	int n = pack_mem_region(&r, buf, sizeof buf);
+
+	CU_ASSERT_FATAL(n > 0);
+	memset(&m, 0, sizeof m);
+	m.cfg.memory = REGION_RAM;
+	m.state = VM_LOADING; /* nothing follows from it */
+	f.fds[0] = ram;
+	f.fds[1] = control;
+	f.len = (size_t)n;
+	f.data = buf;
+	return handle_region(&m, &p, &f);
+}
+
+static int sized_memfd(uint64_t size, bool sealed)
+{
+	int fd = memfd_create("x", MFD_ALLOW_SEALING);
+
+	CU_ASSERT_FATAL(fd >= 0 && ftruncate(fd, (off_t)size) == 0);
+	CU_ASSERT(!sealed || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0);
+	return fd;
+}
+
+static void test_region(void)
+{
+	char path[] = "/tmp/hvx-region-XXXXXX";
+	int file = mkstemp(path), open_ram = sized_memfd(REGION_RAM, false), ram = sized_memfd(REGION_RAM, true);
+	int control = sized_memfd(shm_layout(REGION_RAM).total, true);
+
+	CU_ASSERT_FATAL(file >= 0 && ftruncate(file, REGION_RAM) == 0);
+	CU_ASSERT_EQUAL(region_of(file, control), -EPROTO);
+	CU_ASSERT_EQUAL(region_of(open_ram, control), -EPROTO);
+	CU_ASSERT_EQUAL(region_of(ram, ram), -EPROTO); /* of another size */
+	CU_ASSERT_EQUAL(region_of(ram, control), 0);
+	close(file);
+	close(open_ram);
+	close(ram);
+	close(control);
+	unlink(path);
+}
+
 CU_ErrorCode suite_permit(void)
 {
 	CU_pSuite s = CU_add_suite("permit", NULL, NULL);
 
 	if (!s || !CU_ADD_TEST(s, test_allowed) || !CU_ADD_TEST(s, test_refused) ||
-	    !CU_ADD_TEST(s, test_monitor_only) || !CU_ADD_TEST(s, test_table))
+	    !CU_ADD_TEST(s, test_monitor_only) || !CU_ADD_TEST(s, test_table) || !CU_ADD_TEST(s, test_region))
 		return CU_get_error();
 	return CUE_SUCCESS;
 }
