@@ -54,7 +54,9 @@ static void on_frame(void *ctx, struct ipc_conn *c, struct ipc_frame *f)
 		else if (f->type == MSG_MEM_STATS_GET)
 			rc = reply_stats(s);
 	}
-	if (rc)
+	if (rc == -EPIPE || rc == -ECONNRESET)
+		ipc_loop_stop(s->loop); /* it asked, and ended */
+	else if (rc)
 		fatal(HVX_EXIT_FAIL, "message %u from the monitor: %s", f->type, strerror(-rc));
 }
 
