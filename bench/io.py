@@ -42,7 +42,7 @@ def parse_args():
     p.add_argument("--only", default="native,tcg,hvx", help="environments, by commas (default native,tcg,hvx)")
     p.add_argument("--rows", default="*", help="rows to run: globs, by commas")
     p.add_argument("--seconds", type=float, default=4, help="how long one measurement takes (default 4)")
-    p.add_argument("--size", type=int, default=1024, help="the data file in MiB (default 1024)")
+    p.add_argument("--size", type=int, help="the data file in MiB (default 1024, or what the host keeps unwritten without slowing writers, if that is less)")
     p.add_argument("--memory", type=int, default=1024, help="the guest's memory in MiB (default 1024)")
     p.add_argument("--dir", help="where the disks are put (default: the cache; its file system is what is measured)")
     p.add_argument("--monitor", help="hvx-monitor to run (default: HVX_MONITOR, then the build tree's)")
@@ -218,6 +218,22 @@ def measure_row(row, where, env, found, trouble):
         trouble.append(f"{row.name}: {env}: {e}")
 
 
+def dirty_room():
+    """MiB of written pages that the host keeps before it has writers wait for its disk; None: it does not tell."""
+    with open("/proc/vmstat") as f:
+        found = re.search(r"^nr_dirty_background_threshold (\d+)$", f.read(), re.M)
+    return int(found[1]) * os.sysconf("SC_PAGE_SIZE") >> 20 if found else None
+
+
+def choose_size(args):
+    """The rows are of emulators, not of the host's disk: what fits in half the room is never waited for."""
+    room = dirty_room()
+    if args.size is None:
+        args.size = 1024 if room is None else max(64, min(1024, room // 2))
+    return f"\ndata file: {args.size} MiB" + (f"; the host keeps {room} MiB unwritten" if room is not None else "") + \
+        (": above that the disk rows of writes are its disk's speed" if room is not None and args.size > room else "") + "\n"
+
+
 def fill(path, mib):
     """A data file without holes: what is measured is not the allocation."""
     with open(path, "wb") as f:
@@ -296,6 +312,7 @@ def troubles(trouble):
 
 def main():
     args = parse_args()
+    size_note = choose_size(args)
     args.image = vm.build_image()
     work = tempfile.mkdtemp(prefix="io-bench.", dir=args.dir or os.path.dirname(os.path.dirname(args.image)))
     found, trouble = {e: {} for e in args.only.split(",") if e}, []
@@ -310,7 +327,7 @@ def main():
         sys.exit(f"bench: {e}")
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    text = table(args, found, trouble)
+    text = table(args, found, trouble) + size_note
     print(text)
     if args.save:
         with open(args.save, "w") as f:
