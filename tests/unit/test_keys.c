@@ -433,6 +433,7 @@ static struct outcome run(struct vcpu *v, unsigned k)
 	uint64_t base = BTVM_CODE + k * SPAN, target = base + kinds[k].target;
 	struct state s = save(v);
 	struct outcome o;
+	uint32_t mode;
 
 	memset(&o, 0, sizeof o);
 	memset(v->regs, 0, sizeof v->regs);
@@ -462,6 +463,9 @@ static struct outcome run(struct vcpu *v, unsigned k)
 	o.error = v->exc_error;
 	o.cpl = v->cpl;
 	o.cs = v->seg[SEG_CS].sel;
+	mode = v->mode;
+	vcpu_update_mode(v);
+	CU_ASSERT_EQUAL(v->mode, mode); /* whatever ran has kept it right */
 	load(v, &s);
 	return o;
 }

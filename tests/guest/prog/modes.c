@@ -1,6 +1,6 @@
 /*
  * Processor modes that a program can change under its own feet, as a program sees them: the alignment check, the time
- * stamp counter's ban, and flags that a system call is entered with.
+ * stamp counter's ban, null selectors, and flags that a system call is entered with.
  *
  * Invariant: each is looked at behind indirect branches that ran before in the other mode, so that whatever a machine
  * keeps of them is there.
@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <ucontext.h>
@@ -180,6 +181,24 @@ static void time_stamps_apart(void)
 	expect(n == 0, "faults beside it", n);
 }
 
+/* ---- null selectors ---- */
+/* A return from the kernel by iret, a page fault's, makes null selectors of any RPL 0. */
+static void null_selectors(void)
+{
+	unsigned ds, es, fs, gs;
+
+	for (unsigned sel = 0; sel < 4; sel++) {
+		volatile char *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+		__asm__ volatile("mov %5, %%ds; mov %5, %%es; mov %5, %%gs; movb $1, (%4); mov %%ds, %0; mov %%es, %1; "
+				 "mov %%fs, %2; mov %%gs, %3"
+				 : "=&r"(ds), "=&r"(es), "=&r"(fs), "=&r"(gs)
+				 : "r"(page), "r"(sel)
+				 : "memory");
+		expect(!(ds | es | fs | gs), "null selectors after iret", ds << 24 | es << 16 | fs << 8 | gs);
+	}
+}
+
 /* ---- flags into system calls ---- */
 /* getppid with the flags set; those after it. */
 __attribute__((noinline)) static unsigned long flags_over_syscall(unsigned long flags, long *result)
@@ -222,6 +241,7 @@ int main(void)
 	alignment();
 	time_stamps();
 	time_stamps_apart();
+	null_selectors();
 	flags_and_syscalls();
 	alignment();
 	puts(failures ? "modes: FAILED" : "modes: passed");
