@@ -175,6 +175,31 @@ static void iret_nulls(void)
 	wrmsr(0xc0000101, 0);
 }
 
+/* A null selector clears the base of FS and GS: on Intel, and on AMD when CPUID says so (APM 3 E.4.20). */
+static void null_bases(void)
+{
+	bool clears = cpu.intel;
+	uint32_t a, b, c, d;
+
+	cpuid(0x80000000, 0, &a, &b, &c, &d);
+	if (cpu.amd && a >= 0x80000021) {
+		cpuid(0x80000021, 0, &a, &b, &c, &d);
+		clears = a & 1u << 6;
+	}
+	for (word sel = 0; sel < 4; sel++) {
+		wrmsr(0xc0000100, 0x123456789000);
+		wrmsr(0xc0000101, 0x7654321000);
+		__asm__ volatile("mov %0, %%fs; push %0; pop %%gs" ::"r"(sel));
+		SKIP_TCG("null selectors and bases", "clears them, whatever CPUID says")
+		check("null selectors and bases",
+		      rdmsr(0xc0000100) == (clears ? 0 : 0x123456789000) &&
+			      rdmsr(0xc0000101) == (clears ? 0 : 0x7654321000),
+		      "selector %lu: fs %#lx gs %#lx", sel, (word)rdmsr(0xc0000100), (word)rdmsr(0xc0000101));
+	}
+	wrmsr(0xc0000100, 0);
+	wrmsr(0xc0000101, 0);
+}
+
 /* ---- syscall, sysret ---- */
 CODE(c_syscall, "syscall\nc_syscall_next: int $0x80");
 extern char c_syscall_next[];
@@ -922,6 +947,7 @@ void flat_main(void)
 	flags();
 	iret();
 	iret_nulls();
+	null_bases();
 	syscalls();
 	syscall32();
 	sysenters();
