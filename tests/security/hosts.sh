@@ -70,9 +70,9 @@ every_host() {
 		vm 0 'warning: .*qemu-nbd: sandbox without user-ns' "a container, best, every feature" --sandbox=best \
 			--disk=path="$tmp/${u}disk.qcow2" --net=user --rng --balloon
 		inner="$filter container"
-		vm 4 'blk0: qemu-nbd: the sandbox lacks user-ns' "a container's qemu-nbd" --disk=path="$tmp/${u}disk.qcow2"
+		vm 4 'error: blk0: qemu-nbd: the sandbox lacks user-ns' "a container's qemu-nbd" --disk=path="$tmp/${u}disk.qcow2"
 		inner="$filter container"
-		vm 4 'net0: passt: the sandbox lacks .*mount-ns' "a container's passt" --net=user
+		vm 4 'error: net0: passt: the sandbox lacks .*mount-ns' "a container's passt" --net=user
 		inner="$filter nomount"
 		vm 0 'warning: .*passt: sandbox without empty-root' "no right to mount, best, every feature" --sandbox=best \
 			--disk=path="$tmp/${u}disk.qcow2" --net=user --rng --balloon

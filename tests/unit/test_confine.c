@@ -14,6 +14,12 @@
 #include "monitor/confine.h"
 #include "monitor/toolseal.h"
 
+#ifdef __has_feature /* clang's way to tell */
+#if __has_feature(address_sanitizer) && !defined __SANITIZE_ADDRESS__
+#define __SANITIZE_ADDRESS__ 1
+#endif
+#endif
+
 static char mine[] = "/tmp/hvx-confine-XXXXXX", other[] = "/tmp/hvx-confine-XXXXXX";
 static const char *const more[] = {"/dev/null", "/etc/passwd", "/etc/there-is-none", NULL};
 
