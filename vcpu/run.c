@@ -19,6 +19,7 @@
 #include "vcpu/chipset/platform.h"
 #include "vcpu/cpu/exception.h"
 #include "vcpu/cpu/operand.h"
+#include "vcpu/kick.h"
 #include "vcpu/mmu/bank.h"
 #include "vcpu/mmu/mmu.h"
 #include "vcpu/trace.h"
@@ -61,10 +62,10 @@ int vcpu_thread_init(struct vcpu *v)
 	struct sigevent se;
 	int r;
 
-	v->tid = (pid_t)syscall(SYS_gettid);
+	kick_thread(v);
 	r = fault_install();
 	if (!r)
-		r = fault_init_thread(v);
+		r = fault_init_thread();
 	if (r < 0)
 		return r;
 	if (syscall(SYS_arch_prctl, 0x1001 /* ARCH_SET_GS */, v) < 0)
@@ -93,25 +94,6 @@ void vcpu_arm(struct vcpu *v, uint64_t deadline_ns)
 			its.it_value.tv_nsec = 1;
 	}
 	timer_settime(v->timer, TIMER_ABSTIME, &its, NULL);
-}
-
-static void wake(struct vcpu *v)
-{
-	syscall(SYS_futex, &v->pending, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
-}
-
-void vcpu_kick(struct vcpu *v, uint32_t pend)
-{
-	uint32_t old = atomic_fetch_or(&v->pending, pend);
-
-	if ((old & pend) == pend && !v->sleeping)
-		return;
-	if (fault_is_thread(v)) {
-		v->kick = 1;
-	} else if (v->tid) {
-		wake(v);
-		syscall(SYS_tgkill, getpid(), v->tid, SIGUSR1);
-	}
 }
 
 static uint64_t now_ns(void)

@@ -407,11 +407,24 @@ void vcpu_set_rflags(struct vcpu *v, uint64_t rflags); /* every bit, no privileg
 void vcpu_fpu_out(struct vcpu *v); /* save the guest's to fpu_area unless saved */
 void vcpu_fpu_in(struct vcpu *v);  /* load it again; the run loop does this before translated code */
 
-/* ---- raising (cpu/exception.c): record an exception for delivery at the current v->rip
+/* ---- raising (cpu/raise.c): record an exception for delivery at the current v->rip
  * (the faulting instruction's).  Always return -1 so that helpers can `return raise_gp(v, 0)`. ---- */
-int raise_exception(struct vcpu *v, unsigned vector);             /* no error code */
-int raise_error(struct vcpu *v, unsigned vector, uint32_t error); /* with error code */
-int raise_pf(struct vcpu *v, uint64_t gva, uint32_t error);       /* #PF */
+void raise_record(struct vcpu *v, unsigned vector, bool has_error, uint32_t error);
+static inline int raise_exception(struct vcpu *v, unsigned vector) /* no error code */
+{
+	raise_record(v, vector, false, 0);
+	return -1;
+}
+static inline int raise_error(struct vcpu *v, unsigned vector, uint32_t error) /* with error code */
+{
+	raise_record(v, vector, true, error);
+	return -1;
+}
+static inline int raise_pf(struct vcpu *v, uint64_t gva, uint32_t error) /* #PF */
+{
+	v->exc_cr2 = gva;
+	return raise_error(v, EXC_PF, error);
+}
 static inline int raise_gp(struct vcpu *v, uint32_t error)
 {
 	return raise_error(v, EXC_GP, error);

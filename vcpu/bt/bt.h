@@ -277,9 +277,8 @@ uint64_t site_rip(const struct vcpu *v, const struct site *s);
 int site_insn(struct vcpu *v, const struct site *s, struct insn *in);
 
 /* bt/fault.c: signal handlers of the vcpu's thread.  Call once per thread. */
-int fault_init_thread(struct vcpu *v);
+int fault_init_thread(void);
 int fault_install(void);
-bool fault_is_thread(const struct vcpu *v); /* is the calling thread @v's? */
 
 /* bt/glue.S */
 enum { BT_LEFT = 0, BT_KICKED = 1 };

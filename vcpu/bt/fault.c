@@ -14,17 +14,11 @@
 #include <unistd.h>
 
 #include "vcpu/bt/bt.h"
+#include "vcpu/kick.h"
 #include "vcpu/bt/exits.h"
 #include "vcpu/bt/tr.h"
 
 extern const uint8_t glue_load_begin[], glue_load_end[], glue_abort[], glue_fault[];
-
-static __thread struct vcpu *this_vcpu;
-
-bool fault_is_thread(const struct vcpu *v)
-{
-	return this_vcpu == v;
-}
 
 /* Register order of ucontext to ours. */
 static const int greg_of[16] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
@@ -64,7 +58,7 @@ static void kick_running(struct vcpu *v, greg_t *g)
 
 static void on_kick(int sig, siginfo_t *si, void *ctx)
 {
-	struct vcpu *v = this_vcpu;
+	struct vcpu *v = kick_this();
 	int saved = errno;
 
 	(void)sig;
@@ -86,7 +80,7 @@ static uint16_t flags_of_eflags(uint64_t f)
 static void on_fault(int sig, siginfo_t *si, void *ctx)
 {
 	greg_t *g = ((ucontext_t *)ctx)->uc_mcontext.gregs;
-	struct vcpu *v = this_vcpu;
+	struct vcpu *v = kick_this();
 	struct bt *bt = v ? v->bt : NULL;
 	uint32_t off, b;
 
@@ -146,7 +140,7 @@ int fault_install(void)
 	return sigaction(SIGUSR1, &sa, NULL) < 0 ? -errno : 0;
 }
 
-int fault_init_thread(struct vcpu *v)
+int fault_init_thread(void)
 {
 	size_t size = 256u << 10;
 	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -154,6 +148,5 @@ int fault_init_thread(struct vcpu *v)
 
 	if (p == MAP_FAILED || sigaltstack(&ss, NULL) < 0)
 		return -errno;
-	this_vcpu = v;
 	return 0;
 }

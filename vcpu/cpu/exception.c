@@ -1,5 +1,5 @@
 /*
- * Raising exceptions and delivering events through the IDT, in long mode and in
+ * Delivering events through the IDT, in long mode and in
  * protected mode.
  *
  * Invariant: a delivery that faults has written at most to the stack it was
@@ -10,30 +10,6 @@
 #include "common/log.h"
 #include "vcpu/cpu/flags.h"
 #include "vcpu/cpu/task.h"
-
-int raise_exception(struct vcpu *v, unsigned vector)
-{
-	v->exc_pending = 1;
-	v->exc_vector = (uint8_t)vector;
-	v->exc_has_error = 0;
-	v->exc_soft = 0;
-	v->exc_error = 0;
-	return -1;
-}
-
-int raise_error(struct vcpu *v, unsigned vector, uint32_t error)
-{
-	raise_exception(v, vector);
-	v->exc_has_error = 1;
-	v->exc_error = error;
-	return -1;
-}
-
-int raise_pf(struct vcpu *v, uint64_t gva, uint32_t error)
-{
-	v->exc_cr2 = gva;
-	return raise_error(v, EXC_PF, error);
-}
 
 struct event {
 	unsigned vector;
