@@ -32,11 +32,21 @@
 #define NOBODY          65534
 #define ARGS_MAX        (16 + 2 * DEVOPT_PORTS)
 
-static int open_tap(const char *name, int *fd, char *err, size_t len)
+/* TUNSETIFF makes an interface of a name that there is none of, for whoever may: a slip of the pen then is a card that is
+ * connected to nothing. */
+static int open_tap(const char *name, bool create, int *fd, char *err, size_t len)
 {
 	struct ifreq r = {.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR};
-	int size = VNET_HEADER, f = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
+	int size = VNET_HEADER, f;
 
+	if (!create && !if_nametoindex(name)) {
+		snprintf(err, len,
+			 "tap %s: no such interface; make it (ip tuntap add %s mode tap user USER), or add "
+			 "the key create",
+			 name, name);
+		return HVX_EXIT_HOST;
+	}
+	f = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
 	snprintf(r.ifr_name, sizeof r.ifr_name, "%.*s", IFNAMSIZ - 1, name);
 	if (f < 0 || ioctl(f, TUNSETIFF, &r) < 0 || ioctl(f, TUNSETVNETHDRSZ, &size) < 0) {
 		snprintf(err, len, "tap %s: %s%s", name, strerror(errno),
@@ -101,7 +111,7 @@ static int join_switch(const struct net_option *n, int *fd, char *err, size_t le
 int backend_open_net(const struct net_option *n, int *fd, char *err, size_t len)
 {
 	switch (n->backend) {
-	case NET_TAP: return open_tap(n->target, fd, err, len);
+	case NET_TAP: return open_tap(n->target, n->create, fd, err, len);
 	case NET_SWITCH: return join_switch(n, fd, err, len);
 	default: return 0;
 	}

@@ -35,7 +35,7 @@ static const struct command {
 
 static const char vm_options[] =
 	"  --name=NAME          name of the VM (default: vm and the process number)\n"
-	"  --memory=SIZE        guest RAM: a number with K, M or G (default 512M)\n"
+	"  --memory=SIZE        guest RAM: a number with K, M, G or T (default 512M)\n"
 	"  --cpus=N             virtual CPUs (default 1)\n"
 	"  --kernel=FILE        bzImage, PVH or multiboot kernel\n"
 	"  --initrd=FILE[,args=TEXT]  initial ramdisk, or multiboot module; once for each\n"
@@ -45,7 +45,7 @@ static const char vm_options[] =
 	"  --config=FILE        settings from a file, hvx.conf(5); options win over it\n"
 	"  --disk=path=FILE[,...]  a disk: format=auto|raw|qcow2|vmdk|vdi|vhdx|vpc, readonly, snapshot,\n"
 	"                       serial=, cache=writeback|none, on-error=report|pause, id=, ops=, bytes=\n"
-	"  --net=user[,...]     a network card; or tap=INTERFACE, switch=SOCKET; forward=tcp:ADDR:PORT:GUESTPORT,\n"
+	"  --net=user[,...]     a network card; or tap=INTERFACE[,create], switch=SOCKET; forward=tcp:ADDR:PORT:GUESTPORT,\n"
 	"                       restrict, mac=, mtu=, link=up|down, id=, packets=, bytes=\n"
 	"  --rng[=bytes=N|none] a source of random numbers, at most N bytes a second (default 1M)\n"
 	"  --watchdog=ACTION    a watchdog; when it runs out: reset, poweroff, pause, none\n"
@@ -117,6 +117,21 @@ static bool may_be_json(enum cli_command cmd)
 	return cmd == CMD_LIST || cmd == CMD_STATUS || cmd == CMD_STATS || cmd == CMD_BALLOON;
 }
 
+/* Those of ours that may be there once; the others are config.c's. */
+static bool own_twice(struct cli *c, const char *key)
+{
+	static const char *const own[] = {"json", "second", "timeout", "debug", "config"};
+
+	for (unsigned i = 0; i < sizeof own / sizeof own[0]; i++) {
+		if (strcmp(key, own[i]))
+			continue;
+		bool twice = c->given >> i & 1;
+		c->given |= 1u << i;
+		return twice;
+	}
+	return false;
+}
+
 /* Options that only some commands have, and those that set no configuration. */
 static int own_option(struct cli *c, const char *key, const char *v, bool *taken, char *err, size_t len)
 {
@@ -153,6 +168,8 @@ static int option(struct cli *c, const char *arg, char *err, size_t len)
 		return usage(err, len, "unknown option", arg - 2);
 	memcpy(key, arg, n);
 	key[n] = '\0';
+	if (own_twice(c, key))
+		return usage(err, len, "given twice:", arg - 2);
 	int rc = own_option(c, key, eq ? eq + 1 : NULL, &taken, err, len);
 	if (rc || taken)
 		return rc;
@@ -212,15 +229,16 @@ static int balloon_word(struct cli *c, const char *arg, char *err, size_t len)
 
 static int word(struct cli *c, const char *arg, char *err, size_t len)
 {
+	char why[300];
+
 	if (c->cfg.name[0] && (c->cmd == CMD_LIMIT || c->cmd == CMD_LINK))
 		return device_word(c, arg, err, len);
 	if (c->cfg.name[0] && c->cmd == CMD_BALLOON)
 		return balloon_word(c, arg, err, len);
 	if (takes_vm_options(c) || c->cmd == CMD_LIST || c->cfg.name[0])
 		return usage(err, len, "one argument too many:", arg);
-	if (!config_name_ok(arg))
+	if (config_set(&c->cfg, "name", arg, why, sizeof why))
 		return usage(err, len, "not the name of a VM:", arg);
-	snprintf(c->cfg.name, sizeof c->cfg.name, "%s", arg);
 	return 0;
 }
 
@@ -229,6 +247,7 @@ static int load_files(struct cli *c, int argc, char **argv, char *err, size_t le
 	for (int i = 2; i < argc && takes_vm_options(c); i++)
 		if (!strncmp(argv[i], "--config=", 9) && argv[i][9] && config_load(&c->cfg, argv[i] + 9, err, len))
 			return HVX_EXIT_CONFIG;
+	config_next_source(&c->cfg);
 	return 0;
 }
 

@@ -32,6 +32,7 @@ struct cli {
 	enum cli_command cmd, help_on;
 	struct config cfg; /* run and start; cfg.name for the others, empty: the only VM there is */
 	bool json, debug;
+	unsigned given;                          /* cli.c's own: bit an option of ours that was there */
 	char id[MSG_ID_MAX], text[MSG_TEXT_MAX]; /* limit, link: the device, what to set */
 	unsigned timeout;                        /* seconds that stop waits */
 };

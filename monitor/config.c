@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "monitor/amount.h"
 #include "proto/shm.h"
 #include "vcpu/trace.h"
 
@@ -61,28 +62,16 @@ static int set_name(struct config *c, const char *v, char *err, size_t len)
 
 int config_size(const char *v, uint64_t *bytes)
 {
-	char *end;
+	uint64_t n;
+	int rc = amount_parse(v, 'M', SHM_MAX_RAM, &n);
 
-	errno = 0;
-	unsigned long long n = strtoull(v, &end, 10);
-	unsigned shift = 20;
-	if (!isdigit((unsigned char)v[0]) || errno)
-		return -EINVAL;
-	switch (*end) {
-	case 'k':
-	case 'K': shift = 10; break;
-	case 'g':
-	case 'G': shift = 30; break;
-	case 'm':
-	case 'M':
-	case '\0': break;
-	default: return -EINVAL;
-	}
-	if (*end && end[1])
-		return -EINVAL;
-	if (n > SHM_MAX_RAM >> shift || n << shift < MEMORY_MIN || (n << shift) % SHM_PAGE)
+	if (rc)
+		return rc;
+	if (strchr(v, '.'))
+		n -= n % SHM_PAGE; /* decimals are rarely meant so exactly */
+	if (n < MEMORY_MIN || n % SHM_PAGE)
 		return -ERANGE;
-	*bytes = n << shift;
+	*bytes = n;
 	return 0;
 }
 
@@ -94,7 +83,7 @@ static int set_memory(struct config *c, const char *v, char *err, size_t len)
 		return 0;
 	return bad(err, len,
 		   rc == -ERANGE ? "memory must be 1M to 1024G in whole pages of 4K"
-				 : "memory is a number with K, M or G",
+				 : "memory is a number with K, M, G or T, such as 512M or 1.5GiB",
 		   v);
 }
 
@@ -314,40 +303,37 @@ static int set_balloon(struct config *c, const char *v, char *err, size_t len)
 	return set_bool(&c->local.balloon, v, err, len);
 }
 
+enum { SWITCH = 1, MAY_BE_EMPTY = 2, REPEATABLE = 4, VALUE_OPTIONAL = 8 };
+
 static const struct key {
 	const char *name;
 	setter *set;
-	bool is_switch, may_be_empty;
+	unsigned flags; /* of those above */
 } keys[] = {
-	{"name", set_name, false, false},
-	{"memory", set_memory, false, false},
-	{"cpus", set_cpus, false, false},
-	{"kernel", set_kernel, false, false},
-	{"initrd", set_initrd, false, true},
-	{"append", set_append, false, true},
-	{"console", set_console, false, false},
-	{"virtio-console", set_virtio_console, false, false},
-	{"sandbox", set_sandbox, false, false},
-	{"trace", set_trace, false, false},
-	{"trace-file", set_trace_file, false, false},
-	{"no-reboot", set_no_reboot, true, false},
-	{"debug-exit", set_debug_exit, true, false},
-	{"exact-flags", set_exact_flags, true, false},
-	{"debugcon", set_debugcon, false, false},
-	{"pidfile", set_pidfile, false, false},
-	{"log", set_log, false, false},
-	{"disk", set_disk, false, false},
-	{"net", set_net, false, false},
-	{"rng", set_rng, false, false},
-	{"balloon", set_balloon, true, false},
-	{"watchdog", set_watchdog, false, false},
+	{"name", set_name, 0},
+	{"memory", set_memory, 0},
+	{"cpus", set_cpus, 0},
+	{"kernel", set_kernel, 0},
+	{"initrd", set_initrd, MAY_BE_EMPTY | REPEATABLE},
+	{"append", set_append, MAY_BE_EMPTY},
+	{"console", set_console, 0},
+	{"virtio-console", set_virtio_console, 0},
+	{"sandbox", set_sandbox, 0},
+	{"trace", set_trace, 0},
+	{"trace-file", set_trace_file, 0},
+	{"no-reboot", set_no_reboot, SWITCH},
+	{"debug-exit", set_debug_exit, SWITCH},
+	{"exact-flags", set_exact_flags, SWITCH},
+	{"debugcon", set_debugcon, 0},
+	{"pidfile", set_pidfile, 0},
+	{"log", set_log, 0},
+	{"disk", set_disk, REPEATABLE},
+	{"net", set_net, REPEATABLE},
+	{"rng", set_rng, VALUE_OPTIONAL},
+	{"balloon", set_balloon, SWITCH},
+	{"watchdog", set_watchdog, 0},
 };
-
-/* Switches that may have a value. */
-static bool value_optional(const struct key *k)
-{
-	return k->set == set_rng;
-}
+_Static_assert(sizeof keys / sizeof keys[0] <= 64, "a bit each in struct config's given");
 
 static const struct key *find(const char *name)
 {
@@ -361,7 +347,7 @@ bool config_is_switch(const char *key)
 {
 	const struct key *k = find(key);
 
-	return k && k->is_switch;
+	return k && (k->flags & SWITCH);
 }
 
 int config_set(struct config *c, const char *key, const char *value, char *err, size_t len)
@@ -372,15 +358,27 @@ int config_set(struct config *c, const char *key, const char *value, char *err, 
 		snprintf(err, len, "unknown setting '%.100s'", key);
 		return -ENOENT;
 	}
-	if (!value && !k->is_switch && !value_optional(k)) {
+	if (!value && !(k->flags & (SWITCH | VALUE_OPTIONAL))) {
 		snprintf(err, len, "%s needs a value", key);
 		return -EINVAL;
 	}
-	if (value && !value[0] && !k->may_be_empty) {
+	if (value && !value[0] && !(k->flags & MAY_BE_EMPTY)) {
 		snprintf(err, len, "%s needs a value", key);
 		return -EINVAL;
 	}
-	return k->set(c, value, err, len);
+	if (!(k->flags & REPEATABLE) && (c->given >> (k - keys) & 1)) {
+		snprintf(err, len, "%s is given twice", key);
+		return -EINVAL;
+	}
+	int rc = k->set(c, value, err, len);
+	if (!rc)
+		c->given |= 1ull << (k - keys);
+	return rc;
+}
+
+void config_next_source(struct config *c)
+{
+	c->given = 0;
 }
 
 static char *trim(char *s)

@@ -44,13 +44,18 @@ struct config {
 	struct net_option net[CONFIG_NETS];
 	unsigned ndisks, nnets;
 	struct msg_local local; /* devices that hvx-vcpu serves itself */
+	uint64_t given;         /* config.c's own: bit a key that this source has set */
 };
 
 void config_init(struct config *c);
 
 /* Sets @key (an option's name without the dashes) to @value; NULL stands for a switch without one.
- * 0, -ENOENT when there is no such key, -EINVAL when the value is wrong; @err tells. */
+ * 0, -ENOENT when there is no such key, -EINVAL when the value is wrong or the key was set by this source before and is not
+ * one that can be repeated; @err tells. */
 int config_set(struct config *c, const char *key, const char *value, char *err, size_t len);
+
+/* What comes now is another source (the command line after a file): it may set again what was set, once. */
+void config_next_source(struct config *c);
 
 /* Does @key take no value on the command line? */
 bool config_is_switch(const char *key);
@@ -63,7 +68,7 @@ int config_parse(struct config *c, const char *text, size_t n, const char *where
 /* Is it complete and consistent?  0 or -EINVAL. */
 int config_check(const struct config *c, char *err, size_t len);
 
-/* An amount of memory: a number with K, M, G or none (M); whole pages from 1M to 1024G.  0, -EINVAL or -ERANGE. */
+/* An amount of memory: amount_parse() in M; whole pages from 1M to 1024G.  0, -EINVAL or -ERANGE. */
 int config_size(const char *v, uint64_t *bytes);
 
 /* A VM's name: 1 to 63 of [A-Za-z0-9._-], not starting with a dot or a dash. */

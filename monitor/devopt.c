@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "monitor/amount.h"
+
 #define KEYS_MAX 24
 #define KEY_LEN  24 /* of the longest that there is, and more */
 
@@ -55,23 +57,6 @@ static int next_item(const char **text, struct item *it, char *err, size_t len)
 	return 1;
 }
 
-static int number(const char *v, uint64_t max, uint64_t *out)
-{
-	static const char units[] = "KMGT";
-	char *end;
-
-	errno = 0;
-	unsigned long long n = strtoull(v, &end, 10);
-	if (!isdigit((unsigned char)v[0]) || errno)
-		return -EINVAL;
-	const char *u = *end ? strchr(units, toupper((unsigned char)*end)) : NULL;
-	unsigned shift = u ? 10 * (unsigned)(u - units + 1) : 0;
-	if ((*end && !u) || (*end && end[1]) || n > max >> shift)
-		return -EINVAL;
-	*out = n << shift;
-	return 0;
-}
-
 int devopt_limit(struct msg_dev_limits *l, const char *key, const char *value, char *err, size_t len)
 {
 	const struct {
@@ -87,7 +72,7 @@ int devopt_limit(struct msg_dev_limits *l, const char *key, const char *value, c
 			*keys[i].v = 0;
 			return 0;
 		}
-		return number(value, 1ull << 40, keys[i].v)
+		return amount_parse(value, 0, 1ull << 40, keys[i].v)
 			       ? bad(err, len, "a limit is a number with K, M, G or T, or none", value)
 			       : 0;
 	}
@@ -298,6 +283,13 @@ static int net_tap(void *o, const char *v, char *err, size_t len)
 	return set_backend(o, NET_TAP, v, err, len);
 }
 
+static int net_create(void *o, const char *v, char *err, size_t len)
+{
+	(void)v, (void)err, (void)len;
+	((struct net_option *)o)->create = true;
+	return 0;
+}
+
 static int net_switch(void *o, const char *v, char *err, size_t len)
 {
 	return set_backend(o, NET_SWITCH, v, err, len);
@@ -448,7 +440,7 @@ static int net_mtu(void *o, const char *v, char *err, size_t len)
 {
 	uint64_t n;
 
-	if (number(v, DEVOPT_MTU_MAX, &n) || n < DEVOPT_MTU_MIN)
+	if (amount_parse(v, 0, DEVOPT_MTU_MAX, &n) || n < DEVOPT_MTU_MIN)
 		return bad(err, len, "mtu is 576 to 65521", v);
 	((struct net_option *)o)->mtu = (uint32_t)n;
 	return 0;
@@ -460,11 +452,17 @@ static int net_id(void *o, const char *v, char *err, size_t len)
 }
 
 static const struct key net_keys[] = {
-	{"user", net_user, true, false},      {"tap", net_tap, false, false},
-	{"switch", net_switch, false, false}, {"forward", net_forward, false, true},
-	{"mac", net_mac, false, false},       {"restrict", net_restrict, true, false},
-	{"link", net_link, false, false},     {"mtu", net_mtu, false, false},
-	{"id", net_id, false, false},         {NULL, NULL, false, false},
+	{"user", net_user, true, false},
+	{"tap", net_tap, false, false},
+	{"create", net_create, true, false},
+	{"switch", net_switch, false, false},
+	{"forward", net_forward, false, true},
+	{"mac", net_mac, false, false},
+	{"restrict", net_restrict, true, false},
+	{"link", net_link, false, false},
+	{"mtu", net_mtu, false, false},
+	{"id", net_id, false, false},
+	{NULL, NULL, false, false},
 };
 
 int devopt_net(struct net_option *o, const char *text, char *err, size_t len)
@@ -476,6 +474,8 @@ int devopt_net(struct net_option *o, const char *text, char *err, size_t len)
 		return bad(err, len, "a card needs one of user, tap=INTERFACE, switch=SOCKET", text);
 	if (!rc && o->backend != NET_PASST && (o->nforwards || o->restricted))
 		return bad(err, len, "forward and restrict are for user", text);
+	if (!rc && o->backend != NET_TAP && o->create)
+		return bad(err, len, "create is for tap", text);
 	return rc;
 }
 

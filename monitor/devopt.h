@@ -49,9 +49,9 @@ struct net_option {
 	char target[DEVOPT_PATH_MAX]; /* the tap's name, the switch's socket */
 	struct net_forward forward[DEVOPT_FORWARDS];
 	unsigned nforwards;
-	bool restricted, link_down, has_mac;
-	uint8_t mac[6]; /* without has_mac: chosen by card_open_all() */
-	uint32_t mtu;   /* 0: 1500, not told to the guest */
+	bool restricted, link_down, has_mac, create; /* create: the tap may be made */
+	uint8_t mac[6];                              /* without has_mac: chosen by card_open_all() */
+	uint32_t mtu;                                /* 0: 1500, not told to the guest */
 	struct msg_dev_limits limits;
 };
 

@@ -6,7 +6,7 @@
 try() {
 	try_name=$1 try_status=$2 try_pattern=$3
 	shift 3
-	"$monitor" "$@" >"$tmp/out" 2>&1 </dev/null
+	timeout 60 "$monitor" "$@" >"$tmp/out" 2>&1 </dev/null
 	is "$try_name: status" "$try_status" $?
 	has "$try_name: says so" "$try_pattern" "$tmp/out"
 }
@@ -16,6 +16,8 @@ try "unknown command" 2 "unknown command 'fly'" fly
 try "unknown option" 2 "unknown option '--wings'" run --kernel="$guest" --wings
 try "option without value" 2 'kernel needs a value' run --kernel
 try "bad memory" 2 'memory is a number' run --kernel="$guest" --memory=lots
+try "an option given twice" 2 '--append: append is given twice' run --kernel="$guest" --append=a --append=b
+try "memory of another kind" 2 'such as 512M or 1.5GiB' run --kernel="$guest" --memory=1.5GB
 try "absurd memory" 2 'memory must be' run --kernel="$guest" --memory=4000000G
 try "bad console" 2 'console is stdio, pty or file' run --kernel="$guest" --console=moon
 try "too many cpus" 2 'one CPU' run --kernel="$guest" --cpus=2
@@ -48,6 +50,11 @@ rm -f "$tmp/big"
 
 printf 'kernel = %s\nmemory = 16M\ncolour = blue\n' "$guest" >"$tmp/conf"
 try "bad config" 3 "conf:3: unknown setting 'colour'" run --config="$tmp/conf"
+printf 'kernel = %s\nmemory = 16M\n# again\nmemory = 32M\n' "$guest" >"$tmp/conf"
+try "a setting that comes twice" 3 'conf:4: memory is given twice' run --config="$tmp/conf"
+try "a tap that is not there" 4 'tap hvxnone: no such interface; make it .*, or add the key create' \
+	run --kernel="$guest" --net=tap=hvxnone --name=${prefix}a
+try "create is for taps" 2 'create is for tap' run --kernel="$guest" --net=user,create --name=${prefix}a
 try "config without kernel" 3 'no kernel' run --config=/dev/null
 try "console file cannot be made" 3 'console .*No such' run --kernel="$guest" --console=file:"$tmp/no/dir" --name=${prefix}a
 try "pidfile cannot be made" 3 'pidfile .*No such' run --kernel="$guest" --pidfile="$tmp/no/dir" --name=${prefix}a

@@ -12,6 +12,7 @@ static char err[512];
 static int set(const char *key, const char *value)
 {
 	err[0] = '\0';
+	config_next_source(&c);
 	return config_set(&c, key, value, err, sizeof err);
 }
 
@@ -26,15 +27,23 @@ static void test_memory(void)
 	static const struct {
 		const char *text;
 		uint64_t bytes;
-	} good[] = {{"512M", 512ull << 20}, {"512", 512ull << 20},    {"1G", 1ull << 30},
-		    {"2048k", 2ull << 20},  {"1024G", 1024ull << 30}, {"1m", 1ull << 20}};
-	static const char *const bad[] = {"",      "0",
-					  "M",     "-1",
-					  "12X",   "512MB",
-					  "1025G", "99999999999999999999G",
-					  "1K",    "1025K",
-					  " 1G",   "0x100M",
-					  "1.5G",  "18446744073709551615"};
+	} good[] = {{"512M", 512ull << 20},   {"512", 512ull << 20},    {"1G", 1ull << 30},   {"2048k", 2ull << 20},
+		    {"1024G", 1024ull << 30}, {"1m", 1ull << 20},       {"1T", 1ull << 40},   {"1.5G", 3ull << 29},
+		    {"512MiB", 512ull << 20}, {"1GiB", 1ull << 30},     {"0.5t", 1ull << 39}, {"1.25gib", 5ull << 28},
+		    {"1.3G", 1395863552},     {"65536KiB", 64ull << 20}};
+	static const char *const bad[] = {"",           "0",
+					  "M",          "-1",
+					  "12X",        "512MB",
+					  "1025G",      "99999999999999999999G",
+					  "1K",         "1025K",
+					  " 1G",        "0x100M",
+					  "1.5",        "18446744073709551615",
+					  "1.G",        ".5G",
+					  "1..5G",      "1.5.5G",
+					  "1.1234567G", "2T",
+					  "1GB",        "1Gi",
+					  "1iB",        "16777216T",
+					  "1,5G",       "1.5GiBx"};
 
 	for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
 		CU_ASSERT_EQUAL(set("memory", good[i].text), 0);
@@ -42,6 +51,51 @@ static void test_memory(void)
 	}
 	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
 		CU_ASSERT_EQUAL(set("memory", bad[i]), -EINVAL);
+}
+
+/* One source says a thing once; what can be there several times is told by the table. */
+static void test_twice(void)
+{
+	static const char *const once[][2] = {
+		{"name", "a"},
+		{"memory", "1G"},
+		{"cpus", "1"},
+		{"kernel", "/k"},
+		{"append", "x"},
+		{"console", "pty"},
+		{"virtio-console", "pty"},
+		{"sandbox", "best"},
+		{"trace", "irq"},
+		{"trace-file", "/t"},
+		{"no-reboot", NULL},
+		{"debug-exit", NULL},
+		{"exact-flags", NULL},
+		{"debugcon", "stderr"},
+		{"pidfile", "/p"},
+		{"log", "/l"},
+		{"rng", NULL},
+		{"balloon", NULL},
+		{"watchdog", "reset"},
+	};
+	static const char *const often[][2] = {{"initrd", "/i"}, {"disk", "path=/d"}, {"net", "user"}};
+	char want[64];
+
+	config_init(&c);
+	for (size_t i = 0; i < sizeof once / sizeof once[0]; i++) {
+		CU_ASSERT_EQUAL(config_set(&c, once[i][0], once[i][1], err, sizeof err), 0);
+		CU_ASSERT_EQUAL(config_set(&c, once[i][0], once[i][1], err, sizeof err), -EINVAL);
+		snprintf(want, sizeof want, "%s is given twice", once[i][0]);
+		CU_ASSERT_STRING_EQUAL(err, want);
+	}
+	for (size_t i = 0; i < sizeof often / sizeof often[0]; i++)
+		for (int n = 0; n < 2; n++)
+			CU_ASSERT_EQUAL(config_set(&c, often[i][0], often[i][1], err, sizeof err), 0);
+	config_next_source(&c);
+	CU_ASSERT_EQUAL(config_set(&c, "memory", "2G", err, sizeof err), 0);
+	CU_ASSERT_EQUAL(c.memory, 2ull << 30);
+	CU_ASSERT_EQUAL(parse("kernel = /k\nappend = a\n\nappend = b\n"), -EINVAL);
+	CU_ASSERT_STRING_EQUAL(err, "test:4: append is given twice");
+	CU_ASSERT_EQUAL(parse("kernel = /k\ninitrd = /a\ninitrd = /b\n"), 0);
 }
 
 static void test_names(void)
@@ -181,9 +235,9 @@ CU_ErrorCode suite_config(void)
 {
 	CU_pSuite s = CU_add_suite("config", NULL, NULL);
 
-	if (!s || !CU_ADD_TEST(s, test_memory) || !CU_ADD_TEST(s, test_names) || !CU_ADD_TEST(s, test_values) ||
-	    !CU_ADD_TEST(s, test_trace) || !CU_ADD_TEST(s, test_local) || !CU_ADD_TEST(s, test_file) ||
-	    !CU_ADD_TEST(s, test_file_errors) || !CU_ADD_TEST(s, test_check))
+	if (!s || !CU_ADD_TEST(s, test_memory) || !CU_ADD_TEST(s, test_twice) || !CU_ADD_TEST(s, test_names) ||
+	    !CU_ADD_TEST(s, test_values) || !CU_ADD_TEST(s, test_trace) || !CU_ADD_TEST(s, test_local) ||
+	    !CU_ADD_TEST(s, test_file) || !CU_ADD_TEST(s, test_file_errors) || !CU_ADD_TEST(s, test_check))
 		return CU_get_error();
 	return CUE_SUCCESS;
 }
