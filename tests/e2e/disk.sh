@@ -132,7 +132,7 @@ is "16 disks and 8 cards: status" 0 $?
 "$monitor" status $vm >"$tmp/out"
 is "each is a process" 27 "$(grep -c '^process:' "$tmp/out")"
 "$monitor" stats $vm >"$tmp/out"
-is "each has its counters" 24 "$(grep -c '\.limit_bytes_burst .*1073741824$' "$tmp/out")"
+is "each has its counters" 24 "$(grep -c '\.limit_bytes_burst .*1073741824 bytes$' "$tmp/out")"
 "$monitor" kill $vm
 nothing_left $vm
 kill $switch_pid
@@ -145,12 +145,12 @@ try "another card" 2 'more than 8 network cards' "$@" --net=user
 "$monitor" limit $vm rng bytes=3K
 is "limit of the rng: status" 0 $?
 "$monitor" stats $vm >"$tmp/out"
-has "and it holds" '^rng.limit_bytes +3072$' "$tmp/out"
-has "what was not named stays" '^rng.limit_bytes_burst +0$' "$tmp/out"
+has "and it holds" '^rng.limit_bytes +3072 bytes/s$' "$tmp/out"
+has "what was not named stays" '^rng.limit_bytes_burst +0 bytes$' "$tmp/out"
 "$monitor" limit $vm rng bytes=4K bytes-burst=9 && "$monitor" limit $vm rng bytes=none
 "$monitor" stats $vm >"$tmp/out"
-has "none is none" '^rng.limit_bytes +0$' "$tmp/out"
-has "the burst stays" '^rng.limit_bytes_burst +9$' "$tmp/out"
+has "none is none" '^rng.limit_bytes +0 bytes/s$' "$tmp/out"
+has "the burst stays" '^rng.limit_bytes_burst +9 bytes$' "$tmp/out"
 "$monitor" limit $vm rng ops=5 2>"$tmp/err"
 is "it has no other: status" 2 $?
 has "and it says so" 'bytes and bytes-burst' "$tmp/err"
