@@ -27,6 +27,8 @@ int handle_hello(struct machine *m, struct peer *p, struct ipc_frame *f)
 		return 0;
 	}
 	p->proc->hello = true;
+	if (m->state == VM_ENDING)
+		return 0; /* another device could not be had meanwhile */
 	if (p->role != ROLE_MEMSVC)
 		return machine_configure(m);
 	struct msg_mem_config cfg = {m->cfg.memory, m->mem_end >= 0};
