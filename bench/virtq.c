@@ -186,12 +186,12 @@ static unsigned packed_collect(void)
 
 static bool packed_add(struct virtq_chain *c, uint64_t addr, uint32_t len, bool write)
 {
-	uint8_t *p = gmem_ptr(&mem, addr, len);
+	uint8_t *p = gmem_ptr(&mem, addr, len, GMEM_READ);
 	unsigned n = c->nout + c->nin;
 
 	if (!len || !p || n == VIRTQ_SEGS_MAX || (!write && c->nin) || c->out_len + c->in_len + len > UINT32_MAX)
 		return false;
-	c->seg[n] = (struct virtq_seg){p, addr, len};
+	c->seg[n] = (struct virtq_seg){addr, len};
 	if (write) {
 		c->nin++;
 		c->in_len += len;
@@ -220,7 +220,7 @@ static unsigned packed_get(struct virtq_chain *c, uint16_t *id)
 		f = ring[i].flags;
 		*id = ring[i].id;
 		if (f & INDIRECT) {
-			volatile struct packed *t = len && len % 16 == 0 ? gmem_ptr(&mem, addr, len) : NULL;
+			volatile struct packed *t = len && len % 16 == 0 ? gmem_ptr(&mem, addr, len, GMEM_READ) : NULL;
 			for (unsigned k = 0; k < len / 16; k++)
 				if (!t || !packed_add(c, t[k].addr, t[k].len, t[k].flags & WRITE))
 					exit(1);

@@ -1,7 +1,7 @@
 /*
  * Bounds-checked access to guest RAM.
  *
- * Invariant: a pointer handed out here covers only bytes of the VM's RAM, and
+ * Invariant: a pointer handed out here covers only bytes of the VM's RAM, whatever the p2m says, and
  * every write through gmem_write() has its pages marked dirty before returning.
  * Copies are done without the C library so that callers need not save the
  * guest's vector registers, which libc's memcpy would clobber.
@@ -11,50 +11,34 @@
 #include <errno.h>
 #include <stdbool.h>
 
-/* Offset in the memfd of the RAM page that page index @frame stands for.  Without a p2m (unit tests, early start)
- * RAM is laid out in order. */
-static uint64_t frame_offset(const struct gmem *g, int64_t frame)
+int gmem_join(const struct gmem *g)
 {
-	if (!g->p2m)
-		return (uint64_t)frame << GMEM_PAGE_SHIFT;
-	return g->p2m[frame] & ~(uint64_t)(GMEM_PAGE_SIZE - 1);
+	for (unsigned i = SHM_SLOT_DEVICE; g->epochs && i < SHM_SLOTS; i++)
+		if (!atomic_exchange(&g->epochs->slot[i].taken, 1))
+			return (int)i;
+	return g->epochs ? -ENOSPC : (int)SHM_SLOT_DEVICE;
 }
 
-static bool in_ram(const struct gmem *g, uint64_t gpa, size_t len)
+void *gmem_run(const struct gmem *g, uint64_t gpa, size_t *len, unsigned intent)
 {
-	uint64_t base, room;
+	uint64_t frame, done;
+	uint8_t *p, *next;
 
-	if (gpa < g->low) {
-		base = 0;
-		room = g->low;
-	} else {
-		base = GMEM_HIGH_BASE;
-		room = g->size - g->low;
-	}
-	if (gpa < base || gpa - base >= room)
-		return false;
-	return len <= room - (gpa - base);
-}
-
-void *gmem_ptr(const struct gmem *g, uint64_t gpa, size_t len)
-{
-	uint64_t off, next, want;
-	int64_t frame;
-
-	if (!len || !in_ram(g, gpa, len))
+	if (!*len || !gmem_is_ram(g, gpa, *len))
 		return NULL;
-	frame = gmem_frame(g, gpa);
-	off = frame_offset(g, frame);
-	if (off >= g->size)
+	frame = (uint64_t)gmem_frame(g, gpa);
+	p = next = gmem_frame_ptr(g, frame, intent);
+	if (!p)
 		return NULL;
-	/* each further page must follow its predecessor in the memfd */
-	want = off + GMEM_PAGE_SIZE;
-	for (next = (gpa | (GMEM_PAGE_SIZE - 1)) + 1; next - gpa < len; next += GMEM_PAGE_SIZE) {
-		if (frame_offset(g, ++frame) != want || want >= g->size)
-			return NULL;
-		want += GMEM_PAGE_SIZE;
+	/* each further page must follow its predecessor */
+	for (done = GMEM_PAGE_SIZE - (gpa & (GMEM_PAGE_SIZE - 1)); done < *len; done += GMEM_PAGE_SIZE) {
+		next += GMEM_PAGE_SIZE;
+		if (gmem_frame_ptr(g, ++frame, intent) != next)
+			break;
 	}
-	return g->ram + off + (gpa & (GMEM_PAGE_SIZE - 1));
+	if (done < *len)
+		*len = done;
+	return p + (gpa & (GMEM_PAGE_SIZE - 1));
 }
 
 static void copy_bytes(void *dst, const void *src, size_t n)
@@ -77,15 +61,15 @@ static size_t page_part(uint64_t gpa, size_t len)
 }
 
 /* True when every page of the range resolves, so that a copy can be all or nothing. */
-static bool resolvable(const struct gmem *g, uint64_t gpa, size_t len)
+static bool resolvable(const struct gmem *g, uint64_t gpa, size_t len, unsigned intent)
 {
 	size_t n;
 
-	if (!in_ram(g, gpa, len))
+	if (!gmem_is_ram(g, gpa, len))
 		return false;
 	for (; len; gpa += n, len -= n) {
 		n = page_part(gpa, len);
-		if (!gmem_ptr(g, gpa, n))
+		if (!gmem_ptr(g, gpa, n, intent))
 			return false;
 	}
 	return true;
@@ -98,11 +82,11 @@ int gmem_read(const struct gmem *g, uint64_t gpa, void *buf, size_t len)
 
 	if (!len)
 		return 0;
-	if (!resolvable(g, gpa, len))
+	if (!resolvable(g, gpa, len, GMEM_READ))
 		return -EFAULT;
 	for (; len; gpa += n, out += n, len -= n) {
 		n = page_part(gpa, len);
-		copy_bytes(out, gmem_ptr(g, gpa, n), n);
+		copy_bytes(out, gmem_ptr(g, gpa, n, GMEM_READ), n);
 	}
 	return 0;
 }
@@ -114,11 +98,11 @@ int gmem_write(const struct gmem *g, uint64_t gpa, const void *buf, size_t len)
 
 	if (!len)
 		return 0;
-	if (!resolvable(g, gpa, len))
+	if (!resolvable(g, gpa, len, GMEM_WRITE))
 		return -EFAULT;
 	for (; len; gpa += n, in += n, len -= n) {
 		n = page_part(gpa, len);
-		copy_bytes(gmem_ptr(g, gpa, n), in, n);
+		copy_bytes(gmem_ptr(g, gpa, n, GMEM_WRITE), in, n);
 		mark_dirty(g, gpa);
 	}
 	return 0;

@@ -1,8 +1,11 @@
 /*
- * Guest memory: the only place where a guest-physical address becomes a
- * pointer.  RAM is one sealed memfd; guest-physical space maps onto it as
- * [0, low) -> offset 0 and [4 GiB, 4 GiB + high) -> offset low, with
- * low <= GMEM_LOW_MAX, through the p2m table of the control region.
+ * Guest memory: the resolver.  gmem_frame_ptr() is the only code of any process that reads the p2m table and turns a page of
+ * RAM into a pointer; what gives pointers below stands on it.  RAM is one sealed memfd; guest-physical space maps onto its
+ * pages ("frames") as [0, low) -> frame 0 and [4 GiB, 4 GiB + high) -> low, with low <= GMEM_LOW_MAX.
+ *
+ * A pointer holds between gmem_enter() and gmem_leave(), by which memsvc knows when a page that it withdrew is out of use
+ * (proto/shm.h).  A vcpu's thread needs neither between two block boundaries: what it keeps (soft TLB, code) is withdrawn at
+ * one, as after any invalidation.
  */
 #ifndef HVX_GMEM_H
 #define HVX_GMEM_H
@@ -11,18 +14,26 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "proto/shm.h"
+
 #define GMEM_PAGE_SHIFT 12
 #define GMEM_PAGE_SIZE  4096u
 #define GMEM_LOW_MAX    0xc0000000ull  /* RAM below the PCI hole */
 #define GMEM_HIGH_BASE  0x100000000ull /* RAM above it starts here */
 
+#define GMEM_READ  1u /* intents */
+#define GMEM_WRITE 2u
+
 struct gmem {
-	uint8_t *ram;       /* mapping of the whole RAM memfd, rw */
-	uint64_t size;      /* bytes of RAM, a multiple of the page size */
-	uint64_t low;       /* bytes of it below the PCI hole */
-	uint64_t *p2m;      /* one entry per RAM page: RAM offset | flags */
-	uint64_t *code_bm;  /* one bit per RAM page: translated code exists */
-	uint64_t *dirty_bm; /* one bit per RAM page: written since harvest */
+	uint8_t *ram;              /* mapping of the whole RAM memfd, rw */
+	uint64_t size;             /* bytes of RAM, a multiple of the page size */
+	uint64_t low;              /* bytes of it below the PCI hole */
+	uint64_t *p2m;             /* one entry per RAM page: RAM offset | flags */
+	uint64_t *code_bm;         /* one bit per RAM page: translated code exists */
+	uint64_t *dirty_bm;        /* one bit per RAM page: written since harvest */
+	struct shm_epochs *epochs; /* NULL: nobody ever withdraws a page (unit tests) */
+	const uint8_t *pool;       /* merged pages, to be read only; NULL: there are none */
+	uint64_t pool_size;
 };
 
 /* RAM page index of @gpa, or -1 when @gpa is no RAM. */
@@ -34,6 +45,49 @@ static inline int64_t gmem_frame(const struct gmem *g, uint64_t gpa)
 		return (int64_t)((gpa - GMEM_HIGH_BASE + g->low) >> GMEM_PAGE_SHIFT);
 	return -1;
 }
+
+/* Is all of [gpa, gpa+len) RAM, on one side of the hole?  len >= 1. */
+static inline bool gmem_is_ram(const struct gmem *g, uint64_t gpa, uint64_t len)
+{
+	uint64_t base = gpa < g->low ? 0 : GMEM_HIGH_BASE, room = gpa < g->low ? g->low : g->size - g->low;
+
+	return gpa >= base && gpa - base < room && len <= room - (gpa - base);
+}
+
+/*
+ * Host address of page @frame of RAM, or NULL where the p2m, which others can write, has none for this intent.  A page in the
+ * guest's balloon has one: it reads as zeros, and memory comes when it is touched.  A merged one may be read.
+ */
+static inline uint8_t *gmem_frame_ptr(const struct gmem *g, uint64_t frame, unsigned intent)
+{
+	/* without a p2m (early start) RAM is laid out in order */
+	uint64_t e = g->p2m ? __atomic_load_n(&g->p2m[frame], __ATOMIC_RELAXED) : frame << GMEM_PAGE_SHIFT;
+	uint64_t off = e & ~SHM_P2M_FLAGS;
+
+	if (!(e & SHM_P2M_SHARED))
+		return off < g->size ? g->ram + off : NULL;
+	return (intent & GMEM_WRITE) || off >= g->pool_size ? NULL : (uint8_t *)(uintptr_t)(g->pool + off);
+}
+
+/* From here on pointers of @slot's thread (proto/shm.h) hold, to gmem_leave() with what this returned.  May be nested, and last
+ * as long as a request is in flight. */
+static inline unsigned gmem_enter(const struct gmem *g, unsigned slot)
+{
+	if (!g->epochs)
+		return 0;
+	unsigned parity = atomic_load_explicit(&g->epochs->now, memory_order_relaxed) & 1;
+	atomic_fetch_add(&g->epochs->slot[slot].held[parity], 1); /* and a full fence before the p2m is read */
+	return parity;
+}
+
+static inline void gmem_leave(const struct gmem *g, unsigned slot, unsigned parity)
+{
+	if (g->epochs)
+		atomic_fetch_sub_explicit(&g->epochs->slot[slot].held[parity], 1, memory_order_release);
+}
+
+/* A free slot for a device process, for as long as it lives; -ENOSPC. */
+int gmem_join(const struct gmem *g);
 
 static inline bool gmem_bit(const uint64_t *bm, uint64_t frame)
 {
@@ -47,11 +101,24 @@ static inline void gmem_mark_dirty(const struct gmem *g, uint64_t frame)
 		__atomic_fetch_or(&g->dirty_bm[frame / 64], 1ull << (frame % 64), __ATOMIC_SEQ_CST);
 }
 
-/*
- * Host address of guest-physical @gpa if [gpa, gpa+len) lies in one
- * contiguous stretch of RAM, else NULL.  len >= 1.
- */
-void *gmem_ptr(const struct gmem *g, uint64_t gpa, size_t len);
+/* Host address of guest-physical @gpa for @intent, where all of [gpa, gpa+len) is RAM: *len (at least 1) becomes what of it lies
+ * in one stretch of the host's memory.  NULL: none. */
+void *gmem_run(const struct gmem *g, uint64_t gpa, size_t *len, unsigned intent);
+
+/* The same if the whole of it lies in one stretch, else NULL. */
+static inline void *gmem_ptr(const struct gmem *g, uint64_t gpa, size_t len, unsigned intent)
+{
+	uint64_t in_page = gpa & (GMEM_PAGE_SIZE - 1);
+
+	if (len - 1 < GMEM_PAGE_SIZE - in_page) { /* the usual case: not 0, and of one page */
+		int64_t frame = gmem_frame(g, gpa);
+		uint8_t *page = frame < 0 ? NULL : gmem_frame_ptr(g, (uint64_t)frame, intent);
+		return page ? page + in_page : NULL;
+	}
+	size_t have = len;
+	void *p = gmem_run(g, gpa, &have, intent);
+	return have == len ? p : NULL;
+}
 
 /* Copies out of / into guest RAM (any length, may cross pages); 0 or -EFAULT
  * when part of the range is no RAM (then nothing is copied).  gmem_write marks

@@ -128,6 +128,8 @@ void ipc_close_fds(struct ipc_frame *f)
 
 struct ipc_loop {
 	struct event_base *base;
+	void (*turned)(void *ctx);
+	void *ctx;
 };
 
 struct ipc_watch {
@@ -166,7 +168,21 @@ void ipc_loop_free(struct ipc_loop *l)
 
 int ipc_loop_run(struct ipc_loop *l)
 {
-	return event_base_dispatch(l->base) < 0 ? -EIO : 0;
+	int rc;
+
+	if (!l->turned)
+		return event_base_dispatch(l->base) < 0 ? -EIO : 0;
+	do {
+		rc = event_base_loop(l->base, EVLOOP_ONCE);
+		l->turned(l->ctx);
+	} while (!rc && !event_base_got_break(l->base));
+	return rc < 0 ? -EIO : 0;
+}
+
+void ipc_loop_turned(struct ipc_loop *l, void (*turned)(void *ctx), void *ctx)
+{
+	l->turned = turned;
+	l->ctx = ctx;
 }
 
 void ipc_loop_stop(struct ipc_loop *l)

@@ -43,6 +43,8 @@ struct ipc_loop *ipc_loop_new(void);
 void ipc_loop_free(struct ipc_loop *l);
 int ipc_loop_run(struct ipc_loop *l); /* until ipc_loop_stop(); 0 or a negative error */
 void ipc_loop_stop(struct ipc_loop *l);
+/* Calls @turned after each turn, when what was ready has been handled and before the loop waits again.  Before it runs. */
+void ipc_loop_turned(struct ipc_loop *l, void (*turned)(void *ctx), void *ctx);
 
 #define IPC_READ  1
 #define IPC_WRITE 2

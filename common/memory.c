@@ -52,6 +52,7 @@ int memory_map(struct gmem *g, int ram_fd, int control_fd, uint64_t size)
 	g->p2m = (uint64_t *)(void *)(ctl + l.p2m);
 	g->code_bm = (uint64_t *)(void *)(ctl + l.code);
 	g->dirty_bm = (uint64_t *)(void *)(ctl + l.dirty);
+	g->epochs = (struct shm_epochs *)(void *)(ctl + l.epochs);
 	return 0;
 }
 

@@ -166,6 +166,7 @@ void device_init(struct device *d)
 	d->v.offer = &d->offer;
 	d->v.range = d->range;
 	d->v.max_ranges = MSG_RANGES_MAX;
+	d->v.slot = SHM_SLOT_DEVICE;
 }
 
 /* ---- doorbells ---- */
@@ -398,6 +399,10 @@ static void map(struct device *d)
 	d->bell = mmap(NULL, SHM_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, d->fd[DEV_FD_PAGE], 0);
 	if (d->bell == MAP_FAILED)
 		child_fail(&d->child, HVX_EXIT_HOST, "cannot map the page of doorbells: %s", strerror(errno));
+	int slot = gmem_join(&d->mem);
+	if (slot < 0)
+		child_fail(&d->child, HVX_EXIT_FAIL, "no place for this device in the control region");
+	d->v.slot = (unsigned)slot;
 	for (int i = DEV_FD_RAM; i <= DEV_FD_PAGE; i++)
 		if (i != DEV_FD_CHANNEL)
 			close(d->fd[i]); /* the mappings are enough */
@@ -423,8 +428,16 @@ int device_run(struct device *d)
 	return device_serve(d);
 }
 
+static void on_turned(void *ctx)
+{
+	struct device *d = ctx;
+
+	virtio_dev_leave(&d->v);
+}
+
 int device_serve(struct device *d)
 {
+	ipc_loop_turned(d->loop, on_turned, d);
 	d->monitor = ipc_conn_new(d->loop, d->control, d->cfg.id, "monitor", &monitor_handlers, d);
 	d->channel = ipc_conn_new(d->loop, d->fd[DEV_FD_CHANNEL], d->cfg.id, "vcpu", &vcpu_handlers, d);
 	struct ipc_watch *kick = ipc_watch_fd(d->loop, d->fd[DEV_FD_KICK], IPC_READ, on_kick, d);

@@ -17,6 +17,26 @@
 
 #include "common/err.h"
 
+/* ---- pointers ---- */
+
+void virtio_dev_enter(struct virtio_dev *v)
+{
+	if (v->inside)
+		return;
+	v->inside = true;
+	v->parity = gmem_enter(v->mem, v->slot);
+}
+
+void virtio_dev_leave(struct virtio_dev *v)
+{
+	if (!v->inside)
+		return;
+	v->inside = false;
+	for (uint32_t i = 0; i < v->offer->nqueues; i++)
+		virtq_forget(&v->queue[i]);
+	gmem_leave(v->mem, v->slot, v->parity);
+}
+
 /* ---- life ---- */
 
 void virtio_dev_broken(struct virtio_dev *v, const char *why)
@@ -40,6 +60,7 @@ static void start(struct virtio_dev *v)
 {
 	const struct msg_virtio_activate *m = &v->activation;
 
+	virtio_dev_enter(v);
 	v->has_activation = false;
 	v->features = m->features;
 	v->broken = false;
@@ -174,6 +195,7 @@ bool virtio_dev_get(struct virtio_dev *v, unsigned queue, struct virtq_chain *c)
 
 	if (!virtio_dev_ready(v, queue))
 		return false;
+	virtio_dev_enter(v);
 	int rc = virtq_get(q, c);
 	if (rc < 0)
 		virtio_dev_broken(v, q->why);
@@ -182,6 +204,7 @@ bool virtio_dev_get(struct virtio_dev *v, unsigned queue, struct virtq_chain *c)
 
 void virtio_dev_put(struct virtio_dev *v, unsigned queue, uint16_t head, uint32_t written)
 {
+	virtio_dev_enter(v);
 	virtq_put(&v->queue[queue], head, written);
 	v->unpublished |= 1u << queue;
 }
@@ -203,6 +226,7 @@ void virtio_dev_quiet(struct virtio_dev *v, unsigned queue)
 
 	if (q->event_idx)
 		return; /* nothing is written */
+	virtio_dev_enter(v);
 	virtq_quiet(q);
 	atomic_thread_fence(memory_order_seq_cst);
 	note_wish(v, queue);
@@ -210,6 +234,7 @@ void virtio_dev_quiet(struct virtio_dev *v, unsigned queue)
 
 bool virtio_dev_listen(struct virtio_dev *v, unsigned queue)
 {
+	virtio_dev_enter(v);
 	bool more = virtq_listen(&v->queue[queue]); /* with a full fence behind what it writes */
 
 	note_wish(v, queue);
@@ -230,6 +255,7 @@ static void note_elements(struct virtio_dev *v, const struct virtq *q)
 /* The index is written, and the driver's wish looked at; then the index is looked at as what it also is, memory. */
 static bool publish_one(struct virtio_dev *v, struct virtq *q)
 {
+	virtio_dev_enter(v);
 	bool tell = virtq_publish(q); /* with a full fence behind the index */
 
 	note(v, virtq_index_gpa(q), 2);

@@ -43,6 +43,7 @@ struct virtio_dev {
 	/* set once, before anything else */
 	const struct virtio_port *port;
 	const struct gmem *mem;
+	unsigned slot; /* of this thread (proto/shm.h) */
 	const struct msg_virtio_offer *offer;
 	struct virtio_range *range; /* room for @max_ranges */
 	unsigned max_ranges;
@@ -54,6 +55,8 @@ struct virtio_dev {
 		uint64_t resets, broken, flushes;
 	} n;
 	/* virtio_dev.c's own */
+	bool inside; /* gmem's epoch, under @parity */
+	unsigned parity;
 	bool flushing;       /* flush() has said false */
 	bool waiting;        /* flush() waits, in the middle of a piece of work */
 	bool reset_asked;    /* meanwhile */
@@ -64,6 +67,11 @@ struct virtio_dev {
 	unsigned nranges;
 	struct msg_virtio_activate activation;
 };
+
+/* From here to virtio_dev_leave() pointers to guest memory hold: a batch.  What touches a ring enters by itself; whoever only
+ * reads or writes a chain's data calls it.  The thread's loop leaves when it has nothing more to do. */
+void virtio_dev_enter(struct virtio_dev *v);
+void virtio_dev_leave(struct virtio_dev *v);
 
 /* DRIVER_OK, now or when the reset that is under way is done.  0, or -EPROTO: it is active already, or has no such queue. */
 int virtio_dev_activate(struct virtio_dev *v, const struct msg_virtio_activate *m);

@@ -5,7 +5,7 @@
  *   used.ring[next_used] = {head, written};  used.idx follows at virtq_publish()
  *
  * Invariant: guest memory is read once, into locals, and every value is checked before it is
- * used; what a chain holds are pointers into RAM that was looked up by gmem.
+ * used; chains hold guest-physical addresses of RAM, and the pointers to the rings last to virtq_forget().
  */
 #include "devices/virtq.h"
 
@@ -55,6 +55,30 @@ static _Atomic uint16_t *avail_event(struct virtq *q)
 	return (_Atomic uint16_t *)&q->used->ring[q->size];
 }
 
+/* Pointers to the rings; false: the p2m has none, and q->used is NULL. */
+static bool find_rings(struct virtq *q)
+{
+	q->desc = gmem_ptr(q->mem, q->desc_gpa, 16ul * q->size, GMEM_READ);
+	q->avail = gmem_ptr(q->mem, q->avail_gpa, 6 + 2ul * q->size, GMEM_READ);
+	q->used = gmem_ptr(q->mem, q->used_gpa, 6 + 8ul * q->size, GMEM_READ | GMEM_WRITE);
+	if (q->desc && q->avail && q->used)
+		return true;
+	virtq_forget(q);
+	return !bad(q, "a ring is not in RAM");
+}
+
+static inline bool rings(struct virtq *q)
+{
+	return q->used || find_rings(q);
+}
+
+void virtq_forget(struct virtq *q)
+{
+	q->desc = NULL;
+	q->avail = NULL;
+	q->used = NULL;
+}
+
 int virtq_setup(struct virtq *q, const struct gmem *mem, const struct msg_virtio_queue *m, uint64_t features)
 {
 	*q = (struct virtq){.mem = mem, .index = m->index, .size = m->size};
@@ -62,14 +86,11 @@ int virtq_setup(struct virtq *q, const struct gmem *mem, const struct msg_virtio
 		return bad(q, "queue size");
 	if ((m->desc & 15) || (m->driver & 1) || (m->device & 3))
 		return bad(q, "a ring is not aligned");
-	q->desc = gmem_ptr(mem, m->desc, 16ul * m->size);
-	q->avail = gmem_ptr(mem, m->driver, 6 + 2ul * m->size);
-	q->used = gmem_ptr(mem, m->device, 6 + 8ul * m->size);
-	if (!q->desc || !q->avail || !q->used)
-		return bad(q, "a ring is not in RAM");
 	q->desc_gpa = m->desc;
 	q->avail_gpa = m->driver;
 	q->used_gpa = m->device;
+	if (!rings(q))
+		return -EPROTO;
 	q->event_idx = features >> VIRTIO_F_RING_EVENT_IDX & 1;
 	q->indirect = features >> VIRTIO_F_RING_INDIRECT_DESC & 1;
 	q->enabled = true;
@@ -77,44 +98,6 @@ int virtq_setup(struct virtq *q, const struct gmem *mem, const struct msg_virtio
 }
 
 /* ---- a chain ---- */
-
-/* One contiguous piece of the host's memory. */
-static int add_piece(struct virtq *q, struct virtq_chain *c, uint64_t gpa, uint32_t len, uint8_t *p, bool write)
-{
-	unsigned n = c->nout + c->nin;
-
-	if (n == VIRTQ_SEGS_MAX)
-		return bad(q, "too many buffers in a chain");
-	c->seg[n] = (struct virtq_seg){p, gpa, len};
-	if (write) {
-		c->nin++;
-		c->in_len += len;
-	} else {
-		c->nout++;
-		c->out_len += len;
-	}
-	return 0;
-}
-
-/* A buffer is one piece, or, where its pages do not lie side by side on the host, one a page. */
-static int add_buffer(struct virtq *q, struct virtq_chain *c, uint64_t gpa, uint32_t len, bool write)
-{
-	uint8_t *p = gmem_ptr(q->mem, gpa, len);
-
-	if (p)
-		return add_piece(q, c, gpa, len, p, write);
-	while (len) {
-		uint32_t k = GMEM_PAGE_SIZE - (uint32_t)(gpa & (GMEM_PAGE_SIZE - 1));
-		k = k < len ? k : len;
-		p = gmem_ptr(q->mem, gpa, k);
-		int rc = p ? add_piece(q, c, gpa, k, p, write) : bad(q, "a buffer is not in RAM");
-		if (rc)
-			return rc;
-		gpa += k;
-		len -= k;
-	}
-	return 0;
-}
 
 static int add_desc(struct virtq *q, struct virtq_chain *c, const struct virtq_desc *d)
 {
@@ -126,7 +109,19 @@ static int add_desc(struct virtq *q, struct virtq_chain *c, const struct virtq_d
 		return bad(q, "a readable buffer after a writable one");
 	if (c->out_len + c->in_len + d->len > UINT32_MAX)
 		return bad(q, "a chain of more than 4 GiB");
-	return add_buffer(q, c, d->addr, d->len, write);
+	if (!gmem_is_ram(q->mem, d->addr, d->len))
+		return bad(q, "a buffer is not in RAM");
+	if (c->nout + c->nin == VIRTQ_SEGS_MAX)
+		return bad(q, "too many buffers in a chain");
+	c->seg[c->nout + c->nin] = (struct virtq_seg){d->addr, d->len};
+	if (write) {
+		c->nin++;
+		c->in_len += d->len;
+	} else {
+		c->nout++;
+		c->out_len += d->len;
+	}
+	return 0;
 }
 
 /* One copy of a descriptor: the guest may go on writing the original. */
@@ -151,7 +146,7 @@ static int walk(struct virtq *q, struct virtq_chain *c, const struct virtq_desc 
 			unsigned m = d.len / sizeof d;
 			if (!m || d.len % sizeof d || m > CHAIN_MAX || (d.addr & 15))
 				return bad(q, "size or place of an indirect table");
-			const struct virtq_desc *t = gmem_ptr(q->mem, d.addr, d.len);
+			const struct virtq_desc *t = gmem_ptr(q->mem, d.addr, d.len, GMEM_READ);
 			return t ? walk(q, c, t, m, 0, true) : bad(q, "an indirect table is not in RAM");
 		}
 		int rc = add_desc(q, c, &d);
@@ -169,6 +164,8 @@ static bool is_taken(const struct virtq *q, uint16_t head)
 
 int virtq_get(struct virtq *q, struct virtq_chain *c)
 {
+	if (!rings(q))
+		return -EPROTO;
 	uint16_t idx = atomic_load_explicit(&q->avail->idx, memory_order_acquire);
 	uint16_t n = (uint16_t)(idx - q->next_avail);
 
@@ -181,6 +178,7 @@ int virtq_get(struct virtq *q, struct virtq_chain *c)
 		return bad(q, "a chain starts out of range");
 	if (is_taken(q, head))
 		return bad(q, "a chain that is in flight is made available again");
+	c->mem = q->mem;
 	c->head = head;
 	c->nout = c->nin = 0;
 	c->out_len = c->in_len = 0;
@@ -201,10 +199,11 @@ static void release(struct virtq *q, uint16_t head)
 
 void virtq_put(struct virtq *q, uint16_t head, uint32_t written)
 {
-	struct virtq_used_elem *e = &q->used->ring[q->next_used & (q->size - 1)];
-
-	e->id = head;
-	e->len = written;
+	if (rings(q)) {
+		struct virtq_used_elem *e = &q->used->ring[q->next_used & (q->size - 1)];
+		e->id = head;
+		e->len = written;
+	}
 	q->next_used++;
 	release(q, head);
 }
@@ -225,7 +224,7 @@ bool virtq_publish(struct virtq *q)
 {
 	uint16_t old = q->published;
 
-	if (old == q->next_used)
+	if (old == q->next_used || !rings(q))
 		return false;
 	atomic_store_explicit(&q->used->idx, q->next_used, memory_order_release);
 	q->published = q->next_used;
@@ -237,12 +236,14 @@ bool virtq_publish(struct virtq *q)
 
 void virtq_quiet(struct virtq *q)
 {
-	if (!q->event_idx) /* with event indices the old one simply stays behind */
+	if (!q->event_idx && rings(q)) /* with event indices the old one simply stays behind */
 		atomic_store_explicit(&q->used->flags, USED_NO_NOTIFY, memory_order_relaxed);
 }
 
 bool virtq_listen(struct virtq *q)
 {
+	if (!rings(q))
+		return false;
 	if (q->event_idx)
 		atomic_store_explicit(avail_event(q), q->next_avail, memory_order_relaxed);
 	else
@@ -253,29 +254,55 @@ bool virtq_listen(struct virtq *q)
 
 /* ---- data ---- */
 
-static size_t copy(const struct virtq_seg *s, unsigned n, size_t off, uint8_t *buf, size_t len, bool in)
+unsigned virtq_iov(const struct virtq_chain *c, bool in, uint64_t off, uint64_t *len, struct iovec *iov, unsigned max)
 {
+	const struct virtq_seg *s = in ? c->seg + c->nout : c->seg, *end = s + (in ? c->nin : c->nout);
+	uint64_t left = *len;
+	unsigned n = 0;
+
+	for (; s < end && off >= s->len; s++)
+		off -= s->len;
+	while (s < end && left && n < max) {
+		size_t k = s->len - off < left ? s->len - off : left;
+		void *p = gmem_run(c->mem, s->gpa + off, &k, in ? GMEM_WRITE : GMEM_READ);
+		if (!p)
+			break;
+		iov[n++] = (struct iovec){p, k};
+		left -= k;
+		off += k;
+		if (off == s->len) {
+			s++;
+			off = 0;
+		}
+	}
+	*len -= left;
+	return n;
+}
+
+static size_t copy(const struct virtq_chain *c, bool in, size_t off, uint8_t *buf, size_t len)
+{
+	struct iovec v[16];
 	size_t done = 0;
 
-	for (; n && done < len; s++, n--) {
-		if (off >= s->len) {
-			off -= s->len;
-			continue;
+	while (done < len) {
+		uint64_t k = len - done;
+		unsigned n = virtq_iov(c, in, off + done, &k, v, 16);
+		if (!n)
+			break;
+		for (unsigned i = 0; i < n; i++) {
+			memcpy(in ? v[i].iov_base : buf + done, in ? buf + done : v[i].iov_base, v[i].iov_len);
+			done += v[i].iov_len;
 		}
-		size_t k = s->len - off < len - done ? s->len - off : len - done;
-		memcpy(in ? s->ptr + off : buf + done, in ? buf + done : s->ptr + off, k);
-		done += k;
-		off = 0;
 	}
 	return done;
 }
 
 size_t virtq_read(const struct virtq_chain *c, size_t off, void *buf, size_t len)
 {
-	return copy(c->seg, c->nout, off, buf, len, false);
+	return copy(c, false, off, buf, len);
 }
 
 size_t virtq_write(const struct virtq_chain *c, size_t off, const void *buf, size_t len)
 {
-	return copy(c->seg + c->nout, c->nin, off, (uint8_t *)(uintptr_t)buf, len, true);
+	return copy(c, true, off, (uint8_t *)(uintptr_t)buf, len);
 }

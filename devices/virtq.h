@@ -7,11 +7,12 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/uio.h>
 
 #include "common/gmem.h"
 #include "proto/pack.h"
 
-#define VIRTQ_SEGS_MAX 1024 /* pieces of one chain, pages of RAM that are not adjacent counted apart */
+#define VIRTQ_SEGS_MAX 1024 /* buffers of one chain */
 
 /* ring features, virtio 1.2 6 */
 #define VIRTIO_F_RING_INDIRECT_DESC 28
@@ -19,17 +20,17 @@
 #define VIRTIO_F_VERSION_1          32
 #define VIRTQ_FEATURES              (1ull << VIRTIO_F_RING_INDIRECT_DESC | 1ull << VIRTIO_F_RING_EVENT_IDX)
 
-/* A contiguous piece of guest memory. */
+/* A buffer: RAM, as contiguous as the guest sees it. */
 struct virtq_seg {
-	uint8_t *ptr;
 	uint64_t gpa;
 	uint32_t len;
 };
 
 /* A chain of descriptors, copied out of the ring once: the guest can change nothing of it any more. */
 struct virtq_chain {
+	const struct gmem *mem;
 	uint16_t head;
-	unsigned nout, nin;       /* pieces: seg[0..nout) to read, seg[nout..nout+nin) to write */
+	unsigned nout, nin;       /* buffers: seg[0..nout) to read, seg[nout..nout+nin) to write */
 	uint64_t out_len, in_len; /* bytes */
 	struct virtq_seg seg[VIRTQ_SEGS_MAX];
 };
@@ -39,7 +40,8 @@ struct virtq {
 	unsigned index, size;
 	bool enabled, event_idx, indirect;
 	uint64_t desc_gpa, avail_gpa, used_gpa;
-	struct virtq_desc *desc; /* guest memory: everything read from there is untrusted */
+	/* guest memory, everything read from there is untrusted; NULL: to be looked up */
+	struct virtq_desc *desc;
 	struct virtq_avail *avail;
 	struct virtq_used *used;
 	uint16_t next_avail;                   /* of ours: the next entry of the available ring */
@@ -52,6 +54,9 @@ struct virtq {
 
 /* Takes the rings in use; all of their memory must be RAM and aligned.  0 or -EPROTO (q->why tells). */
 int virtq_setup(struct virtq *q, const struct gmem *mem, const struct msg_virtio_queue *m, uint64_t features);
+
+/* The pointers to the rings hold no longer: whoever leaves gmem's epoch. */
+void virtq_forget(struct virtq *q);
 
 /* The next available chain.  1: *c is filled and in flight until virtq_put(); 0: none there; -EPROTO: the
  * driver broke the rules (q->why tells): nothing of the ring may be used until a reset. */
@@ -81,7 +86,10 @@ static inline uint64_t virtq_wish_gpa(const struct virtq *q)
 	return q->event_idx ? virtq_element_gpa(q, q->size) : q->used_gpa;
 }
 
-/* Copy between a chain's pieces and a buffer, from @off bytes into its readable or writable part; bytes done. */
+/* Pieces of the host's memory for *len bytes from @off into the readable or the writable part (@in), at most @max; their number.
+ * *len becomes what they hold: less, too, where the chain ends or a page has no memory for us.  They hold within gmem's epoch. */
+unsigned virtq_iov(const struct virtq_chain *c, bool in, uint64_t off, uint64_t *len, struct iovec *iov, unsigned max);
+/* Copy between a chain's buffers and @buf, likewise; bytes done. */
 size_t virtq_read(const struct virtq_chain *c, size_t off, void *buf, size_t len);
 size_t virtq_write(const struct virtq_chain *c, size_t off, const void *buf, size_t len);
 

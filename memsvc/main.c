@@ -12,6 +12,9 @@
 #include "memsvc/ram.h"
 #include "memsvc/seal.h"
 
+#define REQUESTS 2   /* of the vcpu at once: one, and that of a reset which comes in between */
+#define LOOKS    500 /* a millisecond apart, until those who still hold pages have missed the deadline */
+
 struct memsvc {
 	struct child child;
 	struct ram ram;
@@ -19,6 +22,10 @@ struct memsvc {
 	struct ipc_conn *conn;
 	int vcpu_fd;           /* channel to the vcpu; -1: no balloon */
 	struct ipc_conn *vcpu; /* NULL: none, or it hung up */
+	/* requests that pages be taken, in order: the first waits for a grace period */
+	struct msg_mem_change request[REQUESTS];
+	unsigned requests, looks;
+	struct ipc_watch *tick;
 };
 
 static int reply_region(struct memsvc *s)
@@ -80,26 +87,106 @@ static void hang_up(struct memsvc *s, const char *why)
 		log_error("the vcpu's channel: %s: hung up", why);
 	ipc_conn_free(s->vcpu);
 	s->vcpu = NULL;
+	s->requests = 0;
+}
+
+static int answer(struct memsvc *s, const struct msg_mem_change *m)
+{
+	struct msg_mem_changed done = {m->id};
+	int n = pack_mem_changed(&done, s->child.buf, sizeof s->child.buf);
+
+	return n < 0 ? n : ipc_send(s->vcpu, MSG_MEM_CHANGED, s->child.buf, (size_t)n, NULL, 0);
+}
+
+static bool takes_pages(const struct msg_mem_change *m)
+{
+	return m->op == MEM_OP_BALLOON || m->op == MEM_OP_REPORT;
+}
+
+/* First the p2m: who looks a page up from here on knows. */
+static int withdraw(struct memsvc *s, const struct msg_mem_change *m)
+{
+	int rc = 0;
+
+	if (!m->nranges)
+		rc = ram_change(&s->ram, m->op, 0, 0);
+	for (uint32_t i = 0; i < m->nranges && !rc; i++)
+		rc = ram_change(&s->ram, m->op, m->range[i].first, m->range[i].count);
+	return rc;
+}
+
+static void punch(struct memsvc *s, const struct msg_mem_change *m)
+{
+	int rc = 0;
+
+	for (uint32_t i = 0; i < m->nranges && !rc; i++)
+		rc = ram_punch(&s->ram, m->range[i].first, m->range[i].count);
+	if (rc) /* the guest does not depend on it */
+		log_guest(LOG_LVL_WARN, "pages that stay with the guest: %s", strerror(-rc));
+}
+
+/*
+ * Works on the first request.  True: it is answered.  Who misses the deadline is left behind: what it writes then costs this
+ * VM a page that it thinks to have given back, and nobody else anything.
+ */
+static int serve_first(struct memsvc *s, bool *done)
+{
+	struct msg_mem_change *m = &s->request[0];
+	enum grace_state state = takes_pages(m) ? grace_look(&s->ram.grace) : GRACE_OVER;
+
+	*done = true;
+	if (state == GRACE_WAIT && s->looks++ == LOOKS) {
+		log_guest(LOG_LVL_WARN, "a device or the vcpu holds on to pages that the guest gave back");
+		state = grace_give_up(&s->ram.grace);
+	}
+	if (state == GRACE_WAIT) {
+		ipc_timer_set(s->tick, 1);
+		*done = false;
+		return 0;
+	}
+	if (takes_pages(m))
+		punch(s, m);
+	return answer(s, m);
+}
+
+static int begin_first(struct memsvc *s)
+{
+	int rc = withdraw(s, &s->request[0]);
+
+	s->looks = 0;
+	if (!rc && takes_pages(&s->request[0]))
+		grace_begin(&s->ram.grace);
+	return rc;
+}
+
+/* The first has begun. */
+static int serve(struct memsvc *s)
+{
+	bool done = true;
+	int rc = 0;
+
+	while (s->requests) {
+		rc = serve_first(s, &done);
+		if (rc || !done)
+			return rc;
+		s->request[0] = s->request[1];
+		if (--s->requests && (rc = begin_first(s)))
+			return rc;
+	}
+	return 0;
 }
 
 static int change(struct memsvc *s, const struct ipc_frame *f)
 {
-	static struct msg_mem_change m; /* large; there is one loop */
-	int rc = 0;
-
-	if (f->type != MSG_MEM_CHANGE || f->nfds || unpack_mem_change(f->data, f->len, &m))
+	if (s->requests == REQUESTS)
 		return -EPROTO;
-	if (!m.nranges)
-		rc = ram_change(&s->ram, m.op, 0, 0);
-	for (uint32_t i = 0; i < m.nranges && rc != -EPROTO; i++)
-		rc = ram_change(&s->ram, m.op, m.range[i].first, m.range[i].count);
-	if (rc == -EPROTO)
-		return rc;
-	if (rc) /* the guest does not depend on it */
-		log_guest(LOG_LVL_WARN, "pages that stay with the guest: %s", strerror(-rc));
-	struct msg_mem_changed done = {m.id};
-	int n = pack_mem_changed(&done, s->child.buf, sizeof s->child.buf);
-	return n < 0 ? n : ipc_send(s->vcpu, MSG_MEM_CHANGED, s->child.buf, (size_t)n, NULL, 0);
+	struct msg_mem_change *m = &s->request[s->requests];
+	if (f->type != MSG_MEM_CHANGE || f->nfds || unpack_mem_change(f->data, f->len, m))
+		return -EPROTO;
+	if (++s->requests > 1)
+		return 0;
+	int rc = begin_first(s);
+	return rc ? rc : serve(s);
 }
 
 static void on_vcpu_frame(void *ctx, struct ipc_conn *c, struct ipc_frame *f)
@@ -108,6 +195,15 @@ static void on_vcpu_frame(void *ctx, struct ipc_conn *c, struct ipc_frame *f)
 	int rc = change(s, f);
 
 	(void)c;
+	if (rc)
+		hang_up(s, rc == -EPROTO ? "a malformed message" : strerror(-rc));
+}
+
+static void on_tick(void *ctx)
+{
+	struct memsvc *s = ctx;
+	int rc = s->vcpu ? serve(s) : 0;
+
 	if (rc)
 		hang_up(s, rc == -EPROTO ? "a malformed message" : strerror(-rc));
 }
@@ -146,12 +242,14 @@ int main(int argc, char **argv)
 	child_start(&s.child, argc, argv);
 	configure(&s);
 	child_seal(&s.child);
+	s.tick = ipc_watch_timer(s.loop, on_tick, &s);
 	s.conn = ipc_conn_new(s.loop, CHILD_CONTROL_FD, "memsvc", "monitor", &handlers, &s);
 	if (s.vcpu_fd >= 0)
 		s.vcpu = ipc_conn_new(s.loop, s.vcpu_fd, "memsvc", "vcpu", &vcpu_handlers, &s);
-	if (!s.conn || (s.vcpu_fd >= 0 && !s.vcpu))
+	if (!s.tick || !s.conn || (s.vcpu_fd >= 0 && !s.vcpu))
 		fatal(HVX_EXIT_FAIL, "no memory for the connection");
 	int rc = ipc_loop_run(s.loop);
+	ipc_watch_free(s.tick);
 	ipc_conn_free(s.conn);
 	ipc_conn_free(s.vcpu);
 	ipc_loop_free(s.loop);

@@ -47,12 +47,14 @@ static int fill_control(struct ram *r)
 		.p2m_offset = l.p2m,
 		.code_offset = l.code,
 		.dirty_offset = l.dirty,
+		.epochs_offset = l.epochs,
 	};
 	memcpy(p, &h, sizeof h);
 	uint64_t *p2m = (uint64_t *)(void *)(p + l.p2m);
 	for (uint64_t i = 0; i < l.pages; i++)
 		p2m[i] = i * SHM_PAGE;
 	r->p2m = p2m; /* stays mapped */
+	grace_init(&r->grace, (struct shm_epochs *)(void *)(p + l.epochs));
 	return 0;
 }
 
@@ -111,7 +113,7 @@ static bool shared(const struct ram *r, uint64_t page)
 	return __atomic_load_n(&r->p2m[page], __ATOMIC_RELAXED) & SHM_P2M_SHARED;
 }
 
-static int punch_own(struct ram *r, uint64_t first, uint64_t count)
+int ram_punch(struct ram *r, uint64_t first, uint64_t count)
 {
 	int rc = 0;
 
@@ -127,7 +129,6 @@ static int punch_own(struct ram *r, uint64_t first, uint64_t count)
 int ram_change(struct ram *r, enum msg_mem_op op, uint64_t first, uint64_t count)
 {
 	uint64_t pages = r->size / SHM_PAGE;
-	int rc = 0;
 
 	if (op == MEM_OP_RETURN_ALL) {
 		first = 0;
@@ -135,11 +136,9 @@ int ram_change(struct ram *r, enum msg_mem_op op, uint64_t first, uint64_t count
 	}
 	if (first > pages || count > pages - first)
 		return -EPROTO;
-	if (op == MEM_OP_BALLOON || op == MEM_OP_REPORT)
-		rc = punch_own(r, first, count);
 	for (uint64_t i = first; i < first + count && op != MEM_OP_REPORT; i++)
 		set_ballooned(r, i, op == MEM_OP_BALLOON);
-	return rc;
+	return 0;
 }
 
 int ram_usage(const struct ram *r, struct ram_usage *u)

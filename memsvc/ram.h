@@ -6,6 +6,7 @@
 
 #include <stdint.h>
 
+#include "memsvc/grace.h"
 #include "proto/pack.h"
 
 struct ram {
@@ -13,6 +14,7 @@ struct ram {
 	uint64_t control_size; /* of the control region, bytes */
 	int ram_fd, control_fd;
 	uint64_t *p2m; /* in the control region, which others can write too: flags are looked at, offsets are not */
+	struct grace grace;
 	uint64_t ballooned, punched;
 };
 
@@ -24,9 +26,12 @@ struct ram_usage {
 int ram_create(struct ram *r, uint64_t size);
 void ram_free(struct ram *r);
 
-/* What the guest does with @count pages from @first on (any, for MEM_OP_RETURN_ALL): pages given back have no memory behind
- * them when this returns and read as zeros.  0, -EPROTO when they are no pages of this RAM, or another negative error. */
+/* What the guest does with @count pages from @first on (any, for MEM_OP_RETURN_ALL): the p2m says so when this returns.  0, or
+ * -EPROTO when they are no pages of this RAM. */
 int ram_change(struct ram *r, enum msg_mem_op op, uint64_t first, uint64_t count);
+/* Pages that were given back so, or reported free, and that nobody has a pointer to (r->grace): they have no memory behind them
+ * when this returns and read as zeros.  0 or a negative error. */
+int ram_punch(struct ram *r, uint64_t first, uint64_t count);
 
 /* Asks the kernel how much of it has memory behind it; 0 or a negative error. */
 int ram_usage(const struct ram *r, struct ram_usage *u);

@@ -1,17 +1,18 @@
 /*
  * Layout of the control region, the memory that memsvc, the vcpu and the devices of
- * one VM share beside guest RAM (design: p2m, code bitmap, dirty bitmap).
+ * one VM share beside guest RAM: epochs, p2m, code bitmap, dirty bitmap.
  * Invariant: every offset follows from the number of RAM pages alone, so that no
  * reader trusts an offset another process wrote.
  */
 #ifndef HVX_SHM_H
 #define HVX_SHM_H
 
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #define SHM_MAGIC      0x314d454d58564821ull /* "!HVXMEM1" */
-#define SHM_VERSION    1
+#define SHM_VERSION    2
 #define SHM_PAGE       4096u
 #define SHM_MAX_RAM    (1ull << 40)
 #define SHM_P2M_FLAGS  0xfffull    /* low bits of a p2m entry; the rest is the RAM offset */
@@ -27,14 +28,37 @@ struct shm_header {
 	uint64_t p2m_offset;  /* for people with a hex dump: readers compute these */
 	uint64_t code_offset;
 	uint64_t dirty_offset;
-	uint64_t reserved[9];
+	uint64_t epochs_offset;
+	uint64_t reserved[8];
 };
 _Static_assert(sizeof(struct shm_header) == 128, "shared layout");
 _Static_assert(offsetof(struct shm_header, ram_size) == 16, "shared layout");
 _Static_assert(offsetof(struct shm_header, dirty_offset) == 48, "shared layout");
 
+/*
+ * Who holds pointers to guest RAM.  Whoever resolves a page counts itself in its slot under the parity of @now, and out under
+ * the same one (gmem_enter(), gmem_leave() in common/gmem.h).  Memsvc withdraws a page in the p2m, waits for the parity before
+ * the present one to be empty, moves @now on, and waits for the one before again: then nobody has a pointer from before.
+ * All of it is memory that a taken-over process can write: memsvc waits no longer than a bound and keeps its own @now.
+ */
+#define SHM_SLOT_VCPU   0u  /* and so on: one a vcpu's thread */
+#define SHM_SLOT_MAIN   32u /* hvx-vcpu's main thread */
+#define SHM_SLOT_DEVICE 33u /* and so on: device processes, as they come */
+#define SHM_SLOTS       64u
+struct shm_slot {
+	_Atomic uint32_t held[2]; /* by the parity of @now */
+	_Atomic uint32_t taken;   /* a device has it */
+	uint8_t pad[52];
+};
+struct shm_epochs {
+	_Atomic uint32_t now;
+	uint8_t pad[60];
+	struct shm_slot slot[SHM_SLOTS];
+};
+_Static_assert(sizeof(struct shm_slot) == 64 && sizeof(struct shm_epochs) == 64 * (SHM_SLOTS + 1), "shared layout");
+
 struct shm_layout {
-	uint64_t pages, p2m, code, dirty, total; /* count, then byte offsets */
+	uint64_t pages, epochs, p2m, code, dirty, total; /* count, then byte offsets */
 };
 
 static inline uint64_t shm_round(uint64_t n)
@@ -42,14 +66,15 @@ static inline uint64_t shm_round(uint64_t n)
 	return (n + SHM_PAGE - 1) & ~(uint64_t)(SHM_PAGE - 1);
 }
 
-/* Header page, p2m (u64 a page), code bitmap, dirty bitmap (one bit a page, whole u64s), each
+/* Header page, epochs, p2m (u64 a page), code bitmap, dirty bitmap (one bit a page, whole u64s), each
  * page-aligned. */
 static inline struct shm_layout shm_layout(uint64_t ram_size)
 {
 	struct shm_layout l = {.pages = ram_size / SHM_PAGE};
 	uint64_t bitmap = shm_round((l.pages + 63) / 64 * 8);
 
-	l.p2m = shm_round(sizeof(struct shm_header));
+	l.epochs = shm_round(sizeof(struct shm_header));
+	l.p2m = l.epochs + shm_round(sizeof(struct shm_epochs));
 	l.code = l.p2m + shm_round(l.pages * 8);
 	l.dirty = l.code + bitmap;
 	l.total = l.dirty + bitmap;

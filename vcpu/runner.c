@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "common/gmem.h"
 #include "common/log.h"
 #include "vcpu/chipset/i6300esb.h"
 #include "vcpu/chipset/platform.h"
@@ -51,7 +52,9 @@ static int boot(struct runner *r)
 	if (r->vm->locals)
 		locals_wait_reset(r->vm->locals);
 	cpu_reset(r->v);
+	unsigned in = gmem_enter(r->vm->mem, SHM_SLOT_VCPU + (unsigned)r->v->id);
 	int rc = boot_load(r->vm, r->boot, r->error, sizeof r->error);
+	gmem_leave(r->vm->mem, SHM_SLOT_VCPU + (unsigned)r->v->id, in);
 	if (rc) {
 		tell(r, RUNNER_LOAD_FAILED);
 		return rc;

@@ -57,6 +57,8 @@ struct blk_request {
 	bool flushing;         /* a flush, or the one that write-through asks for at the end */
 	bool cached;           /* some of it was done so that it is not durable by itself */
 	unsigned turns;        /* tries that came to nothing */
+	bool holds;            /* a reference on its pages, while a step moves data, */
+	unsigned parity;       /* under this one */
 	struct blk_request *next;
 	struct iovec iov[VIRTQ_SEGS_MAX];
 	struct virtq_chain chain;

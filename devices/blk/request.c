@@ -64,23 +64,33 @@ static void finish(struct blk_request *r, uint8_t status)
 
 /* ---- steps ---- */
 
-/* The pieces of [pos, pos + len) of the request's data. */
-static void gather(struct blk_request *r, uint64_t pos, uint64_t len)
+/* The pieces of [pos, pos + io.len) of the request's data; where they are too many, a step of whole blocks.  False: there is
+ * no memory for it. */
+static bool gather(struct blk_request *r, uint64_t pos)
 {
-	const struct virtq_chain *c = &r->chain;
-	const struct virtq_seg *s = r->op == BLK_READ ? c->seg + c->nout : c->seg;
-	uint64_t off = pos + (r->op == BLK_READ ? 0 : HEADER);
+	uint64_t off = pos + (r->op == BLK_READ ? 0 : HEADER), len = r->io.len;
 
-	for (r->io.niov = 0; len; s++) {
-		if (off >= s->len) {
-			off -= s->len;
-			continue;
-		}
-		uint64_t k = s->len - off < len ? s->len - off : len;
-		r->iov[r->io.niov++] = (struct iovec){s->ptr + off, k};
-		len -= k;
-		off = 0;
+	r->io.niov = virtq_iov(&r->chain, r->op == BLK_READ, off, &len, r->iov, VIRTQ_SEGS_MAX);
+	if (len < r->io.len) {
+		r->io.len = len -= len % r->b->base->block;
+		r->io.niov = virtq_iov(&r->chain, r->op == BLK_READ, off, &len, r->iov, VIRTQ_SEGS_MAX);
 	}
+	return len;
+}
+
+/* While a step moves data, the pages stay where they are. */
+static void hold(struct blk_request *r)
+{
+	r->holds = !r->flushing && (r->op == BLK_READ || r->op == BLK_WRITE);
+	if (r->holds)
+		r->parity = gmem_enter(&r->b->dev.mem, r->b->dev.v.slot);
+}
+
+static void let_go(struct blk_request *r)
+{
+	if (r->holds)
+		gmem_leave(&r->b->dev.mem, r->b->dev.v.slot, r->parity);
+	r->holds = false;
 }
 
 /* Zeroes to be written, where the store has no other way. */
@@ -115,9 +125,9 @@ static int64_t step(struct blk_request *r)
 	r->cached |= !io->fua;
 	if (b->top && r->op == BLK_READ)
 		s = blk_overlay_where(b, io->at, &io->len);
-	if (r->op == BLK_READ || r->op == BLK_WRITE)
-		gather(r, r->pos, io->len);
-	else if (r->op == BLK_ZEROES && !(r->unmap ? s->unmap : s->zeroes))
+	if ((r->op == BLK_READ || r->op == BLK_WRITE) && !gather(r, r->pos))
+		return -EFAULT;
+	if (r->op == BLK_ZEROES && !(r->unmap ? s->unmap : s->zeroes))
 		gather_zeroes(r);
 	return s->ops->submit(s, io);
 }
@@ -216,9 +226,12 @@ static void go_on(struct blk_request *r)
 {
 	int64_t n;
 
-	do
+	do {
+		hold(r);
 		n = step(r);
-	while (n != BLK_PENDING && advance(r, n));
+		if (n != BLK_PENDING)
+			let_go(r);
+	} while (n != BLK_PENDING && advance(r, n));
 	r->b->stepped |= n == BLK_PENDING;
 }
 
@@ -226,6 +239,8 @@ void blk_done(struct blk_io *io, int64_t result)
 {
 	struct blk_request *r = (struct blk_request *)(void *)io; /* its first member */
 
+	let_go(r);
+	virtio_dev_enter(&r->b->dev.v);
 	if (advance(r, result))
 		go_on(r);
 }

@@ -36,17 +36,17 @@ static void flush_code(struct delivery *t)
 
 static void fill_seg(struct delivery *t, const struct virtq_seg *s, uint32_t len)
 {
-	uint8_t *p = s->ptr;
-
 	if (t->nwritten == WRITTEN_MAX)
 		flush_code(t);
-	t->written[t->nwritten++] = (struct virtq_seg){p, s->gpa, len};
+	t->written[t->nwritten++] = (struct virtq_seg){s->gpa, len};
 	t->left -= len;
-	while (len) {
+	for (uint64_t gpa = s->gpa; len;) {
 		const struct iovec *v = &t->src[t->at];
 		size_t k = v->iov_len - t->off < len ? v->iov_len - t->off : len;
-		memcpy(p, (const uint8_t *)v->iov_base + t->off, k);
-		p += k;
+		uint8_t *p = gmem_run(&t->n->d.mem, gpa, &k, GMEM_WRITE);
+		if (p) /* else there is no memory for it, whoever sees to that */
+			memcpy(p, (const uint8_t *)v->iov_base + t->off, k);
+		gpa += k;
 		len -= (uint32_t)k;
 		t->off += k;
 		if (t->off == v->iov_len) {
@@ -77,7 +77,7 @@ static void find_num(struct delivery *t)
 	for (unsigned i = 0, k = 0; i < c->nin && k < 2; i++) {
 		const struct virtq_seg *s = &c->seg[i];
 		for (; k < 2 && off < s->len; k++, off++)
-			t->num[k] = (struct virtq_seg){s->ptr + off, s->gpa + off, 1};
+			t->num[k] = (struct virtq_seg){s->gpa + off, 1};
 		off = off < s->len ? 0 : off - s->len;
 	}
 }
@@ -150,9 +150,10 @@ static enum outcome deliver(struct net *n, const struct frame *f)
 	if (rc != DELIVERED)
 		return rc;
 	if (t.nchains > 1) {
-		*t.num[0].ptr = (uint8_t)t.nchains;
-		*t.num[1].ptr = (uint8_t)(t.nchains >> 8);
 		for (int i = 0; i < 2; i++) {
+			uint8_t *p = gmem_ptr(&n->d.mem, t.num[i].gpa, 1, GMEM_WRITE);
+			if (p)
+				*p = (uint8_t)(t.nchains >> 8 * i);
 			if (t.nwritten == WRITTEN_MAX)
 				flush_code(&t);
 			t.written[t.nwritten++] = t.num[i];

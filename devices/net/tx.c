@@ -93,7 +93,8 @@ static bool gather(struct net *n, struct frame *f, unsigned first)
 {
 	const struct virtq_chain *c = &n->chain;
 	struct tx_batch *b = &n->batch;
-	uint64_t skip = sizeof f->h + (f->nhead = frame_head_need(&f->h, f->len));
+
+	f->nhead = frame_head_need(&f->h, f->len);
 
 	f->head = b->head[b->nheads];
 	f->rest = &b->iov[first + 2];
@@ -105,15 +106,19 @@ static bool gather(struct net *n, struct frame *f, unsigned first)
 		f->head = b->flat;
 		f->nhead = f->len;
 	}
-	virtq_read(c, sizeof f->h, f->head, f->nhead);
-	for (unsigned i = 0; i < c->nout && f->nhead < f->len; i++) {
-		const struct virtq_seg *s = &c->seg[i];
-		if (skip >= s->len) {
-			skip -= s->len;
-			continue;
-		}
-		b->iov[first + 2 + f->nrest++] = (struct iovec){s->ptr + skip, s->len - skip};
-		skip = 0;
+	uint64_t rest = f->len - f->nhead;
+	if (virtq_read(c, sizeof f->h, f->head, f->nhead) < f->nhead)
+		f->len = 0; /* no memory behind it */
+	f->nrest = virtq_iov(c, false, sizeof f->h + f->nhead, &rest, &b->iov[first + 2], PIECES_MAX);
+	if (f->nhead + rest < f->len) { /* pages that do not lie side by side here */
+		if (b->flat_used)
+			return false;
+		b->flat_used = true;
+		f->head = b->flat;
+		f->nhead = f->len;
+		f->nrest = 0;
+		if (virtq_read(c, sizeof f->h, f->head, f->nhead) < f->nhead)
+			f->len = 0;
 	}
 	return true;
 }
@@ -165,7 +170,7 @@ static enum taken take(struct net *n)
 	} else {
 		if (!gather(n, &f, first))
 			return NO_ROOM;
-		if (frame_check(&f, n->tx_takes))
+		if (f.len < FRAME_ETH || frame_check(&f, n->tx_takes))
 			t->dropped = &n->count.tx_drop_malformed;
 		else if (!paid(n, &f))
 			return STOP;

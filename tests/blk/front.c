@@ -102,7 +102,12 @@ static void memory(struct front *f)
 	must(f->ram != MAP_FAILED && f->p2m && f->code && f->dirty);
 	for (uint64_t i = 0; i < pages; i++)
 		f->p2m[i] = i * 4096;
-	f->b.dev.mem = (struct gmem){f->ram, FRONT_RAM, FRONT_RAM, f->p2m, f->code, f->dirty};
+	f->b.dev.mem = (struct gmem){.ram = f->ram,
+				     .size = FRONT_RAM,
+				     .low = FRONT_RAM,
+				     .p2m = f->p2m,
+				     .code_bm = f->code,
+				     .dirty_bm = f->dirty};
 }
 
 static void stores(struct front *f, const struct front_setup *s)

@@ -42,8 +42,9 @@ void cpu_set_linux32(struct vcpu *v, uint32_t eip, uint32_t esi)
 
 void cpu_set_prot_flat(struct vcpu *v, uint32_t eip, uint32_t eax, uint32_t ebx)
 {
-	FUZZ_CHECK(ebx >= 4096 && gmem_ptr(&mem, ebx, 4096));
-	cmdline_at = get32((const uint8_t *)gmem_ptr(&mem, ebx, 4096) + (eax ? 16 : 24)); /* multiboot, else PVH */
+	FUZZ_CHECK(ebx >= 4096 && gmem_ptr(&mem, ebx, 4096, GMEM_READ));
+	cmdline_at = get32((const uint8_t *)gmem_ptr(&mem, ebx, 4096, GMEM_READ) +
+			   (eax ? 16 : 24)); /* multiboot, else PVH */
 	entries++;
 }
 
@@ -85,7 +86,7 @@ static void put_file(int fd, const uint8_t *data, size_t len)
 
 static void check_loaded(const char *cmdline)
 {
-	const char *at = gmem_ptr(&mem, cmdline_at, BOOT_CMDLINE_MAX);
+	const char *at = gmem_ptr(&mem, cmdline_at, BOOT_CMDLINE_MAX, GMEM_READ);
 	size_t n = strlen(cmdline), there;
 
 	FUZZ_CHECK(entries == 1 && at);

@@ -55,7 +55,7 @@ static void check_chain(void)
 	FUZZ_CHECK(chain.head < q.size && chain.nout + chain.nin >= 1 && chain.nout + chain.nin <= VIRTQ_SEGS_MAX);
 	for (unsigned i = 0; i < chain.nout + chain.nin; i++) {
 		const struct virtq_seg *s = &chain.seg[i];
-		FUZZ_CHECK(s->len && s->ptr >= mem.ram && s->len <= RAM && s->ptr + s->len <= mem.ram + RAM);
+		FUZZ_CHECK(s->len && gmem_is_ram(&mem, s->gpa, s->len));
 		FUZZ_CHECK(gmem_frame(&mem, s->gpa) >= 0);
 		sum[i >= chain.nout] += s->len;
 	}

@@ -54,6 +54,7 @@
 	X(balloon)     \
 	X(vconsole)    \
 	X(ram)         \
+	X(grace)       \
 	X(decode)      \
 	X(emit)        \
 	X(translate)   \

@@ -222,6 +222,47 @@ static void test_reset_parked(void)
 	front_free(f);
 }
 
+/* ---- references: a request whose data moves holds one, a parked one does not ---- */
+
+static unsigned held(struct front *f)
+{
+	const struct shm_slot *s = &f->b.dev.mem.epochs->slot[f->b.dev.v.slot];
+
+	virtio_dev_leave(&f->b.dev.v); /* as the loop does */
+	return atomic_load(&s->held[0]) + atomic_load(&s->held[1]);
+}
+
+static void test_references(void)
+{
+	static const struct front_setup s = {.size = MIB, .pause = true};
+	struct front *f = front_start(&s);
+
+	f->b.dev.mem.epochs = calloc(1, sizeof *f->b.dev.mem.epochs);
+	virtio_dev_leave(&f->b.dev.v); /* it entered without */
+	atomic_store(&f->b.dev.mem.epochs->slot[f->b.dev.v.slot].held[0], 0);
+	f->base.later = true;
+	front_put(f, 0, FRONT_IN, 0, 0, 512, 0);
+	front_put(f, 1, FRONT_OUT, 0, 512, 0, 0);
+	front_put(f, 2, FRONT_FLUSH, 0, 0, 0, 0);
+	front_ring(f);
+	CU_ASSERT_EQUAL(held(f), 2);
+	fakestore_complete(&f->base, 0);
+	CU_ASSERT_EQUAL(held(f), 1);
+	fakestore_fail(&f->base, BLK_WRITE, -EIO, 1);
+	fakestore_complete(&f->base, 0);
+	CU_ASSERT_TRUE(f->b.parked && held(f) == 0);
+	blk_retry(&f->b);
+	CU_ASSERT_EQUAL(held(f), 1);
+	CU_ASSERT_FALSE(front_reset(f)); /* what a reset waits for, too */
+	CU_ASSERT_EQUAL(held(f), 1);
+	while (f->base.nheld)
+		fakestore_complete(&f->base, 0);
+	CU_ASSERT_EQUAL(held(f), 0);
+	free(f->b.dev.mem.epochs);
+	f->b.dev.mem.epochs = NULL;
+	front_free(f);
+}
+
 /* ---- translated code: the status byte's page too, and before anyone is told ---- */
 
 static void test_code(void)
@@ -425,6 +466,7 @@ CU_ErrorCode suite_blkstate(void)
 		{"pause half way", test_pause_half_way},
 		{"reset with requests in flight and parked", test_reset},
 		{"reset with parked requests", test_reset_parked},
+		{"references", test_references},
 		{"translated code", test_code},
 		{"limits", test_limits},
 		{"snapshot", test_snapshot},

@@ -387,7 +387,7 @@ static void *race_vcpu(void *ctx)
 
 static void test_race(void)
 {
-	struct virtq_seg seg = {race.ram, 0, 4};
+	struct virtq_seg seg = {0, 4};
 	unsigned bad = 0;
 	pthread_t th;
 

@@ -31,19 +31,19 @@ static void test_bounds(void)
 	struct ram r;
 
 	ram_init(&r);
-	CU_ASSERT_PTR_EQUAL(gmem_ptr(&r.g, 0, 1), r.g.ram);
-	CU_ASSERT_PTR_EQUAL(gmem_ptr(&r.g, 0, 8 * 4096), r.g.ram);
-	CU_ASSERT_PTR_NULL(gmem_ptr(&r.g, 0, 8 * 4096 + 1));
-	CU_ASSERT_PTR_NULL(gmem_ptr(&r.g, 8 * 4096, 1));
-	CU_ASSERT_PTR_NULL(gmem_ptr(&r.g, 8 * 4096 - 1, 2));
-	CU_ASSERT_PTR_EQUAL(gmem_ptr(&r.g, 8 * 4096 - 1, 1), r.g.ram + 8 * 4096 - 1);
-	CU_ASSERT_PTR_EQUAL(gmem_ptr(&r.g, GMEM_HIGH_BASE, 8 * 4096), r.g.ram + 8 * 4096);
-	CU_ASSERT_PTR_NULL(gmem_ptr(&r.g, GMEM_HIGH_BASE + 8 * 4096, 1));
-	CU_ASSERT_PTR_NULL(gmem_ptr(&r.g, GMEM_HIGH_BASE - 1, 1));
-	CU_ASSERT_PTR_NULL(gmem_ptr(&r.g, UINT64_MAX, 1));
-	CU_ASSERT_PTR_NULL(gmem_ptr(&r.g, UINT64_MAX - 3, 16));
-	CU_ASSERT_PTR_NULL(gmem_ptr(&r.g, 4096, SIZE_MAX));
-	CU_ASSERT_PTR_NULL(gmem_ptr(&r.g, GMEM_HIGH_BASE + 4096, SIZE_MAX - 4096));
+	CU_ASSERT_PTR_EQUAL(gmem_ptr(&r.g, 0, 1, GMEM_READ), r.g.ram);
+	CU_ASSERT_PTR_EQUAL(gmem_ptr(&r.g, 0, 8 * 4096, GMEM_READ), r.g.ram);
+	CU_ASSERT_PTR_NULL(gmem_ptr(&r.g, 0, 8 * 4096 + 1, GMEM_READ));
+	CU_ASSERT_PTR_NULL(gmem_ptr(&r.g, 8 * 4096, 1, GMEM_READ));
+	CU_ASSERT_PTR_NULL(gmem_ptr(&r.g, 8 * 4096 - 1, 2, GMEM_READ));
+	CU_ASSERT_PTR_EQUAL(gmem_ptr(&r.g, 8 * 4096 - 1, 1, GMEM_READ), r.g.ram + 8 * 4096 - 1);
+	CU_ASSERT_PTR_EQUAL(gmem_ptr(&r.g, GMEM_HIGH_BASE, 8 * 4096, GMEM_READ), r.g.ram + 8 * 4096);
+	CU_ASSERT_PTR_NULL(gmem_ptr(&r.g, GMEM_HIGH_BASE + 8 * 4096, 1, GMEM_READ));
+	CU_ASSERT_PTR_NULL(gmem_ptr(&r.g, GMEM_HIGH_BASE - 1, 1, GMEM_READ));
+	CU_ASSERT_PTR_NULL(gmem_ptr(&r.g, UINT64_MAX, 1, GMEM_READ));
+	CU_ASSERT_PTR_NULL(gmem_ptr(&r.g, UINT64_MAX - 3, 16, GMEM_READ));
+	CU_ASSERT_PTR_NULL(gmem_ptr(&r.g, 4096, SIZE_MAX, GMEM_READ));
+	CU_ASSERT_PTR_NULL(gmem_ptr(&r.g, GMEM_HIGH_BASE + 4096, SIZE_MAX - 4096, GMEM_READ));
 	free(r.g.ram);
 }
 
@@ -55,8 +55,8 @@ static void test_scattered(void)
 	ram_init(&r);
 	r.p2m[1] = 5 * 4096 | 1; /* low bits are flags */
 	r.p2m[5] = 1 * 4096;
-	CU_ASSERT_PTR_NULL(gmem_ptr(&r.g, 0, 4097));
-	CU_ASSERT_PTR_EQUAL(gmem_ptr(&r.g, 4096, 1), r.g.ram + 5 * 4096);
+	CU_ASSERT_PTR_NULL(gmem_ptr(&r.g, 0, 4097, GMEM_READ));
+	CU_ASSERT_PTR_EQUAL(gmem_ptr(&r.g, 4096, 1, GMEM_READ), r.g.ram + 5 * 4096);
 	memset(buf, 0x5a, sizeof(buf));
 	CU_ASSERT_EQUAL(gmem_write(&r.g, 100, buf, 8192), 0);
 	CU_ASSERT_EQUAL(r.g.ram[100], 0x5a);
@@ -92,6 +92,49 @@ static void test_all_or_nothing(void)
 	free(r.g.ram);
 }
 
+/* What the resolver gives for each intent, whatever stands in the p2m. */
+static void test_intents(void)
+{
+	static uint8_t pool[2 * 4096];
+	struct ram r;
+	size_t len;
+
+	ram_init(&r);
+	r.p2m[2] |= SHM_P2M_ABSENT; /* in the balloon: memory comes when it is touched */
+	CU_ASSERT_PTR_EQUAL(gmem_frame_ptr(&r.g, 2, GMEM_READ), r.g.ram + 2 * 4096);
+	CU_ASSERT_PTR_EQUAL(gmem_frame_ptr(&r.g, 2, GMEM_WRITE), r.g.ram + 2 * 4096);
+	r.p2m[3] = 4096 | SHM_P2M_SHARED;
+	CU_ASSERT_PTR_NULL(gmem_frame_ptr(&r.g, 3, GMEM_READ)); /* there is no pool */
+	r.g.pool = pool;
+	r.g.pool_size = sizeof pool;
+	CU_ASSERT_PTR_EQUAL(gmem_frame_ptr(&r.g, 3, GMEM_READ), pool + 4096);
+	CU_ASSERT_PTR_NULL(gmem_frame_ptr(&r.g, 3, GMEM_WRITE));
+	CU_ASSERT_PTR_NULL(gmem_frame_ptr(&r.g, 3, GMEM_READ | GMEM_WRITE));
+	r.p2m[3] = 2 * 4096 | SHM_P2M_SHARED; /* behind its end */
+	CU_ASSERT_PTR_NULL(gmem_frame_ptr(&r.g, 3, GMEM_READ));
+	r.p2m[3] = 4096 | SHM_P2M_SHARED;
+	uint8_t b[8] = {0};
+	CU_ASSERT_EQUAL(gmem_read(&r.g, 3 * 4096 - 4, b, 8), 0);
+	CU_ASSERT_EQUAL(gmem_write(&r.g, 3 * 4096 - 4, b, 8), -EFAULT);
+	r.p2m[4] = PAGES * 4096; /* behind the end of RAM, and the last page */
+	CU_ASSERT_PTR_NULL(gmem_frame_ptr(&r.g, 4, GMEM_READ));
+	r.p2m[4] = (PAGES - 1) * 4096;
+	CU_ASSERT_PTR_EQUAL(gmem_frame_ptr(&r.g, 4, GMEM_READ), r.g.ram + (PAGES - 1) * 4096);
+	r.p2m[4] = ~0ull;
+	CU_ASSERT_PTR_NULL(gmem_frame_ptr(&r.g, 4, GMEM_READ));
+	/* runs */
+	len = 4 * 4096;
+	CU_ASSERT_PTR_EQUAL(gmem_run(&r.g, 100, &len, GMEM_READ), r.g.ram + 100);
+	CU_ASSERT_EQUAL(len, 3 * 4096 - 100);
+	len = 8 * 4096 + 1;
+	CU_ASSERT_PTR_NULL(gmem_run(&r.g, 0, &len, GMEM_READ)); /* not all of it is RAM */
+	len = 0;
+	CU_ASSERT_PTR_NULL(gmem_run(&r.g, 0, &len, GMEM_READ));
+	r.g.p2m = NULL;
+	CU_ASSERT_PTR_EQUAL(gmem_frame_ptr(&r.g, 5, GMEM_WRITE), r.g.ram + 5 * 4096);
+	free(r.g.ram);
+}
+
 CU_ErrorCode suite_gmem(void)
 {
 	CU_pSuite s = CU_add_suite("gmem", NULL, NULL);
@@ -99,5 +142,6 @@ CU_ErrorCode suite_gmem(void)
 	CU_add_test(s, "bounds", test_bounds);
 	CU_add_test(s, "scattered pages", test_scattered);
 	CU_add_test(s, "all or nothing", test_all_or_nothing);
+	CU_add_test(s, "intents", test_intents);
 	return CU_get_error();
 }

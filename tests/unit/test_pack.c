@@ -365,12 +365,13 @@ static void test_layout(void)
 	struct shm_layout l = shm_layout(512ull << 20);
 
 	CU_ASSERT_EQUAL(l.pages, 131072);
-	CU_ASSERT_EQUAL(l.p2m, 4096);
-	CU_ASSERT_EQUAL(l.code, 4096 + 131072 * 8);
+	CU_ASSERT_EQUAL(l.epochs, 4096);
+	CU_ASSERT_EQUAL(l.p2m, 3 * 4096);
+	CU_ASSERT_EQUAL(l.code, 3 * 4096 + 131072 * 8);
 	CU_ASSERT_EQUAL(l.dirty - l.code, 16384);
 	CU_ASSERT_EQUAL(l.total - l.dirty, 16384);
 	l = shm_layout(4096);
-	CU_ASSERT_EQUAL(l.total, 4 * 4096);
+	CU_ASSERT_EQUAL(l.total, 6 * 4096);
 }
 
 CU_ErrorCode suite_pack(void)

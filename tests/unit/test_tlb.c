@@ -49,6 +49,32 @@ static void test_install(void)
 	CU_ASSERT(has_w(v, a)); /* D is set now */
 }
 
+/* A p2m that says nonsense gives no pointer: the access goes where there is no RAM. */
+static void test_p2m(void)
+{
+	struct vcpu *v = btvm_reset();
+	struct gmem *g = v->vm->mem;
+	uint64_t a = BTVM_DATA, frame = a / PG, was = g->p2m[frame], b = 0;
+
+	CU_ASSERT_EQUAL(tlb_fill(v, a, 4, ACC_W), 0); /* D is set */
+	tlb_flush_all(v);
+	g->p2m[frame] = 1ull << 40;
+	CU_ASSERT(tlb_fill(v, a, 4, ACC_R) > 0 && !has_r(v, a) && !has_w(v, a));
+	CU_ASSERT(tlb_fill(v, a, 4, ACC_W) > 0 && !has_r(v, a) && !has_w(v, a));
+	g->pool = g->ram + 2 * PG; /* a merged page: to be read only, whatever the guest's tables say */
+	g->pool_size = PG;
+	g->p2m[frame] = SHM_P2M_SHARED;
+	CU_ASSERT_EQUAL(tlb_fill(v, a, 4, ACC_R), 0);
+	CU_ASSERT(has_r(v, a) && !has_w(v, a));
+	CU_ASSERT_EQUAL(tlb(v)->radd[at(a)] + a, (uint64_t)(uintptr_t)g->pool);
+	CU_ASSERT(tlb_fill(v, a, 4, ACC_W) > 0 && !has_w(v, a));
+	g->pool = NULL;
+	g->pool_size = 0;
+	g->p2m[frame] = was;
+	tlb_flush_all(v);
+	CU_ASSERT_EQUAL(gmem_read(g, a, &b, 1), 0);
+}
+
 static void test_faults(void)
 {
 	struct vcpu *v = btvm_reset();
@@ -286,6 +312,7 @@ CU_ErrorCode suite_tlb(void)
 	CU_pSuite s = CU_add_suite("tlb", NULL, NULL);
 
 	CU_add_test(s, "install", test_install);
+	CU_add_test(s, "p2m", test_p2m);
 	CU_add_test(s, "faults", test_faults);
 	CU_add_test(s, "flush", test_flush);
 	CU_add_test(s, "invlpg", test_invlpg);

@@ -14,7 +14,7 @@
 
 static uint8_t *area(struct vcpu *v)
 {
-	return gmem_ptr(v->vm->mem, AREA, 4096);
+	return gmem_ptr(v->vm->mem, AREA, 4096, GMEM_READ);
 }
 
 static struct vcpu *machine(unsigned code_size)
@@ -204,7 +204,7 @@ static void test_forgotten(void)
 	CU_ASSERT(is_zero(area(v) + 12, 14));
 	run(v, "66 d9 26 66 d9 37", 2); /* the 16-bit forms */
 	memcpy(got, area(v), sizeof got);
-	CU_ASSERT_EQUAL(memcmp(area(v) + 6, gmem_ptr(v->vm->mem, FROM + 6, 8), 8), 0);
+	CU_ASSERT_EQUAL(memcmp(area(v) + 6, gmem_ptr(v->vm->mem, FROM + 6, 8, GMEM_READ), 8), 0);
 }
 
 CU_ErrorCode suite_x87ptr(void);

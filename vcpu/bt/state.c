@@ -34,14 +34,14 @@ int site_insn(struct vcpu *v, const struct site *s, struct insn *in)
 	const struct block *b = &v->bt->blocks[s->block];
 	uint64_t gpa = b->gpa + s->goff;
 	unsigned room = GMEM_PAGE_SIZE - (unsigned)(gpa & GUEST_PAGE_MASK), n = room < 15 ? room : 15;
-	const uint8_t *p = gmem_ptr(v->vm->mem, gpa, n);
+	const uint8_t *p = gmem_ptr(v->vm->mem, gpa, n, GMEM_READ);
 	uint8_t bytes[15] = {0};
 
 	if (!p)
 		return -1;
 	memcpy(bytes, p, n);
 	if (n < 15 && b->gpa2 != ~0ull) {
-		p = gmem_ptr(v->vm->mem, b->gpa2, 15 - n);
+		p = gmem_ptr(v->vm->mem, b->gpa2, 15 - n, GMEM_READ);
 		if (!p)
 			return -1;
 		memcpy(bytes + n, p, 15 - n);

@@ -123,7 +123,7 @@ static void mark_page(struct vcpu *v, uint64_t gpa, uint64_t gva)
 
 static const uint8_t *page_bytes(struct tr *t, uint64_t gpa)
 {
-	return gmem_ptr(t->v->vm->mem, gpa & ~0xfffull, GMEM_PAGE_SIZE);
+	return gmem_ptr(t->v->vm->mem, gpa & ~0xfffull, GMEM_PAGE_SIZE, GMEM_READ);
 }
 
 /* An instruction that runs into the next page is a block of its own. */

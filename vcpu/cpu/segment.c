@@ -65,7 +65,7 @@ int desc_mark(struct vcpu *v, struct desc *d, uint32_t bit)
 	d->hi |= bit << 8;
 	if (mmu_walk(v, d->gva + 5, ACC_W | ACC_SYS, &w))
 		return -1;
-	host = gmem_ptr(v->vm->mem, w.gpa, 1);
+	host = gmem_ptr(v->vm->mem, w.gpa, 1, GMEM_READ | GMEM_WRITE);
 	if (host == NULL)
 		return 0; /* a descriptor table in device memory keeps its bits */
 	__atomic_fetch_or(host, (uint8_t)bit, __ATOMIC_SEQ_CST);

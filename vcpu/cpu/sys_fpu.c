@@ -133,7 +133,7 @@ static bool save_in_place(struct vcpu *v, const struct insn *in, uint64_t lin, u
 	*r = mmu_walk(v, lin, mmu_acc(v, ACC_W), &w);
 	if (*r)
 		return true;
-	host = gmem_ptr(v->vm->mem, w.gpa, size);
+	host = gmem_ptr(v->vm->mem, w.gpa, size, GMEM_READ | GMEM_WRITE);
 	if (host == NULL)
 		return false;
 	if (!(rfbm & XS_X87) || x87_is_initial(v)) {

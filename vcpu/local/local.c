@@ -3,7 +3,7 @@
  * bits and rings an eventfd; rings are read and written here.
  *
  * Invariant: a used index is published only after the vcpu's thread has dropped the translations of
- * every page that was written for it (design.md section 3); until then the device does nothing more.
+ * every page that was written for it (hvx-internals(7)); until then the device does nothing more.
  */
 #include "vcpu/local/local.h"
 
@@ -226,6 +226,7 @@ void local_again(struct local *d)
 	if (d->all->stopped || !flushed(d))
 		return;
 	if (d->v.active && !d->v.broken) {
+		virtio_dev_enter(&d->v);
 		d->turn = TURN;
 		d->later = false;
 		d->ops->work(d);
@@ -269,6 +270,14 @@ static void on_post(void *ctx)
 		return;
 	for (unsigned i = 0; i < l->n; i++)
 		serve(l->dev[i]);
+}
+
+static void on_turned(void *ctx)
+{
+	struct locals *l = ctx;
+
+	for (unsigned i = 0; i < l->n; i++)
+		virtio_dev_leave(&l->dev[i]->v);
 }
 
 /* ---- configuration, counters ---- */
@@ -352,6 +361,7 @@ int locals_init(struct locals *l, struct vm *vm, struct ipc_loop *loop)
 	l->next_invalidate = vm->invalidate;
 	vm->invalidate = invalidate;
 	vm->locals = l;
+	ipc_loop_turned(loop, on_turned, l);
 	l->post_watch = ipc_watch_fd(loop, l->post_fd, IPC_READ, on_post, l);
 	l->patience = ipc_watch_timer(loop, on_patience, l);
 	return l->post_watch && l->patience ? 0 : -ENOMEM;
@@ -367,6 +377,7 @@ int locals_add(struct locals *l, struct local *d, unsigned slot)
 	d->v.offer = &d->vp.offer;
 	d->v.range = d->range;
 	d->v.max_ranges = LOCAL_RANGES;
+	d->v.slot = SHM_SLOT_MAIN;
 	d->vp.ops = &pci_ops;
 	d->vp.dev = d;
 	int rc = platform_add_virtio(l->vm->plat, &d->vp, slot);

@@ -10,8 +10,6 @@
 #include "vcpu/mmu/bank.h"
 #include "vcpu/mmu/mmu.h"
 
-#define P2M_FLAGS 0xfffull /* low bits of a p2m entry; none means own RAM */
-
 void tlb_init(struct vcpu *v)
 {
 	v->pext_mask = (uint64_t)(TLB_SIZE - 1) << GUEST_PAGE_SHIFT;
@@ -150,7 +148,7 @@ static void drop_write(struct soft_tlb *t, unsigned i, uint64_t hva)
 
 void tlb_drop_writes(struct vcpu *v, uint64_t frame)
 {
-	uint64_t hva = (uint64_t)(uintptr_t)v->vm->mem->ram + (v->vm->mem->p2m[frame] & ~P2M_FLAGS);
+	uint64_t hva = (uint64_t)(uintptr_t)gmem_frame_ptr(v->vm->mem, frame, GMEM_WRITE);
 
 	bank_drop_writes(v, hva);
 	for (int k = 0; k < TLB_COUNT; k++) {
@@ -213,20 +211,25 @@ int tlb_fill(struct vcpu *v, uint64_t gva, unsigned size, unsigned acc)
 {
 	struct gmem *g = v->vm->mem;
 	struct walk w;
+	uint8_t *host;
 	int64_t frame;
+	bool may_write;
 	int stored;
 
 	v->stats.tlb_misses++;
 	if (mmu_walk(v, gva, walk_acc(v, acc), &w) < 0)
 		return TLB_RAISED;
 	frame = gmem_frame(g, w.gpa);
-	if (frame < 0)
+	host = frame < 0 ? NULL : gmem_frame_ptr(g, (uint64_t)frame, acc & ACC_W ? GMEM_READ | GMEM_WRITE : GMEM_READ);
+	if (!host)
 		return TLB_NO_RAM;
-	v->mem_addend = (uint64_t)(uintptr_t)g->ram + (g->p2m[frame] & ~P2M_FLAGS) - (gva & ~GUEST_PAGE_MASK);
+	v->mem_addend = (uint64_t)(uintptr_t)host - (gva & ~GUEST_PAGE_MASK);
 	stored = v->hook->stored(v, (uint64_t)frame, (unsigned)(gva & GUEST_PAGE_MASK), acc & ACC_W ? size : 0);
-	if ((acc & ACC_W) || (stored == STORED_DATA && w.writable && w.dirty))
+	may_write = stored == STORED_DATA && w.writable && w.dirty &&
+		    gmem_frame_ptr(g, (uint64_t)frame, GMEM_WRITE) == host;
+	if ((acc & ACC_W) || may_write)
 		__atomic_fetch_or(&g->dirty_bm[frame / 64], 1ull << (frame % 64), __ATOMIC_RELAXED);
-	install(v, gva, v->mem_addend, &w, acc & ACC_W, stored == STORED_DATA && w.writable && w.dirty);
+	install(v, gva, v->mem_addend, &w, acc & ACC_W, may_write);
 	return stored == STORED_CODE ? TLB_STORED : TLB_FILLED_IN;
 }
 

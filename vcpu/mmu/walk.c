@@ -52,7 +52,7 @@ struct path {
 static uint64_t entry_read(struct vcpu *v, struct level *l, uint64_t gpa, bool wide)
 {
 	l->gpa = gpa;
-	l->host = gmem_ptr(v->vm->mem, gpa, wide ? 8 : 4);
+	l->host = gmem_ptr(v->vm->mem, gpa, wide ? 8 : 4, GMEM_READ | GMEM_WRITE);
 	if (l->host == NULL)
 		l->val = platform_mmio_read(v->vm->plat, v, gpa, wide ? 8 : 4);
 	else if (wide)
@@ -433,7 +433,7 @@ void phys_read(struct vcpu *v, uint64_t gpa, void *buf, size_t len)
 
 	while (len > 0) {
 		size_t part = page_part(gpa, len);
-		const void *host = gmem_ptr(v->vm->mem, gpa, part);
+		const void *host = gmem_ptr(v->vm->mem, gpa, part, GMEM_READ);
 
 		if (host != NULL)
 			copy(b, host, part);
@@ -451,7 +451,7 @@ void phys_write(struct vcpu *v, uint64_t gpa, const void *buf, size_t len)
 
 	while (len > 0) {
 		size_t part = page_part(gpa, len);
-		void *host = gmem_ptr(v->vm->mem, gpa, part);
+		void *host = gmem_ptr(v->vm->mem, gpa, part, GMEM_WRITE);
 
 		if (host != NULL) {
 			copy(host, b, part);
