@@ -183,7 +183,7 @@ static void save_result(struct result *r, const struct test *t, const ucontext_t
 	r->error = (uint32_t)g[REG_ERR];
 	r->cr2 = r->vector == 14 ? (uint64_t)g[REG_CR2] : 0;
 	r->outcome = OUT_FAULT;
-	if (sig == SIGALRM)
+	if (sig == SIGPROF)
 		r->outcome = OUT_TIMEOUT;
 	else if (si->si_code <= 0 && si->si_code != SI_KERNEL)
 		r->outcome = OUT_ODD;
@@ -225,7 +225,8 @@ static void end_case(ucontext_t *uc, int sig, const siginfo_t *si)
 	nat.cur++;
 }
 
-/* An ITIMER tick: a case that sees two of them is stuck. */
+/* A tick of CPU time, not of the clock: the host may put a case to sleep for a locked access across lines.  A case that sees
+ * three of them is stuck. */
 static int tick(void)
 {
 	return nat.running && ++nat.ticks >= 3;
@@ -250,7 +251,7 @@ NOSP static void on_signal(int sig, siginfo_t *si, void *ctx)
 		flags = nat.b->test[nat.b->tc[nat.cur].test].flags;
 		leave_bases(&bases, flags);
 	}
-	if (sig == SIGALRM && !tick()) {
+	if (sig == SIGPROF && !tick()) {
 		if (nat.running)
 			enter_bases(&bases, flags);
 		return;
@@ -284,7 +285,7 @@ static uint8_t *map_at(uint64_t addr, uint64_t len, int prot)
 
 static void install_handlers(void)
 {
-	static const int sigs[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGALRM};
+	static const int sigs[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGPROF};
 	uint64_t len = 1 << 16;
 	stack_t ss = {.ss_size = len};
 	struct sigaction sa = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_ONSTACK};
@@ -328,8 +329,8 @@ void native_run(struct batch *b, struct worker_out *out, uint32_t from)
 	nat.cur = from;
 	if (from >= b->ncases)
 		return;
-	setitimer(ITIMER_REAL, &it, NULL);
+	setitimer(ITIMER_PROF, &it, NULL);
 	__asm__ volatile("ud2" ::: "memory");
-	setitimer(ITIMER_REAL, &off, NULL);
+	setitimer(ITIMER_PROF, &off, NULL);
 	out->progress = b->ncases;
 }

@@ -13,6 +13,8 @@
 #include "compare.h"
 #include "report.h"
 
+#include "isa.h"
+
 #define SEQ_FAILURES 200
 
 int tally_init(struct tally *t, const struct forms *forms)
@@ -151,9 +153,9 @@ int tally_close(const struct tally *t, uint32_t native_deaths, uint32_t engine_d
 		if (t->by_vector[i])
 			printf(" #%d %llu", i, (unsigned long long)t->by_vector[i]);
 	printf("\ninsn-diff: %llu cases (%llu of sequences, %llu ending in a fault), %u forms, %llu mismatches in %u forms and %llu "
-	       "sequences, %llu skipped, %u native and %u engine deaths\n",
+	       "sequences, %llu skipped, %u native and %u engine deaths, on a CPU of %s\n",
 	       (unsigned long long)t->cases, (unsigned long long)t->seq_cases, (unsigned long long)t->faults, forms,
 	       (unsigned long long)t->bad, bad_forms, (unsigned long long)t->seq_bad, (unsigned long long)t->skipped,
-	       native_deaths, engine_deaths);
+	       native_deaths, engine_deaths, isa_host_is_amd() ? "AMD's" : "Intel's");
 	return t->bad || !t->cases ? 1 : 0;
 }

@@ -15,7 +15,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define HANG_MS 4000
+#define HANG_MS 60000
 
 static void serve(struct worker *w, int cmd, int done)
 {

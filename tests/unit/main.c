@@ -64,6 +64,7 @@
 	X(sysinline)   \
 	X(modes)       \
 	X(x87ptr)      \
+	X(vendor)      \
 	X(offered)     \
 	X(probe)       \
 	X(keys)

@@ -70,7 +70,9 @@ static int access_done(struct vcpu *v, const struct site *s, uint64_t gva, int r
 	if (r == TLB_RAISED && v->exc_vector == EXC_GP &&
 	    ((s->acc & SITE_ACC_SS) || (mode_long(v->mode) && s->seg == SEG_SS)))
 		v->exc_vector = EXC_SS;
-	if (r != TLB_FILLED_IN && r != TLB_STORED && s->align &&
+	if (r == TLB_RAISED && s->align == 1 && !v->amd && v->exc_vector == EXC_PF && v->exc_cr2 == gva)
+		v->exc_cr2 += 8; /* maskmovdqu: Intel's CPUs look at the upper half first, AMD's at the lower */
+	if (r != TLB_FILLED_IN && r != TLB_STORED && s->align && s->align != ALIGN_ANY &&
 	    (gva & (s->align - 1u))) { /* comes before what the page says */
 		raise_gp(v, 0);
 		r = TLB_RAISED;
@@ -211,7 +213,8 @@ int bt_c_mem_checked(struct vcpu *v)
 		r = TLB_RAISED;
 	else if (mode_long(v->mode) && !is_canonical(lin))
 		r = tlb_fill(v, lin, 1, s.acc); /* #GP or #SS, before #AC */
-	else if (alignment_check(v, lin, s.align == 1 ? 8 : s.size) < 0 || second_half_check(v, &s, lin) < 0)
+	else if ((s.align != ALIGN_ANY && alignment_check(v, lin, s.align == 1 ? 8 : s.size) < 0) ||
+		 second_half_check(v, &s, lin) < 0)
 		r = TLB_RAISED;
 	else if ((v->dr[7] & 0xff) && breakpoint_access(v, lin, s.size, s.acc) &&
 		 !(v->bt->blocks[s.block].mode & MODE_STEP)) {

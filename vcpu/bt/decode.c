@@ -683,7 +683,7 @@ static void ud(struct insn *in, uint8_t len)
 }
 
 /* Alignment the explicit memory operand must have: exception types 1, 2 and 4 of legacy SSE, type 1 of VEX (SDM 2A 2.4). */
-static uint8_t align_of(const struct insn *in, const ZydisDecodedInstruction *z)
+static uint8_t align_of(const struct insn *in, const ZydisDecodedInstruction *z, bool amd)
 {
 	switch (z->mnemonic) {
 	case M(MOVUPS):
@@ -700,9 +700,11 @@ static uint8_t align_of(const struct insn *in, const ZydisDecodedInstruction *z)
 	case M(SHA1RNDS4):
 	case M(SHA256MSG1):
 	case M(SHA256MSG2):
-	case M(SHA256RNDS2): return 0; /* AMD does not insist: left to the host */
+	case M(SHA256RNDS2): return amd ? 0 : 16; /* AMD looks at the page first: left to the host */
 	case M(MASKMOVDQU):
 	case M(VMASKMOVDQU): return 1;
+	case M(VCVTPH2PS):
+	case M(VCVTPS2PH): return amd || in->mem.size != 8 ? 0 : ALIGN_ANY;
 	case M(CMPXCHG16B):
 	case M(CVTPD2PI):
 	case M(CVTTPD2PI): return 16;
@@ -853,8 +855,10 @@ int decode_insn(struct insn *in, const uint8_t *bytes, size_t len, unsigned code
 		clear_ignored(in);
 	fill_operands(in, &z, op);
 	fill_flags(in, &z, op);
+	if (z.mnemonic == M(MOVSXD) && in->opsize == 2 && in->has_mem && !(features & FEAT(AMD)))
+		in->mem.size = 2; /* AMD's read four bytes (SDM 2, APM 3 MOVSXD) */
 	if (in->mem.size)
-		in->align = align_of(in, &z);
+		in->align = align_of(in, &z, !!(features & FEAT(AMD)));
 	if (in->has_modrm && !in->has_mem) {
 		in->rm = z.raw.modrm.rm;
 		if (in->enc == ENC_LEGACY && (z.attributes & ZYDIS_ATTRIB_HAS_REX))

@@ -88,6 +88,20 @@ static void clear_above(struct vcpu *v, const struct gather *g)
 		*vecregs_byte(v, g->dst, off) = *vecregs_byte(v, g->mask, off) = 0;
 }
 
+/* Intel's CPUs make each mask element all ones or zeros and clear what is above them before they read anything: it shows at a
+ * fault (SDM 2, VGATHER; AMD's leave both alone). */
+static void spread_mask(struct vcpu *v, const struct gather *g)
+{
+	for (unsigned i = 0; i < g->count; i++) {
+		bool on = *vecregs_byte(v, g->mask, (i + 1) * g->esize - 1) & 0x80;
+
+		for (unsigned k = 0; k < g->esize; k++)
+			*vecregs_byte(v, g->mask, i * g->esize + k) = on ? 0xff : 0;
+	}
+	for (unsigned off = g->count * g->esize; off < 32; off++)
+		*vecregs_byte(v, g->mask, off) = 0;
+}
+
 int bt_gather(struct vcpu *v, const struct insn *in)
 {
 	struct gather g = gather_decode(in);
@@ -96,6 +110,8 @@ int bt_gather(struct vcpu *v, const struct insn *in)
 	if (g.dst == g.index || g.dst == g.mask || g.index == g.mask)
 		return raise_ud(v);
 	vecregs_open(v);
+	if (!v->amd)
+		spread_mask(v, &g);
 	for (unsigned i = 0; i < g.count && !r; i++)
 		r = gather_one(v, in, &g, i);
 	if (!r)

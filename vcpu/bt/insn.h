@@ -158,10 +158,12 @@ struct insn {
 	uint8_t off_prefix_end, off_opcode, off_modrm, off_disp, off_imm; /* byte offsets into raw, 0 = none */
 	uint8_t disp_size, imm_size, enc;                                 /* bytes; enc = enum insn_enc */
 	uint8_t opcode_map, opcode;
-	uint8_t isa;       /* enum insn_isa */
-	uint8_t align;     /* alignment the memory operand must have, 0 = none; 1 = accessed in halves */
+	uint8_t isa; /* enum insn_isa */
+	uint8_t align; /* alignment the memory operand must have, 0 = none; 1 = accessed in halves; ALIGN_ANY: not even #AC */
 	uint16_t mnemonic; /* the decoder's number, for traces only */
 };
+
+#define ALIGN_ANY 0x80u /* insn.align: not even alignment checking minds */
 
 enum insn_enc { ENC_LEGACY, ENC_VEX2, ENC_VEX3, ENC_EVEX, ENC_XOP };
 enum insn_isa { ISA_GPR, ISA_X87, ISA_MMX, ISA_SSE, ISA_AVX, ISA_AVX512, ISA_OTHER };

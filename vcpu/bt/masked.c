@@ -82,13 +82,34 @@ static int check_store(struct vcpu *v, const struct insn *in, const struct maske
 	return 0;
 }
 
+/* Of a store whose second page faults Intel's CPUs report the last byte that is chosen, AMD's the first one on that page. */
+static void report_last(struct vcpu *v, const struct insn *in, const struct masked *m)
+{
+	uint64_t first, lin;
+	unsigned last = m->count - 1;
+
+	while (last && !chosen(v, m, last))
+		last--;
+	lin = m->ea + v->seg_base[in->mem.seg] + last * m->esize + m->esize - 1;
+	first = m->ea + v->seg_base[in->mem.seg];
+	if (in->code_size != 8) {
+		lin = (uint32_t)lin;
+		first = (uint32_t)first;
+	}
+	if ((first ^ v->exc_cr2) & ~GUEST_PAGE_MASK)
+		v->exc_cr2 = lin;
+}
+
 static int store(struct vcpu *v, const struct insn *in, const struct masked *m)
 {
 	uint64_t lin[8];
 	uint8_t buf[8];
 
-	if (check_store(v, in, m, lin) < 0)
+	if (check_store(v, in, m, lin) < 0) {
+		if (!v->amd && v->exc_vector == EXC_PF)
+			report_last(v, in, m);
 		return -1;
+	}
 	for (unsigned i = 0; i < m->count; i++) {
 		if (!chosen(v, m, i))
 			continue;

@@ -344,6 +344,17 @@ static int round_trip(struct str *s)
 	return count == n || stop;
 }
 
+/* Intel's CPUs clear the upper halves of what 32-bit addresses use even where nothing is repeated: of rcx, and of the pointers
+ * of movs and stos. */
+static void narrow(struct str *s)
+{
+	set_addr(s, R_CX, s->v->regs[R_CX]);
+	if (s->op == STR_MOVS)
+		set_addr(s, R_SI, s->v->regs[R_SI]);
+	if (writes_dst(s))
+		set_addr(s, R_DI, s->v->regs[R_DI]);
+}
+
 int bt_string(struct vcpu *v, const struct insn *in)
 {
 	uint8_t op = in->raw[in->off_opcode];
@@ -356,13 +367,20 @@ int bt_string(struct vcpu *v, const struct insn *in)
 				: in->addrsize == 4 ? 0xffffffffu
 						    : 0xffffu,
 			.seg = source_segment(in)};
+	uint16_t flags = v->flags;
 	int r;
 
 	v->stats.string_helpers++;
+	if (!v->amd && in->rep && in->code_size == 8 && in->addrsize == 4)
+		narrow(&s);
 	do {
 		r = round_trip(&s);
-		if (r < 0)
+		if (r < 0) {
+			if (!v->amd && in->rep)
+				v->flags =
+					flags; /* Intel's: as before the instruction (SDM 2, REP); AMD's: of the last round */
 			return -1;
+		}
 		if (!r && (v->kick || (v->sysflags & RFL_TF) || (v->dr[7] & 0xff)))
 			return 0; /* still at the instruction: interrupts are taken between iterations */
 	} while (!r);

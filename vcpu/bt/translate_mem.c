@@ -354,6 +354,12 @@ static void note_store(struct tr *t, const struct insn *in, unsigned n)
 	k->after = t->c.p;
 }
 
+/* On Intel's CPUs a store of an MMX register has gone over to MMX state when its operand faults, on AMD's maskmovq has. */
+static bool goes_mmx_first(const struct tr *t, const struct insn *in)
+{
+	return in->waits && in->mem_write && in->enc == ENC_LEGACY && in->opcode_map == 1 && !t->v->amd;
+}
+
 void tr_mem_insn(struct tr *t, const struct insn *in)
 {
 	uint16_t regs = needed(in), avoid = regs | in->gpr_write;
@@ -364,6 +370,11 @@ void tr_mem_insn(struct tr *t, const struct insn *in)
 	struct hmem m;
 
 	tr_need(t, regs);
+	if (goes_mmx_first(t, in)) { /* pmovmskb t1, mm0 */
+		t1 = tr_scratch(t, avoid, low);
+		tr_site(t, SITE_INSN);
+		emit_rm_reg(&t->c, 0, 0x0fd7, t1, 0);
+	}
 	if (tr_combined(t, &e, access_of(in), avoid, low, &m)) {
 		tr_flags_for(t, in, avoid | BIT(m.index));
 	} else {
@@ -454,7 +465,7 @@ void tr_xlat(struct tr *t, const struct insn *in)
 
 /*
  * maskmovdqu, maskmovq: the store goes to [rdi], so rdi holds the host address while it runs.
- *   pmovmskb t1, mm0     ; AMD's maskmovq has gone over to MMX state when its operand faults
+ *   pmovmskb t1, mm0     ; maskmovq has gone over to MMX state when its operand faults
  */
 void tr_maskmov(struct tr *t, const struct insn *in)
 {
@@ -473,7 +484,7 @@ void tr_maskmov(struct tr *t, const struct insn *in)
 	t1 = tr_scratch(t, avoid, false);
 	t2 = tr_scratch(t, avoid | BIT(t1), false);
 	tr_flags_clobber(t, avoid);
-	if (in->waits && t->v->amd) {
+	if (in->waits) {
 		tr_site(t, SITE_INSN);
 		emit_rm_reg(&t->c, 0, 0x0fd7, t1, 0);
 	}

@@ -78,6 +78,14 @@ static int raise_seg(struct vcpu *v, bool stack, uint32_t err)
 	return raise_error(v, stack ? EXC_SS : EXC_GP, err);
 }
 
+/* Of an access that runs past 4 GiB in a segment without a limit Intel's CPUs check its first byte only, AMD's all. */
+static unsigned limit_size(const struct vcpu *v, const struct seg *s, unsigned size)
+{
+	bool flat = s->limit == 0xffffffff && (s->attr & (T_CODE | T_DOWN)) != T_DOWN;
+
+	return flat && !v->amd ? 1 : size;
+}
+
 int seg_linear(struct vcpu *v, unsigned seg, uint64_t offset, unsigned size, unsigned acc, uint64_t *lin)
 {
 	const struct seg *s = &v->seg[seg];
@@ -88,7 +96,7 @@ int seg_linear(struct vcpu *v, unsigned seg, uint64_t offset, unsigned size, uns
 			return raise_seg(v, seg == SEG_SS, 0);
 		return 0;
 	}
-	if (!seg_allows(s, offset, size, acc))
+	if (!seg_allows(s, offset, limit_size(v, s, size), acc))
 		return raise_seg(v, seg == SEG_SS, 0);
 	*lin = (uint32_t)(s->base + offset);
 	return 0;
@@ -171,7 +179,7 @@ static int stack_linear(struct vcpu *v, struct stack *st, uint64_t sp, unsigned 
 		*lin = sp;
 		return is_canonical(sp) && is_canonical(sp + size - 1) ? 0 : raise_seg(v, true, st->err);
 	}
-	if (!seg_allows(st->ss, sp & st->mask, size, acc))
+	if (!seg_allows(st->ss, sp & st->mask, limit_size(v, st->ss, size), acc))
 		return raise_seg(v, true, st->err);
 	*lin = (uint32_t)(st->ss->base + (sp & st->mask));
 	return 0;
@@ -195,15 +203,25 @@ int stack_check_push(struct vcpu *v, struct stack *st, unsigned size)
 	return (lin ^ last) & ~GUEST_PAGE_MASK ? mmu_walk(v, last & ~GUEST_PAGE_MASK, st->acc | ACC_W, &w) : 0;
 }
 
-int stack_push(struct vcpu *v, struct stack *st, uint64_t val, unsigned size)
+static int push_at(struct vcpu *v, struct stack *st, uint64_t sp, uint64_t val, unsigned size)
 {
-	uint64_t sp = (st->sp - size) & st->mask, lin;
+	uint64_t lin;
 
 	if (stack_linear(v, st, sp, size, ACC_W, &lin) || stack_access(v, st, lin, size, ACC_W) ||
 	    mmu_write(v, lin, &val, size, st->acc | ACC_W))
 		return -1;
 	stack_move(st, sp);
 	return 0;
+}
+
+int stack_push(struct vcpu *v, struct stack *st, uint64_t val, unsigned size)
+{
+	return push_at(v, st, (st->sp - size) & st->mask, val, size);
+}
+
+int stack_push_low(struct vcpu *v, struct stack *st, uint16_t val, unsigned step)
+{
+	return push_at(v, st, (st->sp - step) & st->mask, val, 2);
 }
 
 int stack_pop(struct vcpu *v, struct stack *st, uint64_t *val, unsigned size)

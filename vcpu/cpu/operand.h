@@ -99,6 +99,8 @@ void stack_other(struct stack *st, const struct seg *ss, uint64_t sp, unsigned c
 /* Raises what stack_push() would, and writes nothing. */
 int stack_check_push(struct vcpu *v, struct stack *st, unsigned size);
 int stack_push(struct vcpu *v, struct stack *st, uint64_t val, unsigned size);
+/* Moves the stack by @step bytes and writes the lower two of them only. */
+int stack_push_low(struct vcpu *v, struct stack *st, uint16_t val, unsigned step);
 int stack_pop(struct vcpu *v, struct stack *st, uint64_t *val, unsigned size);
 void stack_commit(struct vcpu *v, const struct stack *st);
 

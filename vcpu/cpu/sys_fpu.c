@@ -59,11 +59,14 @@ static int area_linear(struct vcpu *v, const struct insn *in, unsigned size, uns
 {
 	uint64_t base = !in_code64(v) || in->mem.seg >= SEG_FS ? v->seg[in->mem.seg].base : 0;
 
-	if (align == 64 && ((insn_ea(v, in) + base) & 63))
+	if (align == 64 && ((insn_ea(v, in) + base) & 63)) {
+		if (!v->amd && alignment_check(v, insn_ea(v, in) + base, 4))
+			return -1;
 		return raise_gp(v, 0);
+	}
 	if (insn_linear(v, in, insn_ea(v, in), size, acc, lin))
 		return -1;
-	if (align == 16 && v->amd && alignment_check(v, *lin, 4))
+	if (align == 16 && alignment_check(v, *lin, 4))
 		return -1;
 	if (*lin & (align - 1))
 		return raise_gp(v, 0);

@@ -123,7 +123,11 @@ int sys_bound(struct vcpu *v, const struct insn *in)
 	uint64_t lo = 0, hi = 0;
 	int64_t index = (int64_t)(v->regs[in->reg & 15] << shift);
 
-	if (op_mem_read(v, in, 0, &lo, size) || op_mem_read(v, in, size, &hi, size))
+	if (op_mem_read(v, in, 0, &lo, size))
+		return -1;
+	if (!v->amd && index < (int64_t)(lo << shift)) /* AMD's read both bounds first */
+		return raise_exception(v, EXC_BR);
+	if (op_mem_read(v, in, size, &hi, size))
 		return -1;
 	if (index < (int64_t)(lo << shift) || index > (int64_t)(hi << shift))
 		return raise_exception(v, EXC_BR);

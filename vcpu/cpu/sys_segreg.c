@@ -41,8 +41,12 @@ int sys_push_seg(struct vcpu *v, const struct insn *in)
 	struct stack st;
 
 	stack_current(v, &st);
-	if (stack_push(v, &st, v->seg[in->reg].sel, in->opsize))
+	if (!v->amd && in->opsize == 4) { /* Intel's move the stack by four bytes and write two (SDM 2, PUSH) */
+		if (stack_push_low(v, &st, v->seg[in->reg].sel, 4))
+			return -1;
+	} else if (stack_push(v, &st, v->seg[in->reg].sel, in->opsize)) {
 		return -1;
+	}
 	stack_commit(v, &st);
 	return insn_done(v, in);
 }
