@@ -476,6 +476,9 @@ int devopt_net(struct net_option *o, const char *text, char *err, size_t len)
 		return bad(err, len, "forward and restrict are for user", text);
 	if (!rc && o->backend != NET_TAP && o->create)
 		return bad(err, len, "create is for tap", text);
+	for (unsigned i = 0; i < o->nforwards && !rc && o->restricted; i++)
+		if (strchr(o->forward[i].addr, ':'))
+			return bad(err, len, "restrict is IPv4 only", o->forward[i].addr);
 	return rc;
 }
 

@@ -155,6 +155,17 @@ if [ -x /usr/bin/passt ]; then
 	start $vm --net=user,forward=udp:127.0.0.1:$port:22,forward=tcp:127.0.0.1:$port:22
 	is "they are free when it has ended: status" 0 $?
 	"$monitor" kill $vm
+
+	# passt finds no network: it dies after the ports were found free, and no VM runs.
+	if unshare -n true 2>/dev/null; then
+		unshare -n "$monitor" start --name=${vm}2 --kernel="$guest" --memory=16M --net=user >"$tmp/out" 2>"$tmp/err" \
+			</dev/null
+		is "passt cannot serve: status" 4 $?
+		has "passt cannot serve: says why" 'net0: passt: .*[Ii]nterface' "$tmp/err"
+		is "passt cannot serve: in one line" 1 "$(wc -l <"$tmp/err")"
+		nothing_left ${vm}2
+		ok "passt cannot serve: nothing left" $?
+	fi
 fi
 nothing_left $vm && nothing_left ${vm}2
 ok "nothing left behind" $?

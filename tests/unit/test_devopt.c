@@ -160,6 +160,7 @@ static void test_net_bad(void)
 		"user,forward=tcp:127.0.0.1:1:2,forward=tcp:127.0.0.1:1:3",
 		"user,forward=tcp:127.0.0.1:1:2,forward=tcp:127.0.0.2:1:3",
 		"user,forward=udp::10-20:1,forward=udp::20:3",
+		"user,forward=tcp:[::1]:1:2,restrict",
 		"user,forward=tcp:[::g]:1:2",
 		"user,forward=tcp:[]:1:2",
 		"user,forward=tcp:]:1:2",
