@@ -25,7 +25,9 @@ static void test_allowed(void)
 
 static void test_refused(void)
 {
-	CU_ASSERT_PTR_NULL(permit_find(MSG_HELLO, ROLE_VCPU, VM_RUNNING, 0));         /* late */
+	CU_ASSERT_PTR_NULL(permit_find(MSG_HELLO, ROLE_VCPU, VM_RUNNING, 0)); /* late */
+	CU_ASSERT_PTR_NULL(permit_find(MSG_HELLO, ROLE_NET, VM_RUNNING, 0));
+	CU_ASSERT_PTR_NOT_NULL(permit_find(MSG_HELLO, ROLE_NET, VM_ENDING, 0));       /* its tool was faster in dying */
 	CU_ASSERT_PTR_NULL(permit_find(MSG_HELLO, ROLE_VCPU, VM_STARTING, 1));        /* a descriptor too many */
 	CU_ASSERT_PTR_NULL(permit_find(MSG_MEM_REGION, ROLE_MEMSVC, VM_STARTING, 1)); /* one too few */
 	CU_ASSERT_PTR_NULL(permit_find(MSG_MEM_REGION, ROLE_VCPU, VM_STARTING, 2));   /* wrong sender */
