@@ -18,6 +18,7 @@
 	X(sysinsn)     \
 	X(sysfuzz)     \
 	X(gmem)        \
+	X(save)        \
 	X(i8259)       \
 	X(i8254)       \
 	X(mc146818)    \

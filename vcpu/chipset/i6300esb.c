@@ -12,6 +12,8 @@
  */
 #include "vcpu/chipset/i6300esb.h"
 
+#include "vcpu/chipset/savechips.h"
+
 #define BUS_HZ 33000000u
 
 #define CONFIG        0x60
@@ -227,3 +229,24 @@ int i6300esb_add(struct pci *p, struct i6300esb *w, uint8_t devfn, struct hclock
 	i6300esb_reset(w);
 	return rc;
 }
+
+/* ---- what is saved ---- */
+
+static const struct save_row i6300esb_save_rows[] = {
+	SAVE_STRUCT(struct i6300esb, f, pci_func_save),
+	SAVE_OMIT(struct i6300esb, clock, SAVE_WIRED),
+	SAVE_BY(struct i6300esb, timer, timer_save, timer_load),
+	SAVE_OMIT(struct i6300esb, expired, SAVE_WIRED),
+	SAVE_OMIT(struct i6300esb, ctx, SAVE_WIRED),
+	SAVE_ARRAY(struct i6300esb, preload),
+	SAVE_MAX(struct i6300esb, stage, 2),
+	SAVE(struct i6300esb, unlock),
+	SAVE(struct i6300esb, interrupt),
+	SAVE(struct i6300esb, timeout),
+	SAVE(struct i6300esb, held),
+	SAVE(struct i6300esb, left),
+	SAVE(struct i6300esb, reloads),
+	SAVE(struct i6300esb, stages),
+	SAVE(struct i6300esb, timeouts),
+};
+SAVE_TABLE(i6300esb_save, struct i6300esb, "6300esb");

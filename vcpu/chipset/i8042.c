@@ -6,6 +6,8 @@
  */
 #include "vcpu/chipset/i8042.h"
 
+#include "vcpu/chipset/savechips.h"
+
 #define ST_FULL   0x01
 #define ST_SYS    0x04
 #define ST_CMD    0x08
@@ -170,3 +172,20 @@ void i8042_init(struct i8042 *k, struct irq_out irq, void (*reset)(void *ctx), v
 	k->ctx = ctx;
 	i8042_reset(k);
 }
+
+/* ---- what is saved ---- */
+
+static const struct save_row i8042_save_rows[] = {
+	SAVE(struct i8042, ctr),
+	SAVE(struct i8042, status),
+	SAVE(struct i8042, outport),
+	SAVE(struct i8042, command),
+	SAVE_ARRAY(struct i8042, queue),
+	SAVE_MAX(struct i8042, head, 15),
+	SAVE_MAX(struct i8042, n, 16),
+	SAVE(struct i8042, kbd_arg),
+	SAVE_OMIT(struct i8042, irq, SAVE_WIRED),
+	SAVE_OMIT(struct i8042, reset, SAVE_WIRED),
+	SAVE_OMIT(struct i8042, ctx, SAVE_WIRED),
+};
+SAVE_TABLE(i8042_save, struct i8042, "8042");

@@ -7,6 +7,8 @@
  */
 #include "vcpu/chipset/i8254.h"
 
+#include "vcpu/chipset/savechips.h"
+
 #define REFRESH_NS 15085u /* the refresh request toggles at this rate */
 
 static bool periodic(const struct i8254_channel *c)
@@ -270,3 +272,33 @@ void i8254_init(struct i8254 *t, struct hclock *clock, struct timerq *q, struct 
 	timer_init(&t->timer, q, expired, t);
 	i8254_reset(t);
 }
+
+/* ---- what is saved ---- */
+
+static const struct save_row i8254_channel_save_rows[] = {
+	SAVE_IN(struct i8254_channel, count, 1, 65536),
+	SAVE(struct i8254_channel, start),
+	SAVE(struct i8254_channel, paused),
+	SAVE(struct i8254_channel, latched),
+	SAVE_MAX(struct i8254_channel, mode, 7),
+	SAVE_MAX(struct i8254_channel, rw, 3),
+	SAVE(struct i8254_channel, status),
+	SAVE(struct i8254_channel, first),
+	SAVE(struct i8254_channel, bcd),
+	SAVE(struct i8254_channel, gate),
+	SAVE(struct i8254_channel, loaded),
+	SAVE(struct i8254_channel, have_latch),
+	SAVE(struct i8254_channel, have_status),
+	SAVE(struct i8254_channel, write_high),
+	SAVE(struct i8254_channel, read_high),
+};
+SAVE_TABLE(i8254_channel_save, struct i8254_channel, "8254-channel");
+
+static const struct save_row i8254_save_rows[] = {
+	SAVE_STRUCTS(struct i8254, ch, i8254_channel_save),
+	SAVE_OMIT(struct i8254, clock, SAVE_WIRED),
+	SAVE_BY(struct i8254, timer, timer_save, timer_load),
+	SAVE_OMIT(struct i8254, irq, SAVE_WIRED),
+	SAVE(struct i8254, port61),
+};
+SAVE_TABLE(i8254_save, struct i8254, "8254");

@@ -6,6 +6,8 @@
  */
 #include "vcpu/chipset/i8259.h"
 
+#include "vcpu/chipset/savechips.h"
+
 /* Position of line @n in the priority order, 0 highest. */
 static unsigned rank(const struct i8259 *c, unsigned n)
 {
@@ -256,3 +258,32 @@ void i8259_init(struct i8259_pair *p, struct irq_out intr)
 	p->chip[0].lines = p->chip[1].lines = 0;
 	i8259_reset(p);
 }
+
+/* ---- what is saved ---- */
+
+static const struct save_row i8259_chip_save_rows[] = {
+	SAVE(struct i8259, irr),
+	SAVE(struct i8259, isr),
+	SAVE(struct i8259, imr),
+	SAVE(struct i8259, lines),
+	SAVE(struct i8259, base),
+	SAVE(struct i8259, elcr),
+	SAVE_OMIT(struct i8259, elcr_mask, "of the chip's place"),
+	SAVE_MAX(struct i8259, lowest, 7),
+	SAVE_MAX(struct i8259, icw, 4),
+	SAVE(struct i8259, icw4),
+	SAVE(struct i8259, single),
+	SAVE(struct i8259, auto_eoi),
+	SAVE(struct i8259, rotate_aeoi),
+	SAVE(struct i8259, special_nested),
+	SAVE(struct i8259, read_isr),
+	SAVE(struct i8259, poll),
+	SAVE(struct i8259, special_mask),
+};
+SAVE_TABLE(i8259_chip_save, struct i8259, "8259");
+
+static const struct save_row i8259_save_rows[] = {
+	SAVE_STRUCTS(struct i8259_pair, chip, i8259_chip_save),
+	SAVE_OMIT(struct i8259_pair, intr, SAVE_WIRED),
+};
+SAVE_TABLE(i8259_save, struct i8259_pair, "8259-pair");

@@ -10,6 +10,7 @@
 #include <stddef.h>
 
 #include "vcpu/chipset/lapic.h"
+#include "vcpu/chipset/savechips.h"
 
 #define VERSION ((IOAPIC_PINS - 1) << 16 | 0x20) /* 0x20: has the EOI register */
 
@@ -145,3 +146,14 @@ void ioapic_init(struct ioapic *a, struct lapics *apics)
 	a->level = 0;
 	ioapic_reset(a);
 }
+
+/* ---- what is saved ---- */
+
+static const struct save_row ioapic_save_rows[] = {
+	SAVE_OMIT(struct ioapic, apics, SAVE_WIRED),
+	SAVE_ARRAY(struct ioapic, redir),
+	SAVE(struct ioapic, level),
+	SAVE(struct ioapic, select),
+	SAVE(struct ioapic, id),
+};
+SAVE_TABLE(ioapic_save, struct ioapic, "ioapic");

@@ -8,6 +8,7 @@
 #include "vcpu/chipset/lapic.h"
 
 #include "vcpu/chipset/lapic_timer.h"
+#include "vcpu/chipset/savechips.h"
 #include "vcpu/vcpu.h"
 
 #define VERSION     (0x14u | (LVT_COUNT - 1) << 16)
@@ -548,3 +549,39 @@ void lapics_init(struct lapics *s, struct hclock *clock, struct timerq *q, struc
 		lapic_reset(&s->apic[i], false);
 	}
 }
+
+/* ---- what is saved ---- */
+
+static const struct save_row lapic_save_rows[] = {
+	SAVE_OMIT(struct lapic, v, SAVE_WIRED),
+	SAVE_OMIT(struct lapic, all, SAVE_WIRED),
+	SAVE(struct lapic, base),
+	SAVE(struct lapic, id),
+	SAVE_ARRAY(struct lapic, irr),
+	SAVE_ARRAY(struct lapic, isr),
+	SAVE_ARRAY(struct lapic, tmr),
+	SAVE_ARRAY(struct lapic, lvt),
+	SAVE(struct lapic, svr),
+	SAVE(struct lapic, tpr),
+	SAVE(struct lapic, ldr),
+	SAVE(struct lapic, dfr),
+	SAVE(struct lapic, esr),
+	SAVE(struct lapic, esr_latched),
+	SAVE(struct lapic, icr),
+	SAVE(struct lapic, divide),
+	SAVE(struct lapic, initial),
+	SAVE_MAX(struct lapic, shift, 7),
+	SAVE(struct lapic, start),
+	SAVE(struct lapic, tsc_deadline),
+	SAVE_BY(struct lapic, timer, timer_save, timer_load),
+	SAVE(struct lapic, wait_sipi),
+};
+SAVE_TABLE(lapic_save, struct lapic, "lapic");
+
+static const struct save_row lapics_save_rows[] = {
+	SAVE_STRUCTS(struct lapics, apic, lapic_save),    SAVE_OMIT(struct lapics, n, "of the configuration"),
+	SAVE_OMIT(struct lapics, clock, SAVE_WIRED),      SAVE(struct lapics, extint),
+	SAVE_OMIT(struct lapics, extint_ack, SAVE_WIRED), SAVE_OMIT(struct lapics, eoi, SAVE_WIRED),
+	SAVE_OMIT(struct lapics, init_sipi, SAVE_WIRED),  SAVE_OMIT(struct lapics, ctx, SAVE_WIRED),
+};
+SAVE_TABLE(lapics_save, struct lapics, "lapics");

@@ -9,6 +9,8 @@
 
 #include <time.h>
 
+#include "vcpu/chipset/savechips.h"
+
 enum { SEC, SEC_ALARM, MIN, MIN_ALARM, HOUR, HOUR_ALARM, WDAY, MDAY, MONTH, YEAR, REG_A, REG_B, REG_C, REG_D };
 
 #define A_UIP  0x80
@@ -360,3 +362,18 @@ void mc146818_init(struct mc146818 *r, struct hclock *clock, struct timerq *q, s
 	timer_init(&r->timer, q, expired, r);
 	mc146818_reset(r);
 }
+
+/* ---- what is saved ---- */
+
+static const struct save_row mc146818_save_rows[] = {
+	SAVE_ARRAY(struct mc146818, cmos),
+	SAVE_MAX(struct mc146818, index, 127),
+	SAVE(struct mc146818, offset),
+	SAVE(struct mc146818, seen_sec),
+	SAVE(struct mc146818, seen_tick),
+	SAVE_OMIT(struct mc146818, realtime, SAVE_WIRED),
+	SAVE_OMIT(struct mc146818, clock, SAVE_WIRED),
+	SAVE_BY(struct mc146818, timer, timer_save, timer_load),
+	SAVE_OMIT(struct mc146818, irq, SAVE_WIRED),
+};
+SAVE_TABLE(mc146818_save, struct mc146818, "mc146818");

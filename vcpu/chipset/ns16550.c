@@ -11,6 +11,8 @@
 #include <errno.h>
 #include <unistd.h>
 
+#include "vcpu/chipset/savechips.h"
+
 #define FLUSH_NS 500000u     /* bytes wait at most this long for company */
 #define RETRY_NS 1000000u    /* attempts while the fd takes nothing */
 #define STALL_NS 2000000000u /* after so long the guest is no longer held up: bytes are dropped */
@@ -380,3 +382,37 @@ void ns16550_init(struct ns16550 *u, struct hclock *clock, struct timerq *q, str
 	timer_init(&u->timer, q, tx_timer, u);
 	ns16550_reset(u);
 }
+
+/* ---- what is saved ---- */
+
+static const struct save_row ns16550_save_rows[] = {
+	SAVE(struct ns16550, ier),
+	SAVE(struct ns16550, fcr),
+	SAVE(struct ns16550, lcr),
+	SAVE(struct ns16550, mcr),
+	SAVE(struct ns16550, lsr),
+	SAVE(struct ns16550, msr),
+	SAVE(struct ns16550, scr),
+	SAVE(struct ns16550, dll),
+	SAVE(struct ns16550, dlm),
+	SAVE(struct ns16550, rbr),
+	SAVE(struct ns16550, polls),
+	SAVE(struct ns16550, thri),
+	SAVE_OMIT(struct ns16550, out, SAVE_WIRED),
+	SAVE_OMIT(struct ns16550, wired, SAVE_WIRED),
+	SAVE_ARRAY(struct ns16550, fifo),
+	SAVE_MAX(struct ns16550, fifo_head, NS16550_FIFO - 1),
+	SAVE_MAX(struct ns16550, fifo_n, NS16550_FIFO),
+	SAVE_ARRAY(struct ns16550, rx),
+	SAVE_MAX(struct ns16550, rx_head, NS16550_RX - 1),
+	SAVE_MAX(struct ns16550, rx_n, NS16550_RX),
+	SAVE_ARRAY(struct ns16550, tx),
+	SAVE_MAX(struct ns16550, tx_head, NS16550_TX - 1),
+	SAVE_MAX(struct ns16550, tx_n, NS16550_TX),
+	SAVE(struct ns16550, stalled),
+	SAVE(struct ns16550, dropped),
+	SAVE_OMIT(struct ns16550, clock, SAVE_WIRED),
+	SAVE_BY(struct ns16550, timer, timer_save, timer_load),
+	SAVE_OMIT(struct ns16550, irq, SAVE_WIRED),
+};
+SAVE_TABLE(ns16550_save, struct ns16550, "16550");

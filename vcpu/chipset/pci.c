@@ -10,6 +10,8 @@
 #include <errno.h>
 #include <stddef.h>
 
+#include "vcpu/chipset/savechips.h"
+
 #define FIRST_CAP 0x40
 
 /* ---- BARs ---- */
@@ -272,3 +274,48 @@ void pci_reset(struct pci *p)
 			f->written(f, 0, 256);
 	}
 }
+
+/* ---- what is saved ---- */
+
+/* A function's BARs answer where its registers say. */
+void pci_loaded(struct pci *p)
+{
+	for (unsigned i = 0; i < 256; i++)
+		if (p->func[i])
+			remap(p->func[i]);
+}
+
+static const struct save_row pci_func_save_rows[] = {
+	SAVE_OMIT(struct pci_func, bus, SAVE_WIRED),
+	SAVE_OMIT(struct pci_func, devfn, SAVE_WIRED),
+	SAVE_ARRAY(struct pci_func, cfg),
+	SAVE_OMIT(struct pci_func, reset_cfg, "made when the function is added"),
+	SAVE_OMIT(struct pci_func, wmask, "made when the function is added"),
+	SAVE_OMIT(struct pci_func, bar, "follows from cfg: pci_loaded()"),
+	SAVE_OMIT(struct pci_func, cap_end, "made when the function is added"),
+	SAVE(struct pci_func, intx),
+	SAVE(struct pci_func, intx_out),
+	SAVE_OMIT(struct pci_func, written, SAVE_WIRED),
+	SAVE_OMIT(struct pci_func, reading, SAVE_WIRED),
+	SAVE_OMIT(struct pci_func, dev, SAVE_WIRED),
+};
+SAVE_TABLE(pci_func_save, struct pci_func, "pci-function");
+
+static const struct save_row pci_save_rows[] = {
+	SAVE_OMIT(struct pci, io, SAVE_WIRED),
+	SAVE_OMIT(struct pci, mem, SAVE_WIRED),
+	SAVE_OMIT(struct pci, func, SAVE_WIRED),
+	SAVE(struct pci, address),
+	SAVE_OMIT(struct pci, next_io, "made when the function is added"),
+	SAVE_OMIT(struct pci, next_mem, "made when the function is added"),
+	SAVE_OMIT(struct pci, next_mem64, "made when the function is added"),
+	SAVE_ARRAY(struct pci, asserted),
+	SAVE_OMIT(struct pci, intx, SAVE_WIRED),
+	SAVE_OMIT(struct pci, msi, SAVE_WIRED),
+	SAVE_OMIT(struct pci, cf9_read, SAVE_WIRED),
+	SAVE_OMIT(struct pci, cf9_write, SAVE_WIRED),
+	SAVE_OMIT(struct pci, ctx, SAVE_WIRED),
+	SAVE_STRUCT(struct pci, host, pci_func_save),
+	SAVE_STRUCT(struct pci, lpc, pci_func_save),
+};
+SAVE_TABLE(pci_save, struct pci, "pci");

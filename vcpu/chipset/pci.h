@@ -92,6 +92,7 @@ struct pci_ids {
 
 void pci_init(struct pci *p, struct bus *io, struct bus *mem);
 void pci_reset(struct pci *p);
+void pci_loaded(struct pci *p); /* after registers were loaded (savechips.h) */
 
 /* Wires a function.  0, -EEXIST when the place is taken, -EINVAL. */
 int pci_add(struct pci *p, struct pci_func *f, uint8_t devfn, const struct pci_ids *ids);

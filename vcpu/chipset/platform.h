@@ -36,6 +36,13 @@ struct platform *platform_create(struct vm *vm, const struct platform_config *cf
 void platform_destroy(struct platform *p);
 void platform_reset(struct platform *p); /* power-on state of every chip, in the order they were wired */
 
+/* Appends the state of every chip, while no vcpu runs; 0 or -ENOSPC. */
+struct save_buf;
+int platform_save(struct platform *p, struct save_buf *b);
+/* Into a machine made from the same configuration, before its vcpus run.  0, or -EPROTO with a line that says what is wrong:
+ * then the machine is of no use. */
+int platform_load(struct platform *p, const uint8_t *data, size_t len, char *err, size_t err_len);
+
 struct pci;
 struct pci *platform_pci(struct platform *p); /* for adding functions before the machine starts: chipset/pci.h */
 

@@ -6,6 +6,8 @@
  */
 #include "vcpu/chipset/pm.h"
 
+#include "vcpu/chipset/savechips.h"
+
 #define STS_TMR    0x0001u
 #define STS_PWRBTN 0x0100u
 #define STS_VALID  0x8521u /* WAK RTC PWRBTN GBL TMR */
@@ -128,3 +130,20 @@ void pm_init(struct pm *p, struct hclock *clock, struct timerq *q, struct irq_ou
 	timer_init(&p->timer, q, expired, p);
 	pm_reset(p);
 }
+
+/* ---- what is saved ---- */
+
+static const struct save_row pm_save_rows[] = {
+	SAVE(struct pm, sts),
+	SAVE(struct pm, en),
+	SAVE(struct pm, cnt),
+	SAVE(struct pm, rst_cnt),
+	SAVE(struct pm, seen_half),
+	SAVE_OMIT(struct pm, clock, SAVE_WIRED),
+	SAVE_BY(struct pm, timer, timer_save, timer_load),
+	SAVE_OMIT(struct pm, sci, SAVE_WIRED),
+	SAVE_OMIT(struct pm, power_off, SAVE_WIRED),
+	SAVE_OMIT(struct pm, reset, SAVE_WIRED),
+	SAVE_OMIT(struct pm, ctx, SAVE_WIRED),
+};
+SAVE_TABLE(pm_save, struct pm, "pm");

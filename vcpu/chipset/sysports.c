@@ -5,6 +5,8 @@
  */
 #include "vcpu/chipset/sysports.h"
 
+#include "vcpu/chipset/savechips.h"
+
 static uint64_t post_read(void *dev, uint64_t off, unsigned size)
 {
 	const struct sysports *s = dev;
@@ -43,3 +45,13 @@ void sysports_reset(struct sysports *s)
 	s->post = 0;
 	s->port92 = 2;
 }
+
+/* ---- what is saved ---- */
+
+static const struct save_row sysports_save_rows[] = {
+	SAVE(struct sysports, post),
+	SAVE(struct sysports, port92),
+	SAVE_OMIT(struct sysports, reset, SAVE_WIRED),
+	SAVE_OMIT(struct sysports, ctx, SAVE_WIRED),
+};
+SAVE_TABLE(sysports_save, struct sysports, "sysports");

@@ -15,6 +15,8 @@
 
 #include "common/log.h"
 
+#include "vcpu/chipset/savechips.h"
+
 #define VENDOR      0x1af4
 #define FIRST_ID    0x1040
 #define REG_LEN     0x4000u
@@ -588,3 +590,47 @@ int virtio_pci_add(struct pci *p, struct virtio_pci *vp, uint8_t devfn)
 	virtio_pci_reset(vp);
 	return rc;
 }
+
+/* ---- what is saved ---- */
+
+static const struct save_row virtio_offer_save_rows[] = {
+	SAVE_OMIT(struct msg_virtio_offer, device_id, "the device offers it again"),
+	SAVE_OMIT(struct msg_virtio_offer, features, "the device offers it again"),
+	SAVE_OMIT(struct msg_virtio_offer, nqueues, "the device offers it again"),
+	SAVE_OMIT(struct msg_virtio_offer, queue_max, "the device offers it again"),
+	SAVE_OMIT(struct msg_virtio_offer, config_len, "the device offers it again"),
+	SAVE_ARRAY(struct msg_virtio_offer, config),
+};
+SAVE_TABLE(virtio_offer_save, struct msg_virtio_offer, "virtio-offer");
+
+static const struct save_row virtio_pci_queue_save_rows[] = {
+	SAVE(struct virtio_pci_queue, size),
+	SAVE(struct virtio_pci_queue, vector),
+	SAVE(struct virtio_pci_queue, enable),
+	SAVE_ARRAY(struct virtio_pci_queue, addr),
+};
+SAVE_TABLE(virtio_pci_queue_save, struct virtio_pci_queue, "virtio-queue");
+
+static const struct save_row virtio_pci_save_rows[] = {
+	SAVE_STRUCT(struct virtio_pci, f, pci_func_save),
+	SAVE_OMIT(struct virtio_pci, ops, SAVE_WIRED),
+	SAVE_OMIT(struct virtio_pci, dev, SAVE_WIRED),
+	SAVE_STRUCT(struct virtio_pci, offer, virtio_offer_save),
+	SAVE(struct virtio_pci, driver_features),
+	SAVE(struct virtio_pci, device_sel),
+	SAVE(struct virtio_pci, driver_sel),
+	SAVE(struct virtio_pci, config_vector),
+	SAVE(struct virtio_pci, queue_sel),
+	SAVE(struct virtio_pci, status),
+	SAVE(struct virtio_pci, generation),
+	SAVE(struct virtio_pci, isr),
+	SAVE(struct virtio_pci, master),
+	SAVE(struct virtio_pci, active),
+	SAVE(struct virtio_pci, resetting),
+	SAVE_STRUCTS(struct virtio_pci, q, virtio_pci_queue_save),
+	SAVE_ARRAY(struct virtio_pci, msix),
+	SAVE_MAX(struct virtio_pci, pending, (1u << VIRTIO_PCI_VECTORS) - 1),
+	SAVE_OMIT(struct virtio_pci, msix_cap, "made when the function is added"),
+	SAVE_OMIT(struct virtio_pci, cfg_cap, "made when the function is added"),
+};
+SAVE_TABLE(virtio_pci_save, struct virtio_pci, "virtio");
