@@ -75,6 +75,11 @@ int config_size(const char *v, uint64_t *bytes)
 	return 0;
 }
 
+uint64_t config_memory_cost(uint64_t memory)
+{
+	return shm_layout(memory).total + memory / SHM_PAGE * 64;
+}
+
 static int set_memory(struct config *c, const char *v, char *err, size_t len)
 {
 	int rc = config_size(v, &c->memory);

@@ -71,6 +71,10 @@ int config_check(const struct config *c, char *err, size_t len);
 /* An amount of memory: amount_parse() in M; whole pages from 1M to 1024G.  0, -EINVAL or -ERANGE. */
 int config_size(const char *v, uint64_t *bytes);
 
+/* What a VM of @memory bytes takes of the host before its guest does anything with it: our tables (shm.h), and the 64 bytes a
+ * page in which a guest's kernel describes it. */
+uint64_t config_memory_cost(uint64_t memory);
+
 /* A VM's name: 1 to 63 of [A-Za-z0-9._-], not starting with a dot or a dash. */
 bool config_name_ok(const char *s);
 

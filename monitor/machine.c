@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/sysinfo.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -596,11 +597,28 @@ static int check_host(struct machine *m)
 	return HVX_EXIT_HOST;
 }
 
+/* Memory beyond the host's is fine as long as the guest does not use it, but not when describing it takes all there is: that
+ * ended after a long silence, in swap or by the kernel's hand. */
+static int check_memory(const struct machine *m)
+{
+	const uint64_t cost = config_memory_cost(m->cfg.memory);
+	struct sysinfo host;
+
+	if (sysinfo(&host) < 0 || cost < (uint64_t)host.totalram * host.mem_unit)
+		return 0;
+	log_error("memory: %lluM takes %lluM of the host for tables alone, which has %lluM in all",
+		  (unsigned long long)m->cfg.memory >> 20, (unsigned long long)cost >> 20,
+		  (unsigned long long)((uint64_t)host.totalram * host.mem_unit) >> 20);
+	return HVX_EXIT_HOST;
+}
+
 static int prepare(struct machine *m)
 {
 	char err[512];
 	int rc = open_log(m);
 
+	if (!rc)
+		rc = check_memory(m);
 	if (!rc)
 		rc = check_host(m);
 	if (!rc)

@@ -18,6 +18,10 @@ try "option without value" 2 'kernel needs a value' run --kernel
 try "bad memory" 2 'memory is a number' run --kernel="$guest" --memory=lots
 try "an option given twice" 2 '--append: append is given twice' run --kernel="$guest" --append=a --append=b
 try "memory of another kind" 2 'such as 512M or 1.5GiB' run --kernel="$guest" --memory=1.5GB
+if [ "$(awk '/^MemTotal:/ { print $2 }' /proc/meminfo)" -lt $((17 << 20)) ]; then
+	try "more memory than can be described" 4 'memory: 1048576M takes [0-9]+M of the host' \
+		run --kernel="$guest" --memory=1T --name=${prefix}a
+fi
 try "absurd memory" 2 'memory must be' run --kernel="$guest" --memory=4000000G
 try "bad console" 2 'console is stdio, pty or file' run --kernel="$guest" --console=moon
 try "too many cpus" 2 'one CPU' run --kernel="$guest" --cpus=2

@@ -53,6 +53,13 @@ static void test_memory(void)
 		CU_ASSERT_EQUAL(set("memory", bad[i]), -EINVAL);
 }
 
+/* A little more than 8 bytes a page for us, 64 for the guest's kernel. */
+static void test_memory_cost(void)
+{
+	CU_ASSERT(config_memory_cost(1ull << 40) > 18ull << 30 && config_memory_cost(1ull << 40) < 20ull << 30);
+	CU_ASSERT(config_memory_cost(1ull << 30) < 20ull << 20);
+}
+
 /* One source says a thing once; what can be there several times is told by the table. */
 static void test_twice(void)
 {
@@ -235,9 +242,10 @@ CU_ErrorCode suite_config(void)
 {
 	CU_pSuite s = CU_add_suite("config", NULL, NULL);
 
-	if (!s || !CU_ADD_TEST(s, test_memory) || !CU_ADD_TEST(s, test_twice) || !CU_ADD_TEST(s, test_names) ||
-	    !CU_ADD_TEST(s, test_values) || !CU_ADD_TEST(s, test_trace) || !CU_ADD_TEST(s, test_local) ||
-	    !CU_ADD_TEST(s, test_file) || !CU_ADD_TEST(s, test_file_errors) || !CU_ADD_TEST(s, test_check))
+	if (!s || !CU_ADD_TEST(s, test_memory) || !CU_ADD_TEST(s, test_memory_cost) || !CU_ADD_TEST(s, test_twice) ||
+	    !CU_ADD_TEST(s, test_names) || !CU_ADD_TEST(s, test_values) || !CU_ADD_TEST(s, test_trace) ||
+	    !CU_ADD_TEST(s, test_local) || !CU_ADD_TEST(s, test_file) || !CU_ADD_TEST(s, test_file_errors) ||
+	    !CU_ADD_TEST(s, test_check))
 		return CU_get_error();
 	return CUE_SUCCESS;
 }
