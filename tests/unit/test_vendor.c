@@ -24,7 +24,7 @@ struct line {
 
 static uint8_t *ram(struct vcpu *v, uint64_t gpa, unsigned len)
 {
-	return gmem_ptr(v->vm->mem, gpa, len);
+	return gmem_ptr(v->vm->mem, gpa, len, GMEM_READ | GMEM_WRITE);
 }
 
 static uint64_t number(const char *s)
