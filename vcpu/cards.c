@@ -3,7 +3,7 @@
  * a message is sent and received by the main thread.
  *
  * Invariant: a device process is answered that translations are gone only after the vcpu's thread
- * has removed them (design.md section 3); while that thread waits for a reset it serves such requests.
+ * has removed them (hvx-internals(7)); while that thread waits for a reset it serves such requests.
  *
  * What a device process sends is as little trusted as the guest: what is malformed ends the channel,
  * and the guest sees a device that needs a reset.
