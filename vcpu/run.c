@@ -262,6 +262,7 @@ static void enter_alone(struct vcpu *v, uint32_t b)
 struct bounced {
 	uint64_t gva;
 	unsigned size, acc, piece;
+	bool ss;
 	uint8_t *buf;
 };
 
@@ -280,7 +281,7 @@ static int piece_check(struct vcpu *v, const struct bounced *o, unsigned off)
 	struct walk w;
 
 	if (mode_long(v->mode) ? !is_canonical(gva) || !is_canonical(last) : last > UINT32_MAX)
-		return raise_error(v, v->bounce_ss ? EXC_SS : EXC_GP, 0);
+		return raise_error(v, o->ss ? EXC_SS : EXC_GP, 0);
 	if (!(o->acc & ACC_W))
 		return 0;
 	if (mmu_walk(v, gva, acc, &w) < 0)
@@ -313,20 +314,27 @@ static void bounce_finish(struct vcpu *v, const struct bounced *o)
 			mmu_write(v, piece_at(v, o, off), o->buf + off, o->piece, mmu_acc(v, ACC_W));
 }
 
+static bool next_is_bounced(const struct vcpu *v)
+{
+	return v->next.how == NEXT_EXPLICIT || v->next.how == NEXT_STACK;
+}
+
 static void run_bounced(struct vcpu *v)
 {
 	struct bounced o[2] = {{.buf = v->bounce}, {.buf = (uint8_t *)&v->bounce_stack}};
 	uint32_t extra = MODE_STEP, b;
 
 	v->stats.cross_page++;
-	while (v->bounce_req && !v->exc_pending) {
-		int k = v->bounce_req - 1;
+	while (next_is_bounced(v) && !v->exc_pending) {
+		struct next_run n = v->next;
+		int k = n.how == NEXT_STACK;
 
-		v->bounce_req = 0;
-		o[k].gva = v->bounce_gva;
-		o[k].size = v->bounce_size;
-		o[k].acc = v->bounce_acc;
-		o[k].piece = v->bounce_piece;
+		v->next.how = NEXT_ANY;
+		o[k].gva = n.gva;
+		o[k].size = n.size;
+		o[k].acc = n.acc;
+		o[k].piece = n.piece;
+		o[k].ss = n.ss;
 		extra |= k ? MODE_BOUNCE_STACK : MODE_BOUNCE;
 		if (bounce_prepare(v, &o[k]) < 0)
 			return;
@@ -387,7 +395,7 @@ static void step(struct vcpu *v)
 	v->stats.single_steps++;
 	v->last_sysop = SYS_NONE;
 	v->db_hits = 0;
-	v->step_once = 0;
+	v->next.how = NEXT_ANY;
 	b = bt_find(v, MODE_STEP);
 	if (b == BT_NONE)
 		return;
@@ -399,9 +407,9 @@ static void step(struct vcpu *v)
 	v->int_shadow = 0;
 	v->sysflags &= ~RFL_RF; /* before it runs: an iret loads a new one */
 	enter_alone(v, b);
-	if (v->bounce_req)
+	if (next_is_bounced(v))
 		run_bounced(v);
-	v->step_once = 0;
+	v->next.how = NEXT_ANY;
 	if (v->exc_pending) {
 		v->db_held = 0;
 		return;
@@ -421,16 +429,17 @@ static void step(struct vcpu *v)
 /* The block at rip, in the form that the last one left for; RF does not outlive the instruction that begins here. */
 static uint32_t find_next(struct vcpu *v)
 {
-	uint32_t extra = v->no_combos ? MODE_NOCOMBINE : 0;
+	uint32_t extra = v->next.how == NEXT_APART ? MODE_NOCOMBINE : 0;
 
-	v->no_combos = 0;
+	v->next.how = NEXT_ANY;
 	v->sysflags &= ~RFL_RF;
 	return bt_find(v, extra);
 }
 
 static bool must_step(const struct vcpu *v)
 {
-	return v->int_shadow || v->step_once || (v->sysflags & RFL_TF) || (v->dr[7] & 0xff) || bt_cs_limit_near(v);
+	return v->int_shadow || v->next.how == NEXT_ALONE || (v->sysflags & RFL_TF) || (v->dr[7] & 0xff) ||
+	       bt_cs_limit_near(v);
 }
 
 static void trace_exec(struct vcpu *v)
@@ -440,18 +449,12 @@ static void trace_exec(struct vcpu *v)
 	      (unsigned long long)v->regs[R_DX], (unsigned long long)v->regs[R_SP]);
 }
 
-/* One pass: an event, or guest code until it leaves. */
-static void pass(struct vcpu *v)
+/* Guest code until it leaves. */
+static void run_guest(struct vcpu *v)
 {
 	uint32_t b;
 
-	v->kick = 0;
-	if (handle_events(v)) {
-		v->bounce_req = v->step_once = v->no_combos =
-			0; /* whatever runs next, it is not that instruction now */
-		return;
-	}
-	if (v->bounce_req) {
+	if (next_is_bounced(v)) {
 		run_bounced(v);
 		return;
 	}
@@ -472,8 +475,13 @@ static void pass(struct vcpu *v)
 int vcpu_run(struct vcpu *v)
 {
 	v->exit_reason = VM_EXIT_NONE;
-	while (!v->exit_reason)
-		pass(v);
+	while (!v->exit_reason) {
+		v->kick = 0;
+		if (handle_events(v))
+			v->next.how = NEXT_ANY; /* whatever runs next, it is not that instruction now */
+		else
+			run_guest(v);
+	}
 	vcpu_fpu_out(v);
 	atomic_fetch_and(&v->pending, ~(PEND_STOP | PEND_RESET));
 	return (int)v->exit_reason;
@@ -481,36 +489,17 @@ int vcpu_run(struct vcpu *v)
 
 int vcpu_run_until(struct vcpu *v, uint64_t stop_rip, uint64_t max_blocks)
 {
-	int r = 2;
-
 	if (v->bt->stop_rip != stop_rip) {
 		bt_flush(v);
 		v->bt->stop_rip = stop_rip;
 	}
-	v->bounce_req = v->step_once = v->no_combos = v->exc_pending = 0;
+	v->next.how = NEXT_ANY;
+	v->exc_pending = 0;
 	v->exit_reason = VM_EXIT_NONE;
-	for (uint64_t i = 0; i < max_blocks; i++) {
+	for (uint64_t i = 0; i < max_blocks && !v->exc_pending && (v->rip != stop_rip || next_is_bounced(v)); i++) {
 		v->kick = 0;
-		if (v->bounce_req)
-			run_bounced(v);
-		else if (v->rip == stop_rip) {
-			r = 0;
-			break;
-		} else if (must_step(v)) {
-			step(v);
-		} else {
-			uint32_t b = find_next(v);
-
-			if (b != BT_NONE) {
-				vcpu_fpu_in(v);
-				bt_enter(v, bt_rx(v->bt, v->bt->blocks[b].host_s));
-			}
-		}
-		if (v->exc_pending) {
-			r = 1;
-			break;
-		}
+		run_guest(v);
 	}
 	vcpu_fpu_out(v);
-	return r;
+	return v->exc_pending ? 1 : v->rip == stop_rip && !next_is_bounced(v) ? 0 : 2;
 }

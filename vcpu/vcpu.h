@@ -237,6 +237,22 @@ struct vcpu_stats { /* all counted by the vcpu's thread; names as in `hvx-monito
 #undef X
 };
 
+/* How the next instruction is to run; what is not NEXT_ANY leads to the run loop, which clears it. */
+enum next_how {
+	NEXT_ANY,
+	NEXT_ALONE,    /* by itself */
+	NEXT_APART,    /* its block with one check per access */
+	NEXT_EXPLICIT, /* by itself, its explicit operand in a buffer */
+	NEXT_STACK,    /* the same for its implicit stack operand */
+};
+struct next_run {
+	uint8_t how;
+	uint8_t acc, ss; /* with an operand: ACC_*; through SS */
+	uint16_t size;
+	uint16_t piece; /* checked and accessed in pieces of so many bytes */
+	uint64_t gva;
+};
+
 struct cpuid_entry { /* what CPUID answers; built once by cpu/cpuid.c */
 	uint32_t leaf, subleaf, eax, ebx, ecx, edx;
 };
@@ -342,8 +358,6 @@ struct vcpu {
 	uint8_t fetch_global;              /* so are all pages of the block found last */
 	uint8_t low_global;                /* global pages in the lower half of the address space */
 	uint8_t jc_nonglobal;              /* supervisor jump caches hold targets in non-global pages */
-	uint8_t step_once;                 /* run the next instruction alone */
-	uint8_t no_combos;                 /* run the next block with one check per access */
 	uint8_t last_sysop;                /* enum sysop of the last helper */
 	uint8_t db_hits;                   /* data breakpoints the running instruction met */
 	uint8_t db_held;                   /* the same, held back by mov ss */
@@ -351,13 +365,7 @@ struct vcpu {
 	uint32_t halt_poll_ns; /* how long HLT looks before it sleeps */
 	uint8_t has_timer;
 	timer_t timer; /* posts the platform's next deadline to this thread */
-	/* an access that has to go through the bounce buffer */
-	uint8_t bounce_req; /* 1 explicit operand, 2 stack operand */
-	uint8_t bounce_acc;
-	uint8_t bounce_ss; /* through SS */
-	uint16_t bounce_size;
-	uint16_t bounce_piece; /* checked and accessed in pieces of so many bytes */
-	uint64_t bounce_gva;
+	struct next_run next;
 
 	struct soft_tlb tlb[TLB_COUNT] __attribute__((aligned(4096)));
 	struct jump_cache jc[JC_COUNT] __attribute__((aligned(4096)));

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "common/gmem.h"
-#include "vcpu/bt/bt.h"
+#include "vcpu/bt/addr.h"
 #include "vcpu/bt/exits.h"
 #include "vcpu/bt/masked.h"
 #include "vcpu/cpu/breakpoint.h"
@@ -19,12 +19,12 @@
 
 static void request_bounce(struct vcpu *v, const struct site *s, uint64_t gva)
 {
-	v->bounce_req = s->acc & SITE_ACC_STACK ? 2 : 1;
-	v->bounce_acc = s->acc & (ACC_R | ACC_W);
-	v->bounce_ss = s->acc & SITE_ACC_SS || s->seg == SEG_SS;
-	v->bounce_size = s->size;
-	v->bounce_piece = s->align == 1 ? 8 : s->size;
-	v->bounce_gva = gva;
+	v->next = (struct next_run){.how = s->acc & SITE_ACC_STACK ? NEXT_STACK : NEXT_EXPLICIT,
+				    .acc = s->acc & (ACC_R | ACC_W),
+				    .ss = s->acc & SITE_ACC_SS || s->seg == SEG_SS,
+				    .size = s->size,
+				    .piece = s->align == 1 ? 8 : s->size,
+				    .gva = gva};
 }
 
 /* Is an x87 exception pending?  The guest's state is in the host's registers, or saved. */
@@ -80,7 +80,7 @@ static int access_done(struct vcpu *v, const struct site *s, uint64_t gva, int r
 	if (r == TLB_NO_RAM)
 		request_bounce(v, s, gva);
 	if (r == TLB_STORED && b->dead && !(b->mode & MODE_STEP))
-		v->step_once = 1; /* the rest of this block is gone: run this instruction by itself */
+		v->next.how = NEXT_ALONE; /* the rest of this block is gone: run this instruction by itself */
 	else if (r == TLB_FILLED_IN || r == TLB_STORED) {
 		v->resume = (uint64_t)(uintptr_t)bt_rx(v->bt, s->resume_off);
 		if (v->kick)
@@ -110,15 +110,15 @@ static bool range_holds(struct vcpu *v, const struct site *s, uint64_t gva)
 }
 
 /* The block has to be run with one check per access from here (a page with code counts); when that is often, always. */
-static int combo_fails(struct vcpu *v, const struct site *s)
+static int group_fails(struct vcpu *v, const struct site *s)
 {
 	struct block *b = &v->bt->blocks[s->block];
 
 	v->stats.combo_fails++;
-	v->no_combos = 1;
+	v->next.how = NEXT_APART;
 	state_sync(v, s);
 	if (++b->combine_fails == COMBINE_FAILS) {
-		bt_set_no_combos(v->bt, b->gpa);
+		bt_downgrade(v->bt, b->gpa, ADDR_SOFT);
 		block_invalidate(v, s->block);
 	}
 	return 0;
@@ -127,8 +127,6 @@ static int combo_fails(struct vcpu *v, const struct site *s)
 /* An access that runs into the next page. */
 static int access_crosses(struct vcpu *v, const struct site *s, uint64_t gva)
 {
-	if (s->acc & SITE_ACC_RANGE)
-		return combo_fails(v, s);
 	if (s->align || (s->acc & SITE_ACC_MASKED) || (v->bt->blocks[s->block].mode & BOUNCES))
 		return access_done(v, s, gva, TLB_NO_RAM);
 	if (!(s->acc & ACC_W)) {
@@ -145,20 +143,40 @@ static int access_crosses(struct vcpu *v, const struct site *s, uint64_t gva)
 	return 1;
 }
 
-int bt_c_mem(struct vcpu *v)
+static bool crosses(const struct site *s, uint64_t gva)
 {
-	struct site s = v->bt->sites[v->site];
+	return (gva & GUEST_PAGE_MASK) + s->size > GUEST_PAGE_MASK + 1;
+}
+
+int access_soft_fault(struct vcpu *v, const struct site *s)
+{
+	uint64_t gva = v->mem_gva;
+
+	if (crosses(s, gva))
+		return access_crosses(v, s, gva);
+	return access_done(v, s, gva, tlb_fill(v, gva, s->size, s->acc));
+}
+
+int access_group_fault(struct vcpu *v, const struct site *s)
+{
 	uint64_t gva = v->mem_gva;
 	int r;
 
-	trace(TRACE_MMU, "miss %llx size %u acc %x at %llx", (unsigned long long)gva, s.size, s.acc,
+	if (crosses(s, gva))
+		return group_fails(v, s);
+	r = tlb_fill(v, gva, s->size, s->acc);
+	if (r == TLB_STORED || (r == TLB_FILLED_IN && !range_holds(v, s, gva)))
+		return group_fails(v, s);
+	return access_done(v, s, gva, r);
+}
+
+int bt_c_mem(struct vcpu *v)
+{
+	struct site s = v->bt->sites[v->site];
+
+	trace(TRACE_MMU, "miss %llx size %u acc %x at %llx", (unsigned long long)v->mem_gva, s.size, s.acc,
 	      (unsigned long long)site_rip(v, &s));
-	if ((gva & GUEST_PAGE_MASK) + s.size > GUEST_PAGE_MASK + 1)
-		return access_crosses(v, &s, gva);
-	r = tlb_fill(v, gva, s.size, s.acc);
-	if ((s.acc & SITE_ACC_RANGE) && (r == TLB_STORED || (r == TLB_FILLED_IN && !range_holds(v, &s, gva))))
-		return combo_fails(v, &s);
-	return access_done(v, &s, gva, r);
+	return addr_strategies[s.acc & SITE_ACC_RANGE ? ADDR_GROUP : ADDR_SOFT].fault(v, &s);
 }
 
 /* SDM 3A 5.3, 5.4: type and limit of a data access outside 64-bit code. */
@@ -203,29 +221,35 @@ static int second_half_check(struct vcpu *v, const struct site *s, uint64_t lin)
 	return segment_check(v, s, (uint32_t)(v->mem_gva + 8), &lin2);
 }
 
-int bt_c_mem_checked(struct vcpu *v)
+int access_checked_fault(struct vcpu *v, const struct site *s)
 {
-	struct site s = v->bt->sites[v->site];
 	uint64_t lin = v->mem_gva;
 	int r = TLB_FILLED_IN;
 
-	if (s.seg != R_NONE && segment_check(v, &s, v->mem_gva, &lin) < 0)
+	if (s->seg != R_NONE && segment_check(v, s, v->mem_gva, &lin) < 0)
 		r = TLB_RAISED;
 	else if (mode_long(v->mode) && !is_canonical(lin))
-		r = tlb_fill(v, lin, 1, s.acc); /* #GP or #SS, before #AC */
-	else if ((s.align != ALIGN_ANY && alignment_check(v, lin, s.align == 1 ? 8 : s.size) < 0) ||
-		 second_half_check(v, &s, lin) < 0)
+		r = tlb_fill(v, lin, 1, s->acc); /* #GP or #SS, before #AC */
+	else if ((s->align != ALIGN_ANY && alignment_check(v, lin, s->align == 1 ? 8 : s->size) < 0) ||
+		 second_half_check(v, s, lin) < 0)
 		r = TLB_RAISED;
-	else if ((v->dr[7] & 0xff) && breakpoint_access(v, lin, s.size, s.acc) &&
-		 !(v->bt->blocks[s.block].mode & MODE_STEP)) {
-		v->step_once = 1;
-		state_sync(v, &s);
+	else if ((v->dr[7] & 0xff) && breakpoint_access(v, lin, s->size, s->acc) &&
+		 !(v->bt->blocks[s->block].mode & MODE_STEP)) {
+		v->next.how = NEXT_ALONE;
+		state_sync(v, s);
 		return 0;
-	} else if ((lin & GUEST_PAGE_MASK) + s.size > GUEST_PAGE_MASK + 1)
+	} else if ((lin & GUEST_PAGE_MASK) + s->size > GUEST_PAGE_MASK + 1)
 		r = TLB_NO_RAM;
 	else
-		r = tlb_fill(v, lin, s.size, s.acc);
+		r = tlb_fill(v, lin, s->size, s->acc);
 	if (r == TLB_FILLED_IN || r == TLB_STORED)
 		v->mem_addend += lin; /* the address itself */
-	return access_done(v, &s, lin, r);
+	return access_done(v, s, lin, r);
+}
+
+int bt_c_mem_checked(struct vcpu *v)
+{
+	struct site s = v->bt->sites[v->site];
+
+	return addr_strategies[ADDR_CHECKED].fault(v, &s);
 }

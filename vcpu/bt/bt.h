@@ -21,7 +21,7 @@
 #define BT_INDEX      (1u << 19) /* entries of the block index: at most half full */
 #define BT_MAX_INSNS  64         /* guest instructions in a block */
 #define BT_MAX_PAGES  (1u << 16)
-#define BT_NO_COMBOS  4096
+#define BT_DOWNGRADES 4096
 #define BT_MAX_REACH  0x7fff0000 /* of direct branches */
 #define BT_NONE       0xffffffffu
 
@@ -177,15 +177,15 @@ struct bt {
 	struct codepage *pages;
 	uint32_t n_pages, *page_hash;
 	uint32_t *active_user, n_active_user, *active_kern, n_active_kern;
-	uint32_t *cell_stub;                   /* of each cell: where it points when it is not linked */
-	uint8_t *cell_active;                  /* it is in one of the lists */
-	uint64_t invalidations;                /* of blocks: cells that were set aside before one may lead into it */
-	bool cells_brought_back;               /* some may lead to blocks that do not list their exits */
-	uint32_t cell_epoch;                   /* counts resets of user code's cells */
-	uint32_t place_gen;                    /* counts what makes codepage_place() worth another look */
-	uint32_t *placed, n_placed;            /* code pages whose place is known in this epoch */
-	uint64_t no_combos[BT_NO_COMBOS / 64]; /* hashed gpa of blocks whose groups kept crossing pages */
-	uint64_t stop_rip;                     /* blocks do not run past it (tests) */
+	uint32_t *cell_stub;               /* of each cell: where it points when it is not linked */
+	uint8_t *cell_active;              /* it is in one of the lists */
+	uint64_t invalidations;            /* of blocks: cells that were set aside before one may lead into it */
+	bool cells_brought_back;           /* some may lead to blocks that do not list their exits */
+	uint32_t cell_epoch;               /* counts resets of user code's cells */
+	uint32_t place_gen;                /* counts what makes codepage_place() worth another look */
+	uint32_t *placed, n_placed;        /* code pages whose place is known in this epoch */
+	uint8_t downgraded[BT_DOWNGRADES]; /* by hashed gpa of a block: the first strategy that it may use */
+	uint64_t stop_rip;                 /* blocks do not run past it (tests) */
 	bool exact_flags; /* flags are kept for whatever may fault or be interrupted, read or not; set once */
 	bool have_bmi2;
 };
@@ -226,21 +226,9 @@ struct site *site_by_host(const struct bt *bt, const struct block *b, uint32_t h
  * (flush and retry) or when fetching raised a fault (v->exc_pending). */
 uint32_t bt_translate(struct vcpu *v, uint64_t gpa, uint32_t mode);
 
-/* Is the block at @gpa to be translated with one check per access?  From now on, yes. */
-static inline unsigned bt_no_combos_bit(uint64_t gpa)
-{
-	return (unsigned)(gpa * 0x9e3779b97f4a7c15ull >> 52) & (BT_NO_COMBOS - 1);
-}
-
-static inline bool bt_no_combos(const struct bt *bt, uint64_t gpa)
-{
-	return bt->no_combos[bt_no_combos_bit(gpa) / 64] >> (bt_no_combos_bit(gpa) % 64) & 1;
-}
-
-static inline void bt_set_no_combos(struct bt *bt, uint64_t gpa)
-{
-	bt->no_combos[bt_no_combos_bit(gpa) / 64] |= 1ull << (bt_no_combos_bit(gpa) % 64);
-}
+/* Blocks at @gpa are translated with no strategy before @strategy (bt/addr.h) from now on; what is there must be dropped. */
+void bt_downgrade(struct bt *bt, uint64_t gpa, unsigned strategy);
+bool bt_downgraded(struct bt *bt, uint64_t gpa, unsigned strategy);
 
 /* bt/link.c */
 void link_exit(struct vcpu *v, uint32_t exit, uint32_t target, bool global);

@@ -131,7 +131,7 @@ void bt_flush(struct vcpu *v)
 	bt->n_active_user = bt->n_active_kern = 0;
 	memset(bt->cell_active, 0, CELL_COUNT);
 	bt->used = 0;
-	memset(bt->no_combos, 0, sizeof bt->no_combos);
+	memset(bt->downgraded, 0, sizeof bt->downgraded);
 	tlb_flush_all(v);
 	v->stats.code_flushes++;
 }

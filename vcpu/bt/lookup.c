@@ -145,7 +145,7 @@ bool bt_must_stop(const struct vcpu *v)
 {
 	uint32_t p = atomic_load_explicit(&v->pending, memory_order_relaxed);
 
-	if (v->kick || v->exit_reason || v->halted || v->int_shadow || v->exc_pending || v->step_once)
+	if (v->kick || v->exit_reason || v->halted || v->int_shadow || v->exc_pending || v->next.how)
 		return true;
 	if ((v->sysflags & RFL_TF) || (v->dr[7] & 0xff) || v->bt->stop_rip || bt_cs_limit_near(v))
 		return true;

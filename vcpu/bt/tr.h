@@ -48,7 +48,7 @@ struct cold {
 #define STORES_VECTOR 0x40
 #define TR_MAX_COLD   384
 
-/* Accesses through one register that share a check (translate_combine.c): bytes [lo, hi) from the register as it is at the first. */
+/* Accesses through one register that share a check (addr_group.c): bytes [lo, hi) from the register as it is at the first. */
 struct combo {
 	int32_t lo, hi;
 	uint16_t n;
@@ -105,12 +105,9 @@ uint32_t tr_sys(struct tr *t, const struct insn *in);
 struct ea tr_ea(struct tr *t, const struct insn *in);
 struct ea tr_ea_stack(struct tr *t, uint8_t base, int32_t disp);
 void tr_form_ea(struct tr *t, const struct ea *e, uint8_t dst, int32_t extra);
-/* Emits the check of an access and returns the host operand; @t1, @t2 are scratch (t2 stays in use until the access). */
+/* Emits the check of an access, by the first strategy that takes it (addr.h), and returns the host operand; @t1, @t2 are
+ * scratch (t2 stays in use until the access). */
 struct hmem tr_access(struct tr *t, const struct ea *e, unsigned size, unsigned acc, uint8_t t1, uint8_t t2);
-/* Its parts: t2 = index of the address in t1; the tables' offsets in struct vcpu. */
-void tr_tlb_index(struct tr *t, uint8_t t1, uint8_t t2);
-size_t tr_tag_offset(const struct tr *t, unsigned acc);
-size_t tr_addend_offset(const struct tr *t, unsigned acc);
 void tr_mem_insn(struct tr *t, const struct insn *in);
 void tr_bt_insn(struct tr *t, const struct insn *in);
 void tr_xlat(struct tr *t, const struct insn *in);
@@ -118,12 +115,10 @@ void tr_maskmov(struct tr *t, const struct insn *in);
 void tr_lea(struct tr *t, const struct insn *in);
 void tr_cold_mem(struct tr *t, const struct cold *k);
 
-/* groups of accesses (translate_combine.c) */
+/* groups of accesses (addr_group.c) */
 void tr_plan_combos(struct tr *t);
 /* The operand of an access whose group has been checked; clobbers no flags.  False: it has not, use tr_access(). */
 bool tr_combined(struct tr *t, const struct ea *e, unsigned acc, uint16_t avoid, bool low, struct hmem *m);
-/* The check of a group at its first access, instead of that access's; false: it is in none. */
-bool tr_combine(struct tr *t, const struct ea *e, unsigned size, unsigned acc, uint8_t t1, uint8_t t2);
 
 /* control flow and stack (translate_flow.c) */
 void tr_push(struct tr *t, const struct insn *in);

@@ -6,8 +6,8 @@
  */
 #include <string.h>
 
+#include "vcpu/bt/addr.h"
 #include "vcpu/bt/gather.h"
-#include "vcpu/bt/tr.h"
 #include "vcpu/mmu/mmu.h"
 
 #define BIT(r)     ((uint16_t)(1u << (r)))
@@ -103,7 +103,7 @@ static void load_element(struct tr *t, uint8_t vec, unsigned n, unsigned size, s
  *   mov t2, gs:[addend + t2*8];  vpinsrd D, D, [t1 + t2], i       ; the upper half into M
  * then
  *   vinserti128 D, D, M, 1;  vpxor M, M, M
- * A page that matches at the index of the first byte is the first byte's page (tr_cold_mem()).
+ * A page that matches at the index of the first byte is the first byte's page (addr_soft_cold()).
  */
 void tr_gather_inline(struct tr *t, const struct insn *in)
 {
@@ -123,12 +123,12 @@ void tr_gather_inline(struct tr *t, const struct insn *in)
 	check_mask(t, k, &g, t1);
 	for (unsigned i = 0; i < g.count; i++) {
 		form_address(t, in, &g, i, t1);
-		tr_tlb_index(t, t1, t2);
+		addr_tlb_index(t, t1, t2);
 		emit_lea(&t->c, 1, t3, hm_base(t1, g.esize - 1));
 		emit_alu_imm(&t->c, 1, ALU_AND, t3, -4096);
-		emit_rm_mem(&t->c, 1, 0x3b, t3, hm_gs_index(tr_tag_offset(t, ACC_R), t2, 8));
+		emit_rm_mem(&t->c, 1, 0x3b, t3, hm_gs_index(addr_tag_offset(t, ACC_R), t2, 8));
 		jump_cold(t, k, CC_NE);
-		emit_load(&t->c, t2, hm_gs_index(tr_addend_offset(t, ACC_R), t2, 8));
+		emit_load(&t->c, t2, hm_gs_index(addr_addend_offset(t, ACC_R), t2, 8));
 		load_element(t, i < half ? g.dst : g.mask, i % half, g.esize, hm_bi(t1, t2, 1, 0));
 	}
 	if (g.count > half) {

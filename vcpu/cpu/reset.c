@@ -55,7 +55,8 @@ static void reset_control(struct vcpu *v)
 		v->pdpte[i] = 0;
 	v->cpl = v->int_shadow = v->nmi_blocked = v->halted = 0;
 	v->exc_pending = v->exc_soft = 0;
-	v->bounce_req = v->step_once = v->db_hits = v->db_held = 0; /* what the run loop had under way */
+	v->next = (struct next_run){NEXT_ANY}; /* what the run loop had under way */
+	v->db_hits = v->db_held = 0;
 }
 
 static void reset_msrs(struct vcpu *v)

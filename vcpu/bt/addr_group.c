@@ -5,7 +5,7 @@
  * Invariant: a group's check has no effect on the guest but what its first access has by itself; where it fails,
  * the block is run from there with one check per access (MODE_NOCOMBINE).
  */
-#include "vcpu/bt/tr.h"
+#include "vcpu/bt/addr.h"
 #include "vcpu/mmu/mmu.h"
 
 #define BIT(r)   ((uint16_t)(1u << (r)))
@@ -138,7 +138,8 @@ void tr_plan_combos(struct tr *t)
 	}
 	for (unsigned i = 0; i < t->n; i++) {
 		t->combo_of[i][EXPLICIT] = t->combo_of[i][STACK] = R_NONE;
-		if (!t->long_mode || (t->mode & (MODE_TRANSIENT | MODE_SLOWMEM)) || bt_no_combos(t->bt, t->gpa))
+		if (!t->long_mode || (t->mode & (MODE_TRANSIENT | MODE_SLOWMEM)) ||
+		    bt_downgraded(t->bt, t->gpa, ADDR_GROUP))
 			continue;
 		look(t, &p, i);
 		changed(&p, &t->in[i]);
@@ -180,31 +181,36 @@ bool tr_combined(struct tr *t, const struct ea *e, unsigned acc, uint16_t avoid,
  *   mov  t2, gs:[addend + t2*8];  mov gs:[combo], t2
  * A page that matches at the index of the first byte is the first byte's page, so the two ends are in the same one.
  */
-bool tr_combine(struct tr *t, const struct ea *e, unsigned size, unsigned acc, uint8_t t1, uint8_t t2)
+bool addr_group_match(struct tr *t, const struct access *a)
 {
-	struct combo *g = combo_of(t, acc);
-	unsigned check = g && g->write ? ACC_W : ACC_R;
+	return combo_of(t, a->acc) != NULL;
+}
+
+struct hmem addr_group_emit(struct tr *t, const struct access *a)
+{
+	struct combo *g = combo_of(t, a->acc);
+	const struct ea *e = a->ea;
+	unsigned check = g->write ? ACC_W : ACC_R;
+	uint8_t t1 = a->t1, t2 = a->t2;
 	struct cold *k;
 
-	if (!g)
-		return false;
 	emit_lea(&t->c, 1, t1, hm_base(e->base, g->lo));
-	tr_tlb_index(t, t1, t2);
+	addr_tlb_index(t, t1, t2);
 	emit_lea(&t->c, 1, t1, hm_base(e->base, g->hi - 1));
 	emit_alu_imm(&t->c, 1, ALU_AND, t1, -4096);
-	emit_rm_mem(&t->c, 1, 0x3b, t1, hm_gs_index(tr_tag_offset(t, check), t2, 8));
+	emit_rm_mem(&t->c, 1, 0x3b, t1, hm_gs_index(addr_tag_offset(t, check), t2, 8));
 	k = tr_cold(t, COLD_MEM);
 	k->from = emit_jcc(&t->c, CC_NE);
-	emit_load(&t->c, t2, hm_gs_index(tr_addend_offset(t, check), t2, 8));
+	emit_load(&t->c, t2, hm_gs_index(addr_addend_offset(t, check), t2, 8));
 	k->hot2 = t->c.p;
 	k->ea = *e;
 	k->t1 = t1;
 	k->t2 = t2;
-	k->size = (uint8_t)size;
-	k->acc = (uint8_t)(acc | SITE_ACC_RANGE);
+	k->size = (uint8_t)a->size;
+	k->acc = (uint8_t)(a->acc | SITE_ACC_RANGE);
 	k->range = site_range((unsigned)(e->disp - g->lo), (unsigned)(g->hi - g->lo), g->write);
 	emit_store(&t->c, hm_gs(VOFF(combo) + 8u * (unsigned)(g - t->combo)), t2);
 	g->checked = true;
 	t->held[t2] = (uint8_t)(g - t->combo);
-	return true;
+	return addr_operand(t, e, t1, t2);
 }
