@@ -18,6 +18,7 @@
 #include "vcpu/chipset/platform.h"
 #include "vcpu/control.h"
 #include "vcpu/local/set.h"
+#include "vcpu/mmu/mmu.h"
 #include "vcpu/runner.h"
 #include "vcpu/seal.h"
 #include "vcpu/trace.h"
@@ -62,6 +63,16 @@ static void on_power_off(void *ctx)
 	struct process *p = ctx;
 
 	runner_end(&p->run, VM_EXIT_POWEROFF, 0);
+}
+
+/* Ports are written by the vcpu's thread, which resets the chips too. */
+static void on_a20(void *ctx, bool on)
+{
+	struct process *p = ctx;
+
+	for (int i = 0; i < p->vm.ncpus; i++)
+		if (p->vm.vcpu[i])
+			mmu_set_a20(p->vm.vcpu[i], on);
 }
 
 static void on_reset(void *ctx)
@@ -137,6 +148,7 @@ static void make_platform(struct process *p)
 		.tsc_hz = p->vm.tsc_hz,
 		.power_off = on_power_off,
 		.reset = on_reset,
+		.a20 = on_a20,
 		.debug_exit_cb = on_debug_exit,
 		.debugcon = on_debugcon,
 		.watchdog = p->cfg.local.watchdog != WATCHDOG_OFF,

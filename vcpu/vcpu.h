@@ -375,6 +375,7 @@ struct vcpu {
 	uint64_t cells[CELL_COUNT];
 
 	/* -- cpu/: fixed by cpu_reset() -- */
+	uint64_t a20_off;   /* bit 20 while that address line is masked, else 0 */
 	uint64_t phys_rsvd; /* physical address bits 51 and below that the guest's CPU lacks */
 	uint64_t xcr0_mask; /* XCR0 bits offered */
 	uint64_t cr4_mask;  /* CR4 bits offered */

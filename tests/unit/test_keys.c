@@ -484,6 +484,9 @@ static struct vcpu *machine(const struct flip *f)
 	btvm_mode(v, f->cpl, f->size);
 	lay_out(v, f);
 	btvm_put(v, OPERAND, words, sizeof words);
+	for (uint64_t page = 0; page < 0xf000; page += 0x1000) /* where 16-bit branches lead */
+		*btvm_pte(page) = 0;
+	tlb_flush_all(v);
 	for (unsigned off = 0x30; off < 0x60; off += 4) /* where a 16-bit stack is not */
 		btvm_put(v, SP + off, words, 4);
 	return v;

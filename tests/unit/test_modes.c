@@ -17,19 +17,24 @@ static void put(struct vcpu *v, uint64_t at, const char *hex)
 	btvm_put(v, at, code, btvm_hex(hex, code, sizeof code));
 }
 
-/* The rule in other words: 64-bit code without a 16-bit stack, or 32-bit code, for one of three soft TLBs that fits. */
+/*
+ * The rule in other words: 64-bit code without a 16-bit stack, 32-bit code, or 16-bit code whose accesses are all checked, the
+ * latter two in real mode as well, for one of three soft TLBs that fits.
+ */
 static bool is_known(uint32_t m)
 {
 	unsigned tlb = m >> 1 & 3;
-	bool user = m & 1, code32 = m >> 3 & 1;
+	bool user = m & 1, code32 = m >> 3 & 1, code16 = m >> 4 & 1;
 
-	if (m >> 18 || (m >> 4 & 1) || tlb == 3 || user != (tlb == TLB_USER))
+	if (m >> 19 || (code16 && code32) || tlb == 3 || user != (tlb == TLB_USER))
 		return false;
 	if (user && (m & (MODE_CPL0 | MODE_SMAP)))
 		return false;
 	if ((m & (MODE_BOUNCE | MODE_BOUNCE_STACK)) && !(m & MODE_STEP))
 		return false;
-	return code32 ? !(m & MODE_EDGE) : !(m & MODE_SS16);
+	if (code16 && !(m & MODE_SLOWMEM))
+		return false;
+	return code32 || code16 ? !(m & MODE_EDGE) : !(m & (MODE_SS16 | MODE_REAL));
 }
 
 static void test_allow_list(void)
@@ -40,7 +45,7 @@ static void test_allow_list(void)
 		known += is_known(m);
 		bad += mode_is_translated(m) != is_known(m);
 	}
-	for (unsigned b = 18; b < 32; b++)
+	for (unsigned b = 19; b < 32; b++)
 		bad += mode_is_translated(1u << b | MODE_USER);
 	CU_ASSERT_EQUAL(bad, 0);
 	CU_ASSERT(known > 1000);
@@ -99,6 +104,19 @@ static struct vcpu *warm(unsigned cpl)
 	return v;
 }
 
+/* Runs in @v's state as 16-bit code. */
+static void runs16(struct vcpu *v)
+{
+	vcpu_update_mode(v);
+	v->rip = AT;
+	v->exc_pending = 0;
+	v->regs[R_AX] = 0xaaaaaaaa;
+	CU_ASSERT_EQUAL(vcpu_run_until(v, 0, 50), 1);
+	CU_ASSERT_EQUAL(v->exc_vector, EXC_UD);
+	CU_ASSERT_EQUAL(v->rip, AT + 6);
+	CU_ASSERT_EQUAL(v->regs[R_AX], 0xeb1234);
+}
+
 static void test_code16(void)
 {
 	struct vcpu *v;
@@ -107,27 +125,27 @@ static void test_code16(void)
 	for (unsigned cpl = 0; cpl < 4; cpl++) {
 		v = warm(cpl);
 		v->seg[SEG_CS].attr &= ~SEG_A_DB;
-		refused(v);
-		refused(v);
+		runs16(v);
 		v->seg[SEG_CS].attr |= SEG_A_L | SEG_A_DB; /* cannot be loaded; if it could, it is no mode of ours */
 		refused(v);
-		v->seg[SEG_CS].attr &= ~SEG_A_L;
-		v->sysflags |= RFL_VM;
-		refused(v);
-		v->sysflags &= ~RFL_VM;
-		v->cr0 &= ~(uint64_t)(CR0_PE | CR0_PG);
-		v->efer &= ~(uint64_t)EFER_LMA;
-		tlb_flush_all(v);
-		refused(v);
+		v->seg[SEG_CS].attr &= ~(SEG_A_L | SEG_A_DB);
+		runs16(v);
 	}
-	/* single-stepped, and as the instruction after sti */
 	v = warm(3);
 	v->seg[SEG_CS].attr &= ~SEG_A_DB;
-	v->sysflags |= RFL_TF;
-	refused(v);
-	v->sysflags &= ~RFL_TF;
+	v->sysflags |= RFL_VM;
+	runs16(v);
+	v = warm(0);
+	v->seg[SEG_CS].attr &= ~SEG_A_DB;
+	v->cr0 &= ~(uint64_t)(CR0_PE | CR0_PG);
+	v->efer &= ~(uint64_t)EFER_LMA;
+	tlb_flush_all(v);
+	runs16(v);
+	/* as the instruction after sti */
+	v = warm(3);
+	v->seg[SEG_CS].attr &= ~SEG_A_DB;
 	v->int_shadow = 1;
-	refused(v);
+	runs16(v);
 	log_set_fd(2);
 }
 
@@ -177,7 +195,7 @@ CU_ErrorCode suite_modes(void)
 
 	if (s == NULL || !CU_add_test(s, "what is translated is listed", test_allow_list) ||
 	    !CU_add_test(s, "nothing else passes the gate", test_gate) ||
-	    !CU_add_test(s, "16-bit code, real and V86 mode: #UD", test_code16) ||
+	    !CU_add_test(s, "16-bit code, real and V86 mode", test_code16) ||
 	    !CU_add_test(s, "breakpoints in shadows", test_breakpoints_in_shadows))
 		return CU_get_error();
 	return CUE_SUCCESS;

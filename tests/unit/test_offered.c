@@ -291,8 +291,8 @@ static void test_cpuid(void)
 		uint32_t leaf, sub;
 		uint32_t without[4];
 	} words[] = {
-		/* ecx: pcid x2apic tsc-deadline osxsave hypervisor; edx: de pse pae mce apic mtrr pge mca pat pse36 ss htt */
-		{1, 0, {~0u, ~0u, 1u << 17 | 1u << 21 | 1u << 24 | 1u << 27 | 1u << 31, 0x1803f2cc & ~(1u << 15)}},
+		/* ecx: pcid x2apic tsc-deadline osxsave hypervisor; edx: vme de pse pae mce apic mtrr pge mca pat pse36 ss htt */
+		{1, 0, {~0u, ~0u, 1u << 17 | 1u << 21 | 1u << 24 | 1u << 27 | 1u << 31, 0x1803f2ce & ~(1u << 15)}},
 		/* ebx: tsc_adjust fdp-excptn smep erms zero-fcs; ecx: umip; edx: fsrm, speculation control */
 		{7, 0, {0, 1u << 1 | 1u << 6 | 1u << 7 | 1u << 9 | 1u << 13, 1u << 2, 1u << 4 | 0xac000000}},
 		{0xd, 1, {1u << 2, ~0u, 0, 0}}, /* xgetbv(1) */

@@ -23,6 +23,7 @@
 #define BT_MAX_PAGES  (1u << 16)
 #define BT_DOWNGRADES 4096
 #define BT_MAX_REACH  0x7fff0000 /* of direct branches */
+#define BT_END16      0xfff0 /* 16-bit code from here on may run into the end of 64 KiB: it is not linked to */
 #define BT_NONE       0xffffffffu
 
 /* Where the guest's arithmetic flags are at a site. */

@@ -290,13 +290,42 @@ static void emit_guest_vex(struct emit *c, const struct insn *in, uint8_t xb)
 	}
 }
 
+/*
+ * Does 66 choose the operand size of this instruction, instead of being ignored or part of the opcode?  All of the one-byte map,
+ * and of the two-byte map what works on general registers but for movnti, the group of fences and cmpxchg8b; of 0F 38 movbe and
+ * crc32.
+ */
+static bool has_opsize(const struct insn *in)
+{
+	const uint8_t *op = in->raw + in->off_opcode;
+
+	if (in->enc != ENC_LEGACY || in->isa != ISA_GPR)
+		return false;
+	switch (in->opcode_map) {
+	case 0: return true;
+	case 1: return in->opcode != 0xc3 && in->opcode != 0xae && !(in->opcode == 0xc7 && in->has_mem);
+	case 2: return op[2] == 0xf0 || op[2] == 0xf1;
+	default: return false;
+	}
+}
+
+/* Prefixes for the host: in 16-bit code 66 means the other size. */
+static void emit_prefixes(struct emit *c, const struct insn *in)
+{
+	bool turn = in->code_size == 2 && (has_opsize(in) || in->isa == ISA_X87);
+
+	for (unsigned i = 0; i < in->off_prefix_end; i++)
+		if (prefix_needed(in, i) && !(turn && in->raw[i] == 0x66))
+			emit8(c, in->raw[i]);
+	if (turn && in->opsize == 2 && in->isa != ISA_X87)
+		emit8(c, 0x66);
+}
+
 void emit_guest_mem(struct emit *c, const struct insn *in, struct hmem m, uint8_t newreg)
 {
 	uint8_t xb = emit_rex_xb(m), reg = newreg == R_NONE ? in->reg : newreg, rex;
 
-	for (unsigned i = 0; i < in->off_prefix_end; i++)
-		if (prefix_needed(in, i))
-			emit8(c, in->raw[i]);
+	emit_prefixes(c, in);
 	if (m.gs)
 		emit8(c, 0x65);
 	if (in->enc == ENC_LEGACY) {
@@ -316,6 +345,12 @@ void emit_guest_mem(struct emit *c, const struct insn *in, struct hmem m, uint8_
 
 void emit_guest_copy(struct emit *c, const struct insn *in)
 {
-	for (unsigned i = 0; i < in->len; i++)
+	unsigned from = 0;
+
+	if (in->code_size == 2) {
+		emit_prefixes(c, in);
+		from = in->off_prefix_end;
+	}
+	for (unsigned i = from; i < in->len; i++)
 		emit8(c, in->raw[i]);
 }

@@ -25,6 +25,8 @@
  *   check of a group      the block's run from its first access  nothing outlives the block: helpers end it
  *   decoded instruction   physical address, code size, bytes     compared each time
  *
+ * 16-bit code has neither cells nor jump caches: what leaves its page goes by bt_find() each time.
+ *
  * Exits and jump caches trust that the mode changes in C alone, but for stac and clac in place, whose exits name the
  * mode they lead to and whose two jump caches are claimed together.
  */

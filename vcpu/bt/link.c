@@ -71,6 +71,8 @@ void link_exit(struct vcpu *v, uint32_t x, uint32_t target, bool global)
 
 	if ((to->mode & MODE_TRANSIENT) || e->mode != to->mode || e->dead)
 		return;
+	if ((e->mode & MODE_CS16) && to->gva >= BT_END16)
+		return;
 	if (e->cell == BT_NONE &&
 	    (e->rel_off == BT_NONE || to->gpa2 != ~0ull || (e->page ^ to->gpa) >> GUEST_PAGE_SHIFT))
 		return;

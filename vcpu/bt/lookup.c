@@ -59,6 +59,8 @@ bool bt_cs_limit_near(const struct vcpu *v)
 
 	if (!(v->mode & MODE_SLOWMEM) || mode_long(v->mode) || cs->limit == 0xffffffffu)
 		return false;
+	if ((v->mode & MODE_CS16) && cs->limit == 0xffff) /* the usual case: blocks end before it */
+		return v->rip >= BT_END16;
 	return (uint32_t)(cs->base + v->rip) >> GUEST_PAGE_SHIFT ==
 	       (uint32_t)(cs->base + cs->limit) >> GUEST_PAGE_SHIFT;
 }
@@ -100,6 +102,8 @@ static void prepare_mode(struct vcpu *v)
 {
 	uint32_t mode = v->mode;
 
+	if (mode & MODE_CS16) /* has neither */
+		return;
 	if ((mode & MODE_SLOWMEM) && !mode_long(mode))
 		note_code_segment(v);
 	jump_cache_claim(v, mode);
@@ -175,7 +179,7 @@ static uint64_t exit_target(const struct vcpu *v, const struct bexit *e)
 {
 	uint64_t rip = mode_pic(e->mode) ? v->ip_page + e->rip : e->rip;
 
-	return mode_long(e->mode) ? rip : e->mode & MODE_CS16 ? (uint16_t)rip : (uint32_t)rip;
+	return mode_long(e->mode) ? rip : (uint32_t)rip;
 }
 
 /* Moves the stack pointer back to where it was before the branch. */

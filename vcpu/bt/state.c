@@ -11,7 +11,7 @@ uint64_t site_rip(const struct vcpu *v, const struct site *s)
 	const struct block *b = &v->bt->blocks[s->block];
 	uint64_t rip = mode_pic(b->mode) ? v->ip_page + (b->gpa & 0xfff) + s->goff : b->gva + s->goff;
 
-	return mode_long(b->mode) ? rip : b->mode & MODE_CS16 ? (uint16_t)rip : (uint32_t)rip;
+	return mode_long(b->mode) ? rip : (uint32_t)rip;
 }
 
 void regs_sync(struct vcpu *v, uint16_t spill, uint8_t fl)

@@ -66,11 +66,34 @@ static bool ends_block(const struct insn *in)
 }
 
 /*
+ * In 16-bit code only direct branches within the page are not, whose target follows without a wrap at 64 KiB (SDM 1 3.3.1:
+ * ip has 16 bits): then it is within the limit, since the page is or is stepped through.
+ */
+static bool near16_in_c(const struct tr *t, const struct insn *in, uint64_t rip)
+{
+	uint64_t to = rip + in->len + (uint64_t)in->imm;
+
+	switch (in->cls) {
+	case CLS_JMP:
+	case CLS_JCC:
+		return in->opsize != 2 || to > 0xffff || ((t->gpa + (to - t->v->rip)) ^ t->gpa) & ~GUEST_PAGE_MASK;
+	case CLS_LOOP:
+	case CLS_CALL:
+	case CLS_JMP_IND:
+	case CLS_CALL_IND:
+	case CLS_RET: return true;
+	default: return false;
+	}
+}
+
+/*
  * Near branches that are done in C: loops that count in cx, which the host's 64-bit mode lacks; calls that a limit may
  * stop; and what leads so far that the distance from the block's start may not fit.
  */
-static bool near_in_c(const struct tr *t, const struct insn *in)
+static bool near_in_c(const struct tr *t, const struct insn *in, uint64_t rip)
 {
+	if (t->mode & MODE_CS16)
+		return near16_in_c(t, in, rip);
 	switch (in->cls) {
 	case CLS_LOOP: return in->addrsize == 2;
 	case CLS_CALL:
@@ -85,13 +108,19 @@ static bool near_in_c(const struct tr *t, const struct insn *in)
 	return t->long_mode && in->cls != CLS_CALL_IND && (in->imm > BT_MAX_REACH || in->imm < -BT_MAX_REACH);
 }
 
-/* What this state of CR0, CR4 and XCR0 forbids, and forms that only exist elsewhere, become helpers. */
-static void apply_mode(const struct tr *t, struct insn *in)
+/* What this state of CR0, CR4 and XCR0 forbids, and forms that only exist elsewhere, become helpers; @in is at @rip. */
+static void apply_mode(const struct tr *t, struct insn *in, uint64_t rip)
 {
 	bool fpu = in->isa == ISA_X87 || in->isa == ISA_MMX || in->isa == ISA_SSE || in->isa == ISA_AVX;
 	bool keep = in->cls == CLS_SYS && in->sysop == SYS_UD;
 
-	if (near_in_c(t, in)) {
+	if ((t->mode & MODE_REAL) && in->enc != ENC_LEGACY && !keep) { /* SDM 2A 2.3: VEX is protected mode's */
+		in->cls = CLS_SYS;
+		in->sysop = SYS_UD;
+		in->imm = 0;
+		return;
+	}
+	if (near_in_c(t, in, rip)) {
 		in->cls = CLS_SYS;
 		in->sysop = SYS_NEAR;
 		return;
@@ -147,7 +176,7 @@ static int decode_crossing(struct tr *t, const uint8_t *page, unsigned off)
 	memcpy(buf, page + off, have);
 	memcpy(buf + have, page2, sizeof buf - have);
 	decode_insn(&t->in[0], buf, sizeof buf, mode_code_size(t->mode), feature_word(v));
-	apply_mode(t, &t->in[0]);
+	apply_mode(t, &t->in[0], v->rip);
 	b->gpa2 = gpa2 & ~0xfffull;
 	b->parts2 = codepage_parts(0, t->in[0].len > have ? t->in[0].len - have : 1);
 	t->n = 1;
@@ -208,7 +237,9 @@ static int decode_block(struct tr *t)
 			t->falls_across = true;
 			break;
 		}
-		apply_mode(t, in);
+		if (t->n && (t->mode & MODE_CS16) && t->v->rip + g + in->len > 0x10000)
+			break; /* BT_END16 */
+		apply_mode(t, in, t->v->rip + g);
 		if (tr_sys_inlinable(t, in))
 			in->cls = CLS_SYS_INLINE;
 		if (tr_gather_inlinable(t, in))
@@ -241,7 +272,7 @@ static uint8_t peek_flags(struct tr *t, int64_t off)
 	for (int i = 0; i < PEEK_INSNS && live; i++) {
 		if (off < 0 || off >= GMEM_PAGE_SIZE || decode_at(t, &in, page, (unsigned)off) == DECODE_SHORT)
 			return needed | live;
-		apply_mode(t, &in);
+		apply_mode(t, &in, t->v->rip + (uint64_t)(off - (int64_t)(t->gpa & 0xfff)));
 		t->peek_parts |= codepage_parts((unsigned)off, in.len);
 		needed |= in.fl_read & live;
 		live &= (uint8_t) ~(in.fl_read | in.fl_kill);

@@ -304,7 +304,8 @@ static void set_target(struct tr *t, uint32_t x)
 static void tr_exit(struct tr *t, int32_t gdelta, int cc, bool across)
 {
 	uint32_t x = new_exit(t, gdelta);
-	bool cell = !(t->mode & MODE_TRANSIENT) && exit_needs_cell(t, gdelta, across);
+	bool away = !(t->mode & MODE_TRANSIENT) && exit_needs_cell(t, gdelta, across);
+	bool cell = away && !(t->mode & MODE_CS16);
 	struct cold *k;
 
 	if (t->c.overflow)
@@ -320,7 +321,7 @@ static void tr_exit(struct tr *t, int32_t gdelta, int cc, bool across)
 	} else {
 		k = tr_cold(t, COLD_EXIT);
 		k->from = cc < 0 ? emit_jmp(&t->c) : emit_jcc(&t->c, (uint8_t)cc);
-		if (!(t->mode & (MODE_STEP)))
+		if (!(t->mode & MODE_STEP) && !away)
 			t->bt->exits[x].rel_off = (uint32_t)(k->from - t->bt->rw);
 	}
 	k->exit = x;

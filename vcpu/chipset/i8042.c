@@ -16,6 +16,7 @@
 #define CTR_SYS   0x04
 #define CTR_OFF   0x10 /* keyboard clock disabled */
 #define CTR_XLATE 0x40
+#define OUT_A20   0x02
 
 static void update(struct i8042 *k)
 {
@@ -73,6 +74,7 @@ static void keyboard(struct i8042 *k, uint8_t b)
 static void set_outport(struct i8042 *k, uint8_t val)
 {
 	k->outport = val | 1;
+	k->a20(k->ctx, val & OUT_A20);
 	if (!(val & 1))
 		k->reset(k->ctx);
 }
@@ -112,6 +114,8 @@ static void command(struct i8042 *k, uint8_t cmd)
 	case 0xae: k->ctr &= (uint8_t)~CTR_OFF; break;
 	case 0xc0: answer(k, 0x80); break; /* input port: not locked */
 	case 0xd0: answer(k, k->outport); break;
+	case 0xdd: set_outport(k, k->outport & (uint8_t)~OUT_A20); break;
+	case 0xdf: set_outport(k, k->outport | OUT_A20); break;
 	case 0x60:
 	case 0xd1:
 	case 0xd2:
@@ -159,16 +163,18 @@ void i8042_reset(struct i8042 *k)
 {
 	k->ctr = CTR_SYS | CTR_XLATE | 0x20;
 	k->status = ST_UNLOCK | ST_SYS;
-	k->outport = 0xcf; /* A20 on */
+	set_outport(k, 0xcf); /* A20 on */
 	k->command = k->kbd_arg = 0;
 	k->head = k->n = 0;
 	update(k);
 }
 
-void i8042_init(struct i8042 *k, struct irq_out irq, void (*reset)(void *ctx), void *ctx)
+void i8042_init(struct i8042 *k, struct irq_out irq, void (*reset)(void *ctx), void (*a20)(void *ctx, bool on),
+		void *ctx)
 {
 	k->irq = irq;
 	k->reset = reset;
+	k->a20 = a20;
 	k->ctx = ctx;
 	i8042_reset(k);
 }

@@ -19,12 +19,15 @@ struct i8042 {
 	uint8_t kbd_arg; /* keyboard command that waits for its argument */
 	struct irq_out irq;
 	void (*reset)(void *ctx);
+	void (*a20)(void *ctx, bool on);
 	void *ctx;
 };
 
 extern const struct bus_ops i8042_ops, i8042_command_ops; /* ports 0x60 and 0x64 */
 
-void i8042_init(struct i8042 *k, struct irq_out irq, void (*reset)(void *ctx), void *ctx);
+/* @a20 hears of writes to the A20 line and of its reset. */
+void i8042_init(struct i8042 *k, struct irq_out irq, void (*reset)(void *ctx), void (*a20)(void *ctx, bool on),
+		void *ctx);
 void i8042_reset(struct i8042 *k);
 
 #endif

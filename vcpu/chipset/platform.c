@@ -210,6 +210,14 @@ static void on_reset(void *ctx)
 		p->cfg.reset(p->cfg.ctx);
 }
 
+static void on_a20(void *ctx, bool on)
+{
+	struct platform *p = ctx;
+
+	if (p->cfg.a20)
+		p->cfg.a20(p->cfg.ctx, on);
+}
+
 static void on_debug_exit(void *ctx, int status)
 {
 	struct platform *p = ctx;
@@ -341,7 +349,7 @@ static void com_power(struct platform *p)
 
 static int kbc_create(struct platform *p)
 {
-	i8042_init(&p->kbc, isa_wire(p, 1, SRC_CHIP), on_reset, p);
+	i8042_init(&p->kbc, isa_wire(p, 1, SRC_CHIP), on_reset, on_a20, p);
 	return bus_add(&p->pio, 0x60, 1, &i8042_ops, &p->kbc) | bus_add(&p->pio, 0x64, 1, &i8042_command_ops, &p->kbc);
 }
 
@@ -367,6 +375,7 @@ static void pm_power(struct platform *p)
 static int ports_create(struct platform *p)
 {
 	p->ports.reset = on_reset;
+	p->ports.a20 = on_a20;
 	p->ports.ctx = p;
 	sysports_reset(&p->ports);
 	return bus_add(&p->pio, 0x80, 1, &sysports_post_ops, &p->ports) |

@@ -21,8 +21,9 @@ struct platform_config {
 	int com_in[4], com_out[4]; /* console fds (non-blocking) per UART, -1 = not wired */
 	uint64_t tsc_hz;
 	/* events upward; called with the lock held, from any thread */
-	void (*power_off)(void *ctx); /* ACPI S5 */
-	void (*reset)(void *ctx);     /* keyboard controller, 0xcf9, ACPI reset */
+	void (*power_off)(void *ctx);    /* ACPI S5 */
+	void (*reset)(void *ctx);        /* keyboard controller, 0xcf9, ACPI reset */
+	void (*a20)(void *ctx, bool on); /* address line 20 is on or masked, at resets too; may be NULL */
 	void (*debug_exit_cb)(void *ctx, int status);
 	void (*debugcon)(void *ctx, uint8_t byte); /* port 0xe9 */
 	void (*watchdog_cb)(void *ctx);            /* it has run out */

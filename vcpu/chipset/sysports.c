@@ -1,7 +1,7 @@
 /*
  * Ports 0x80 and 0x92.
  *
- * Invariant: A20 is always on; its bit only stores what was written.
+ * Invariant: of port 0x92 and the keyboard controller, whoever wrote last decides about A20.
  */
 #include "vcpu/chipset/sysports.h"
 
@@ -33,6 +33,7 @@ static void port92_write(void *dev, uint64_t off, uint64_t val, unsigned size)
 	struct sysports *s = dev;
 
 	s->port92 = val & 2;
+	s->a20(s->ctx, val & 2);
 	if (val & 1)
 		s->reset(s->ctx);
 }

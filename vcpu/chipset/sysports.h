@@ -5,6 +5,7 @@
 #ifndef HVX_SYSPORTS_H
 #define HVX_SYSPORTS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "vcpu/chipset/bus.h"
@@ -12,6 +13,7 @@
 struct sysports {
 	uint8_t post, port92;
 	void (*reset)(void *ctx);
+	void (*a20)(void *ctx, bool on);
 	void *ctx;
 };
 

@@ -48,9 +48,9 @@
 #define F1C_OSXSAVE BIT(27)
 #define F1D_HOST    (BIT(0) | BIT(4) | BIT(8) | BIT(15) | BIT(19) | BIT(23) | BIT(24) | BIT(25) | BIT(26) | BIT(27))
 /* fpu tsc cx8 cmov clfsh mmx fxsr sse sse2 ss */
-#define F1D_OURS                                                                                                 \
-	(BIT(2) | BIT(3) | BIT(5) | BIT(6) | BIT(7) | BIT(9) | BIT(11) | BIT(12) | BIT(13) | BIT(14) | BIT(16) | \
-	 BIT(17)) /* de pse msr pae mce apic sep mtrr pge mca pat pse36 */
+#define F1D_OURS                                                                                                \
+	(BIT(1) | BIT(2) | BIT(3) | BIT(5) | BIT(6) | BIT(7) | BIT(9) | BIT(11) | BIT(12) | BIT(13) | BIT(14) | \
+	 BIT(16) | BIT(17)) /* vme de pse msr pae mce apic sep mtrr pge mca pat pse36 */
 #define F1D_APIC BIT(9)
 #define F1D_HTT  BIT(28)
 /* Leaf 7.0 */
@@ -344,8 +344,9 @@ static void derive(struct build *b)
 	bits = r[0] & 0xff;
 	v->phys_rsvd = bits >= 52 ? 0 : 0x000fffffffffffffull & ~((1ull << bits) - 1);
 	v->mxcsr_mask = host_mxcsr_mask(v);
-	v->cr4_mask = CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_MCE | CR4_PGE | CR4_PCE | CR4_OSFXSR | CR4_OSXMMEXCPT |
-		      CR4_UMIP | CR4_FSGSBASE | CR4_PCIDE | CR4_OSXSAVE | CR4_SMEP | CR4_SMAP;
+	v->cr4_mask = CR4_VME | CR4_PVI | CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_MCE | CR4_PGE | CR4_PCE |
+		      CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_UMIP | CR4_FSGSBASE | CR4_PCIDE | CR4_OSXSAVE | CR4_SMEP |
+		      CR4_SMAP;
 }
 
 /* The caches come first: other leaves repeat what they say. */

@@ -1,6 +1,6 @@
 /*
- * Delivering events through the IDT, in long mode and in
- * protected mode.
+ * Delivering events: through the IDT in long mode and in protected mode; real
+ * mode's table is real_event()'s.
  *
  * Invariant: a delivery that faults has written at most to the stack it was
  * about to use; registers change only when nothing can fault any more.
@@ -9,6 +9,7 @@
 
 #include "common/log.h"
 #include "vcpu/cpu/flags.h"
+#include "vcpu/cpu/real.h"
 #include "vcpu/cpu/task.h"
 
 struct event {
@@ -62,6 +63,8 @@ static int gate_read(struct vcpu *v, const struct event *ev, struct gate *g)
 	g->ist = lm ? raw[1] & 7 : 0;
 	g->type = (raw[1] >> 8) & 31;
 	g->dpl = (raw[1] >> 13) & 3;
+	if (!(g->type & 8)) /* a 286 gate */
+		g->off &= 0xffff;
 	g->present = raw[1] & (1u << 15);
 	return 0;
 }
@@ -103,6 +106,8 @@ static int entry_code(struct vcpu *v, const struct event *ev, const struct gate 
 		return raise_gp(v, (g->sel & ~3u) | ext);
 	if (!(attr & SEG_A_P))
 		return raise_error(v, EXC_NP, (g->sel & ~3u) | ext);
+	if (in_v86(v) && ((attr & SEG_T_CONF) || SEG_DPL(attr) != 0))
+		return raise_gp(v, (g->sel & ~3u) | ext);
 	if (desc_mark(v, &d, SEG_T_ACC))
 		return -1;
 	e->cpl = attr & SEG_T_CONF ? v->cpl : SEG_DPL(attr);
@@ -155,11 +160,32 @@ static bool is_fault(const struct event *ev)
 	return ev->type == EVENT_EXC && ev->vector < 32 && (faults >> ev->vector & 1);
 }
 
+/* Virtual-8086 mode's data segments are in the frame, for handlers find null ones (SDM 3A 20.3.1.1). */
+static int push_v86_segments(struct vcpu *v, struct stack *st, unsigned size)
+{
+	static const uint8_t order[] = {SEG_GS, SEG_FS, SEG_DS, SEG_ES};
+
+	for (unsigned i = 0; i < sizeof order; i++)
+		if (stack_push(v, st, v->seg[order[i]].sel, size))
+			return -1;
+	return 0;
+}
+
+static void drop_v86_segments(struct vcpu *v)
+{
+	seg_set_null(&v->seg[SEG_ES], 0);
+	seg_set_null(&v->seg[SEG_DS], 0);
+	seg_set_null(&v->seg[SEG_FS], 0);
+	seg_set_null(&v->seg[SEG_GS], 0);
+}
+
 static int push_frame(struct vcpu *v, const struct event *ev, struct entry *e, unsigned size)
 {
 	uint64_t fl = vcpu_rflags(v) | (is_fault(ev) ? RFL_RF : 0);
 	struct stack *st = &e->st;
 
+	if (in_v86(v) && push_v86_segments(v, st, size))
+		return -1;
 	if (e->new_ss || in_long_mode(v))
 		if (stack_push(v, st, v->seg[SEG_SS].sel, size) || stack_push(v, st, v->regs[R_SP], size))
 			return -1;
@@ -176,6 +202,8 @@ static void enter_handler(struct vcpu *v, const struct gate *g, const struct ent
 	if (!(g->type & 1)) /* interrupt gate */
 		fl &= ~(uint64_t)RFL_IF;
 	stack_commit(v, &e->st);
+	if (in_v86(v))
+		drop_v86_segments(v);
 	if (e->new_ss)
 		v->seg[SEG_SS] = e->ss;
 	v->seg[SEG_CS] = e->cs;
@@ -212,10 +240,8 @@ static int deliver_once(struct vcpu *v, const struct event *ev)
 	unsigned size;
 	int r;
 
-	if (!(v->cr0 & CR0_PE)) {
-		log_guest(LOG_LVL_WARN, "cpu %d: vector %u in real mode: not supported", v->id, ev->vector);
-		return raise_gp(v, 0);
-	}
+	if (in_real(v))
+		return real_event(v, ev->vector, ev->rip, event_ext(ev));
 	if (gate_read(v, ev, &g) || gate_check(v, ev, &g))
 		return -1;
 	if (g.type == DT_TASK)

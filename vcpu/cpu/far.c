@@ -3,8 +3,8 @@
  *
  * Invariant: CS, SS, rsp, CPL and rip change together, after the last check.
  */
-#include "common/log.h"
 #include "vcpu/cpu/flags.h"
+#include "vcpu/cpu/real.h"
 #include "vcpu/cpu/task.h"
 
 struct target {
@@ -141,6 +141,8 @@ int far_jump(struct vcpu *v, uint16_t sel, uint64_t off, unsigned opsize, uint64
 	int r;
 
 	off &= size_mask(opsize);
+	if (in_8086(v))
+		return real_far_jump(v, sel, off);
 	if ((sel & ~3) == 0)
 		return raise_gp(v, 0);
 	if (desc_fetch(v, sel, EXC_GP, 0, &d))
@@ -210,6 +212,8 @@ int far_call(struct vcpu *v, uint16_t sel, uint64_t off, unsigned opsize, uint64
 	struct desc d;
 
 	off &= size_mask(opsize);
+	if (in_8086(v))
+		return real_far_call(v, sel, off, opsize, next);
 	if ((sel & ~3) == 0)
 		return raise_gp(v, 0);
 	if (desc_fetch(v, sel, EXC_GP, 0, &d))
@@ -307,6 +311,8 @@ int far_return(struct vcpu *v, unsigned opsize, unsigned pop)
 	struct target t;
 	struct stack st;
 
+	if (in_8086(v))
+		return real_far_return(v, opsize, pop);
 	stack_current(v, &st);
 	if (stack_pop(v, &st, &rip, opsize) || stack_pop(v, &st, &cs, opsize))
 		return -1;
@@ -356,16 +362,16 @@ int far_iret(struct vcpu *v, unsigned opsize, uint64_t next)
 	struct target t;
 	struct stack st;
 
+	if (in_8086(v))
+		return real_iret(v, opsize);
 	v->nmi_blocked = 0; /* even when the iret faults (SDM 3A 6.7.1) */
 	if (v->sysflags & RFL_NT)
 		return in_long_mode(v) ? raise_gp(v, 0) : task_return(v, next);
 	stack_current(v, &st);
 	if (stack_pop(v, &st, &rip, opsize) || stack_pop(v, &st, &cs, opsize) || stack_pop(v, &st, &fl, opsize))
 		return -1;
-	if (opsize == 4 && (fl & RFL_VM) && v->cpl == 0 && !in_long_mode(v)) {
-		log_guest(LOG_LVL_WARN, "cpu %d: iret to virtual-8086 mode: not supported", v->id);
-		return raise_gp(v, 0);
-	}
+	if (opsize == 4 && (fl & RFL_VM) && v->cpl == 0 && !in_long_mode(v))
+		return v86_enter(v, &st, rip, (uint16_t)cs, fl);
 	if (return_code(v, (uint16_t)cs, rip, &t))
 		return -1;
 	mask = iret_flags_mask(v, opsize);

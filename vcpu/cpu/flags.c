@@ -17,6 +17,15 @@ void vcpu_set_rflags(struct vcpu *v, uint64_t rflags)
 	vcpu_update_mode(v);
 }
 
+int flags_virtual_if(struct vcpu *v, uint64_t *fl, uint64_t *mask)
+{
+	if ((*fl & RFL_TF) || ((*fl & RFL_IF) && (v->sysflags & RFL_VIP)))
+		return raise_gp(v, 0);
+	*fl = (*fl & ~(uint64_t)RFL_VIF) | (*fl & RFL_IF ? RFL_VIF : 0);
+	*mask = (*mask & ~(uint64_t)(RFL_IF | RFL_TF | RFL_IOPL)) | RFL_VIF;
+	return 0;
+}
+
 void flags_set_arith(struct vcpu *v, uint32_t mask, uint32_t val)
 {
 	uint32_t low = (v->flags >> 8) & 0xff;

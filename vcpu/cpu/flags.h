@@ -23,6 +23,12 @@ static inline unsigned flags_iopl(const struct vcpu *v)
 	return (v->sysflags >> 12) & 3;
 }
 
+/*
+ * What a 16-bit popf or iret does to IF where VIF stands for it (SDM 2B POPF, 2A IRET with CR4.VME): @fl, about to be loaded
+ * under @mask, gets VIF for IF.  0, or -1 after raising #GP(0): TF, or IF while an interrupt waits.
+ */
+int flags_virtual_if(struct vcpu *v, uint64_t *fl, uint64_t *mask);
+
 /* Replaces the arithmetic flags in @mask by those of @val (RFL_* bits). */
 void flags_set_arith(struct vcpu *v, uint32_t mask, uint32_t val);
 

@@ -44,7 +44,7 @@ static uint32_t mode_segments(const struct vcpu *v)
 	m |= big ? MODE_CS32 : MODE_CS16;
 	if (!(v->seg[SEG_SS].attr & SEG_A_DB))
 		m |= MODE_SS16;
-	if (!segments_flat(v))
+	if (!big || !segments_flat(v))
 		m |= MODE_SLOWMEM;
 	return m;
 }

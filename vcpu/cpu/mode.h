@@ -10,7 +10,7 @@
 #define MODE_USER         (1u << 0)  /* CPL 3: position-independent code, user soft TLB */
 #define MODE_TLB_SHIFT    1          /* two bits: TLB_USER, TLB_KERN, TLB_KERN_AC */
 #define MODE_CS32         (1u << 3)  /* 32-bit code segment (else 64-bit) */
-#define MODE_CS16         (1u << 4)  /* 16-bit code segment */
+#define MODE_CS16         (1u << 4)  /* 16-bit code segment; always with SLOWMEM */
 #define MODE_SS16         (1u << 5)  /* 16-bit stack (outside 64-bit code) */
 #define MODE_SLOWMEM      (1u << 6)  /* every access is checked in C: segments not flat, AC, data breakpoints */
 #define MODE_NOFPU        (1u << 7)  /* CR0.TS or EM: x87/SSE/AVX instructions go to SYS_NM */

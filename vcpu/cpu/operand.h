@@ -18,6 +18,22 @@ static inline bool in_long_mode(const struct vcpu *v)
 	return v->efer & EFER_LMA;
 }
 
+static inline bool in_real(const struct vcpu *v)
+{
+	return !(v->cr0 & CR0_PE);
+}
+
+static inline bool in_v86(const struct vcpu *v)
+{
+	return !in_real(v) && (v->sysflags & RFL_VM);
+}
+
+/* Segments are selectors times 16: there are no descriptors. */
+static inline bool in_8086(const struct vcpu *v)
+{
+	return in_real(v) || in_v86(v);
+}
+
 /* 64-bit code is running. */
 static inline bool in_code64(const struct vcpu *v)
 {

@@ -53,6 +53,7 @@ static void reset_control(struct vcpu *v)
 	v->dr[7] = 0x400;
 	for (unsigned i = 0; i < 4; i++)
 		v->pdpte[i] = 0;
+	v->a20_off = 0; /* the chips agree when they are reset */
 	v->cpl = v->int_shadow = v->nmi_blocked = v->halted = 0;
 	v->exc_pending = v->exc_soft = 0;
 	v->next = (struct next_run){NEXT_ANY}; /* what the run loop had under way */

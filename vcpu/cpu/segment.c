@@ -5,8 +5,8 @@
  * descriptor.  A null selector always clears base and limit, on CPUs of either
  * vendor (CPUID tells AMD guests so).
  */
-#include "vcpu/cpu/segment.h"
 #include "common/gmem.h"
+#include "vcpu/cpu/real.h"
 
 bool desc_try(struct vcpu *v, uint16_t sel, struct desc *d, int *fault)
 {
@@ -168,9 +168,11 @@ int seg_load(struct vcpu *v, unsigned seg, uint16_t sel)
 {
 	int r;
 
-	if (!(v->cr0 & CR0_PE)) {
-		v->seg[seg].sel = sel;
-		v->seg[seg].base = (uint32_t)sel << 4;
+	if (in_8086(v)) {
+		if (in_v86(v))
+			seg_set_v86(&v->seg[seg], sel);
+		else
+			real_load(&v->seg[seg], sel, false);
 		r = 0;
 	} else {
 		r = seg == SEG_SS ? load_ss(v, sel) : seg_check_data(v, sel, EXC_GP, 0, &v->seg[seg]);

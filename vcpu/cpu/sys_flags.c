@@ -5,6 +5,7 @@
  */
 #include "vcpu/cpu/exception.h"
 #include "vcpu/cpu/flags.h"
+#include "vcpu/cpu/real.h"
 #include "vcpu/cpu/segment.h"
 #include "vcpu/cpu/sysinsn.h"
 
@@ -13,30 +14,56 @@ static bool io_privileged(const struct vcpu *v)
 	return v->cpl <= flags_iopl(v);
 }
 
+/* Without the privilege, do cli and sti work on VIF?  (SDM 3A 20.3.3.4, 20.4) */
+static bool if_is_virtual(const struct vcpu *v)
+{
+	return v->cpl == 3 && (v->cr4 & (in_v86(v) ? CR4_VME : CR4_PVI));
+}
+
 int sys_cli(struct vcpu *v, const struct insn *in)
 {
-	if (!io_privileged(v))
-		return raise_gp(v, 0);
+	if (!io_privileged(v)) {
+		if (!if_is_virtual(v))
+			return raise_gp(v, 0);
+		v->sysflags &= ~RFL_VIF;
+		return insn_done(v, in);
+	}
 	v->iflag = 0;
 	return insn_done(v, in);
 }
 
 int sys_sti(struct vcpu *v, const struct insn *in)
 {
-	if (!io_privileged(v))
-		return raise_gp(v, 0);
+	if (!io_privileged(v)) {
+		if (!if_is_virtual(v) || (v->sysflags & RFL_VIP))
+			return raise_gp(v, 0);
+		v->sysflags |= RFL_VIF;
+		return insn_done(v, in);
+	}
 	if (!v->iflag)
 		v->int_shadow = 1;
 	v->iflag = 1;
 	return insn_done(v, in);
 }
 
+/* pushf and popf in virtual-8086 mode below IOPL 3: 0 when they go by VIF, -1 after raising (SDM 2B PUSHF, POPF). */
+static int v86_flags_check(struct vcpu *v, const struct insn *in)
+{
+	return (v->cr4 & CR4_VME) && in->opsize == 2 ? 0 : raise_gp(v, 0);
+}
+
 int sys_pushf(struct vcpu *v, const struct insn *in)
 {
+	uint64_t fl = vcpu_rflags(v) & ~(uint64_t)(RFL_VM | RFL_RF);
 	struct stack st;
 
+	if (in_v86(v) && !io_privileged(v)) {
+		if (v86_flags_check(v, in))
+			return -1;
+		fl = (fl & ~(uint64_t)RFL_IF) | RFL_IOPL | (fl & RFL_VIF ? RFL_IF : 0);
+	}
 	stack_current(v, &st);
-	if (stack_push(v, &st, vcpu_rflags(v) & ~(uint64_t)(RFL_VM | RFL_RF), in->opsize))
+	if (stack_push(v, &st, fl, in->opsize))
 		return -1;
 	stack_commit(v, &st);
 	return insn_done(v, in);
@@ -45,10 +72,13 @@ int sys_pushf(struct vcpu *v, const struct insn *in)
 int sys_popf(struct vcpu *v, const struct insn *in)
 {
 	uint64_t mask = RFL_ARITH | RFL_DF | RFL_TF | RFL_NT, fl, old = vcpu_rflags(v);
+	bool virtual = in_v86(v) && !io_privileged(v);
 	struct stack st;
 
+	if (virtual && v86_flags_check(v, in))
+		return -1;
 	stack_current(v, &st);
-	if (stack_pop(v, &st, &fl, in->opsize))
+	if (stack_pop(v, &st, &fl, in->opsize) || (virtual && flags_virtual_if(v, &fl, &mask)))
 		return -1;
 	if (in->opsize > 2)
 		mask |= RFL_AC | RFL_ID;
@@ -73,7 +103,18 @@ int sys_hlt(struct vcpu *v, const struct insn *in)
 
 int sys_int(struct vcpu *v, const struct insn *in)
 {
-	return cpu_soft_int(v, (uint8_t)in->imm, EVENT_SOFT, insn_next(v, in));
+	unsigned vector = (uint8_t)in->imm;
+	bool redirected;
+
+	if (in_v86(v)) {
+		if (v86_redirected(v, vector, &redirected))
+			return -1;
+		if (redirected)
+			return real_event(v, vector, insn_next(v, in), 0);
+		if (!io_privileged(v))
+			return raise_gp(v, 0);
+	}
+	return cpu_soft_int(v, vector, EVENT_SOFT, insn_next(v, in));
 }
 
 /* What mov ss held back is told by int1's own #DB: one event. */

@@ -16,7 +16,7 @@ static int port_check(struct vcpu *v, uint16_t port, unsigned size)
 	uint16_t map, bits;
 	uint32_t off;
 
-	if (!(v->cr0 & CR0_PE) || v->cpl <= flags_iopl(v))
+	if (in_real(v) || (!in_v86(v) && v->cpl <= flags_iopl(v)))
 		return 0;
 	if ((v->tr.attr & SEG_A_NULL) || !(v->tr.attr & 8) || v->tr.limit < 0x67)
 		return raise_gp(v, 0);

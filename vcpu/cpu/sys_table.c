@@ -69,7 +69,7 @@ static int load_system(struct vcpu *v, const struct insn *in, int (*load)(struct
 {
 	uint64_t sel;
 
-	if (!(v->cr0 & CR0_PE))
+	if (in_8086(v))
 		return raise_ud(v);
 	if (v->cpl != 0)
 		return raise_gp(v, 0);
@@ -90,7 +90,7 @@ int sys_ltr(struct vcpu *v, const struct insn *in)
 
 static int store_system(struct vcpu *v, const struct insn *in, uint16_t sel)
 {
-	if (!(v->cr0 & CR0_PE))
+	if (in_8086(v))
 		return raise_ud(v);
 	if (umip_forbids(v))
 		return raise_gp(v, 0);
@@ -117,7 +117,7 @@ static int inspect(struct vcpu *v, const struct insn *in, struct desc *d, bool *
 	bool conforming;
 	int fault;
 
-	if (!(v->cr0 & CR0_PE))
+	if (in_8086(v))
 		return raise_ud(v);
 	if (op_read(v, in, 2, &sel))
 		return -1;
@@ -207,7 +207,7 @@ int sys_arpl(struct vcpu *v, const struct insn *in)
 	uint64_t dst, rpl = v->regs[in->reg & 15] & 3;
 	bool adjust;
 
-	if (!(v->cr0 & CR0_PE))
+	if (in_8086(v))
 		return raise_ud(v);
 	if (op_read(v, in, 2, &dst))
 		return -1;

@@ -57,6 +57,16 @@ void tlb_flush_all(struct vcpu *v)
 	gone(v, (struct mmu_gone){.kind = GONE_ALL});
 }
 
+void mmu_set_a20(struct vcpu *v, bool on)
+{
+	uint64_t off = on ? 0 : 1ull << 20;
+
+	if (v->a20_off == off)
+		return;
+	v->a20_off = off;
+	tlb_flush_all(v);
+}
+
 static void flush_nonglobal(struct vcpu *v)
 {
 	struct soft_tlb *k = &v->tlb[TLB_KERN];

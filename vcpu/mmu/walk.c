@@ -51,6 +51,7 @@ struct path {
 
 static uint64_t entry_read(struct vcpu *v, struct level *l, uint64_t gpa, bool wide)
 {
+	gpa &= ~v->a20_off;
 	l->gpa = gpa;
 	l->host = gmem_ptr(v->vm->mem, gpa, wide ? 8 : 4, GMEM_READ | GMEM_WRITE);
 	if (l->host == NULL)
@@ -251,7 +252,7 @@ static uint32_t walk_tables(struct vcpu *v, uint64_t gva, unsigned acc, struct w
 	uint32_t r;
 
 	if (!(v->cr0 & CR0_PG)) {
-		walk_unpaged(w, gva);
+		walk_unpaged(w, gva & ~v->a20_off);
 		return 0;
 	}
 	do {
@@ -260,6 +261,7 @@ static uint32_t walk_tables(struct vcpu *v, uint64_t gva, unsigned acc, struct w
 		r = p.wide ? follow_wide(v, gva, acc, &p, w) : follow_narrow(v, gva, acc, &p, w);
 		if (r)
 			return r | access_code(v, acc);
+		w->gpa &= ~v->a20_off;
 		w->dirty = (p.lv[p.n - 1].val & PTE_D) || (set && (acc & ACC_W));
 		if (set)
 			r = set_accessed(v, &p, acc);

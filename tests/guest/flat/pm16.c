@@ -159,7 +159,7 @@ static void expand_down(void)
 /* ---- between the sizes (SDM 3A 21.4) ---- */
 extern char t32_lret[], t32_lretw[], c_to16[], c_stack16[], c_to_stack32[];
 __asm__(".pushsection .text\n"
-	"t32_lret: movl %cs, %eax; movl %esp, %edx; movl (%esp), %esi; lretl\n"
+	"t32_lret: movl %cs, %eax; movzwl %sp, %edx; movl %ss:(%edx), %esi; lretl\n"
 	"c_to16: .byte 0x66; lcall *(%ebx)\n movl %esp, %edi; int $0x80\n"
 	"c_stack16: movl %esp, %ebp; pushl $0x11112222; movl %esp, %ecx; pushal; popal; popl %edx; enter $16, $0; movl %esp, %esi; leave; pushl %ebp; "
 	"popl %ebp; call 1f; 1: popl %edi; movl %esp, %eax; int $0x80\n"

@@ -572,23 +572,6 @@ __asm__(".pushsection .text\n.code16\n"
 extern char w_code[], w_end[];
 CODE(c_rel16, "mov $5, %ecx; .byte 0x66; call 1f; 1: int $0x80");
 
-/* HVX does not run 16-bit code yet: it is refused before anything of it is done, whatever ran at its address before. */
-static void code16_refused(void)
-{
-	r.ax = 0x55aa55aa;
-	for (int i = 0; i < 3; i++) {
-		set_seg(S1, (uint32_t)(word)w_code, 0xffff, 0xfb, 4);
-		check_trap("its bytes as 32-bit code: mov, out", rt_run(&r), VEC_GP, 0);
-		check("its bytes as 32-bit code: eax", rt_last.r.ip == 5 && rt_last.r.ax == 0xb9661234, "%#lx at %#lx",
-		      (word)rt_last.r.ax, (word)rt_last.r.ip);
-		set_seg(S1, (uint32_t)(word)w_code, 0xffff, 0xfb, 0);
-		check_trap("16-bit code", rt_run(&r), VEC_UD, 0);
-		check("16-bit code: nothing done",
-		      rt_last.r.ip == 0 && rt_last.r.cs == (S1 | 3) && rt_last.r.ax == 0x55aa55aa, "%#lx:%#lx eax %#lx",
-		      (word)rt_last.r.cs, (word)rt_last.r.ip, (word)rt_last.r.ax);
-	}
-}
-
 static void code16(void)
 {
 	set_seg(S1, (uint32_t)(word)w_code, 0xffff, 0xfb, 0);  /* D = 0 */
@@ -599,10 +582,6 @@ static void code16(void)
 	r.sp = 0x800;
 	r.bx = (word)scratch + 0x900;
 	*(uint16_t *)(scratch + 0x900) = 0x7788;
-	if (!cpu.tcg) {
-		code16_refused();
-		return;
-	}
 	check_trap("16-bit code", rt_run(&r), VEC_END, 0);
 	check("16-bit code: results",
 	      (rt_last.r.ax & 0xffff) == 0x1235 && rt_last.r.cx == 0x89abcdef && rt_last.r.si == 0x89abcdef &&

@@ -37,9 +37,6 @@ disks_of() {
 	esac
 }
 
-# What HVX cannot run yet; QEMU can.
-unsupported="pm16 real16 v86"
-
 # One guest; console lines in $dir/out, everything else in $dir/err; the status.
 run_one() {
 	if [ $qemu = yes ]; then
@@ -57,12 +54,6 @@ n=0 failed=0
 for image; do
 	n=$((n + 1))
 	name=$(basename "$image" .flat)
-	case $qemu-" $unsupported " in
-	no-*" $name "*)
-		echo "ok $n $name # skip not supported yet"
-		continue
-		;;
-	esac
 	: >"$dir/out"
 	run_one "$image"
 	status=$?

@@ -649,7 +649,7 @@ static void compat(void)
 	check_eq("32-bit code: 16-bit addressing: value", rt_last.r.ax, 0x99887766);
 }
 
-/* A 16-bit segment of compatibility mode, after a 32-bit one at its place.  HVX does not run such code yet. */
+/* A 16-bit segment of compatibility mode, after a 32-bit one at its place. */
 CODE(m_code16, ".code16\nmovl $0xeb1234, %eax; int $0x80; .code64");
 
 static void compat16(void)
@@ -662,11 +662,10 @@ static void compat16(void)
 		check_trap("bytes of 16-bit code in a 32-bit segment", enter_compat(), VEC_END, 0);
 		check_eq("bytes of 16-bit code in a 32-bit segment: eax", rt_last.r.ax, 0x55aa1234);
 		rt_gdt[S1 / 8] = seg_desc((uint32_t)(word)m_code16, 0xff, 0xfb, 0);
-		check_trap("16-bit code", enter_compat(), cpu.tcg ? VEC_END : VEC_UD, 0);
+		check_trap("16-bit code", enter_compat(), VEC_END, 0);
 		check("16-bit code: eax and ip",
-		      cpu.tcg ? rt_last.r.ax == 0xeb1234
-			      : rt_last.r.ax == 0x55aa55aa && rt_last.r.ip == 0 && rt_last.r.cs == (S1 | 3),
-		      "%#lx at %#lx:%#lx", (word)rt_last.r.ax, (word)rt_last.r.cs, (word)rt_last.r.ip);
+		      rt_last.r.ax == 0xeb1234 && rt_last.r.ip == 8 && rt_last.r.cs == (S1 | 3), "%#lx at %#lx:%#lx",
+		      (word)rt_last.r.ax, (word)rt_last.r.cs, (word)rt_last.r.ip);
 	}
 }
 

@@ -407,26 +407,22 @@ static void others(void)
 	check_trap("a task with an LDT", go(x_jmp), VEC_END, 0);
 	check("a task with an LDT: data through it", rt_last.r.ax == 0x600df00d && rt_last.r.cx == LDT, "%#lx %#lx",
 	      (word)rt_last.r.ax, (word)rt_last.r.cx);
-	if (cpu.hvx) {
-		skip("a task in virtual-8086 mode", "not supported yet");
-	} else {
-		start();
-		rm_put(RM_CODE, RM_IP, v_task, v_task_end);
-		*(uint16_t *)rm_linear(RM_DATA, 0x10) = 0x5151;
-		t2.eflags = FL_FIX | FL_VM;
-		t2.cs = RM_CODE;
-		t2.eip = RM_IP;
-		t2.ss = RM_STACK;
-		t2.esp = 0x800;
-		t2.ds = RM_DATA;
-		t2.es = t2.fs = t2.gs = 0x3333;
-		check_trap("a task in virtual-8086 mode", go(x_jmp), VEC_GP, 0);
-		check("virtual-8086 task: frame",
-		      (rt_last.r.flags & FL_VM) && rt_last.r.cs == RM_CODE && rt_last.r.v_ds == RM_DATA &&
-			      rt_last.r.v_gs == 0x3333 && rt_last.r.ax == RM_DATA && rt_last.r.bx == 0x5151 &&
-			      rt_last.handler_sp == t2.esp0 - sizeof(struct regs),
-		      "%#lx %#lx", (word)rt_last.r.flags, (word)rt_last.r.ax);
-	}
+	start();
+	rm_put(RM_CODE, RM_IP, v_task, v_task_end);
+	*(uint16_t *)rm_linear(RM_DATA, 0x10) = 0x5151;
+	t2.eflags = FL_FIX | FL_VM;
+	t2.cs = RM_CODE;
+	t2.eip = RM_IP;
+	t2.ss = RM_STACK;
+	t2.esp = 0x800;
+	t2.ds = RM_DATA;
+	t2.es = t2.fs = t2.gs = 0x3333;
+	check_trap("a task in virtual-8086 mode", go(x_jmp), VEC_GP, 0);
+	check("virtual-8086 task: frame",
+	      (rt_last.r.flags & FL_VM) && rt_last.r.cs == RM_CODE && rt_last.r.v_ds == RM_DATA &&
+		      rt_last.r.v_gs == 0x3333 && rt_last.r.ax == RM_DATA && rt_last.r.bx == 0x5151 &&
+		      rt_last.handler_sp == t2.esp0 - sizeof(struct regs),
+	      "%#lx %#lx", (word)rt_last.r.flags, (word)rt_last.r.ax);
 	for (unsigned i = 0; i < 1024; i++)
 		dir1[i] = dir2[i] = i << 22 | 0x83;
 	dir1[0x300] = 0 | 0x83;
