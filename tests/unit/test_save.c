@@ -71,7 +71,7 @@ static void test_covered(void)
 	CU_ASSERT_EQUAL(faults(&platform_state_save), 0); /* its fields are counted in platform.c */
 	HAS_FIELDS(debugexit_save, struct debugexit, 3, 0, 0, 0);
 	HAS_FIELDS(i6300esb_save, struct i6300esb, 15, {}, 0, {}, 0, 0, {}, 0, 0, 0, 0, 0, 0, 0, 0, 0);
-	HAS_FIELDS(i8042_save, struct i8042, 11, 0, 0, 0, 0, {}, 0, 0, 0, {}, 0, 0);
+	HAS_FIELDS(i8042_save, struct i8042, 12, 0, 0, 0, 0, {}, 0, 0, 0, {}, 0, 0, 0);
 	HAS_FIELDS(i8254_channel_save, struct i8254_channel, 15, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
 	HAS_FIELDS(i8254_save, struct i8254, 5, {}, 0, {}, {}, 0);
 	HAS_FIELDS(i8259_chip_save, struct i8259, 17, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
@@ -85,7 +85,7 @@ static void test_covered(void)
 	HAS_FIELDS(pci_func_save, struct pci_func, 12, 0, 0, {}, {}, {}, {}, 0, 0, 0, 0, 0, 0);
 	HAS_FIELDS(pci_save, struct pci, 15, 0, 0, {}, 0, 0, 0, 0, {}, 0, 0, 0, 0, 0, {}, {});
 	HAS_FIELDS(pm_save, struct pm, 11, 0, 0, 0, 0, 0, 0, {}, {}, 0, 0, 0);
-	HAS_FIELDS(sysports_save, struct sysports, 4, 0, 0, 0, 0);
+	HAS_FIELDS(sysports_save, struct sysports, 5, 0, 0, 0, 0, 0);
 	HAS_FIELDS(virtio_offer_save, struct msg_virtio_offer, 6, 0, 0, 0, {}, 0, {});
 	HAS_FIELDS(virtio_pci_queue_save, struct virtio_pci_queue, 4, 0, 0, 0, {});
 	HAS_FIELDS(virtio_pci_save, struct virtio_pci, 20, {}, 0, 0, {}, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, {}, {}, 0, 0,
@@ -93,11 +93,11 @@ static void test_covered(void)
 	HAS_FIELDS(seg_save, struct seg, 4, 0, 0, 0, 0);
 	HAS_FIELDS(dtable_save, struct dtable, 2, 0, 0);
 	HAS_FIELDS(x87_save, struct x87_pointers, 5, 0, 0, 0, 0, 0);
-	HAS_FIELDS(cpu_save, struct vcpu, 125, {}, {}, 0, 0, 0, 0, {}, {}, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, {}, 0,
+	HAS_FIELDS(cpu_save, struct vcpu, 126, {}, {}, 0, 0, 0, 0, {}, {}, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, {}, 0,
 		   {}, 0, {}, {}, 0, 0, 0, 0, 0, {}, {}, {}, {}, {}, 0, 0, 0, 0, 0, 0, 0, {}, {}, 0, 0, 0, 0, 0, 0, 0,
 		   0, 0, 0, 0, 0, 0, 0, {}, {}, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, {}, 0, {}, 0, 0, 0, 0, {}, 0, 0, {}, 0,
 		   {}, {}, 0, {}, 0, 0, 0, {}, {}, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, {}, {}, {}, {}, 0, 0, 0, 0, 0, 0, 0,
-		   0, 0, 0, 0, 0, 0, 0, {}, {}, 0);
+		   0, 0, 0, 0, 0, 0, 0, 0, {}, {}, 0);
 }
 
 /* That the test above can fail. */
@@ -319,7 +319,7 @@ static void test_chips(void)
 		i8254_init(&m[i].pit, &m[i].f.clock, &m[i].f.q, w);
 		mc146818_init(&m[i].rtc, &m[i].f.clock, &m[i].f.q, w, 1 << 20, 0);
 		ns16550_init(&m[i].com, &m[i].f.clock, &m[i].f.q, w, -1, false);
-		i8042_init(&m[i].kbc, w, NULL, NULL);
+		i8042_init(&m[i].kbc, w, NULL, NULL, NULL);
 		pm_init(&m[i].pm, &m[i].f.clock, &m[i].f.q, w);
 		ioapic_init(&m[i].ioapic, &m[i].lapics);
 		lapics_init(&m[i].lapics, &m[i].f.clock, &m[i].f.q, v, 1);

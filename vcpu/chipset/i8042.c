@@ -74,7 +74,8 @@ static void keyboard(struct i8042 *k, uint8_t b)
 static void set_outport(struct i8042 *k, uint8_t val)
 {
 	k->outport = val | 1;
-	k->a20(k->ctx, val & OUT_A20);
+	if (k->a20)
+		k->a20(k->ctx, val & OUT_A20);
 	if (!(val & 1))
 		k->reset(k->ctx);
 }
@@ -192,6 +193,7 @@ static const struct save_row i8042_save_rows[] = {
 	SAVE(struct i8042, kbd_arg),
 	SAVE_OMIT(struct i8042, irq, SAVE_WIRED),
 	SAVE_OMIT(struct i8042, reset, SAVE_WIRED),
+	SAVE_OMIT(struct i8042, a20, SAVE_WIRED),
 	SAVE_OMIT(struct i8042, ctx, SAVE_WIRED),
 };
 SAVE_TABLE(i8042_save, struct i8042, "8042");

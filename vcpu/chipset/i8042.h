@@ -25,7 +25,7 @@ struct i8042 {
 
 extern const struct bus_ops i8042_ops, i8042_command_ops; /* ports 0x60 and 0x64 */
 
-/* @a20 hears of writes to the A20 line and of its reset. */
+/* @a20 hears of writes to the A20 line and of its reset; may be NULL. */
 void i8042_init(struct i8042 *k, struct irq_out irq, void (*reset)(void *ctx), void (*a20)(void *ctx, bool on),
 		void *ctx);
 void i8042_reset(struct i8042 *k);

@@ -53,6 +53,7 @@ static const struct save_row sysports_save_rows[] = {
 	SAVE(struct sysports, post),
 	SAVE(struct sysports, port92),
 	SAVE_OMIT(struct sysports, reset, SAVE_WIRED),
+	SAVE_OMIT(struct sysports, a20, SAVE_WIRED),
 	SAVE_OMIT(struct sysports, ctx, SAVE_WIRED),
 };
 SAVE_TABLE(sysports_save, struct sysports, "sysports");

@@ -140,6 +140,7 @@ static const struct save_row cpu_save_rows[] = {
 	SAVE_OMIT(struct vcpu, tlb, "a cache"),
 	SAVE_OMIT(struct vcpu, jc, "a cache"),
 	SAVE_OMIT(struct vcpu, cells, "a cache"),
+	SAVE(struct vcpu, a20_off),
 	SAVE_OMIT(struct vcpu, phys_rsvd, FIXED),
 	SAVE_OMIT(struct vcpu, xcr0_mask, FIXED),
 	SAVE_OMIT(struct vcpu, cr4_mask, FIXED),
