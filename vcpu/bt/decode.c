@@ -232,6 +232,11 @@ static void fill_operands(struct insn *in, const ZydisDecodedInstruction *z, con
 	in->gpr_kill = in->gpr_write & (uint16_t)~in->gpr_read;
 }
 
+static bool is_rex(uint8_t b)
+{
+	return (b & 0xf0) == 0x40;
+}
+
 static bool is_legacy_prefix(uint8_t b)
 {
 	switch (b) {
@@ -250,11 +255,18 @@ static bool is_legacy_prefix(uint8_t b)
 	}
 }
 
+/* A REX that is not the last prefix is none: the CPU ignores it (SDM 2A 2.2.1).  Kept, it would hide the one we need. */
+static bool is_idle_rex(const struct insn *in, unsigned i, unsigned code_size)
+{
+	return code_size == 8 && is_rex(in->raw[i]) && i + 1 < in->len &&
+	       (is_legacy_prefix(in->raw[i + 1]) || is_rex(in->raw[i + 1]));
+}
+
 static void fill_layout(struct insn *in, const ZydisDecodedInstruction *z, unsigned code_size)
 {
 	unsigned i = 0;
 
-	while (i < in->len && is_legacy_prefix(in->raw[i])) {
+	while (i < in->len && (is_legacy_prefix(in->raw[i]) || is_idle_rex(in, i, code_size))) {
 		if (in->raw[i] == 0xf2 || in->raw[i] == 0xf3)
 			in->rep = in->raw[i];
 		if (in->raw[i] == 0xf0)
@@ -273,7 +285,7 @@ static void fill_layout(struct insn *in, const ZydisDecodedInstruction *z, unsig
 	default:
 		in->enc = ENC_LEGACY;
 		in->rex_w = code_size == 8 && (z->attributes & ZYDIS_ATTRIB_HAS_REX) && z->raw.rex.W;
-		if (code_size == 8 && (in->raw[i] & 0xf0) == 0x40)
+		if (code_size == 8 && is_rex(in->raw[i]))
 			i++;
 		in->off_opcode = (uint8_t)i;
 	}

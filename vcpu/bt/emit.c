@@ -256,6 +256,8 @@ static bool prefix_needed(const struct insn *in, unsigned i)
 {
 	uint8_t b = in->raw[i];
 
+	if ((b & 0xf0) == 0x40) /* a REX that is not the last prefix */
+		return false;
 	switch (b) {
 	case 0x26:
 	case 0x2e:

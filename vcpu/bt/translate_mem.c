@@ -334,7 +334,7 @@ void tr_maskmov(struct tr *t, const struct insn *in)
 	for (unsigned i = 0; i < in->len; i++)
 		if (i >= in->off_prefix_end ||
 		    (in->raw[i] != 0x67 && (in->raw[i] & 0xfe) != 0x64 && in->raw[i] != 0x26 && in->raw[i] != 0x2e &&
-		     in->raw[i] != 0x36 && in->raw[i] != 0x3e))
+		     in->raw[i] != 0x36 && in->raw[i] != 0x3e && (in->raw[i] & 0xf0) != 0x40))
 			emit8(&t->c, in->raw[i]);
 }
 
