@@ -2,14 +2,16 @@
  * Fuzz target: the translator.  Bytes 0 to 3 choose code size, privilege, mode bits and where in a page the code begins; the
  * rest is guest code, translated block after block and never run.  Without sanitizers: the engine can not have them.
  *
- * Properties: a block's host code, entries and side table lie within the code memory it got, in order; a write to the code
- * drops every block made from it.
+ * Properties: a block's host code, entries and side table lie within the code memory it got, in order; the host code is what
+ * translated code may be (verify.h); a write to the code drops every block made from it.
  */
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 
 #include "common/gmem.h"
 #include "tests/fuzz/fuzz.h"
+#include "tests/fuzz/verify.h"
 #include "vcpu/bt/bt.h"
 #include "vcpu/cpu/reset.h"
 #include "vcpu/mmu/mmu.h"
@@ -73,8 +75,12 @@ static void set_mode(struct vcpu *v, uint8_t how, uint8_t bits)
 	v->seg[SEG_CS].attr |= user;
 	v->seg[SEG_SS].attr |= user;
 	v->cpl = user ? 3 : 0;
+	if (how & 16)
+		v->cr4 |= CR4_SMAP | CR4_TSD;
 	tlb_flush_all(v);
 	vcpu_update_mode(v);
+	if ((how & 34) == 34)
+		v->mode |= MODE_REAL;
 	v->mode &= ~(uint32_t)(MODE_NOFPU | MODE_NOSSE | MODE_NOAVX);
 	if (bits & 1)
 		v->mode |= MODE_SLOWMEM;
@@ -118,6 +124,16 @@ static void check_block(const struct bt *bt, const struct block *b)
 		FUZZ_CHECK(bt->exits[i].stub_off >= b->host_start && bt->exits[i].stub_off < b->host_end);
 }
 
+static void check_code(const struct vcpu *v, const struct block *b)
+{
+	char why[512];
+	const char *bad = verify_block(v, b, why, sizeof why);
+
+	if (bad)
+		fprintf(stderr, "%s\n", bad);
+	FUZZ_CHECK(!bad);
+}
+
 /* Translates from @start on; leaves the number of blocks and the blocks. */
 static unsigned translate(struct vcpu *v, uint32_t start, uint32_t len, uint32_t extra, uint32_t *blocks)
 {
@@ -133,6 +149,7 @@ static unsigned translate(struct vcpu *v, uint32_t start, uint32_t len, uint32_t
 		if (flushes != (uint32_t)v->stats.code_flushes) /* those before are no more */
 			n = 0, flushes = (uint32_t)v->stats.code_flushes;
 		check_block(v->bt, &v->bt->blocks[b]);
+		check_code(v, &v->bt->blocks[b]);
 		blocks[n++] = b;
 	}
 	return n;

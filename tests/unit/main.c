@@ -68,7 +68,8 @@
 	X(vendor)      \
 	X(offered)     \
 	X(probe)       \
-	X(keys)
+	X(keys)        \
+	X(verify)
 /* clang-format on */
 
 #define X(name) CU_ErrorCode suite_##name(void) __attribute__((weak));
