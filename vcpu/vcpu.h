@@ -154,7 +154,8 @@ struct soft_tlb {
 
 /* ---- jump caches: indirect branches; a table by mode_jc(), its entries of one mode: see bt/key.h ---- */
 #define JC_USER32 TLB_COUNT /* after one for each soft TLB */
-#define JC_NOFPU  (JC_USER32 + 1)
+#define JC_CODE16 (JC_USER32 + 1)
+#define JC_NOFPU  (JC_CODE16 + 1)
 #define JC_COUNT  (2 * JC_NOFPU) /* the same again with MODE_NOFPU */
 #define JC_UNUSED 0xffffffffu    /* in jc_mode[]: the table has never been used, its tags are not valid */
 #define JC_BITS   14
@@ -366,6 +367,10 @@ struct vcpu {
 	uint8_t has_timer;
 	timer_t timer; /* posts the platform's next deadline to this thread */
 	struct next_run next;
+
+	/* reached by translated code, here so that what stands above keeps its place */
+	uint64_t code_key;              /* 16-bit code: what its jump cache adds to offsets, from CS's base */
+	uint64_t seg_top[2][SEG_COUNT]; /* MODE_SEGS: offsets below may be read, written; 0: let C look */
 
 	struct soft_tlb tlb[TLB_COUNT] __attribute__((aligned(4096)));
 	struct jump_cache jc[JC_COUNT] __attribute__((aligned(4096)));

@@ -22,20 +22,23 @@ static const char reg_names[16][4] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", 
 static const struct {
 	const char *name;
 	size_t off, size;
-} fields[] = {FIELD(host_regs),      FIELD(rip),         FIELD(ip_page),     FIELD(engine_sp),    FIELD(self),
-	      FIELD(scratch),        FIELD(seg_base),    FIELD(mem_gva),     FIELD(mem_addend),   FIELD(resume),
-	      FIELD(tsc_offset),     FIELD(pext_mask),   FIELD(site),        FIELD(flags),        FIELD(df),
-	      FIELD(iflag),          FIELD(pending),     FIELD(kick),        FIELD(in_code),      FIELD(host_flags),
-	      FIELD(gather.index),   FIELD(gather.mask), FIELD(gather.dst),  FIELD(bounce_stack), FIELD(bounce),
-	      FIELD(combo),          FIELD(exit),        FIELD(sysflags),    FIELD(cpl),          FIELD(int_shadow),
-	      FIELD(seg[0].base),    FIELD(seg[1].base), FIELD(seg[2].base), FIELD(seg[3].base),  FIELD(seg[4].base),
-	      FIELD(seg[5].base),    FIELD(cr0),         FIELD(cr2),         FIELD(cr3),          FIELD(cr4),
-	      FIELD(kernel_gs_base), FIELD(mode),        FIELD(stats),       FIELD(cells)};
+} fields[] = {FIELD(host_regs),    FIELD(rip),         FIELD(ip_page),     FIELD(engine_sp),
+	      FIELD(self),         FIELD(scratch),     FIELD(seg_base),    FIELD(mem_gva),
+	      FIELD(mem_addend),   FIELD(resume),      FIELD(tsc_offset),  FIELD(pext_mask),
+	      FIELD(site),         FIELD(flags),       FIELD(df),          FIELD(iflag),
+	      FIELD(pending),      FIELD(kick),        FIELD(in_code),     FIELD(host_flags),
+	      FIELD(gather.index), FIELD(gather.mask), FIELD(gather.dst),  FIELD(bounce_stack),
+	      FIELD(bounce),       FIELD(combo),       FIELD(exit),        FIELD(sysflags),
+	      FIELD(cpl),          FIELD(int_shadow),  FIELD(seg[0].base), FIELD(seg[1].base),
+	      FIELD(seg[2].base),  FIELD(seg[3].base), FIELD(seg[4].base), FIELD(seg[5].base),
+	      FIELD(cr0),          FIELD(cr2),         FIELD(cr3),         FIELD(cr4),
+	      FIELD(seg_top[0]),   FIELD(seg_top[1]),  FIELD(code_key),    FIELD(kernel_gs_base),
+	      FIELD(mode),         FIELD(stats),       FIELD(cells)};
 
 static bool tlb_field(char *buf, size_t size, size_t off)
 {
 	static const char *const kinds[] = {"user", "kern", "kern_ac"};
-	static const char *const jc_kinds[] = {"user", "kern", "kern_ac", "user32"};
+	static const char *const jc_kinds[] = {"user", "kern", "kern_ac", "user32", "code16"};
 	static const char *const tlb_arrays[] = {"rtag", "wtag", "radd", "wadd"};
 	static const char *const jc_arrays[] = {"tag", "host"};
 
@@ -85,7 +88,10 @@ static bool decode(const uint8_t *p, size_t len, ZydisMachineMode mode, ZydisDec
 {
 	ZydisDecoder d;
 
-	ZydisDecoderInit(&d, mode, mode == ZYDIS_MACHINE_MODE_LONG_64 ? ZYDIS_STACK_WIDTH_64 : ZYDIS_STACK_WIDTH_32);
+	ZydisDecoderInit(&d, mode,
+			 mode == ZYDIS_MACHINE_MODE_LONG_64          ? ZYDIS_STACK_WIDTH_64
+			 : mode == ZYDIS_MACHINE_MODE_LONG_COMPAT_32 ? ZYDIS_STACK_WIDTH_32
+								     : ZYDIS_STACK_WIDTH_16);
 	return ZYAN_SUCCESS(ZydisDecoderDecodeFull(&d, p, len, z, op));
 }
 
@@ -258,8 +264,11 @@ unsigned disasm_guest(char *buf, size_t size, const uint8_t *bytes, size_t len, 
 	ZydisDecodedInstruction z;
 	ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
 
-	if (!decode(bytes, len, code_size == 8 ? ZYDIS_MACHINE_MODE_LONG_64 : ZYDIS_MACHINE_MODE_LONG_COMPAT_32, &z,
-		    op)) {
+	if (!decode(bytes, len,
+		    code_size == 8   ? ZYDIS_MACHINE_MODE_LONG_64
+		    : code_size == 4 ? ZYDIS_MACHINE_MODE_LONG_COMPAT_32
+				     : ZYDIS_MACHINE_MODE_LONG_COMPAT_16,
+		    &z, op)) {
 		snprintf(buf, size, "(undefined)");
 		return 0;
 	}

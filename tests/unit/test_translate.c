@@ -12,6 +12,7 @@
 #define USER64   (MODE_USER | TLB_USER << MODE_TLB_SHIFT)
 #define KERNEL64 (MODE_CPL0 | MODE_SMAP | TLB_KERN << MODE_TLB_SHIFT)
 #define USER_AT  0x400000ull
+#define REAL_AT  0x8100ull
 #define KERN_AT  0xffffffff81400000ull
 
 /* One or more of each class. */
@@ -127,6 +128,34 @@ static const struct golden_case slow64[] = {
 	{"ret", "c3", 0, false},           {"gather", "c4 e2 6d 90 04 8b", 0, false},
 };
 
+static const struct golden_case segs16[] = {
+	{"registers: 16 bits", "01 c8", 0, false},
+	{"registers: 66, 32 bits", "66 01 c8", 0, false},
+	{"bytes", "04 05", 0, false},
+	{"load", "8b 40 10", 0, false},
+	{"load: 32 bits", "66 8b 07", 0, false},
+	{"store, es", "26 89 07", 0, false},
+	{"immediate", "c7 06 34 12 78 56", 0, false},
+	{"32-bit address", "67 8b 04 8b", 0, false},
+	{"vector load", "0f 10 07", 0, false},
+	{"vector load, 66", "66 0f 10 07", 0, false},
+	{"x87", "df 07", 0, false},
+	{"popcnt", "f3 0f b8 c1", 0, false},
+	{"inc", "40", 0, false},
+	{"push", "50", 0, false},
+	{"pop: 32 bits", "66 58", 0, false},
+	{"call", "e8 10 00", 0, false},
+	{"ret", "c3", 0, false},
+	{"jmp: register", "ff e0", 0, false},
+	{"jcc", "74 10", 0, false},
+	{"jcc: other page", "0f 84 00 10", 0, false},
+	{"jmp: wraps", "e9 00 80", 0, false},
+	{"loop", "e2 f0", 0, false},
+	{"loope", "e1 f0", 0, false},
+	{"jcxz", "e3 10", 0, false},
+	{"far jmp", "ea 00 00 00 f0", 0, false},
+};
+
 static const struct golden_case slow32[] = {
 	{"load through ss", "8b 45 10", 0, false},
 	{"store through es", "26 89 03", 0, false},
@@ -190,6 +219,7 @@ static const struct golden_group groups[] = {
 	GROUP(compat32, USER64 | MODE_CS32, USER_AT, false),
 	GROUP(slow64, USER64 | MODE_SLOWMEM, USER_AT, false),
 	GROUP(slow32, KERNEL64 | MODE_CS32 | MODE_SLOWMEM, USER_AT, false),
+	GROUP(segs16, KERNEL64 | MODE_CS16 | MODE_SS16 | MODE_SLOWMEM | MODE_SEGS | MODE_REAL, REAL_AT, false),
 	GROUP(step, USER64 | MODE_STEP, USER_AT, false),
 	GROUP(bounce, USER64 | MODE_STEP | MODE_BOUNCE, USER_AT, false),
 	GROUP(bounce_stack, USER64 | MODE_STEP | MODE_BOUNCE_STACK, USER_AT, false),

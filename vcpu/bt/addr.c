@@ -21,6 +21,7 @@ static bool any(struct tr *t, const struct access *a)
 
 const struct addr_strategy addr_strategies[ADDR_COUNT] = {
 	[ADDR_BOUNCE] = {bounce_match, bounce_emit, NULL, NULL},
+	[ADDR_SEGMENT] = {addr_segment_match, addr_segment_emit, addr_segment_cold, access_checked_fault},
 	[ADDR_CHECKED] = {addr_checked_match, addr_checked_emit, NULL, access_checked_fault},
 	[ADDR_GROUP] = {addr_group_match, addr_group_emit, addr_soft_cold, access_group_fault},
 	[ADDR_SOFT] = {any, addr_soft_emit, addr_soft_cold, access_soft_fault},
@@ -39,6 +40,11 @@ struct hmem tr_access(struct tr *t, const struct ea *e, unsigned size, unsigned 
 void tr_cold_mem(struct tr *t, const struct cold *k)
 {
 	addr_strategies[k->acc & SITE_ACC_RANGE ? ADDR_GROUP : ADDR_SOFT].cold(t, k);
+}
+
+void tr_cold_seg(struct tr *t, const struct cold *k)
+{
+	addr_strategies[ADDR_SEGMENT].cold(t, k);
 }
 
 static uint8_t *downgrade_of(struct bt *bt, uint64_t gpa)

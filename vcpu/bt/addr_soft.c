@@ -49,7 +49,7 @@ void addr_tlb_index(struct tr *t, uint8_t t1, uint8_t t2)
 	emit_alu_imm(&t->c, 0, ALU_AND, t2, TLB_SIZE - 1);
 }
 
-static int32_t align_mask(unsigned size)
+int32_t addr_align_mask(unsigned size)
 {
 	unsigned m = 0;
 
@@ -73,7 +73,7 @@ struct hmem addr_soft_emit(struct tr *t, const struct access *a)
 
 	tr_form_ea(t, a->ea, t1, 0);
 	addr_tlb_index(t, t1, t2);
-	emit_alu_imm(&t->c, 1, ALU_AND, t1, align_mask(a->size));
+	emit_alu_imm(&t->c, 1, ALU_AND, t1, addr_align_mask(a->size));
 	emit_rm_mem(&t->c, 1, 0x3b, t1, hm_gs_index(addr_tag_offset(t, a->acc), t2, 8));
 	k = tr_cold(t, COLD_MEM);
 	k->from = emit_jcc(&t->c, CC_NE);

@@ -23,7 +23,7 @@
 #define BT_MAX_PAGES  (1u << 16)
 #define BT_DOWNGRADES 4096
 #define BT_MAX_REACH  0x7fff0000 /* of direct branches */
-#define BT_END16      0xfff0 /* 16-bit code from here on may run into the end of 64 KiB: it is not linked to */
+#define BT_END16      0xfff0     /* 16-bit code from here on may run into the end of 64 KiB: it is not linked to */
 #define BT_NONE       0xffffffffu
 
 /* Where the guest's arithmetic flags are at a site. */
@@ -255,7 +255,7 @@ void jump_cache_flush(struct vcpu *v, unsigned k);
 void jump_cache_claim(struct vcpu *v, uint32_t mode);
 static inline bool jump_cache_is_user(unsigned k)
 {
-	return k % JC_NOFPU == TLB_USER || k % JC_NOFPU == JC_USER32;
+	return k % JC_NOFPU == TLB_USER || k % JC_NOFPU == JC_USER32 || k % JC_NOFPU == JC_CODE16;
 }
 
 /* bt/state.c: brings v->regs[], flags and rip to the guest's state at @s from host_regs[]/host_flags. */

@@ -15,12 +15,14 @@ bool mode_is_translated(uint32_t mode)
 	switch (mode & sizes) {
 	case 0: known = all | MODE_EDGE; break;
 	case MODE_CS32:
-	case MODE_CS32 | MODE_REAL: known = all | sizes | MODE_SS16; break;
+	case MODE_CS32 | MODE_REAL: known = all | sizes | MODE_SS16 | MODE_SEGS; break;
 	case MODE_CS16:
-	case MODE_CS16 | MODE_REAL: known = mode & MODE_SLOWMEM ? all | sizes | MODE_SS16 : 0; break;
+	case MODE_CS16 | MODE_REAL: known = mode & MODE_SLOWMEM ? all | sizes | MODE_SS16 | MODE_SEGS : 0; break;
 	default: return false;
 	}
 	if ((mode & ~known) || mode_tlb(mode) >= TLB_COUNT || !(mode & MODE_USER) != (mode_tlb(mode) != TLB_USER))
+		return false;
+	if ((mode & MODE_SEGS) && !(mode & MODE_SLOWMEM))
 		return false;
 	if ((mode & MODE_USER) && (mode & (MODE_CPL0 | MODE_SMAP)))
 		return false;

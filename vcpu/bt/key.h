@@ -25,7 +25,8 @@
  *   check of a group      the block's run from its first access  nothing outlives the block: helpers end it
  *   decoded instruction   physical address, code size, bytes     compared each time
  *
- * 16-bit code has neither cells nor jump caches: what leaves its page goes by bt_find() each time.
+ * 16-bit code has no cells: what leaves its page goes by bt_find() each time.  Its jump cache is tagged by the base of CS as well
+ * as by the offset, so that far transfers empty nothing; another limit does.
  *
  * Exits and jump caches trust that the mode changes in C alone, but for stac and clac in place, whose exits name the
  * mode they lead to and whose two jump caches are claimed together.
@@ -38,7 +39,9 @@
 /* The jump cache that code of this mode looks into. */
 static inline unsigned mode_jc(uint32_t mode)
 {
-	unsigned jc = (mode & MODE_USER) && (mode & MODE_CS32) ? JC_USER32 : mode_tlb(mode);
+	unsigned jc = mode & MODE_CS16                           ? JC_CODE16
+		      : (mode & MODE_USER) && (mode & MODE_CS32) ? JC_USER32
+								 : mode_tlb(mode);
 
 	return mode & MODE_NOFPU ? JC_NOFPU + jc : jc;
 }

@@ -89,11 +89,12 @@ static uint32_t mode_edge(const struct vcpu *v)
 static void note_code_segment(struct vcpu *v)
 {
 	const struct seg *cs = &v->seg[SEG_CS];
+	uint64_t base = v->mode & MODE_CS16 ? v->code_base : cs->base; /* jump_tag() has it */
 
-	if (cs->limit == v->code_limit && cs->base == v->code_base)
+	if (cs->limit == v->code_limit && base == v->code_base)
 		return;
 	v->code_limit = cs->limit;
-	v->code_base = cs->base;
+	v->code_base = base;
 	branches_forget(v);
 }
 
@@ -102,8 +103,6 @@ static void prepare_mode(struct vcpu *v)
 {
 	uint32_t mode = v->mode;
 
-	if (mode & MODE_CS16) /* has neither */
-		return;
 	if ((mode & MODE_SLOWMEM) && !mode_long(mode))
 		note_code_segment(v);
 	jump_cache_claim(v, mode);
@@ -206,7 +205,7 @@ static void undo_branch(struct vcpu *v, const struct site *s)
 	case CLS_LOOP:
 		if (in.opcode == 0xe3)
 			break;
-		v->regs[R_CX] = in.addrsize == 4 ? (uint32_t)(v->regs[R_CX] + 1) : v->regs[R_CX] + 1;
+		reg_write(v, R_CX, v->regs[R_CX] + 1, in.addrsize);
 		break;
 	default: break;
 	}
@@ -260,11 +259,26 @@ const void *bt_c_exit(struct vcpu *v)
 	return entry_of(v, b);
 }
 
+static uint64_t jump_tag(const struct vcpu *v, uint64_t target)
+{
+	return v->mode & MODE_CS16 ? target + v->code_key : target;
+}
+
+/* Where an indirect branch leads that has left with its target, or the tag of it, in r10. */
+static uint64_t jump_target(const struct vcpu *v)
+{
+	return v->mode & MODE_CS16 ? (uint16_t)v->host_regs[R_10] : v->host_regs[R_10];
+}
+
 static void jump_cache_fill(struct vcpu *v, uint32_t b)
 {
+	uint64_t tag = jump_tag(v, v->rip);
+
+	if ((v->mode & MODE_CS16) && v->rip >= BT_END16)
+		return;
 	if (!v->fetch_global && v->cpl != 3)
 		v->jc_nonglobal = 1;
-	jump_cache_put(&v->jc[mode_jc(v->mode)], jc_index(v->rip), v->rip,
+	jump_cache_put(&v->jc[mode_jc(v->mode)], jc_index(tag), tag,
 		       (uint64_t)(uintptr_t)bt_rx(v->bt, v->bt->blocks[b].host_sb));
 }
 
@@ -286,7 +300,7 @@ static const void *indirect_to(struct vcpu *v, uint64_t target)
 const void *bt_c_stale(struct vcpu *v)
 {
 	regs_sync(v, BT_SPARE, FLS_SLOT);
-	return indirect_to(v, v->host_regs[R_10]);
+	return indirect_to(v, jump_target(v));
 }
 
 const void *bt_c_indirect_step(struct vcpu *v)
@@ -294,17 +308,17 @@ const void *bt_c_indirect_step(struct vcpu *v)
 	struct site s = v->bt->sites[v->site];
 
 	state_sync(v, &s);
-	if (!target_ok(v, v->host_regs[R_10]))
+	if (!target_ok(v, jump_target(v)))
 		return bad_target(v, &s, v->rip);
-	v->rip = v->host_regs[R_10];
+	v->rip = jump_target(v);
 	return NULL;
 }
 
 const void *bt_c_indirect(struct vcpu *v)
 {
-	uint64_t target = v->host_regs[R_10];
+	uint64_t target = jump_target(v), tag = jump_tag(v, target);
 
-	if (v->jc[mode_jc(v->mode)].e[jc_index(target)].tag == target) /* no miss: it was kicked */
+	if (v->jc[mode_jc(v->mode)].e[jc_index(tag)].tag == tag) /* no miss: it was kicked */
 		link_unkick(v->bt, v->bt->sites[v->site].block);
 	regs_sync(v, BT_SPARE, FLS_SLOT);
 	if (!target_ok(v, target)) {

@@ -86,6 +86,16 @@ static uint64_t until_wrap(const struct str *s, uint64_t off)
 	return (s->back ? off : s->mask - off) / s->size + 1;
 }
 
+/* Elements from offset @off on, which is good, that the segment allows; whatever is no plain segment one by one. */
+static uint64_t until_limit(const struct str *s, unsigned seg, uint64_t off, unsigned acc)
+{
+	uint64_t top = s->v->seg_top[acc & ACC_W ? 1 : 0][seg];
+
+	if (top < off + s->size)
+		return 1;
+	return s->back ? off / s->size + 1 : (top - off) / s->size;
+}
+
 /* Host address of @len bytes at @lin within a page; NULL with *mmio, or NULL after raising. */
 static uint8_t *resolve(struct vcpu *v, uint64_t lin, unsigned len, unsigned acc, bool *mmio)
 {
@@ -314,14 +324,19 @@ static int round_trip(struct str *s)
 	struct vcpu *v = s->v;
 	uint64_t count = s->in->rep ? v->regs[R_CX] & s->mask : 1, n = count, src = 0, dst = 0;
 	uint64_t si = v->regs[R_SI] & s->mask, di = v->regs[R_DI] & s->mask;
-	bool stop = false, checked = !mode_long(v->mode) && (v->mode & MODE_SLOWMEM);
+	bool stop = false, segs = v->mode & MODE_SEGS,
+	     checked = !mode_long(v->mode) && (v->mode & MODE_SLOWMEM) && !segs;
 
 	if (!count)
 		return 1;
-	if (checked || (v->sysflags & RFL_TF) || (v->dr[7] & 0xff) || s->in->addrsize == 2)
+	if (checked || (v->sysflags & RFL_TF) || (v->dr[7] & 0xff) || (s->in->addrsize == 2 && !segs))
 		n = 1;
 	if (sides(s, si, di, &src, &dst) < 0)
 		return -1; /* the step keeps the alignment: the first element speaks for all */
+	if (segs && uses_src(s) && n > until_limit(s, s->seg, si, ACC_R))
+		n = until_limit(s, s->seg, si, ACC_R);
+	if (segs && uses_dst(s) && n > until_limit(s, SEG_ES, di, writes_dst(s) ? ACC_W : ACC_R))
+		n = until_limit(s, SEG_ES, di, writes_dst(s) ? ACC_W : ACC_R);
 	if (uses_src(s) && n > until_wrap(s, si))
 		n = until_wrap(s, si);
 	if (uses_dst(s) && n > until_wrap(s, di))

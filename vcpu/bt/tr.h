@@ -30,14 +30,15 @@ struct ea {
 	uint64_t value;    /* EA_CONST */
 };
 
-enum cold_kind { COLD_MEM, COLD_EXIT, COLD_TRAMPOLINE, COLD_INDIRECT, COLD_HELPER, COLD_RAISE, COLD_GATHER };
+enum cold_kind { COLD_MEM, COLD_EXIT, COLD_TRAMPOLINE, COLD_INDIRECT, COLD_HELPER, COLD_RAISE, COLD_GATHER, COLD_SEG };
 
 struct cold {
 	uint8_t kind, t1, t2, size, acc, fl, checked;
 	uint8_t store;  /* COLD_MEM of a plain store: STORES and its register */
 	uint32_t range; /* COLD_MEM for a group: site_range() */
 	uint16_t spill, insn;
-	uint8_t *from; /* rel32 that jumps here, or NULL */
+	uint8_t *from;   /* rel32 that jumps here, or NULL */
+	uint8_t *beyond; /* COLD_SEG: the same from the limit's check */
 	uint8_t *hot,
 		*hot2; /* COLD_MEM: after the check; after the addend is loaded.  COLD_GATHER: the last jump here; its end */
 	uint8_t *after; /* COLD_MEM of a plain store: behind it */
@@ -114,6 +115,7 @@ void tr_xlat(struct tr *t, const struct insn *in);
 void tr_maskmov(struct tr *t, const struct insn *in);
 void tr_lea(struct tr *t, const struct insn *in);
 void tr_cold_mem(struct tr *t, const struct cold *k);
+void tr_cold_seg(struct tr *t, const struct cold *k);
 
 /* groups of accesses (addr_group.c) */
 void tr_plan_combos(struct tr *t);

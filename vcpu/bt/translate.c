@@ -72,16 +72,16 @@ static bool ends_block(const struct insn *in)
 static bool near16_in_c(const struct tr *t, const struct insn *in, uint64_t rip)
 {
 	uint64_t to = rip + in->len + (uint64_t)in->imm;
+	bool away = in->opsize != 2 || to > 0xffff || ((t->gpa + (to - t->v->rip)) ^ t->gpa) & ~GUEST_PAGE_MASK;
 
 	switch (in->cls) {
 	case CLS_JMP:
-	case CLS_JCC:
-		return in->opsize != 2 || to > 0xffff || ((t->gpa + (to - t->v->rip)) ^ t->gpa) & ~GUEST_PAGE_MASK;
-	case CLS_LOOP:
-	case CLS_CALL:
+	case CLS_JCC: return away;
+	case CLS_LOOP: return away || (in->addrsize == 2 && in->rep);
+	case CLS_CALL: return away || (t->mode & MODE_STEP); /* a limit comes before the push */
 	case CLS_JMP_IND:
-	case CLS_CALL_IND:
-	case CLS_RET: return true;
+	case CLS_RET: return in->opsize != 2;
+	case CLS_CALL_IND: return true;
 	default: return false;
 	}
 }
@@ -482,6 +482,7 @@ static void emit_cold_parts(struct tr *t)
 			emit_patch(k->from, t->c.p);
 		switch (k->kind) {
 		case COLD_MEM: tr_cold_mem(t, k); break;
+		case COLD_SEG: tr_cold_seg(t, k); break;
 		case COLD_EXIT: tr_cold_exit(t, k); break;
 		case COLD_TRAMPOLINE: tr_cold_trampoline(t, k); break;
 		case COLD_INDIRECT: tr_cold_indirect(t, k); break;

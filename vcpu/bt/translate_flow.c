@@ -384,6 +384,66 @@ void tr_jcc(struct tr *t, const struct insn *in)
 	tr_exit(t, t->goff[t->n], -1, t->falls_across);
 }
 
+static void xchg_cx(struct tr *t, uint8_t r)
+{
+	emit_rm_reg(&t->c, 1, 0x87, r, R_CX);
+}
+
+static uint8_t *short_jump(struct tr *t, uint8_t op)
+{
+	emit8(&t->c, op);
+	emit8(&t->c, 0);
+	return t->c.p - 1;
+}
+
+static void land_here(struct tr *t, uint8_t *rel8)
+{
+	if (!t->c.overflow)
+		*rel8 = (uint8_t)(t->c.p - (rel8 + 1));
+}
+
+/*
+ * By cx, without touching flags:
+ *   lea r10d, [rcx - 1];  mov cx, r10w                      ; not jcxz
+ *   movzx r10d, cx;  xchg rcx, r10;  jrcxz zero;  xchg rcx, r10
+ * loop:  jnz/jz fall (loope, loopne);  <exit taken>;  zero: xchg rcx, r10;  fall: <exit>
+ * jcxz:  jmp fall;  zero: xchg rcx, r10;  <exit taken>;  fall: <exit>
+ */
+static void loop16(struct tr *t, const struct insn *in)
+{
+	uint8_t *zero, *fall = NULL;
+	bool jcxz = in->opcode == 0xe3;
+
+	tr_take(t, R_10);
+	tr_take(t, R_11); /* both, so that they stay so over the exits */
+	tr_need_at_exit(t);
+	if (in->fl_read & FL_ARITH)
+		tr_flags_restore(t, 0);
+	if (!jcxz) {
+		emit_lea(&t->c, 0, R_10, hm_base(R_CX, -1));
+		emit_rm_reg(&t->c, 0, 0x6689, R_10, R_CX);
+	}
+	emit_rm_reg(&t->c, 0, 0x0fb7, R_10, R_CX);
+	xchg_cx(t, R_10);
+	zero = short_jump(t, 0xe3);
+	xchg_cx(t, R_10);
+	if (jcxz) {
+		fall = short_jump(t, 0xeb);
+		land_here(t, zero);
+		xchg_cx(t, R_10);
+		tr_exit(t, branch_delta(t, in), -1, false);
+	} else {
+		if (in->opcode != 0xe2)
+			fall = short_jump(t, in->opcode == 0xe1 ? 0x75 : 0x74);
+		tr_exit(t, branch_delta(t, in), -1, false);
+		land_here(t, zero);
+		xchg_cx(t, R_10);
+	}
+	if (fall)
+		land_here(t, fall);
+	tr_exit(t, t->goff[t->n], -1, t->falls_across);
+}
+
 /*
  *   loop/jrcxz taken;  jmp short fall;  taken: <exit>;  fall: <exit>
  * A repeat prefix goes along: AMD takes loope and loopne by it, not by the opcode.
@@ -392,6 +452,10 @@ void tr_loop(struct tr *t, const struct insn *in)
 {
 	uint8_t *skip;
 
+	if (in->addrsize == 2) {
+		loop16(t, in);
+		return;
+	}
 	tr_need_at_exit(t);
 	if (in->fl_read & FL_ARITH)
 		tr_flags_restore(t, 0);
@@ -501,7 +565,7 @@ void tr_call(struct tr *t, const struct insn *in)
 }
 
 /*
- * Target in r10; the guest's spare registers are in their slots.
+ * Target in r10, to which 16-bit code adds gs:[code_key]; the guest's spare registers are in their slots.
  *   imul r11d, r10d, JC_FACTOR; shr r11d, 31-JC_BITS; and r11d, -2
  *   cmp r10, gs:[jc.tag + r11*8]; jne cold
  *   mov gs:[ip_page], r10; and gs:[ip_page], -4096                   ; user code only
@@ -522,6 +586,8 @@ static void indirect_tail(struct tr *t)
 		k->from = emit_jmp(&t->c);
 		return;
 	}
+	if (t->mode & MODE_CS16)
+		emit_rm_mem(&t->c, 1, 0x03, R_10, hm_gs(VOFF(code_key)));
 	emit_rm_reg(&t->c, 0, 0x69, R_11, R_10);
 	emit32(&t->c, JC_FACTOR);
 	emit_shift_imm(&t->c, 0, SH_SHR, R_11, 31 - JC_BITS);

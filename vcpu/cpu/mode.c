@@ -49,6 +49,19 @@ static uint32_t mode_segments(const struct vcpu *v)
 	return m;
 }
 
+/* What the inline check of segments needs: whatever is not a plain segment is C's. */
+static void note_tops(struct vcpu *v)
+{
+	for (int i = 0; i < SEG_COUNT; i++) {
+		const struct seg *s = &v->seg[i];
+		bool code = s->attr & 8, rw = s->attr & 2, down = !code && (s->attr & 4);
+		uint64_t top = (s->attr & SEG_A_NULL) || !(s->attr & SEG_A_P) || down ? 0 : (uint64_t)s->limit + 1;
+
+		v->seg_top[0][i] = code && !rw ? 0 : top;
+		v->seg_top[1][i] = code || !rw ? 0 : top;
+	}
+}
+
 void vcpu_update_mode(struct vcpu *v)
 {
 	uint32_t m = mode_segments(v);
@@ -67,10 +80,13 @@ void vcpu_update_mode(struct vcpu *v)
 		m |= MODE_SMAP;
 	if (v->cpl != 0 && (v->cr4 & CR4_TSD))
 		m |= MODE_TSD;
-	if (v->cpl == 3 && (v->cr0 & CR0_AM) && (v->sysflags & RFL_AC))
+	if ((v->cpl == 3 && (v->cr0 & CR0_AM) && (v->sysflags & RFL_AC)) || data_breakpoints(v))
 		m |= MODE_SLOWMEM;
-	if (data_breakpoints(v))
-		m |= MODE_SLOWMEM;
+	else if ((m & MODE_SLOWMEM) && !mode_long(m))
+		m |= MODE_SEGS;
+	if (m & MODE_SEGS)
+		note_tops(v);
+	v->code_key = mode_code_key(v);
 	if (v->cr0 & (CR0_TS | CR0_EM))
 		m |= MODE_NOFPU;
 	if (!(v->cr4 & CR4_OSFXSR))

@@ -25,9 +25,27 @@
 #define MODE_TSD          (1u << 16) /* rdtsc is not for this CPL */
 #define MODE_EDGE         (1u << 17) /* direct branches may reach past the canonical half; added by bt_find() */
 #define MODE_REAL         (1u << 18) /* real or virtual-8086 mode */
+#define MODE_SEGS         (1u << 19) /* SLOWMEM for segments alone: bases and limits are looked at inline */
 
 /* The bits that a run-time decision adds, never part of vcpu.mode. */
 #define MODE_TRANSIENT (MODE_STEP | MODE_BOUNCE | MODE_BOUNCE_STACK | MODE_NOCOMBINE)
+
+/* CS's base, out of the way of 16-bit offsets; never JC_INVALID together with one. */
+static inline uint64_t mode_code_key(const struct vcpu *v)
+{
+	return v->seg[SEG_CS].base << 31;
+}
+
+/* vcpu_update_mode() after no more than the base of @seg has changed: in 16-bit code nothing else follows from it. */
+static inline void mode_base_changed(struct vcpu *v, unsigned seg)
+{
+	if (!(v->mode & MODE_CS16)) {
+		vcpu_update_mode(v);
+		return;
+	}
+	v->seg_base[seg] = v->seg[seg].base;
+	v->code_key = mode_code_key(v);
+}
 
 static inline unsigned mode_tlb(uint32_t mode)
 {

@@ -7,10 +7,11 @@
 #include "vcpu/cpu/real.h"
 
 #include "vcpu/cpu/flags.h"
+#include "vcpu/cpu/mode.h"
 
 #define ATTR_RW (SEG_A_P | SEG_A_S | SEG_T_RW | SEG_T_ACC)
 
-void real_load(struct seg *s, uint16_t sel, bool code)
+static void real_load(struct seg *s, uint16_t sel, bool code)
 {
 	if (s->attr & SEG_A_NULL) { /* nothing left of a descriptor: what a reset gives */
 		s->limit = 0xffff;
@@ -22,14 +23,24 @@ void real_load(struct seg *s, uint16_t sel, bool code)
 	s->base = (uint32_t)sel << 4;
 }
 
+void load_8086(struct vcpu *v, unsigned seg, uint16_t sel)
+{
+	struct seg *s = &v->seg[seg], old = *s;
+
+	if (in_v86(v))
+		seg_set_v86(s, sel);
+	else
+		real_load(s, sel, seg == SEG_CS);
+	if (s->attr == old.attr && s->limit == old.limit)
+		mode_base_changed(v, seg);
+	else
+		vcpu_update_mode(v);
+}
+
 static void enter(struct vcpu *v, uint16_t sel, uint64_t off)
 {
-	if (in_v86(v))
-		seg_set_v86(&v->seg[SEG_CS], sel);
-	else
-		real_load(&v->seg[SEG_CS], sel, true);
+	load_8086(v, SEG_CS, sel);
 	v->rip = off;
-	vcpu_update_mode(v);
 }
 
 static int check_target(struct vcpu *v, uint64_t off)
@@ -96,6 +107,7 @@ int real_iret(struct vcpu *v, unsigned opsize)
 	stack_commit(v, &st);
 	flags_put(v, (vcpu_rflags(v) & ~mask) | (fl & mask));
 	enter(v, (uint16_t)sel, off);
+	vcpu_update_mode(v);
 	return 0;
 }
 
@@ -117,6 +129,7 @@ int v86_enter(struct vcpu *v, struct stack *st, uint64_t rip, uint16_t cs, uint6
 	v->regs[R_SP] = (uint32_t)sp;
 	v->cpl = 3;
 	enter(v, cs, rip);
+	vcpu_update_mode(v);
 	return 0;
 }
 
@@ -142,6 +155,7 @@ int real_event(struct vcpu *v, unsigned vector, uint64_t rip, uint32_t ext)
 	flags_put(v, fl & ~(uint64_t)(RFL_TF | RFL_RF | (v86 ? 0 : RFL_AC) | (virtual ? RFL_VIF : RFL_IF)));
 	v->halted = 0;
 	enter(v, entry[1], entry[0]);
+	vcpu_update_mode(v);
 	return 0;
 }
 

@@ -6,8 +6,11 @@
 
 #include "vcpu/cpu/segment.h"
 
-/* Loads a segment register as real mode does: the base alone, and for CS rights that let it be written (SDM 3A 9.9.2, 20.1.1). */
-void real_load(struct seg *s, uint16_t sel, bool code);
+/*
+ * Loads a segment register of real mode, the base alone and for CS rights that let it be written (SDM 3A 9.9.2, 20.1.1), or of
+ * virtual-8086 mode.  The translation mode follows.
+ */
+void load_8086(struct vcpu *v, unsigned seg, uint16_t sel);
 
 /* Far transfers in real and virtual-8086 mode; as those of cpu/segment.h. */
 int real_far_jump(struct vcpu *v, uint16_t sel, uint64_t off);

@@ -59,6 +59,8 @@ static const struct save_row cpu_save_rows[] = {
 	SAVE_OMIT(struct vcpu, bounce_stack, "of the running instruction"),
 	SAVE_OMIT(struct vcpu, bounce, "of the running instruction"),
 	SAVE_OMIT(struct vcpu, gather, "of the running instruction"),
+	SAVE_OMIT(struct vcpu, code_key, "follows from cs"),
+	SAVE_OMIT(struct vcpu, seg_top, "follows from seg"),
 	SAVE(struct vcpu, sysflags),
 	SAVE_MAX(struct vcpu, cpl, 3),
 	SAVE_MAX(struct vcpu, int_shadow, 2),

@@ -169,14 +169,10 @@ int seg_load(struct vcpu *v, unsigned seg, uint16_t sel)
 	int r;
 
 	if (in_8086(v)) {
-		if (in_v86(v))
-			seg_set_v86(&v->seg[seg], sel);
-		else
-			real_load(&v->seg[seg], sel, false);
-		r = 0;
-	} else {
-		r = seg == SEG_SS ? load_ss(v, sel) : seg_check_data(v, sel, EXC_GP, 0, &v->seg[seg]);
+		load_8086(v, seg, sel);
+		return 0;
 	}
+	r = seg == SEG_SS ? load_ss(v, sel) : seg_check_data(v, sel, EXC_GP, 0, &v->seg[seg]);
 	if (r == 0)
 		vcpu_update_mode(v);
 	return r;

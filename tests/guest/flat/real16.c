@@ -646,6 +646,38 @@ static void code(void)
 	      "%#x %#x", r.frame_ip, r.ax);
 }
 
+/* ---- how fast: for the reader, no verdict ---- */
+CODE16(w_regs, "movw $20000, %cx; 1: addw $3, %ax; xorw %ax, %bx; rolw $1, %bx; decw %cx; jnz 1b" END16);
+CODE16(w_mem, "movw $20000, %cx; 1: movw (%bx), %ax; addw %ax, 2(%bx); incw 4(%bx); loop 1b" END16);
+CODE16(w_stack, "movw $20000, %cx; 1: pushw %ax; pushw %bx; popw %bx; popw %ax; loop 1b" END16);
+CODE16(w_call, "movw $20000, %cx; jmp 1f; 2: retw; 1: callw 2b; loop 1b" END16);
+CODE16(w_far, "movw $20000, %cx; pushw %ax; popw %ax; 1: lcallw $0x1800, $0x90; loop 1b" END16);
+CODE16(w_str, "cld; movw $20000, %cx; xorw %si, %si; xorw %di, %di; rep movsb" END16);
+
+static void speed(void)
+{
+	static const struct {
+		const char *name;
+		uint8_t *from, *to;
+	} t[] = {{"registers", w_regs, w_regs_end},  {"memory", w_mem, w_mem_end},    {"stack", w_stack, w_stack_end},
+		 {"near calls", w_call, w_call_end}, {"far calls", w_far, w_far_end}, {"rep movsb", w_str, w_str_end}};
+
+	rm_put(0x1800, 0x90, (const uint8_t *)"\xcb", (const uint8_t *)"\xcb" + 1);
+	for (unsigned i = 0; i < sizeof t / sizeof *t; i++) {
+		uint64_t best = ~0ull;
+
+		for (unsigned k = 0; k < 10; k++) {
+			uint64_t from = rdtsc(), cycles;
+
+			rm_regs(&r);
+			go(t[i].from, t[i].to);
+			cycles = rdtsc() - from;
+			best = cycles < best ? cycles : best;
+		}
+		print("# %s: %u cycles for ten rounds\n", t[i].name, (unsigned)best / 2000);
+	}
+}
+
 void flat_main(void)
 {
 	rm_init();
@@ -662,4 +694,5 @@ void flat_main(void)
 	interrupts();
 	a20();
 	code();
+	speed();
 }
