@@ -1,6 +1,5 @@
 /*
- * Messages as plain validated structs.  The only module that knows protobuf-c.
- * See pack.c.
+ * Messages as plain validated structs.  See pack.c.
  */
 #ifndef HVX_PACK_H
 #define HVX_PACK_H
@@ -151,13 +150,14 @@ struct msg_mem_region {
 struct msg_mem_stats {
 	uint64_t pages_total, pages_present, host_bytes, pages_ballooned, pages_punched;
 };
-struct msg_mem_change { /* pages of RAM, not guest-physical */
+struct msg_pages { /* of RAM, not guest-physical */
+	uint64_t first, count;
+};
+struct msg_mem_change {
 	uint32_t id;
 	enum msg_mem_op op;
 	uint32_t nranges; /* none with RETURN_ALL, else at least one */
-	struct {
-		uint64_t first, count;
-	} range[MSG_RANGES_MAX];
+	struct msg_pages range[MSG_RANGES_MAX];
 };
 struct msg_mem_changed {
 	uint32_t id;
@@ -247,11 +247,12 @@ struct msg_virtio_config { /* VIRTIO_CONFIG, and VIRTIO_CONFIG_WRITE with its of
 struct msg_virtio_broken {
 	char reason[MSG_TEXT_MAX];
 };
+struct msg_range {
+	uint64_t gpa, len;
+};
 struct msg_virtio_invalidate { /* VIRTIO_INVALIDATE, and VIRTIO_INVALIDATED without ranges */
 	uint32_t id, nranges;
-	struct {
-		uint64_t gpa, len;
-	} range[MSG_RANGES_MAX];
+	struct msg_range range[MSG_RANGES_MAX];
 };
 struct msg_vcpu_running {
 	uint32_t boots;
@@ -268,12 +269,13 @@ struct msg_vcpu_state {
 	bool paused;
 	char reason[MSG_NAME_MAX]; /* when it has paused by itself */
 };
-struct msg_counters { /* VCPU_STATS and STATS_REPLY */
+struct msg_counter {
+	char name[64]; /* an id, a dot, a name */
+	uint64_t value;
+};
+struct msg_counters { /* VCPU_STATS, DEV_STATS and STATS_REPLY */
 	uint32_t n;
-	struct {
-		char name[64]; /* an id, a dot, a name */
-		uint64_t value;
-	} c[MSG_COUNTERS_MAX];
+	struct msg_counter c[MSG_COUNTERS_MAX];
 };
 struct msg_request_head {
 	uint32_t version;
@@ -284,6 +286,11 @@ struct msg_reply {
 	uint32_t status;
 	char text[MSG_TEXT_MAX];
 };
+struct msg_process {
+	char name[MSG_NAME_MAX];
+	uint32_t pid, layers;
+	bool silent; /* it owes an answer */
+};
 struct msg_status {
 	char name[MSG_NAME_MAX], state[MSG_NAME_MAX], console[MSG_TEXT_MAX];
 	char second[MSG_TEXT_MAX]; /* console; empty: there is none */
@@ -292,11 +299,7 @@ struct msg_status {
 	uint32_t cpus, boots;
 	bool strict;
 	uint32_t nprocs;
-	struct {
-		char name[MSG_NAME_MAX];
-		uint32_t pid, layers;
-		bool silent; /* it owes an answer */
-	} proc[MSG_PROCS_MAX];
+	struct msg_process proc[MSG_PROCS_MAX];
 };
 
 const char *pack_type_name(uint16_t type); /* for traces; NULL when unknown */
@@ -306,40 +309,42 @@ const char *pack_type_name(uint16_t type); /* for traces; NULL when unknown */
  * message), or -EMSGSIZE.  unpack_x: 0, or -EPROTO when @buf is not exactly one message of this kind
  * with every field in range; *m is then unspecified.
  */
-#define PACK_DECLARE(fn, type)                                         \
+#define PACK_KINDS(X)                               \
+	X(hello, msg_hello)                         \
+	X(sealed, msg_sealed)                       \
+	X(failed, msg_failed)                       \
+	X(mem_config, msg_mem_config)               \
+	X(mem_region, msg_mem_region)               \
+	X(mem_stats, msg_mem_stats)                 \
+	X(mem_change, msg_mem_change)               \
+	X(mem_changed, msg_mem_changed)             \
+	X(vcpu_config, msg_vcpu_config)             \
+	X(vcpu_running, msg_vcpu_running)           \
+	X(vcpu_exit, msg_vcpu_exit)                 \
+	X(vcpu_command, msg_vcpu_command)           \
+	X(vcpu_state, msg_vcpu_state)               \
+	X(vcpu_stats, msg_counters)                 \
+	X(vcpu_device, msg_vcpu_device)             \
+	X(dev_config, msg_dev_config)               \
+	X(dev_limits, msg_dev_limits)               \
+	X(dev_command, msg_dev_command)             \
+	X(dev_event, msg_dev_event)                 \
+	X(dev_stats, msg_counters)                  \
+	X(virtio_offer, msg_virtio_offer)           \
+	X(virtio_activate, msg_virtio_activate)     \
+	X(virtio_reset, msg_virtio_reset)           \
+	X(virtio_config, msg_virtio_config)         \
+	X(virtio_broken, msg_virtio_broken)         \
+	X(virtio_invalidate, msg_virtio_invalidate) \
+	X(request, msg_request_head)                \
+	X(reply, msg_reply)                         \
+	X(status_reply, msg_status)                 \
+	X(stats_reply, msg_counters)
+#define X(fn, type)                                                    \
 	int pack_##fn(const struct type *m, uint8_t *buf, size_t len); \
 	int unpack_##fn(const uint8_t *buf, size_t len, struct type *m);
-PACK_DECLARE(hello, msg_hello)
-PACK_DECLARE(sealed, msg_sealed)
-PACK_DECLARE(failed, msg_failed)
-PACK_DECLARE(mem_config, msg_mem_config)
-PACK_DECLARE(mem_region, msg_mem_region)
-PACK_DECLARE(mem_stats, msg_mem_stats)
-PACK_DECLARE(mem_change, msg_mem_change)
-PACK_DECLARE(mem_changed, msg_mem_changed)
-PACK_DECLARE(vcpu_config, msg_vcpu_config)
-PACK_DECLARE(vcpu_running, msg_vcpu_running)
-PACK_DECLARE(vcpu_exit, msg_vcpu_exit)
-PACK_DECLARE(vcpu_command, msg_vcpu_command)
-PACK_DECLARE(vcpu_state, msg_vcpu_state)
-PACK_DECLARE(vcpu_stats, msg_counters)
-PACK_DECLARE(vcpu_device, msg_vcpu_device)
-PACK_DECLARE(dev_config, msg_dev_config)
-PACK_DECLARE(dev_limits, msg_dev_limits)
-PACK_DECLARE(dev_command, msg_dev_command)
-PACK_DECLARE(dev_event, msg_dev_event)
-PACK_DECLARE(dev_stats, msg_counters)
-PACK_DECLARE(virtio_offer, msg_virtio_offer)
-PACK_DECLARE(virtio_activate, msg_virtio_activate)
-PACK_DECLARE(virtio_reset, msg_virtio_reset)
-PACK_DECLARE(virtio_config, msg_virtio_config)
-PACK_DECLARE(virtio_broken, msg_virtio_broken)
-PACK_DECLARE(virtio_invalidate, msg_virtio_invalidate)
-PACK_DECLARE(request, msg_request_head)
-PACK_DECLARE(reply, msg_reply)
-PACK_DECLARE(status_reply, msg_status)
-PACK_DECLARE(stats_reply, msg_counters)
-#undef PACK_DECLARE
+PACK_KINDS(X)
+#undef X
 
 /* Messages without content (MEM_GET, the stats requests): 0 when the payload is empty, else -EPROTO. */
 int unpack_empty(size_t len);

@@ -12,38 +12,6 @@
 #include "proto/shm.h"
 #include "tests/fuzz/fuzz.h"
 
-#define KINDS(X)                                    \
-	X(hello, msg_hello)                         \
-	X(sealed, msg_sealed)                       \
-	X(failed, msg_failed)                       \
-	X(mem_config, msg_mem_config)               \
-	X(mem_region, msg_mem_region)               \
-	X(mem_stats, msg_mem_stats)                 \
-	X(mem_change, msg_mem_change)               \
-	X(mem_changed, msg_mem_changed)             \
-	X(vcpu_config, msg_vcpu_config)             \
-	X(vcpu_running, msg_vcpu_running)           \
-	X(vcpu_exit, msg_vcpu_exit)                 \
-	X(vcpu_command, msg_vcpu_command)           \
-	X(vcpu_state, msg_vcpu_state)               \
-	X(vcpu_stats, msg_counters)                 \
-	X(vcpu_device, msg_vcpu_device)             \
-	X(dev_config, msg_dev_config)               \
-	X(dev_limits, msg_dev_limits)               \
-	X(dev_command, msg_dev_command)             \
-	X(dev_event, msg_dev_event)                 \
-	X(dev_stats, msg_counters)                  \
-	X(virtio_offer, msg_virtio_offer)           \
-	X(virtio_activate, msg_virtio_activate)     \
-	X(virtio_reset, msg_virtio_reset)           \
-	X(virtio_config, msg_virtio_config)         \
-	X(virtio_broken, msg_virtio_broken)         \
-	X(virtio_invalidate, msg_virtio_invalidate) \
-	X(request, msg_request_head)                \
-	X(reply, msg_reply)                         \
-	X(status_reply, msg_status)                 \
-	X(stats_reply, msg_counters)
-
 static uint8_t wire[IPC_MAX_DATA];
 
 #define X(fn, type)                                                \
@@ -60,7 +28,7 @@ static uint8_t wire[IPC_MAX_DATA];
 		FUZZ_CHECK(!unpack_##fn(wire, (size_t)n, &again)); \
 		FUZZ_CHECK(!memcmp(&m, &again, sizeof m));         \
 	}
-KINDS(X)
+PACK_KINDS(X)
 #undef X
 
 static void try_text(const uint8_t *data, size_t len)
@@ -80,7 +48,7 @@ static void try_text(const uint8_t *data, size_t len)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
 #define X(fn, type) try_##fn(data, len);
-	KINDS(X)
+	PACK_KINDS(X)
 #undef X
 	try_text(data, len);
 	return 0;

@@ -36,6 +36,7 @@
 	X(ipc)         \
 	X(pack)        \
 	X(pack_device) \
+	X(fields)      \
 	X(config)      \
 	X(cli)         \
 	X(sandbox)     \

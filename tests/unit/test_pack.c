@@ -325,6 +325,9 @@ static void test_small_ranges(void)
 	CU_ASSERT_EQUAL(unpack_failed(buf, (size_t)n, &fo), -EPROTO);
 	n = pack_mem_stats(&m, buf, sizeof buf);
 	CU_ASSERT_EQUAL(unpack_mem_stats(buf, (size_t)n, &mo), -EPROTO);
+	m = (struct msg_mem_stats){.pages_total = 10, .pages_ballooned = 11};
+	n = pack_mem_stats(&m, buf, sizeof buf);
+	CU_ASSERT_EQUAL(unpack_mem_stats(buf, (size_t)n, &mo), -EPROTO);
 	n = pack_vcpu_running(&v, buf, sizeof buf);
 	CU_ASSERT_EQUAL(unpack_vcpu_running(buf, (size_t)n, &vo), -EPROTO);
 	CU_ASSERT_EQUAL(unpack_empty(1), -EPROTO);
