@@ -189,9 +189,12 @@ size_t fuzz_seed(unsigned i, uint8_t *buf)
 		0x66, 0x0f, 0xf7, 0xc1, 0x0f, 0x22, 0xd8, 0xcd, 0x80, 0xcf, 0xf4,
 	};
 
-	if (i >= 8)
+	/* 64, 32 and 16 bits, as set_mode() has them: user and not, flat stacks and not, real, SMAP */
+	static const uint8_t how[] = {0, 4, 16, 20, 2, 6, 10, 14, 18, 22, 3, 7, 11, 15, 19, 23, 34, 35, 39, 43, 47, 42};
+
+	if (i >= sizeof how)
 		return 0;
-	buf[0] = (uint8_t)i;
+	buf[0] = how[i];
 	buf[2] = 0xf0;
 	buf[3] = i & 1 ? 0x0f : 0x01;
 	memcpy(buf + HEAD, code, sizeof code);

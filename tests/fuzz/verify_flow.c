@@ -54,6 +54,8 @@ static const struct field fields[] = {
 	F(self, ACC_R),
 	F(scratch, ACC_R | ACC_W),
 	F(seg_base, ACC_R),
+	{VOFF(seg_top), sizeof(((struct vcpu *)0)->seg_top), ACC_R, MODE_SEGS},
+	{VOFF(code_key), 8, ACC_R, MODE_CS16},
 	F0(seg_base[SEG_GS], ACC_W),
 	F0(seg[SEG_GS].base, ACC_W),
 	F0(kernel_gs_base, ACC_R | ACC_W),
@@ -218,6 +220,8 @@ static bool mem_ok(struct verify *f, const struct state *s, const struct verify_
 		return true; /* lea: what comes of it is for transfer() */
 	if (m->mem.type != ZYDIS_MEMOP_TYPE_MEM)
 		return verify_fail(f, in->off, "a kind of operand that is not known");
+	if (in->z.address_width != 64)
+		return verify_fail(f, in->off, "a host address cut to 32 bits");
 	if (!bit_offset_ok(s, in))
 		return verify_fail(f, in->off, "the bit's number reaches out of the operand");
 	if (in->z.mnemonic == ZYDIS_MNEMONIC_JMP && !is_gs(m))
@@ -296,6 +300,15 @@ static unsigned derived(const struct state *s, const struct verify_insn *in)
 	return ANY;
 }
 
+/* sub host address, guest address */
+static bool makes_addend(const struct state *s, const struct verify_insn *in)
+{
+	return in->z.mnemonic == ZYDIS_MNEMONIC_SUB && in->op[0].size == 64 &&
+	       in->op[0].type == ZYDIS_OPERAND_TYPE_REGISTER && in->op[1].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+	       kind_of(s, in->op[0].reg.value) >= HOST_R && kind_of(s, in->op[0].reg.value) <= HOST_W &&
+	       !is_secret(kind_of(s, in->op[1].reg.value));
+}
+
 /* What a write of the first operand leaves there; an operand that must not be where it is: NOTHING. */
 static unsigned result(const struct verify *f, const struct state *s, const struct verify_insn *in)
 {
@@ -316,6 +329,7 @@ static unsigned result(const struct verify *f, const struct state *s, const stru
 			return JC_INDEX;
 		return imm_of(in) >= 0 && imm_of(in) < 64 ? SMALL : ANY;
 	case ZYDIS_MNEMONIC_LEA: return derived(s, in);
+	case ZYDIS_MNEMONIC_SUB: return makes_addend(s, in) ? old - (HOST_R - ADDEND_R) : ANY;
 	case ZYDIS_MNEMONIC_MOV: break;
 	default: return ANY;
 	}
@@ -342,6 +356,7 @@ static bool secrets_ok(struct verify *f, const struct state *s, const struct ver
 	bool copies = in->z.mnemonic == ZYDIS_MNEMONIC_MOV && in->op[0].size == 64 &&
 		      (in->op[0].type == ZYDIS_OPERAND_TYPE_REGISTER || slot_of(&in->op[0]) >= 0);
 
+	copies = copies || makes_addend(s, in);
 	for (unsigned i = 0; i < in->z.operand_count; i++)
 		if (in->op[i].type == ZYDIS_OPERAND_TYPE_REGISTER && !copies &&
 		    (in->op[i].actions & ZYDIS_OPERAND_ACTION_MASK_READ) && is_secret(kind_of(s, in->op[i].reg.value)))

@@ -20,6 +20,7 @@
 
 #include "btvm.h"
 #include "disasm.h"
+#include "tests/fuzz/verify.h"
 #include "vcpu/bt/tr.h"
 #include "vcpu/cpu/feature.h"
 
@@ -182,6 +183,7 @@ static void run_case(FILE *f, const struct golden_group *g, const struct golden_
 	uint64_t gva = g->gva + (c->off ? c->off : 0x100);
 	const struct block *b;
 	unsigned shown;
+	char why[512];
 	uint32_t n;
 
 	btvm_mode(v, g->mode & MODE_USER ? 3 : 0, mode_code_size(g->mode));
@@ -202,6 +204,8 @@ static void run_case(FILE *f, const struct golden_group *g, const struct golden_
 	for (unsigned i = 0; i < shown; i++)
 		*classes |= 1u << seen.in[i].cls;
 	print_block(f, v->bt, b, gva, shown);
+	if (verify_block(v, b, why, sizeof why))
+		fprintf(f, "may not run: %s\n", why); /* in no stored text */
 	fprintf(f, "\n");
 }
 
