@@ -33,7 +33,7 @@ static const struct {
 	      FIELD(seg[2].base),  FIELD(seg[3].base), FIELD(seg[4].base), FIELD(seg[5].base),
 	      FIELD(cr0),          FIELD(cr2),         FIELD(cr3),         FIELD(cr4),
 	      FIELD(seg_top[0]),   FIELD(seg_top[1]),  FIELD(code_key),    FIELD(kernel_gs_base),
-	      FIELD(mode),         FIELD(stats),       FIELD(cells)};
+	      FIELD(tsc_aux),      FIELD(mode),        FIELD(stats),       FIELD(cells)};
 
 static bool tlb_field(char *buf, size_t size, size_t off)
 {
@@ -64,8 +64,10 @@ static bool tlb_field(char *buf, size_t size, size_t off)
 
 static void field_name(char *buf, size_t size, size_t off)
 {
-	if (off < sizeof(((struct vcpu *)0)->regs)) {
-		snprintf(buf, size, off % 8 ? "guest.%s+%zu" : "guest.%s", reg_names[off / 8], off % 8);
+	size_t r = off - VOFF(regs);
+
+	if (r < sizeof(((struct vcpu *)0)->regs)) {
+		snprintf(buf, size, r % 8 ? "guest.%s+%zu" : "guest.%s", reg_names[r / 8], r % 8);
 		return;
 	}
 	if (tlb_field(buf, size, off))

@@ -93,11 +93,9 @@ static void test_covered(void)
 	HAS_FIELDS(seg_save, struct seg, 4, 0, 0, 0, 0);
 	HAS_FIELDS(dtable_save, struct dtable, 2, 0, 0);
 	HAS_FIELDS(x87_save, struct x87_pointers, 5, 0, 0, 0, 0, 0);
-	HAS_FIELDS(cpu_save, struct vcpu, 128, {}, {}, 0, 0, 0, 0, {}, {}, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, {}, 0,
-		   {}, 0, {}, {}, 0, 0, 0, 0, 0, {}, {}, {}, {}, {}, 0, 0, 0, 0, 0, 0, 0, {}, {}, 0, 0, 0, 0, 0, 0, 0,
-		   0, 0, 0, 0, 0, 0, 0, {}, {}, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, {}, 0, {}, 0, 0, 0, 0, {}, 0, 0, {}, 0,
-		   {}, {}, 0, {}, 0, 0, 0, {}, {}, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, {}, 0, {}, {}, {}, {}, 0, 0, 0, 0,
-		   0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, {}, {}, 0);
+	HAS_FIELDS(cpu_save, struct cpu, 76, {}, 0, {}, 0, 0, 0, 0, 0, 0, {}, 0, 0, 0, 0, 0, 0, 0, {}, {}, {}, {}, {},
+		   0, 0, 0, 0, 0, 0, 0, {}, {}, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, {}, {}, 0, 0, 0, 0, 0, 0, 0,
+		   0, 0, 0, 0, 0, 0, 0, 0, 0, {}, 0, {}, 0, 0, 0, 0, 0, 0, 0, {}, {}, 0);
 }
 
 /* That the test above can fail. */
@@ -346,8 +344,8 @@ static void test_cpu(void)
 {
 	struct vcpu *a = calloc(1, sizeof *a), *b = calloc(1, sizeof *b);
 
-	round_trip(&cpu_save, a, b);
-	CU_ASSERT_EQUAL(b->fpu_saved, 1);
+	round_trip(&cpu_save, &a->cpu, &b->cpu);
+	CU_ASSERT_EQUAL(b->cpu.fpu_saved, 1);
 	CU_ASSERT(b->self == NULL && !b->cells[5]); /* what is not saved stays as it was */
 	free(a);
 	free(b);

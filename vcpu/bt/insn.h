@@ -7,13 +7,7 @@
 
 #include <stdint.h>
 
-/* Register numbers as in ModRM/REX encodings. */
-enum { R_AX, R_CX, R_DX, R_BX, R_SP, R_BP, R_SI, R_DI, R_8, R_9, R_10, R_11, R_12, R_13, R_14, R_15 };
-#define R_NONE 0xff
-#define R_RIP  0xfe /* mem.base only: rip-relative, disp is relative to the next instruction */
-
-/* Segment registers, in encoding order. */
-enum { SEG_ES, SEG_CS, SEG_SS, SEG_DS, SEG_FS, SEG_GS, SEG_COUNT };
+#include "vcpu/cpu/regs.h"
 
 /*
  * System and sensitive instructions: everything that has semantics in C.
@@ -136,7 +130,7 @@ struct insn_mem {
 struct insn {
 	uint8_t len; /* bytes, 1..15 */
 	uint8_t raw[15];
-	uint8_t cls;       /* enum insn_class, bt/classify.h */
+	uint8_t cls;       /* enum insn_class, bt/decode.h */
 	uint8_t sysop;     /* enum sysop when the class is system */
 	uint8_t opsize;    /* effective operand size in bytes: 1, 2, 4, 8 */
 	uint8_t addrsize;  /* effective address size in bytes: 2, 4, 8 */

@@ -2,19 +2,19 @@
 #ifndef HVX_OFFSETS_H
 #define HVX_OFFSETS_H
 
-#define V_REGS       0
-#define V_HOST_REGS  128
-#define V_RIP        256
-#define V_IP_PAGE    264
-#define V_ENGINE_SP  272
-#define V_SELF       280
-#define V_RESUME     384
-#define V_SITE       408
-#define V_FLAGS      412
-#define V_DF         414
-#define V_IFLAG      415
-#define V_PENDING    416
-#define V_KICK       420
-#define V_HOST_FLAGS 428
+#define V_HOST_REGS  0
+#define V_IP_PAGE    128
+#define V_ENGINE_SP  136
+#define V_SELF       144
+#define V_RESUME     200
+#define V_SITE       208
+#define V_PENDING    708
+#define V_KICK       212
+#define V_HOST_FLAGS 220
+#define V_REGS       512
+#define V_RIP        640
+#define V_FLAGS      704
+#define V_DF         706
+#define V_IFLAG      707
 
 #endif

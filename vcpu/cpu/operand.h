@@ -5,6 +5,7 @@
 #ifndef HVX_CPU_OPERAND_H
 #define HVX_CPU_OPERAND_H
 
+#include "vcpu/bt/insn.h"
 #include "vcpu/mmu/mmu.h"
 #include "vcpu/vcpu.h"
 

@@ -6,7 +6,7 @@
 
 #include "common/save.h"
 
-/* Of struct vcpu, with the guest's vector state in fpu_area (vcpu_fpu_out()), between two instructions. */
+/* Of struct cpu, with the guest's vector state in fpu_area (vcpu_fpu_out()), between two instructions. */
 extern const struct save_table cpu_save;
 
 #endif
