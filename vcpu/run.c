@@ -280,13 +280,58 @@ static int piece_check(struct vcpu *v, const struct bounced *o, unsigned off)
 	unsigned acc = mmu_acc(v, ACC_W);
 	struct walk w;
 
-	if (mode_long(v->mode) ? !is_canonical(gva) || !is_canonical(last) : last > UINT32_MAX)
+	if (mode_long(v->mode) ? !is_canonical(gva) || !is_canonical(last) : last > UINT32_MAX && v->amd)
 		return raise_error(v, o->ss ? EXC_SS : EXC_GP, 0);
+	if (!mode_long(v->mode))
+		last = (uint32_t)last;
 	if (!(o->acc & ACC_W))
 		return 0;
 	if (mmu_walk(v, gva, acc, &w) < 0)
 		return -1;
 	return (gva ^ last) & ~GUEST_PAGE_MASK ? mmu_walk(v, last & ~GUEST_PAGE_MASK, acc, &w) : 0;
+}
+
+/* Of the two pieces of maskmovdqu's operand Intel's CPUs look at the upper one first. */
+static int pieces_check(struct vcpu *v, const struct bounced *o)
+{
+	if (!v->amd && o->piece < o->size) {
+		for (unsigned off = o->size; off; off -= o->piece)
+			if (piece_check(v, o, off - o->piece) < 0)
+				return -1;
+		return 0;
+	}
+	for (unsigned off = 0; off < o->size; off += o->piece)
+		if (piece_check(v, o, off) < 0)
+			return -1;
+	return 0;
+}
+
+/* Bytes of the piece at @gva that lie below 4 GiB, where code is not 64-bit: the rest goes on at 0. */
+static unsigned piece_head(const struct vcpu *v, const struct bounced *o, uint64_t gva)
+{
+	uint64_t room = (1ull << 32) - gva;
+
+	return mode_long(v->mode) || o->piece <= room ? o->piece : (unsigned)room;
+}
+
+static int piece_read(struct vcpu *v, const struct bounced *o, unsigned off)
+{
+	uint64_t gva = piece_at(v, o, off);
+	unsigned head = piece_head(v, o, gva), acc = mmu_acc(v, ACC_R);
+
+	if (mmu_read(v, gva, o->buf + off, head, acc) < 0)
+		return -1;
+	return head < o->piece ? mmu_read(v, 0, o->buf + off + head, o->piece - head, acc) : 0;
+}
+
+static void piece_write(struct vcpu *v, const struct bounced *o, unsigned off)
+{
+	uint64_t gva = piece_at(v, o, off);
+	unsigned head = piece_head(v, o, gva), acc = mmu_acc(v, ACC_W);
+
+	mmu_write(v, gva, o->buf + off, head, acc);
+	if (head < o->piece)
+		mmu_write(v, 0, o->buf + off + head, o->piece - head, acc);
 }
 
 /*
@@ -295,14 +340,11 @@ static int piece_check(struct vcpu *v, const struct bounced *o, unsigned off)
  */
 static int bounce_prepare(struct vcpu *v, const struct bounced *o)
 {
-	unsigned off;
-
-	for (off = 0; off < o->size; off += o->piece)
-		if (piece_check(v, o, off) < 0)
-			return -1;
+	if (pieces_check(v, o) < 0)
+		return -1;
 	if (o->acc & ACC_R)
-		for (off = 0; off < o->size; off += o->piece)
-			if (mmu_read(v, piece_at(v, o, off), o->buf + off, o->piece, mmu_acc(v, ACC_R)) < 0)
+		for (unsigned off = 0; off < o->size; off += o->piece)
+			if (piece_read(v, o, off) < 0)
 				return -1;
 	return 0;
 }
@@ -311,7 +353,7 @@ static void bounce_finish(struct vcpu *v, const struct bounced *o)
 {
 	if (o->acc & ACC_W)
 		for (unsigned off = 0; off < o->size; off += o->piece)
-			mmu_write(v, piece_at(v, o, off), o->buf + off, o->piece, mmu_acc(v, ACC_W));
+			piece_write(v, o, off);
 }
 
 static bool next_is_bounced(const struct vcpu *v)

@@ -133,6 +133,7 @@ static struct vcpu *machine(const struct line *l, bool amd)
 		memset(ram(v, D + k * 4096, 4096), 0, 4096);
 		*btvm_pte(D + k * 4096) &= *p == '.' ? 0 : *p == 'r' ? ~2ull : ~0ull;
 	}
+	*btvm_pte(0) = 0; /* what runs past 4 GiB goes on there */
 	memcpy(v->fpu_area, "\x7f\x03", 2);
 	memset(v->fpu_area + XMM, 0, 256);
 	memset(v->fpu_area + YMM, 0, 256);
@@ -233,11 +234,35 @@ static void test_lines(void)
 	CU_ASSERT(lines > 25 && ran > 15);
 }
 
+/* Where the pages on both sides of 4 GiB are there, an access over it is whole on Intel's CPUs: xchg [edi], eax. */
+static void test_wrap(void)
+{
+	struct line l = {.bits = "32"};
+	struct vcpu *v = machine(&l, false);
+	uint32_t low = 0x44332211;
+
+	*btvm_pte(0xfffff000) = *btvm_pte(D);
+	*btvm_pte(0) = *btvm_pte(D + 4096);
+	memcpy(ram(v, D + 4094, 2), &low, 2);
+	memcpy(ram(v, D + 4096, 2), (uint8_t *)&low + 2, 2);
+	btvm_put(v, AT, (const uint8_t *)"\x87\x07\x0f\x0b", 4);
+	v->regs[R_DI] = 0xfffffffe;
+	v->regs[R_AX] = 0x88776655;
+	v->rip = AT;
+	CU_ASSERT_EQUAL(vcpu_run_until(v, 0, 50), 1);
+	CU_ASSERT_EQUAL(v->exc_vector, EXC_UD);
+	CU_ASSERT_EQUAL(v->regs[R_AX], low);
+	CU_ASSERT(!memcmp(ram(v, D + 4094, 2), "\x55\x66", 2));
+	CU_ASSERT(!memcmp(ram(v, D + 4096, 2), "\x77\x88", 2));
+	btvm_reset();
+}
+
 CU_ErrorCode suite_vendor(void);
 CU_ErrorCode suite_vendor(void)
 {
 	CU_pSuite s = CU_add_suite("vendor", NULL, NULL);
 
 	CU_add_test(s, "native outcomes of both", test_lines);
+	CU_add_test(s, "over 4 GiB as Intel's", test_wrap);
 	return CU_get_error();
 }

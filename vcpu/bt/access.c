@@ -184,7 +184,7 @@ static int segment_check(struct vcpu *v, const struct site *s, uint64_t off, uin
 {
 	const struct seg *g = &v->seg[s->seg];
 	unsigned vector = s->seg == SEG_SS ? EXC_SS : EXC_GP;
-	uint64_t last = off + (s->align == 1 ? 8u : s->size) - 1, top;
+	uint64_t last = off + seg_limit_size(v, g, s->align == 1 ? 8u : s->size) - 1, top;
 
 	if (mode_long(v->mode)) {
 		*lin = off;

@@ -78,8 +78,7 @@ static int raise_seg(struct vcpu *v, bool stack, uint32_t err)
 	return raise_error(v, stack ? EXC_SS : EXC_GP, err);
 }
 
-/* Of an access that runs past 4 GiB in a segment without a limit Intel's CPUs check its first byte only, AMD's all. */
-static unsigned limit_size(const struct vcpu *v, const struct seg *s, unsigned size)
+unsigned seg_limit_size(const struct vcpu *v, const struct seg *s, unsigned size)
 {
 	bool flat = s->limit == 0xffffffff && (s->attr & (T_CODE | T_DOWN)) != T_DOWN;
 
@@ -96,7 +95,7 @@ int seg_linear(struct vcpu *v, unsigned seg, uint64_t offset, unsigned size, uns
 			return raise_seg(v, seg == SEG_SS, 0);
 		return 0;
 	}
-	if (!seg_allows(s, offset, limit_size(v, s, size), acc))
+	if (!seg_allows(s, offset, seg_limit_size(v, s, size), acc))
 		return raise_seg(v, seg == SEG_SS, 0);
 	*lin = (uint32_t)(s->base + offset);
 	return 0;
@@ -179,7 +178,7 @@ static int stack_linear(struct vcpu *v, struct stack *st, uint64_t sp, unsigned 
 		*lin = sp;
 		return is_canonical(sp) && is_canonical(sp + size - 1) ? 0 : raise_seg(v, true, st->err);
 	}
-	if (!seg_allows(st->ss, sp & st->mask, limit_size(v, st->ss, size), acc))
+	if (!seg_allows(st->ss, sp & st->mask, seg_limit_size(v, st->ss, size), acc))
 		return raise_seg(v, true, st->err);
 	*lin = (uint32_t)(st->ss->base + (sp & st->mask));
 	return 0;

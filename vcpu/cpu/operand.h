@@ -74,6 +74,10 @@ int alignment_check(struct vcpu *v, uint64_t lin, unsigned size);
 /* The offset a memory operand names, truncated to the address size. */
 uint64_t insn_ea(const struct vcpu *v, const struct insn *in);
 
+/* How many of the @size bytes of an access the limit of @s is asked about: of one that runs past 4 GiB in a segment without a
+ * limit Intel's CPUs check the first byte only, AMD's all. */
+unsigned seg_limit_size(const struct vcpu *v, const struct seg *s, unsigned size);
+
 /*
  * Linear address of @size bytes at @offset in segment @seg: limit, type and
  * null checks outside 64-bit code, canonical checks in it.  0, or -1 after
