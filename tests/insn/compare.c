@@ -26,13 +26,22 @@ static int is_operand_fault(uint32_t vec)
 	return vec == 13 || vec == 14 || vec == 17;
 }
 
+/* Intel's CPUs report the second page of an xsave area whose first one is bad too, now and then; AMD's and the engine the
+ * first. */
+static int same_page(uint64_t a, uint64_t b)
+{
+	uint64_t apart = a / PG > b / PG ? a / PG - b / PG : b / PG - a / PG;
+
+	return apart <= (isa_host_is_amd() ? 0u : 1u);
+}
+
 static int fault_differs(const struct testcase *tc, const struct result *n, const struct result *e)
 {
 	uint32_t mask = ~0u;
 
 	if (n->vector != e->vector)
 		return !(tc->pieces && is_operand_fault(n->vector) && is_operand_fault(e->vector));
-	if (n->vector == 14 && (tc->pieces ? (n->cr2 ^ e->cr2) / PG : n->cr2 ^ e->cr2))
+	if (n->vector == 14 && (tc->pieces ? !same_page(n->cr2, e->cr2) : n->cr2 != e->cr2))
 		return 1;
 	if (n->vector == 14 && n->cr2 >= 0x7ffffffff000ull)
 		mask = ~1u;
@@ -122,6 +131,22 @@ static int wrote_code(const struct worker_out *w, const struct result *r)
 	return 0;
 }
 
+/* A string instruction that overwrites itself: Intel's CPUs notice between two rounds, or between the pieces of fast strings,
+ * and go on with the new bytes; AMD's finish it, as the engine does. */
+static int overwrote_itself(const struct batch *b, const struct test *t, const struct result *n)
+{
+	if (isa_host_is_amd() || !(t->flags & TEST_STRING))
+		return 0;
+	for (uint32_t i = n->line0; i < n->line0 + n->lines; i++)
+		for (uint64_t k = 0; k < LINE; k++) {
+			uint64_t at = b->native.log[i].off - (uint64_t)IMG_SIZE + k; /* in the code */
+
+			if (at - (t->start - CODE_BASE) < t->len && b->native.log[i].data[k] != b->code[at])
+				return 1;
+		}
+	return 0;
+}
+
 /* Without AC only a host that forbids locked accesses across cache lines raises #AC. */
 static int traps_split_locks(const struct result *n)
 {
@@ -136,7 +161,7 @@ uint32_t compare_case(const struct batch *b, uint32_t k, int lax)
 
 	if (n->outcome == OUT_NONE || n->outcome == OUT_ODD || n->overflow || e->overflow)
 		return DIFF_SKIP;
-	if (traps_split_locks(n))
+	if (traps_split_locks(n) || overwrote_itself(b, t, n))
 		return DIFF_SKIP;
 	if (n->outcome == OUT_TIMEOUT)
 		return e->outcome == OUT_TIMEOUT ? DIFF_SKIP : DIFF_OUTCOME;

@@ -148,16 +148,6 @@ static int op_target(struct gen *g, struct steer *s, const struct insn_inst *i, 
 	return 0;
 }
 
-/* Stores of a result whose exceptions Intel's CPUs look at before the operand's; the engine does as AMD's. */
-static int stores_after_computing(const struct insn_inst *i)
-{
-	const ZydisDecodedOperand *op = &i->ops[0];
-
-	return op->type == ZYDIS_OPERAND_TYPE_MEMORY && (op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) &&
-	       (i->in.mnemonic == ZYDIS_MNEMONIC_VCVTPS2PH || i->in.meta.isa_ext == ZYDIS_ISA_EXT_X87 ||
-		i->in.mnemonic == ZYDIS_MNEMONIC_FISTTP);
-}
-
 static void steer_all(struct gen *g, struct testcase *tc, struct test *t, struct insn_inst *i)
 {
 	struct steer s = {.r = &g->r,
@@ -169,8 +159,8 @@ static void steer_all(struct gen *g, struct testcase *tc, struct test *t, struct
 
 	if (is_string(i) && (tc->in.rflags & 0x40000) && !isa_host_is_amd()) /* AC */
 		s.wild = 0; /* an unaligned operand is a bad one too, and of two either may be reported */
-	if (stores_after_computing(i) && !isa_host_is_amd()) {
-		s.wild = 0;
+	if (isa_stores_after_computing(&i->in, i->ops) && !isa_host_is_amd()) {
+		s.wild = 0; /* the engine does as AMD's CPUs */
 		tc->in.rflags &= ~0x40000ull;
 	}
 	for (int k = 0; k < i->in.operand_count; k++) {
@@ -432,6 +422,7 @@ static int finish(struct gen *g, struct insn_inst *i, uint32_t form, unsigned n)
 		return -1;
 	t->form = form;
 	t->flags |= g->t->bits32 ? TEST_32BIT | (g->tls ? TEST_TLS : 0) : 0;
+	t->flags |= is_string(i) ? TEST_STRING : 0;
 	t->undef_flags = undefined_flags(i);
 	for (unsigned k = 0; k < t->len && t->start + k < CODE_BASE + CODE_SIZE; k++)
 		g->b->code[t->start + k - CODE_BASE] = i->bytes[k];

@@ -174,6 +174,20 @@ int isa_splits_256(void)
 	return isa_host_is_amd() && !amd_leaf_bit(0x8000001a, 2);
 }
 
+int isa_stores_after_computing(const ZydisDecodedInstruction *in, const ZydisDecodedOperand *ops)
+{
+	switch (in->mnemonic) {
+	case ZYDIS_MNEMONIC_VCVTPS2PH:
+	case ZYDIS_MNEMONIC_FST:
+	case ZYDIS_MNEMONIC_FSTP:
+	case ZYDIS_MNEMONIC_FIST:
+	case ZYDIS_MNEMONIC_FISTP:
+	case ZYDIS_MNEMONIC_FISTTP:
+	case ZYDIS_MNEMONIC_FBSTP: return ops[0].type == ZYDIS_OPERAND_TYPE_MEMORY;
+	default: return 0;
+	}
+}
+
 static int is_far(const ZydisDecodedInstruction *in)
 {
 	return in->meta.branch_type == ZYDIS_BRANCH_TYPE_FAR;

@@ -17,5 +17,7 @@ int isa_host_is_amd(void);
 int isa_null_clears_base(void);
 /* Are 256-bit operands two accesses of 128 bits (Zen 1)?  Then either half may be the one that faults. */
 int isa_splits_256(void);
+/* A store whose result's exceptions Intel's CPUs look at before they look at the operand, AMD's after it. */
+int isa_stores_after_computing(const ZydisDecodedInstruction *in, const ZydisDecodedOperand *ops);
 
 #endif

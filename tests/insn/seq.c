@@ -13,6 +13,7 @@
 
 #include <string.h>
 
+#include "isa.h"
 #include "steer.h"
 #include "values.h"
 
@@ -161,6 +162,8 @@ static int bad_memory(struct seq *s, const struct insn_inst *i, const ZydisDecod
 
 static int acceptable(struct seq *s, const struct insn_inst *i)
 {
+	if (isa_stores_after_computing(&i->in, i->ops) && !isa_host_is_amd())
+		return 0; /* where the operand is bad, which is left to chance here, the engine does as AMD's CPUs */
 	if (!is_plain(i) || (i->in.cpu_flags && (i->in.cpu_flags->tested & s->undef)))
 		return 0;
 	for (int k = 0; k < i->in.operand_count; k++)

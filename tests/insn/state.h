@@ -72,7 +72,8 @@ enum test_flags {
 	TEST_32BIT = 1,
 	TEST_CODE_WRITES = 2,
 	TEST_SEQ = 4,
-	TEST_TLS = 8 /* 32-bit code with fs and gs loaded */
+	TEST_TLS = 8, /* 32-bit code with fs and gs loaded */
+	TEST_STRING = 16
 };
 
 #define UNDEF_MAX 256
