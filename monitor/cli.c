@@ -11,27 +11,7 @@
 #include <unistd.h>
 
 #include "common/err.h"
-#include "common/text.h"
-
-static const struct command {
-	const char *name;
-	enum cli_command cmd;
-	const char *args, *what;
-} commands[] = {
-	{"run", CMD_RUN, "[options]", "run a VM in the foreground, its console on this terminal"},
-	{"start", CMD_START, "[options]", "start a VM and return when its guest runs"},
-	{"list", CMD_LIST, "[--json]", "the VMs of this user"},
-	{"status", CMD_STATUS, "[NAME] [--json]", "state, processes and the layers that confine them"},
-	{"console", CMD_CONSOLE, "[NAME] [--second]", "attach to the console; Ctrl-A x detaches"},
-	{"stats", CMD_STATS, "[NAME] [--json]", "counters"},
-	{"pause", CMD_PAUSE, "[NAME]", "stop the guest's CPUs"},
-	{"resume", CMD_RESUME, "[NAME]", "let them go on"},
-	{"stop", CMD_STOP, "[NAME] [--timeout=SECONDS]", "press the power button and wait for the end"},
-	{"kill", CMD_KILL, "[NAME]", "end it at once"},
-	{"limit", CMD_LIMIT, "NAME ID KEY=VALUE...", "change a device's ops, bytes, ops-burst, bytes-burst"},
-	{"balloon", CMD_BALLOON, "NAME [SIZE] [--json]", "how much memory the guest is to have; or what it has"},
-	{"link", CMD_LINK, "NAME ID up|down", "put a network card's cable in, or pull it"},
-};
+#include "monitor/command.h"
 
 static const char vm_options[] =
 	"  --name=NAME          name of the VM (default: vm and the process number)\n"
@@ -63,39 +43,38 @@ static const char vm_options[] =
 
 void cli_help(enum cli_command cmd)
 {
-	for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
-		const struct command *c = &commands[i];
-		if (cmd != c->cmd)
-			continue;
+	const struct command *c = command_of(cmd);
+
+	if (c) {
 		printf("usage: hvx-monitor %s %s\n  %s\n", c->name, c->args, c->what);
-		if (cmd == CMD_RUN || cmd == CMD_START)
+		if (c->takes & TAKES_VM)
 			printf("options:\n%s", vm_options);
 		return;
 	}
 	printf("usage: hvx-monitor COMMAND [options]\n"
 	       "Runs unmodified x86 guests on hosts without VT-x or SVM.\ncommands:\n");
-	for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
-		printf("  %-8s %-26s %s\n", commands[i].name, commands[i].args, commands[i].what);
+	for (c = command_table; c < command_table + command_count; c++)
+		if (c->name)
+			printf("  %-8s %-26s %s\n", c->name, c->args, c->what);
 	printf("options of run and start:\n%s"
 	       "exit status: 0 done, 1 failed, 2 bad usage, 3 bad configuration, 4 the host lacks something,\n"
 	       "  5 the guest crashed, 6 a child process died, 8 ended from outside; see hvx-monitor(1)\n",
 	       vm_options);
 }
 
-static const struct command *find(const char *name)
+static bool takes(const struct cli *c, unsigned what)
 {
-	for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
-		if (!strcmp(commands[i].name, name))
-			return &commands[i];
-	return NULL;
+	const struct command *cmd = command_of(c->cmd);
+
+	return cmd && cmd->takes & what;
 }
 
 static bool takes_vm_options(const struct cli *c)
 {
-	return c->cmd == CMD_RUN || c->cmd == CMD_START;
+	return takes(c, TAKES_VM);
 }
 
-static int usage(char *err, size_t len, const char *what, const char *arg)
+int cli_usage(char *err, size_t len, const char *what, const char *arg)
 {
 	snprintf(err, len, "%s '%.200s'; try hvx-monitor --help", what, arg);
 	return HVX_EXIT_USAGE;
@@ -107,14 +86,9 @@ static int set_timeout(struct cli *c, const char *v, char *err, size_t len)
 	unsigned long n = v ? strtoul(v, &end, 10) : 0;
 
 	if (!v || v[0] < '0' || v[0] > '9' || *end || n > 86400)
-		return usage(err, len, "bad number of seconds", v ? v : "");
+		return cli_usage(err, len, "bad number of seconds", v ? v : "");
 	c->timeout = (unsigned)n;
 	return 0;
-}
-
-static bool may_be_json(enum cli_command cmd)
-{
-	return cmd == CMD_LIST || cmd == CMD_STATUS || cmd == CMD_STATS || cmd == CMD_BALLOON;
 }
 
 /* Those of ours that may be there once; the others are config.c's. */
@@ -141,16 +115,16 @@ static int own_option(struct cli *c, const char *key, const char *v, bool *taken
 		c->cmd = CMD_HELP;
 	} else if (!strcmp(key, "version") && !v) {
 		c->cmd = CMD_VERSION;
-	} else if (!strcmp(key, "json") && !v && may_be_json(c->cmd)) {
+	} else if (!strcmp(key, "json") && !v && takes(c, TAKES_JSON)) {
 		c->json = true;
-	} else if (!strcmp(key, "second") && !v && c->cmd == CMD_CONSOLE) {
-		snprintf(c->id, sizeof c->id, "second");
-	} else if (!strcmp(key, "timeout") && c->cmd == CMD_STOP) {
+	} else if (!strcmp(key, "second") && !v && takes(c, TAKES_SECOND)) {
+		c->ask.console.second = true;
+	} else if (!strcmp(key, "timeout") && takes(c, TAKES_TIMEOUT)) {
 		return set_timeout(c, v, err, len);
 	} else if (!strcmp(key, "debug") && !v && takes_vm_options(c)) {
 		c->debug = true;
 	} else if (!strcmp(key, "config") && takes_vm_options(c)) {
-		return v && *v ? 0 : usage(err, len, "no file in", "--config");
+		return v && *v ? 0 : cli_usage(err, len, "no file in", "--config");
 	} else {
 		*taken = false;
 	}
@@ -165,80 +139,41 @@ static int option(struct cli *c, const char *arg, char *err, size_t len)
 	bool taken;
 
 	if (n >= sizeof key)
-		return usage(err, len, "unknown option", arg - 2);
+		return cli_usage(err, len, "unknown option", arg - 2);
 	memcpy(key, arg, n);
 	key[n] = '\0';
 	if (own_twice(c, key))
-		return usage(err, len, "given twice:", arg - 2);
+		return cli_usage(err, len, "given twice:", arg - 2);
 	int rc = own_option(c, key, eq ? eq + 1 : NULL, &taken, err, len);
 	if (rc || taken)
 		return rc;
 	if (!takes_vm_options(c) && strcmp(key, "name"))
-		return usage(err, len, "unknown option", arg - 2);
+		return cli_usage(err, len, "unknown option", arg - 2);
 	if (eq && config_is_switch(key))
-		return usage(err, len, "this option takes no value:", arg - 2);
+		return cli_usage(err, len, "this option takes no value:", arg - 2);
 	rc = config_set(&c->cfg, key, eq ? eq + 1 : NULL, why, sizeof why);
 	if (rc == -ENOENT)
-		return usage(err, len, "unknown option", arg - 2);
+		return cli_usage(err, len, "unknown option", arg - 2);
 	if (!rc)
 		return 0;
 	snprintf(err, len, "--%s: %s", key, why);
 	return HVX_EXIT_USAGE;
 }
 
-/* limit and link: the VM, the device, and what to set; settings are joined by commas. */
-static int device_word(struct cli *c, const char *arg, char *err, size_t len)
-{
-	struct msg_dev_limits l = {0};
-	char key[32], why[300];
-	size_t n = strlen(c->text);
-	const char *eq = strchr(arg, '=');
-
-	if (!c->id[0]) {
-		if (!arg[0] || strlen(arg) >= sizeof c->id || !text_is_clean(arg))
-			return usage(err, len, "not the id of a device:", arg);
-		memcpy(c->id, arg, strlen(arg) + 1);
-		return 0;
-	}
-	if (c->cmd == CMD_LINK && (n || (strcmp(arg, "up") && strcmp(arg, "down"))))
-		return usage(err, len, "link is up or down:", arg);
-	if (c->cmd == CMD_LIMIT) {
-		if (!eq || (size_t)(eq - arg) >= sizeof key)
-			return usage(err, len, "a limit is KEY=VALUE:", arg);
-		snprintf(key, sizeof key, "%.*s", (int)(eq - arg), arg);
-		if (devopt_limit(&l, key, eq + 1, why, sizeof why))
-			return usage(err, len, "no limit, or no number:", arg);
-	}
-	if (n + strlen(arg) + 2 > sizeof c->text)
-		return usage(err, len, "too much:", arg);
-	snprintf(c->text + n, sizeof c->text - n, "%s%s", n ? "," : "", arg);
-	return 0;
-}
-
-static int balloon_word(struct cli *c, const char *arg, char *err, size_t len)
-{
-	uint64_t bytes;
-
-	if (c->text[0])
-		return usage(err, len, "one argument too many:", arg);
-	if (config_size(arg, &bytes) || strlen(arg) >= sizeof c->text)
-		return usage(err, len, "not an amount of memory:", arg);
-	snprintf(c->text, sizeof c->text, "%s", arg);
-	return 0;
-}
-
 static int word(struct cli *c, const char *arg, char *err, size_t len)
 {
+	const struct command *cmd = command_of(c->cmd);
 	char why[300];
 
-	if (c->cfg.name[0] && (c->cmd == CMD_LIMIT || c->cmd == CMD_LINK))
-		return device_word(c, arg, err, len);
-	if (c->cfg.name[0] && c->cmd == CMD_BALLOON)
-		return balloon_word(c, arg, err, len);
-	if (takes_vm_options(c) || c->cmd == CMD_LIST || c->cfg.name[0])
-		return usage(err, len, "one argument too many:", arg);
+	if (c->cfg.name[0] && cmd->word) {
+		int rc = cmd->word(c, arg, err, len);
+		c->words++;
+		return rc;
+	}
+	if (takes(c, TAKES_NO_NAME) || c->cfg.name[0])
+		return cli_usage(err, len, "one argument too many:", arg);
 	if (config_set(&c->cfg, "name", arg, why, sizeof why))
-		return usage(err, len, "not the name of a VM:", arg);
+		return cli_usage(err, len, "not the name of a VM:", arg);
 	return 0;
 }
 
@@ -277,7 +212,7 @@ int cli_parse(struct cli *c, int argc, char **argv, char *err, size_t len)
 	memset(c, 0, sizeof *c);
 	config_init(&c->cfg);
 	c->timeout = 60;
-	const struct command *cmd = argc > 1 ? find(argv[1]) : NULL;
+	const struct command *cmd = argc > 1 ? command_named(argv[1]) : NULL;
 	if (cmd)
 		c->cmd = cmd->cmd;
 	if (asks_for(argc, argv, "--help") || (argc > 1 && !strcmp(argv[1], "help"))) {
@@ -290,13 +225,13 @@ int cli_parse(struct cli *c, int argc, char **argv, char *err, size_t len)
 		return 0;
 	}
 	if (!cmd)
-		return argc > 1 ? usage(err, len, "unknown command", argv[1])
-				: usage(err, len, "no command given to", "hvx-monitor");
+		return argc > 1 ? cli_usage(err, len, "unknown command", argv[1])
+				: cli_usage(err, len, "no command given to", "hvx-monitor");
 	int rc = load_files(c, argc, argv, err, len);
 	for (int i = 2; i < argc && !rc; i++)
 		rc = strncmp(argv[i], "--", 2) ? word(c, argv[i], err, len) : option(c, argv[i] + 2, err, len);
-	if (!rc && (c->cmd == CMD_LIMIT || c->cmd == CMD_LINK) && !c->text[0])
-		rc = usage(err, len, "words are missing after", argv[1]);
+	if (!rc && c->words < cmd->words)
+		rc = cli_usage(err, len, "words are missing after", argv[1]);
 	if (!rc && takes_vm_options(c))
 		rc = finish_vm(c, err, len);
 	return rc;

@@ -32,13 +32,17 @@ struct cli {
 	enum cli_command cmd, help_on;
 	struct config cfg; /* run and start; cfg.name for the others, empty: the only VM there is */
 	bool json, debug;
-	unsigned given;                          /* cli.c's own: bit an option of ours that was there */
-	char id[MSG_ID_MAX], text[MSG_TEXT_MAX]; /* limit, link: the device, what to set */
-	unsigned timeout;                        /* seconds that stop waits */
+	unsigned given;              /* cli.c's own: bit an option of ours that was there */
+	struct msg_request_head ask; /* what is asked of the VM: the arguments */
+	unsigned words;              /* that came after its name */
+	unsigned timeout;            /* seconds that stop waits */
 };
 
 /* 0; or HVX_EXIT_USAGE or HVX_EXIT_CONFIG with @err filled. */
 int cli_parse(struct cli *c, int argc, char **argv, char *err, size_t len);
+
+/* A usage error about @arg: fills @err, returns HVX_EXIT_USAGE. */
+int cli_usage(char *err, size_t len, const char *what, const char *arg);
 
 void cli_help(enum cli_command cmd); /* to stdout */
 

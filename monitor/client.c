@@ -17,6 +17,7 @@
 #include "common/ipc.h"
 #include "common/log.h"
 #include "monitor/attach.h"
+#include "monitor/command.h"
 #include "monitor/runtime.h"
 #include "monitor/show.h"
 #include "proto/pack.h"
@@ -63,13 +64,13 @@ static int choose_vm(struct client *c)
 	return f.n ? HVX_EXIT_USAGE : HVX_EXIT_FAIL;
 }
 
+/* With the arguments of the command line. */
 static int ask(struct client *c, enum msg_request op)
 {
-	struct msg_request_head r = {.version = IPC_VERSION, .op = op};
+	struct msg_request_head r = c->cli->ask;
 
-	memcpy(r.id, c->cli->id, sizeof r.id);
-	memcpy(r.text, c->cli->text, sizeof r.text);
-
+	r.version = IPC_VERSION;
+	r.op = op;
 	c->fd = runtime_connect(&c->rt, c->name);
 	if (c->fd < 0)
 		return c->fd;
@@ -142,7 +143,7 @@ static void list_one(void *ctx, const char *name)
 	c->fd = -1;
 }
 
-static int do_list(struct client *c)
+int client_list(struct client *c)
 {
 	json_begin(&c->list, stdout);
 	if (c->cli->json)
@@ -153,7 +154,7 @@ static int do_list(struct client *c)
 	return 0;
 }
 
-static int do_status(struct client *c)
+int client_status(struct client *c)
 {
 	struct msg_status s;
 	int rc = ask_or_say(c, REQ_STATUS);
@@ -166,7 +167,7 @@ static int do_status(struct client *c)
 	return 0;
 }
 
-static int do_stats(struct client *c, const char *prefix)
+static int counters(struct client *c, const char *prefix)
 {
 	static struct msg_counters s;
 	int rc = ask_or_say(c, REQ_STATS);
@@ -181,11 +182,22 @@ static int do_stats(struct client *c, const char *prefix)
 	return n ? 0 : HVX_EXIT_FAIL;
 }
 
-static int do_simple(struct client *c, enum msg_request op)
+int client_stats(struct client *c)
 {
-	int rc = ask_or_say(c, op);
+	return counters(c, "");
+}
+
+/* What the command asks, and whether it was done. */
+int client_simple(struct client *c)
+{
+	int rc = ask_or_say(c, command_of(c->cli->cmd)->op);
 
 	return rc ? rc : take_reply(c, NULL);
+}
+
+int client_balloon(struct client *c)
+{
+	return c->cli->words ? client_simple(c) : counters(c, "balloon.");
 }
 
 /* Waits until the monitor closes the connection, which it does at the very end; false at the timeout. */
@@ -209,9 +221,9 @@ static bool wait_end(struct client *c, unsigned seconds)
 	}
 }
 
-static int do_stop(struct client *c)
+int client_stop(struct client *c)
 {
-	int rc = do_simple(c, REQ_STOP);
+	int rc = client_simple(c);
 
 	if (rc || wait_end(c, c->cli->timeout))
 		return rc;
@@ -221,9 +233,9 @@ static int do_stop(struct client *c)
 	return HVX_EXIT_FAIL;
 }
 
-static int do_kill(struct client *c)
+int client_kill(struct client *c)
 {
-	int rc = do_simple(c, REQ_KILL);
+	int rc = client_simple(c);
 
 	if (rc || wait_end(c, 10))
 		return rc;
@@ -241,7 +253,7 @@ static void tell_size(void *ctx)
 
 	if (ioctl(0, TIOCGWINSZ, &w) < 0 || !w.ws_col || !w.ws_row)
 		return;
-	snprintf(r.text, sizeof r.text, "%ux%u", w.ws_col, w.ws_row);
+	r.resize = (struct msg_request_resize){w.ws_col, w.ws_row};
 	int n = pack_request(&r, c->buf, sizeof c->buf), fd = runtime_connect(&c->rt, c->name);
 	if (fd < 0)
 		return;
@@ -250,7 +262,7 @@ static void tell_size(void *ctx)
 	close(fd);
 }
 
-static int do_console(struct client *c)
+int client_console(struct client *c)
 {
 	int fd = -1, rc = ask_or_say(c, REQ_CONSOLE);
 
@@ -260,27 +272,9 @@ static int do_console(struct client *c)
 		return rc;
 	if (fd < 0)
 		return HVX_EXIT_FAIL;
-	rc = attach_console(fd, c->name, c->cli->id[0] ? tell_size : NULL, c);
+	rc = attach_console(fd, c->name, c->cli->ask.console.second ? tell_size : NULL, c);
 	close(fd);
 	return rc;
-}
-
-static int dispatch(struct client *c)
-{
-	switch (c->cli->cmd) {
-	case CMD_LIST: return do_list(c);
-	case CMD_STATUS: return do_status(c);
-	case CMD_STATS: return do_stats(c, "");
-	case CMD_BALLOON: return c->cli->text[0] ? do_simple(c, REQ_BALLOON) : do_stats(c, "balloon.");
-	case CMD_CONSOLE: return do_console(c);
-	case CMD_PAUSE: return do_simple(c, REQ_PAUSE);
-	case CMD_RESUME: return do_simple(c, REQ_RESUME);
-	case CMD_STOP: return do_stop(c);
-	case CMD_LIMIT: return do_simple(c, REQ_LIMIT);
-	case CMD_LINK: return do_simple(c, REQ_LINK);
-	case CMD_KILL: return do_kill(c);
-	default: return HVX_EXIT_USAGE;
-	}
 }
 
 int client_command(const struct cli *cli)
@@ -294,7 +288,8 @@ int client_command(const struct cli *cli)
 		log_error("%s", err);
 		return HVX_EXIT_HOST;
 	}
-	int rc = dispatch(&c);
+	const struct command *cmd = command_of(cli->cmd);
+	int rc = cmd && cmd->run ? cmd->run(&c) : HVX_EXIT_USAGE;
 	if (fflush(stdout) != 0)
 		rc = HVX_EXIT_FAIL;
 	ipc_close_fds(&c.f);

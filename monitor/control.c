@@ -11,6 +11,7 @@
 #include "common/err.h"
 #include "common/log.h"
 #include "common/text.h"
+#include "monitor/command.h"
 #include "monitor/machine.h"
 
 static void drop_client(struct peer *p)
@@ -94,8 +95,9 @@ static void add_process(struct msg_status *s, const char *name, pid_t pid, const
 	s->nprocs++;
 }
 
-static int do_status(struct machine *m, struct peer *p)
+int control_status(struct machine *m, struct peer *p, const struct msg_request_head *r)
 {
+	(void)r;
 	struct msg_status s = {
 		.ram_size = m->cfg.memory,
 		.cpus = m->cfg.cpus,
@@ -120,8 +122,10 @@ static int do_status(struct machine *m, struct peer *p)
 	return machine_send(m, p, MSG_STATUS_REPLY, pack_status_reply(&s, m->buf, sizeof m->buf), NULL, 0);
 }
 
-static int do_stats(struct machine *m)
+int control_stats(struct machine *m, struct peer *p, const struct msg_request_head *r)
 {
+	(void)p;
+	(void)r;
 	if (m->stats_due)
 		return 0; /* under way: the answer is for all who wait */
 	m->stats.n = 0;
@@ -175,8 +179,9 @@ void control_stats_part(struct machine *m, int proc)
 	}
 }
 
-static int do_stop(struct machine *m, struct peer *p)
+int control_stop(struct machine *m, struct peer *p, const struct msg_request_head *r)
 {
+	(void)r;
 	if (m->state == VM_PAUSED) {
 		reply(m, p, HVX_EXIT_FAIL, "the VM is paused: resume it first", -1);
 		return 0;
@@ -187,10 +192,10 @@ static int do_stop(struct machine *m, struct peer *p)
 	return rc;
 }
 
-static int do_console(struct machine *m, struct peer *p, const struct msg_request_head *r)
+int control_console(struct machine *m, struct peer *p, const struct msg_request_head *r)
 {
-	struct console *c = r->id[0] ? m->second : m->console;
-	int fd = c && (!r->id[0] || !strcmp(r->id, "second")) ? console_attach(c) : -ENODEV;
+	struct console *c = r->console.second ? m->second : m->console;
+	int fd = c ? console_attach(c) : -ENODEV;
 
 	if (fd == -ENODEV) {
 		reply(m, p, HVX_EXIT_FAIL, "this VM has no such console", -1);
@@ -209,15 +214,11 @@ static int do_console(struct machine *m, struct peer *p, const struct msg_reques
 }
 
 /* The terminal of whoever is attached to the second console. */
-static int do_resize(struct machine *m, struct peer *p, const struct msg_request_head *r)
+int control_resize(struct machine *m, struct peer *p, const struct msg_request_head *r)
 {
-	unsigned columns, rows;
-	char end;
-
-	if (!m->second || sscanf(r->text, "%5ux%5u%c", &columns, &rows, &end) != 2 || columns > UINT16_MAX ||
-	    rows > UINT16_MAX)
+	if (!m->second)
 		return -EINVAL;
-	machine_console_size(m, columns, rows);
+	machine_console_size(m, r->resize.columns, r->resize.rows);
 	reply(m, p, 0, "", -1);
 	return 0;
 }
@@ -232,44 +233,38 @@ static int no_device(struct machine *m, struct peer *p, const char *what, const 
 }
 
 /* What is not named stays as it is. */
-static int change_limits(struct msg_dev_limits *l, const char *wanted, char *why, size_t len)
+static void change_limits(struct msg_dev_limits *l, const struct msg_request_limit *to)
 {
-	char text[MSG_TEXT_MAX], *save = NULL;
-
-	snprintf(text, sizeof text, "%s", wanted);
-	snprintf(why, len, "no such limit");
-	for (char *s = strtok_r(text, ",", &save); s; s = strtok_r(NULL, ",", &save)) {
-		char *eq = strchr(s, '=');
-		if (eq)
-			*eq++ = '\0';
-		int rc = eq ? devopt_limit(l, s, eq, why, len) : -ENOENT;
-		if (rc)
-			return rc;
-	}
-	return 0;
+	if (to->given & LIMIT_OPS)
+		l->ops = to->limits.ops;
+	if (to->given & LIMIT_OPS_BURST)
+		l->ops_burst = to->limits.ops_burst;
+	if (to->given & LIMIT_BYTES)
+		l->bytes = to->limits.bytes;
+	if (to->given & LIMIT_BYTES_BURST)
+		l->bytes_burst = to->limits.bytes_burst;
 }
 
 /* Of a card that is a process, or of the vcpu's own rng, which has no limits but of bytes. */
-static int do_limit(struct machine *m, struct peer *p, const struct msg_request_head *r)
+int control_limit(struct machine *m, struct peer *p, const struct msg_request_head *r)
 {
 	struct peer *dev;
-	struct card *c = card_find(m, r->id, &dev);
+	struct card *c = card_find(m, r->limit.id, &dev);
 	struct msg_local *own = &m->cfg.local;
-	bool rng = !c && own->rng && !strcmp(r->id, "rng");
-	char why[256];
+	bool rng = !c && own->rng && !strcmp(r->limit.id, "rng");
 
 	if (!c && !rng)
-		return no_device(m, p, "device", r->id);
+		return no_device(m, p, "device", r->limit.id);
 	struct msg_dev_limits l = {.bytes = own->rng_bytes, .bytes_burst = own->rng_burst};
 	if (c)
 		l = c->limits;
-	int rc = change_limits(&l, r->text, why, sizeof why);
-	if (rc || (rng && (l.ops || l.ops_burst))) {
-		reply(m, p, HVX_EXIT_USAGE, rc ? why : "its limits are bytes and bytes-burst", -1);
+	change_limits(&l, &r->limit);
+	if (rng && (l.ops || l.ops_burst)) {
+		reply(m, p, HVX_EXIT_USAGE, "its limits are bytes and bytes-burst", -1);
 		return 0;
 	}
-	rc = machine_send(m, rng ? &m->child[PROC_VCPU] : dev, MSG_DEV_LIMITS,
-			  pack_dev_limits(&l, m->buf, sizeof m->buf), NULL, 0);
+	int rc = machine_send(m, rng ? &m->child[PROC_VCPU] : dev, MSG_DEV_LIMITS,
+			      pack_dev_limits(&l, m->buf, sizeof m->buf), NULL, 0);
 	if (rc)
 		return rc;
 	if (c) {
@@ -282,18 +277,16 @@ static int do_limit(struct machine *m, struct peer *p, const struct msg_request_
 	return 0;
 }
 
-static int do_link(struct machine *m, struct peer *p, const struct msg_request_head *r)
+int control_link(struct machine *m, struct peer *p, const struct msg_request_head *r)
 {
-	bool up = !strcmp(r->text, "up");
+	bool up = r->link.up;
 	char why[256];
 	struct msg_dev_command cmd = {up ? DEV_OP_LINK_UP : DEV_OP_LINK_DOWN};
 	struct peer *dev;
-	struct card *c = card_find(m, r->id, &dev);
+	struct card *c = card_find(m, r->link.id, &dev);
 
 	if (!c || c->role != ROLE_NET)
-		return no_device(m, p, "network card", r->id);
-	if (!up && strcmp(r->text, "down"))
-		return -EINVAL;
+		return no_device(m, p, "network card", r->link.id);
 	if (up && c->lost[0]) {
 		snprintf(why, sizeof why, "%s: the link stays down: %s", c->id, c->lost);
 		reply(m, p, HVX_EXIT_FAIL, why, -1);
@@ -307,17 +300,15 @@ static int do_link(struct machine *m, struct peer *p, const struct msg_request_h
 	return 0;
 }
 
-static int do_balloon(struct machine *m, struct peer *p, const struct msg_request_head *r)
+int control_balloon(struct machine *m, struct peer *p, const struct msg_request_head *r)
 {
-	uint64_t bytes;
+	const uint64_t bytes = r->balloon.bytes;
 	char text[128];
 
 	if (!m->cfg.local.balloon) {
 		reply(m, p, HVX_EXIT_FAIL, "this VM has no balloon", -1);
 		return 0;
 	}
-	if (config_size(r->text, &bytes))
-		return -EINVAL;
 	if (bytes > m->cfg.memory) {
 		snprintf(text, sizeof text, "the VM has %lluM", (unsigned long long)m->cfg.memory >> 20);
 		reply(m, p, HVX_EXIT_FAIL, text, -1);
@@ -330,8 +321,10 @@ static int do_balloon(struct machine *m, struct peer *p, const struct msg_reques
 }
 
 /* Requests that an error stopped are tried again before the CPUs go on. */
-static int do_resume(struct machine *m)
+int control_resume(struct machine *m, struct peer *p, const struct msg_request_head *r)
 {
+	(void)p;
+	(void)r;
 	struct msg_dev_command c = {DEV_OP_RETRY};
 	int rc = 0;
 
@@ -346,32 +339,25 @@ static int do_resume(struct machine *m)
 	return rc ? rc : machine_command(m, OP_RESUME, 0);
 }
 
-static int do_request(struct machine *m, struct peer *p, const struct msg_request_head *r)
+int control_pause(struct machine *m, struct peer *p, const struct msg_request_head *r)
 {
-	switch (r->op) {
-	case REQ_LIMIT: return do_limit(m, p, r);
-	case REQ_LINK: return do_link(m, p, r);
-	case REQ_BALLOON: return do_balloon(m, p, r);
-	case REQ_RESIZE: return do_resize(m, p, r);
-	case REQ_STATUS: return do_status(m, p);
-	case REQ_STATS: return do_stats(m);
-	case REQ_PAUSE: return machine_command(m, OP_PAUSE, 0);
-	case REQ_RESUME: return do_resume(m);
-	case REQ_STOP: return do_stop(m, p);
-	case REQ_KILL:
-		reply(m, p, 0, "killed", -1);
-		log_info("killed by request");
-		machine_end(m, HVX_EXIT_KILLED);
-		return 0;
-	case REQ_CONSOLE: return do_console(m, p, r);
-	default: return -EPROTO;
-	}
+	(void)p;
+	(void)r;
+	return machine_command(m, OP_PAUSE, 0);
+}
+
+int control_kill(struct machine *m, struct peer *p, const struct msg_request_head *r)
+{
+	(void)r;
+	reply(m, p, 0, "killed", -1);
+	log_info("killed by request");
+	machine_end(m, HVX_EXIT_KILLED);
+	return 0;
 }
 
 int control_request(struct machine *m, struct peer *p, struct ipc_frame *f)
 {
 	struct msg_request_head r;
-	const uint32_t live = VM_BIT(VM_RUNNING) | VM_BIT(VM_PAUSED);
 
 	if (unpack_request(f->data, f->len, &r) || p->waits)
 		return -EPROTO;
@@ -379,13 +365,16 @@ int control_request(struct machine *m, struct peer *p, struct ipc_frame *f)
 		reply(m, p, HVX_EXIT_HOST, "this VM's monitor is of another version", -1);
 		return 0;
 	}
-	if (r.op != REQ_STATUS && r.op != REQ_KILL && !(VM_BIT(m->state) & live)) {
+	const struct command *c = command_asking(r.op);
+	if (!c)
+		return -EPROTO;
+	if (!(VM_BIT(m->state) & c->states)) {
 		reply(m, p, HVX_EXIT_FAIL, m->state == VM_ENDING ? "the VM is ending" : "the VM is still starting", -1);
 		return 0;
 	}
 	p->waits = r.op;
 	p->waits_ns = machine_now();
-	int rc = do_request(m, p, &r);
+	int rc = c->serve(m, p, &r);
 	if (rc && p->conn)
 		reply(m, p, HVX_EXIT_FAIL, rc == -ENOBUFS ? "not answering: it reads nothing" : strerror(-rc), -1);
 	else if (p->conn && p->waits)

@@ -57,17 +57,23 @@ static int next_item(const char **text, struct item *it, char *err, size_t len)
 	return 1;
 }
 
-int devopt_limit(struct msg_dev_limits *l, const char *key, const char *value, char *err, size_t len)
+int devopt_limit(struct msg_dev_limits *l, uint32_t *given, const char *key, const char *value, char *err, size_t len)
 {
 	const struct {
 		const char *name;
 		uint64_t *v;
-	} keys[] = {{"ops", &l->ops},     {"ops-burst", &l->ops_burst},     {"packets", &l->ops},
-		    {"bytes", &l->bytes}, {"packets-burst", &l->ops_burst}, {"bytes-burst", &l->bytes_burst}};
+		enum msg_limit bit;
+	} keys[] = {{"ops", &l->ops, LIMIT_OPS},
+		    {"packets", &l->ops, LIMIT_OPS},
+		    {"ops-burst", &l->ops_burst, LIMIT_OPS_BURST},
+		    {"packets-burst", &l->ops_burst, LIMIT_OPS_BURST},
+		    {"bytes", &l->bytes, LIMIT_BYTES},
+		    {"bytes-burst", &l->bytes_burst, LIMIT_BYTES_BURST}};
 
 	for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
 		if (strcmp(key, keys[i].name))
 			continue;
+		*given |= keys[i].bit;
 		if (!strcmp(value, "none")) {
 			*keys[i].v = 0;
 			return 0;
@@ -142,6 +148,7 @@ static int parse(void *o, struct msg_dev_limits *l, const struct key *keys, cons
 {
 	const char *rest = text;
 	char seen[KEYS_MAX][KEY_LEN];
+	uint32_t given = 0;
 	unsigned nseen = 0, n = 0;
 	struct item it;
 	int rc;
@@ -153,7 +160,7 @@ static int parse(void *o, struct msg_dev_limits *l, const struct key *keys, cons
 		for (unsigned i = 0; i < nseen; i++)
 			if (!strcmp(seen[i], it.key) && !k->repeats)
 				return bad(err, len, "given twice", it.key);
-		rc = k->name ? apply(k, o, &it, err, len) : devopt_limit(l, it.key, it.value, err, len);
+		rc = k->name ? apply(k, o, &it, err, len) : devopt_limit(l, &given, it.key, it.value, err, len);
 		if (rc == -ENOENT)
 			return unknown(err, len, &it, !n, file);
 		if (rc)

@@ -61,8 +61,9 @@ int devopt_disk(struct disk_option *o, const char *text, char *err, size_t len);
 int devopt_net(struct net_option *o, const char *text, char *err, size_t len);
 
 /* One limit, as --disk, --net and `limit` spell them: ops, ops-burst (packets, packets-burst for a card), bytes,
- * bytes-burst; the value a number with K, M, G or none. -ENOENT when @key is no limit. */
-int devopt_limit(struct msg_dev_limits *l, const char *key, const char *value, char *err, size_t len);
+ * bytes-burst; the value a number with K, M, G or none. Its LIMIT_* bit is added to
+ * *given.  -ENOENT when @key is no limit. */
+int devopt_limit(struct msg_dev_limits *l, uint32_t *given, const char *key, const char *value, char *err, size_t len);
 
 /* --rng: yes, no, or bytes= and bytes-burst=; NULL is yes.  A limit holds unless bytes=none. */
 #define DEVOPT_RNG_BYTES (1ull << 20)

@@ -86,6 +86,19 @@ int control_request(struct machine *m, struct peer *p, struct ipc_frame *f);
 void control_answer(struct machine *m, enum msg_request op, uint32_t status, const char *text);
 void control_stats_part(struct machine *m, int proc);
 
+/* control.c: what a client may ask, a row of command.c each */
+int control_status(struct machine *m, struct peer *p, const struct msg_request_head *r);
+int control_stats(struct machine *m, struct peer *p, const struct msg_request_head *r);
+int control_pause(struct machine *m, struct peer *p, const struct msg_request_head *r);
+int control_resume(struct machine *m, struct peer *p, const struct msg_request_head *r);
+int control_stop(struct machine *m, struct peer *p, const struct msg_request_head *r);
+int control_kill(struct machine *m, struct peer *p, const struct msg_request_head *r);
+int control_console(struct machine *m, struct peer *p, const struct msg_request_head *r);
+int control_limit(struct machine *m, struct peer *p, const struct msg_request_head *r);
+int control_link(struct machine *m, struct peer *p, const struct msg_request_head *r);
+int control_balloon(struct machine *m, struct peer *p, const struct msg_request_head *r);
+int control_resize(struct machine *m, struct peer *p, const struct msg_request_head *r);
+
 /* handle.c: messages from children */
 int handle_hello(struct machine *m, struct peer *p, struct ipc_frame *f);
 int handle_failed(struct machine *m, struct peer *p, struct ipc_frame *f);

@@ -142,6 +142,8 @@ static ProtobufCMessage *message_out(struct arena *a, const struct field_table *
 	for (const struct field *f = t->rows; f < t->rows + t->n; f++) {
 		const uint8_t *host = (const uint8_t *)m + f->host;
 
+		if (f->oneof && get32(m, f->host_n) == f->min)
+			set32(w, f->wire_n, (uint32_t)f->min);
 		if (f->list ? list_out(a, f, m, (uint8_t *)w) : value_out(a, f, m, host, (uint8_t *)w + f->wire))
 			return NULL;
 	}
@@ -256,6 +258,14 @@ static bool list_in(const struct field *f, const uint8_t *w, uint8_t *m)
 	return true;
 }
 
+/* One row; a oneof's members share one place, so only the one that is there is read. */
+static bool row_in(const struct field *f, const uint8_t *w, uint8_t *m)
+{
+	if (f->oneof && get32(w, f->wire_n) != f->min)
+		return true;
+	return f->list ? list_in(f, w, m) : value_in(f, w + f->wire, m, m + f->host);
+}
+
 static bool message_in(const struct field_table *t, const ProtobufCMessage *w, void *m)
 {
 	const uint8_t *from = (const uint8_t *)w;
@@ -263,7 +273,7 @@ static bool message_in(const struct field_table *t, const ProtobufCMessage *w, v
 	if (w->n_unknown_fields)
 		return false;
 	for (const struct field *f = t->rows; f < t->rows + t->n; f++)
-		if (!(f->list ? list_in(f, from, m) : value_in(f, from + f->wire, m, (uint8_t *)m + f->host)))
+		if (!row_in(f, from, m))
 			return false;
 	return !t->check || t->check(m);
 }

@@ -32,6 +32,7 @@ struct field {
 	uint32_t size;            /* of the value; of one element, in a list */
 	uint32_t stride, at_most; /* of a list: from element to element, how many there may be */
 	uint32_t at_least;
+	bool oneof;  /* a CASE of a oneof, whose number in the .proto is @min; wire_n: which one is there */
 	bool beside; /* a list that shares host_n with the one before it */
 	uint64_t min, max;
 	bool (*ok)(uint64_t value);
@@ -48,15 +49,22 @@ struct field_table {
 };
 
 /* What is described: each message of PACK_KINDS, and these parts of messages. */
-#define FIELD_PARTS(X)                    \
-	X(pages, msg_pages)               \
-	X(local, msg_local)               \
-	X(counter, msg_counter)           \
-	X(named_counter, msg_counter)     \
-	X(process, msg_process)           \
-	X(blk_config, msg_blk_config)     \
-	X(net_config, msg_net_config)     \
-	X(virtio_queue, msg_virtio_queue) \
+#define FIELD_PARTS(X)                          \
+	X(pages, msg_pages)                     \
+	X(local, msg_local)                     \
+	X(counter, msg_counter)                 \
+	X(named_counter, msg_counter)           \
+	X(process, msg_process)                 \
+	X(nothing, msg_nothing)                 \
+	X(request_console, msg_request_console) \
+	X(rates, msg_dev_limits)                \
+	X(request_limit, msg_request_limit)     \
+	X(request_link, msg_request_link)       \
+	X(request_balloon, msg_request_balloon) \
+	X(request_resize, msg_request_resize)   \
+	X(blk_config, msg_blk_config)           \
+	X(net_config, msg_net_config)           \
+	X(virtio_queue, msg_virtio_queue)       \
 	X(range, msg_range)
 #define X(fn, type) extern const struct field_table fn##_table;
 PACK_KINDS(X)
@@ -102,6 +110,12 @@ int field_unpack(const struct field_table *t, const uint8_t *buf, size_t len, vo
 #define SUB(W, H, f, t)      FIELD_ONE(FIELD_SUB, W, H, f, .sub = &t)
 #define CASE(W, H, f, t, of, val) \
 	FIELD_ONE(FIELD_CASE, W, H, f, .sub = &t, .host_n = offsetof(struct H, of), .min = val)
+#define ONEOF(W, wf, H, hf, t, wire_of, of, val)                                                           \
+	{                                                                                                  \
+		.name = #wf, .kind = FIELD_CASE, .oneof = true, .wire = offsetof(Hvx__##W, wf),            \
+		.wire_n = offsetof(Hvx__##W, wire_of), .host = offsetof(struct H, hf),                     \
+		.host_n = offsetof(struct H, of), .size = sizeof(FIELD_HOST(H, hf)), .sub = &t, .min = val \
+	}
 /* Each value at most once. */
 #define NUM_SET(W, wf, H, hf, count, lo, hi) \
 	FIELD_LIST(FIELD_NUM, W, wf, H, hf, hf[0], count, .once = true, .min = lo, .max = hi)

@@ -244,13 +244,72 @@ MESSAGE(stats_reply, StatsReply, stats_reply, msg_counters, NULL)
 
 /* ---- control.proto ---- */
 
+static const struct field nothing_rows[] = {};
+TABLE(nothing, Nothing, nothing, msg_nothing, NULL);
+
+static const struct field request_console_rows[] = {
+	FLAG(RequestConsole, msg_request_console, second),
+};
+TABLE(request_console, RequestConsole, request_console, msg_request_console, NULL);
+
+static const struct field rates_rows[] = {
+	NUM(DeviceLimits, msg_dev_limits, ops, 0, MSG_RATE_MAX),
+	NUM(DeviceLimits, msg_dev_limits, ops_burst, 0, MSG_RATE_MAX),
+	NUM(DeviceLimits, msg_dev_limits, bytes, 0, MSG_RATE_MAX),
+	NUM(DeviceLimits, msg_dev_limits, bytes_burst, 0, MSG_RATE_MAX),
+};
+TABLE(rates, DeviceLimits, device_limits, msg_dev_limits, NULL);
+
+static const struct field request_limit_rows[] = {
+	ID(RequestLimit, msg_request_limit, id),
+	BITS(RequestLimit, msg_request_limit, given, LIMIT_ALL),
+	SUB(RequestLimit, msg_request_limit, limits, rates_table),
+};
+TABLE(request_limit, RequestLimit, request_limit, msg_request_limit, NULL);
+
+static const struct field request_link_rows[] = {
+	ID(RequestLink, msg_request_link, id),
+	FLAG(RequestLink, msg_request_link, up),
+};
+TABLE(request_link, RequestLink, request_link, msg_request_link, NULL);
+
+static bool balloon_size_ok(uint64_t n)
+{
+	return n >= MSG_BALLOON_MIN && field_ram_size(n);
+}
+
+static const struct field request_balloon_rows[] = {
+	NUM_IF(RequestBalloon, msg_request_balloon, bytes, balloon_size_ok),
+};
+TABLE(request_balloon, RequestBalloon, request_balloon, msg_request_balloon, NULL);
+
+static const struct field request_resize_rows[] = {
+	NUM(RequestResize, msg_request_resize, columns, 0, UINT16_MAX),
+	NUM(RequestResize, msg_request_resize, rows, 0, UINT16_MAX),
+};
+TABLE(request_resize, RequestResize, request_resize, msg_request_resize, NULL);
+
+static bool request_ok(const void *p)
+{
+	return ((const struct msg_request_head *)p)->op != 0;
+}
+
+#define ASKS(f, host, t, val) ONEOF(Request, f, msg_request_head, host, t, what_case, op, val)
 static const struct field request_rows[] = {
 	ANY(Request, msg_request_head, version),
-	NUM(Request, msg_request_head, op, REQ_STATUS, REQ_COUNT - 1),
-	TEXT(Request, msg_request_head, id),
-	TEXT(Request, msg_request_head, text),
+	ASKS(status, nothing, nothing_table, REQ_STATUS),
+	ASKS(stats, nothing, nothing_table, REQ_STATS),
+	ASKS(pause, nothing, nothing_table, REQ_PAUSE),
+	ASKS(resume, nothing, nothing_table, REQ_RESUME),
+	ASKS(stop, nothing, nothing_table, REQ_STOP),
+	ASKS(kill, nothing, nothing_table, REQ_KILL),
+	ASKS(console, console, request_console_table, REQ_CONSOLE),
+	ASKS(limit, limit, request_limit_table, REQ_LIMIT),
+	ASKS(link, link, request_link_table, REQ_LINK),
+	ASKS(balloon, balloon, request_balloon_table, REQ_BALLOON),
+	ASKS(resize, resize, request_resize_table, REQ_RESIZE),
 };
-MESSAGE(request, Request, request, msg_request_head, NULL)
+MESSAGE(request, Request, request, msg_request_head, request_ok)
 
 static const struct field reply_rows[] = {
 	NUM(Reply, msg_reply, status, 0, 255),

@@ -95,19 +95,19 @@ enum msg_op { OP_PAUSE = 1, OP_RESUME, OP_POWER_BUTTON, OP_QUIT, OP_BALLOON, OP_
 enum msg_mem_op { MEM_OP_BALLOON = 1, MEM_OP_REPORT, MEM_OP_RETURN, MEM_OP_RETURN_ALL, MEM_OP_COUNT };
 /* What becomes of a VM whose watchdog runs out. */
 enum msg_watchdog { WATCHDOG_OFF, WATCHDOG_RESET, WATCHDOG_POWEROFF, WATCHDOG_PAUSE, WATCHDOG_NONE, WATCHDOG_COUNT };
-enum msg_request {
-	REQ_STATUS = 1,
-	REQ_STATS,
-	REQ_PAUSE,
-	REQ_RESUME,
-	REQ_STOP,
-	REQ_KILL,
-	REQ_CONSOLE,
-	REQ_LIMIT,
-	REQ_LINK,
-	REQ_BALLOON,
-	REQ_RESIZE,
-	REQ_COUNT
+enum msg_request { /* the numbers of the oneof in control.proto */
+		   REQ_STATUS = 2,
+		   REQ_STATS,
+		   REQ_PAUSE,
+		   REQ_RESUME,
+		   REQ_STOP,
+		   REQ_KILL,
+		   REQ_CONSOLE,
+		   REQ_LIMIT,
+		   REQ_LINK,
+		   REQ_BALLOON,
+		   REQ_RESIZE,
+		   REQ_COUNT
 };
 
 #define MSG_NAME_MAX       64
@@ -125,6 +125,7 @@ enum msg_request {
 #define MSG_QUEUE_SIZE_MAX 1024
 #define MSG_VCONFIG_MAX    256 /* device configuration space */
 #define MSG_RANGES_MAX     512
+#define MSG_BALLOON_MIN    (1ull << 20)
 #define MSG_RATE_MAX       (1ull << 41) /* of a limit */
 
 struct msg_hello {
@@ -277,10 +278,37 @@ struct msg_counters { /* VCPU_STATS, DEV_STATS and STATS_REPLY */
 	uint32_t n;
 	struct msg_counter c[MSG_COUNTERS_MAX];
 };
+/* What a limit command changes. */
+enum msg_limit { LIMIT_OPS = 1, LIMIT_OPS_BURST = 2, LIMIT_BYTES = 4, LIMIT_BYTES_BURST = 8, LIMIT_ALL = 15 };
+struct msg_nothing {
+};
+struct msg_request_limit {
+	char id[MSG_ID_MAX];
+	uint32_t given; /* LIMIT_* */
+	struct msg_dev_limits limits;
+};
+struct msg_request_link {
+	char id[MSG_ID_MAX];
+	bool up;
+};
+struct msg_request_balloon {
+	uint64_t bytes; /* in whole pages */
+};
+struct msg_request_console {
+	bool second;
+};
+struct msg_request_resize {
+	uint32_t columns, rows;
+};
 struct msg_request_head {
 	uint32_t version;
-	enum msg_request op;
-	char id[MSG_ID_MAX], text[MSG_TEXT_MAX]; /* of limit, link, balloon, console, resize */
+	enum msg_request op; /* whose arguments are filled, if it has any */
+	struct msg_nothing nothing;
+	struct msg_request_console console;
+	struct msg_request_limit limit;
+	struct msg_request_link link;
+	struct msg_request_balloon balloon;
+	struct msg_request_resize resize;
 };
 struct msg_reply {
 	uint32_t status;

@@ -185,7 +185,8 @@ size_t fuzz_seed(unsigned i, uint8_t *buf)
 	case 12: n = seed_counters(buf, 5); break;
 	case 13: n = seed_counters(buf, MSG_COUNTERS_MAX); break;
 	case 14:
-		n = SEED(request, msg_request_head, .version = 1, .op = REQ_LIMIT, .id = "blk0", .text = "ops=1");
+		n = SEED(request, msg_request_head, .version = 1, .op = REQ_LIMIT,
+			 .limit = {"blk0", LIMIT_OPS | LIMIT_BYTES, {.ops = 1, .bytes = 2}});
 		break;
 	case 15: n = SEED(reply, msg_reply, 1, "no such VM"); break;
 	case 16: n = seed_status(buf, 2); break;

@@ -6,7 +6,7 @@
 #include <unistd.h>
 
 #include "common/err.h"
-#include "monitor/cli.h"
+#include "monitor/command.h"
 #include "monitor/tty.h"
 
 static struct cli c;
@@ -75,6 +75,15 @@ static void test_usage(void)
 		"run --kernel=/k --virtio-console",
 		"balloon a lots",
 		"balloon a 1G 2G",
+		"limit a",
+		"limit a blk0",
+		"limit a blk0 fast",
+		"limit a blk0 speed=1",
+		"limit a blk0 ops=1 bytes=many",
+		"limit a an-identifier-that-is-much-too-long ops=1",
+		"link a net0",
+		"link a net0 sideways",
+		"link a net0 up down",
 		"run -k",
 		"run --aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa=1",
 	};
@@ -97,7 +106,7 @@ static void test_second_console(void)
 	CU_ASSERT_STRING_EQUAL(c.cfg.second_path, "/tmp/x");
 	CU_ASSERT_EQUAL(parse("run --kernel=/k --console=stdio --virtio-console=stdio"), HVX_EXIT_CONFIG);
 	CU_ASSERT_EQUAL(parse("console a --second"), 0);
-	CU_ASSERT_STRING_EQUAL(c.id, "second");
+	CU_ASSERT(c.ask.console.second);
 }
 
 static void test_balloon(void)
@@ -105,9 +114,52 @@ static void test_balloon(void)
 	CU_ASSERT_EQUAL(parse("balloon a 256M"), 0);
 	CU_ASSERT_EQUAL(c.cmd, CMD_BALLOON);
 	CU_ASSERT_STRING_EQUAL(c.cfg.name, "a");
-	CU_ASSERT_STRING_EQUAL(c.text, "256M");
+	CU_ASSERT_EQUAL(c.ask.balloon.bytes, 256 << 20);
 	CU_ASSERT_EQUAL(parse("balloon a --json"), 0);
-	CU_ASSERT(c.json && !c.text[0]);
+	CU_ASSERT(c.json && !c.words);
+}
+
+static void test_device_words(void)
+{
+	const struct msg_request_limit *l = &c.ask.limit;
+
+	CU_ASSERT_EQUAL(parse("limit a blk0 ops=5 bytes-burst=1M packets-burst=none"), 0);
+	CU_ASSERT_STRING_EQUAL(l->id, "blk0");
+	CU_ASSERT_EQUAL(l->given, LIMIT_OPS | LIMIT_OPS_BURST | LIMIT_BYTES_BURST);
+	CU_ASSERT(l->limits.ops == 5 && l->limits.bytes_burst == 1 << 20 && !l->limits.ops_burst);
+	CU_ASSERT_EQUAL(parse("limit a blk0 bytes=2"), 0);
+	CU_ASSERT(l->given == LIMIT_BYTES && l->limits.bytes == 2);
+	CU_ASSERT_EQUAL(parse("link a net0 up"), 0);
+	CU_ASSERT(!strcmp(c.ask.link.id, "net0") && c.ask.link.up);
+	CU_ASSERT_EQUAL(parse("link a net0 down"), 0);
+	CU_ASSERT(!c.ask.link.up);
+}
+
+/* Each request is served by one row; one that comes in a state that its row does not allow is refused. */
+static void test_commands(void)
+{
+	const uint32_t live = VM_BIT(VM_RUNNING) | VM_BIT(VM_PAUSED), any = VM_BIT(VM_STATE_COUNT) - 1;
+
+	for (int op = REQ_STATUS; op < REQ_COUNT; op++) {
+		unsigned rows = 0;
+		for (unsigned i = 0; i < command_count; i++)
+			rows += command_table[i].op == (enum msg_request)op;
+		CU_ASSERT_EQUAL(rows, 1);
+		const struct command *cmd = command_asking((enum msg_request)op);
+		CU_ASSERT_PTR_NOT_NULL_FATAL(cmd);
+		CU_ASSERT_EQUAL(cmd->states, op == REQ_STATUS || op == REQ_KILL ? any : live);
+	}
+	for (int cmd = CMD_RUN; cmd < CMD_HELP; cmd++) {
+		const struct command *row = command_of((enum cli_command)cmd);
+		CU_ASSERT_PTR_NOT_NULL_FATAL(row);
+		CU_ASSERT_PTR_EQUAL(command_named(row->name), row);
+		CU_ASSERT_EQUAL(!row->run, cmd == CMD_RUN || cmd == CMD_START); /* those are main.c's */
+		CU_ASSERT_EQUAL(row->op && !row->serve, 0);
+	}
+	CU_ASSERT_PTR_NULL(command_asking(REQ_COUNT));
+	CU_ASSERT_PTR_NULL(command_asking((enum msg_request)0));
+	CU_ASSERT_PTR_NULL(command_of(CMD_HELP));
+	CU_ASSERT_PTR_NULL(command_of(CMD_NONE));
 }
 
 static void test_config_errors(void)
@@ -182,6 +234,7 @@ CU_ErrorCode suite_cli(void)
 	CU_pSuite s = CU_add_suite("cli", NULL, NULL);
 
 	if (!s || !CU_ADD_TEST(s, test_run) || !CU_ADD_TEST(s, test_usage) || !CU_ADD_TEST(s, test_balloon) ||
+	    !CU_ADD_TEST(s, test_device_words) || !CU_ADD_TEST(s, test_commands) ||
 	    !CU_ADD_TEST(s, test_second_console) || !CU_ADD_TEST(s, test_config_errors) ||
 	    !CU_ADD_TEST(s, test_precedence) || !CU_ADD_TEST(s, test_others) || !CU_ADD_TEST(s, test_escape))
 		return CU_get_error();

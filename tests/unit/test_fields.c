@@ -50,7 +50,9 @@ static unsigned wire_faults(const struct field_table *t)
 		const ProtobufCFieldDescriptor *d = protobuf_c_message_descriptor_get_field_by_name(t->wire, f->name);
 		bad += !d || d->offset != f->wire || !type_fits(f, d) ||
 		       f->list != (d->label == PROTOBUF_C_LABEL_REPEATED) ||
-		       (f->list && d->quantifier_offset != f->wire_n);
+		       (f->list && d->quantifier_offset != f->wire_n) ||
+		       f->oneof != !!(d->flags & PROTOBUF_C_FIELD_FLAG_ONEOF) ||
+		       (f->oneof && (d->quantifier_offset != f->wire_n || d->id != f->min));
 	}
 	return bad;
 }
@@ -62,7 +64,7 @@ static int host_fields(const struct field_table *t)
 
 	for (const struct field *f = t->rows; f < t->rows + t->n; f++) {
 		bool counts = f->list || f->kind == FIELD_BYTES || f->kind == FIELD_CASE;
-		n += (f->beside ? 0 : 1) + counts;
+		n += (f->beside || !f->size ? 0 : 1) + counts; /* those without arguments share an empty one */
 		if (f->host + f->size + (f->list ? (f->at_most - 1) * f->stride : 0) > t->size)
 			n -= 100;
 		for (const struct field *o = t->rows; o < f; o++) {
@@ -122,7 +124,7 @@ static void test_covered(void)
 	HAS_FIELDS(virtio_config, msg_virtio_config, 3, 0, 0, {});
 	HAS_FIELDS(virtio_broken, msg_virtio_broken, 1, {0});
 	HAS_FIELDS(virtio_invalidate, msg_virtio_invalidate, 3, 0, 0, {});
-	HAS_FIELDS(request, msg_request_head, 4, 0, 0, {0}, {0});
+	HAS_FIELDS(request, msg_request_head, 7, 0, 0, {}, {}, {}, {}, {}, {});
 	HAS_FIELDS(reply, msg_reply, 2, 0, {0});
 	HAS_FIELDS(status_reply, msg_status, 12, {0}, {0}, {0}, {0}, {0}, 0, 0, 0, 0, 0, 0, {});
 	HAS_FIELDS(stats_reply, msg_counters, 2, 0, {});
@@ -131,6 +133,13 @@ static void test_covered(void)
 	HAS_FIELDS(counter, msg_counter, 2, {0}, 0);
 	HAS_FIELDS(named_counter, msg_counter, 2, {0}, 0);
 	HAS_FIELDS(process, msg_process, 4, {0}, 0, 0, 0);
+	HAS_FIELDS(nothing, msg_nothing, 0, );
+	HAS_FIELDS(request_console, msg_request_console, 1, 0);
+	HAS_FIELDS(rates, msg_dev_limits, 4, 0, 0, 0, 0);
+	HAS_FIELDS(request_limit, msg_request_limit, 3, {0}, 0, {});
+	HAS_FIELDS(request_link, msg_request_link, 2, {0}, 0);
+	HAS_FIELDS(request_balloon, msg_request_balloon, 1, 0);
+	HAS_FIELDS(request_resize, msg_request_resize, 2, 0, 0);
 	HAS_FIELDS(blk_config, msg_blk_config, 6, 0, 0, 0, 0, 0, {0});
 	HAS_FIELDS(net_config, msg_net_config, 4, 0, {}, 0, 0);
 	HAS_FIELDS(virtio_queue, msg_virtio_queue, 5, 0, 0, 0, 0, 0);
@@ -170,7 +179,16 @@ static const struct edge {
 	{"dev_event.kind", DEV_EVENT_IO_ERROR, DEV_EVENT_LINK_LOST, 0, false},
 	{"virtio_offer.device_id", 1, 63, 0, false},
 	{"virtio_offer.queue_max", 1, MSG_QUEUE_SIZE_MAX, 1, false},
-	{"request.op", REQ_STATUS, REQ_RESIZE, 0, false},
+	{"rates.ops", 0, MSG_RATE_MAX, 0, false},
+	{"rates.ops_burst", 0, MSG_RATE_MAX, 0, false},
+	{"rates.bytes", 0, MSG_RATE_MAX, 0, false},
+	{"rates.bytes_burst", 0, MSG_RATE_MAX, 0, false},
+	{"request_limit.id", 1, 0, 0, false},
+	{"request_limit.given", 0, LIMIT_ALL, 0, false},
+	{"request_link.id", 1, 0, 0, false},
+	{"request_balloon.bytes", MSG_BALLOON_MIN, SHM_MAX_RAM, 0, false},
+	{"request_resize.columns", 0, UINT16_MAX, 0, false},
+	{"request_resize.rows", 0, UINT16_MAX, 0, false},
 	{"reply.status", 0, 255, 0, false},
 	{"pages.first", 0, SHM_MAX_RAM / SHM_PAGE - 1, 0, false},
 	{"pages.count", 1, SHM_MAX_RAM / SHM_PAGE, 0, false},
@@ -301,6 +319,24 @@ static void try_part(const struct field_table *t, const struct field *f)
 	}
 }
 
+/* The names of a kernel's modules and their arguments are two lists of one length. */
+static void test_beside(void)
+{
+	struct field rows[2];
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < vcpu_config_table.n; i++)
+		if (vcpu_config_table.rows[i].kind == FIELD_STRING && vcpu_config_table.rows[i].list)
+			rows[n++] = vcpu_config_table.rows[i];
+	CU_ASSERT_EQUAL_FATAL(n, 2);
+	const struct field_table t = {"", vcpu_config_table.wire, rows, 2, vcpu_config_table.size, NULL};
+	CU_ASSERT_EQUAL(field_unpack(&t, (const uint8_t *)"\x5a\0\x62\0", 4, back), 0);
+	CU_ASSERT_EQUAL(((struct msg_vcpu_config *)back)->nmodules, 1);
+	CU_ASSERT_EQUAL(field_unpack(&t, (const uint8_t *)"\x5a\0\x62\0\x62\0", 6, back), -EPROTO);
+	CU_ASSERT_EQUAL(field_unpack(&t, (const uint8_t *)"\x5a\0", 2, back), -EPROTO);
+	CU_ASSERT_EQUAL(field_unpack(&t, (const uint8_t *)"\x62\0", 2, back), -EPROTO);
+}
+
 /* How many, with elements that may be anything. */
 static void try_list(const struct field_table *t, const struct field *f, const struct edge *e)
 {
@@ -317,6 +353,8 @@ static void try_list(const struct field_table *t, const struct field *f, const s
 		say(through(t, &wide, &easy) == (n >= e->least && n <= f->at_most), "how many");
 		say(through(t, &easy, &easy) == (n >= e->least && n <= f->at_most), "how many, to pack");
 	}
+	const struct field_table out = {t->name, t->wire, &easy, 1, t->size, NULL};
+	say(field_pack(&out, host, buf, sizeof buf) == -EMSGSIZE, "packs more than it has");
 	if (f->kind == FIELD_NUM) {
 		put_n(f, 2);
 		put(f, 0, e->lo);
@@ -397,12 +435,38 @@ static void test_case(void)
 	CU_ASSERT_EQUAL(field_unpack(&t, (const uint8_t *)"\x22\0\x2a\0", 4, back), -EPROTO);
 }
 
+/* A request is one of its kinds, whose arguments alone are filled; none is no request. */
+static void test_oneof(void)
+{
+	static struct msg_request_head in, out;
+
+	for (int op = REQ_STATUS; op < REQ_COUNT; op++) {
+		in = (struct msg_request_head){.version = 1,
+					       .op = (enum msg_request)op,
+					       .console = {true},
+					       .limit = {"blk0", LIMIT_BYTES, {.bytes = 5}},
+					       .link = {"net0", true},
+					       .balloon = {MSG_BALLOON_MIN},
+					       .resize = {80, 25}};
+		int n = pack_request(&in, buf, sizeof buf);
+		CU_ASSERT_FATAL(n > 0);
+		CU_ASSERT_EQUAL(unpack_request(buf, (size_t)n, &out), 0);
+		CU_ASSERT_EQUAL(out.op, (enum msg_request)op);
+		CU_ASSERT_EQUAL(out.console.second, op == REQ_CONSOLE);
+		CU_ASSERT_EQUAL(out.limit.limits.bytes, op == REQ_LIMIT ? 5 : 0);
+		CU_ASSERT_EQUAL(out.link.up, op == REQ_LINK);
+		CU_ASSERT_EQUAL(out.balloon.bytes, op == REQ_BALLOON ? MSG_BALLOON_MIN : 0);
+		CU_ASSERT_EQUAL(out.resize.columns, op == REQ_RESIZE ? 80 : 0);
+	}
+	CU_ASSERT_EQUAL(unpack_request((const uint8_t *)"\x08\x01", 2, &out), -EPROTO);
+}
+
 CU_ErrorCode suite_fields(void)
 {
 	CU_pSuite s = CU_add_suite("fields", NULL, NULL);
 
 	if (!s || !CU_ADD_TEST(s, test_covered) || !CU_ADD_TEST(s, test_rows) || !CU_ADD_TEST(s, test_unknown) ||
-	    !CU_ADD_TEST(s, test_case))
+	    !CU_ADD_TEST(s, test_case) || !CU_ADD_TEST(s, test_beside) || !CU_ADD_TEST(s, test_oneof))
 		return CU_get_error();
 	return CUE_SUCCESS;
 }

@@ -306,7 +306,7 @@ static void test_small_ranges(void)
 {
 	struct msg_vcpu_exit e = {EXIT_COUNT, 0}, eo;
 	struct msg_vcpu_command c = {.op = OP_COUNT}, co;
-	struct msg_request_head r = {.version = 1, .op = REQ_COUNT}, ro;
+	struct msg_request_head r = {.version = 1, .op = REQ_COUNT, .balloon = {MSG_BALLOON_MIN - SHM_PAGE}}, ro;
 	struct msg_failed f = {.status = 0}, fo;
 	struct msg_mem_stats m = {.pages_total = 10, .pages_present = 11}, mo;
 	struct msg_vcpu_running v = {0}, vo;
@@ -321,6 +321,13 @@ static void test_small_ranges(void)
 	CU_ASSERT_EQUAL(unpack_vcpu_command(buf, (size_t)n, &co), -EPROTO);
 	n = pack_request(&r, buf, sizeof buf);
 	CU_ASSERT_EQUAL(unpack_request(buf, (size_t)n, &ro), -EPROTO);
+	r.op = REQ_BALLOON;
+	n = pack_request(&r, buf, sizeof buf);
+	CU_ASSERT_EQUAL(unpack_request(buf, (size_t)n, &ro), -EPROTO);
+	r.balloon.bytes += SHM_PAGE;
+	n = pack_request(&r, buf, sizeof buf);
+	CU_ASSERT_EQUAL(unpack_request(buf, (size_t)n, &ro), 0);
+	CU_ASSERT(ro.op == REQ_BALLOON && ro.balloon.bytes == MSG_BALLOON_MIN);
 	n = pack_failed(&f, buf, sizeof buf);
 	CU_ASSERT_EQUAL(unpack_failed(buf, (size_t)n, &fo), -EPROTO);
 	n = pack_mem_stats(&m, buf, sizeof buf);
