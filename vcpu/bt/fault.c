@@ -14,9 +14,9 @@
 #include <unistd.h>
 
 #include "vcpu/bt/bt.h"
-#include "vcpu/kick.h"
 #include "vcpu/bt/exits.h"
 #include "vcpu/bt/tr.h"
+#include "vcpu/kick.h"
 
 extern const uint8_t glue_load_begin[], glue_load_end[], glue_abort[], glue_fault[];
 

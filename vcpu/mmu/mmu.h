@@ -116,7 +116,7 @@ void bank_forget(struct vcpu *v, unsigned pcid); /* what is kept of an address s
 void bank_forget_all(struct vcpu *v);
 void tlb_flush_page(struct vcpu *v, uint64_t gva); /* invlpg */
 
-void mmu_set_a20(struct vcpu *v, bool on);         /* address line 20: masked, physical addresses lose bit 20; on @v's thread */
+void mmu_set_a20(struct vcpu *v, bool on); /* address line 20: masked, physical addresses lose bit 20; on @v's thread */
 
 /* Must be called by everything in this process that writes guest RAM other than through the soft TLB, after
  * the write: drops translations made from the bytes. (mmu/walk.c) */
