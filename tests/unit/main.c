@@ -65,6 +65,7 @@
 	X(tlb)         \
 	X(sysinline)   \
 	X(modes)       \
+	X(seg16)       \
 	X(x87ptr)      \
 	X(vendor)      \
 	X(offered)     \
