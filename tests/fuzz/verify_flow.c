@@ -300,15 +300,6 @@ static unsigned derived(const struct state *s, const struct verify_insn *in)
 	return ANY;
 }
 
-/* sub host address, guest address */
-static bool makes_addend(const struct state *s, const struct verify_insn *in)
-{
-	return in->z.mnemonic == ZYDIS_MNEMONIC_SUB && in->op[0].size == 64 &&
-	       in->op[0].type == ZYDIS_OPERAND_TYPE_REGISTER && in->op[1].type == ZYDIS_OPERAND_TYPE_REGISTER &&
-	       kind_of(s, in->op[0].reg.value) >= HOST_R && kind_of(s, in->op[0].reg.value) <= HOST_W &&
-	       !is_secret(kind_of(s, in->op[1].reg.value));
-}
-
 /* What a write of the first operand leaves there; an operand that must not be where it is: NOTHING. */
 static unsigned result(const struct verify *f, const struct state *s, const struct verify_insn *in)
 {
@@ -329,7 +320,6 @@ static unsigned result(const struct verify *f, const struct state *s, const stru
 			return JC_INDEX;
 		return imm_of(in) >= 0 && imm_of(in) < 64 ? SMALL : ANY;
 	case ZYDIS_MNEMONIC_LEA: return derived(s, in);
-	case ZYDIS_MNEMONIC_SUB: return makes_addend(s, in) ? old - (HOST_R - ADDEND_R) : ANY;
 	case ZYDIS_MNEMONIC_MOV: break;
 	default: return ANY;
 	}
@@ -356,7 +346,6 @@ static bool secrets_ok(struct verify *f, const struct state *s, const struct ver
 	bool copies = in->z.mnemonic == ZYDIS_MNEMONIC_MOV && in->op[0].size == 64 &&
 		      (in->op[0].type == ZYDIS_OPERAND_TYPE_REGISTER || slot_of(&in->op[0]) >= 0);
 
-	copies = copies || makes_addend(s, in);
 	for (unsigned i = 0; i < in->z.operand_count; i++)
 		if (in->op[i].type == ZYDIS_OPERAND_TYPE_REGISTER && !copies &&
 		    (in->op[i].actions & ZYDIS_OPERAND_ACTION_MASK_READ) && is_secret(kind_of(s, in->op[i].reg.value)))

@@ -176,7 +176,10 @@ int bt_c_mem(struct vcpu *v)
 
 	trace(TRACE_MMU, "miss %llx size %u acc %x at %llx", (unsigned long long)v->mem_gva, s.size, s.acc,
 	      (unsigned long long)site_rip(v, &s));
-	return addr_strategies[s.acc & SITE_ACC_RANGE ? ADDR_GROUP : ADDR_SOFT].fault(v, &s);
+	return addr_strategies[s.seg != R_NONE          ? ADDR_SEGMENT
+			       : s.acc & SITE_ACC_RANGE ? ADDR_GROUP
+							: ADDR_SOFT]
+		.fault(v, &s);
 }
 
 /* SDM 3A 5.3, 5.4: type and limit of a data access outside 64-bit code. */
@@ -221,7 +224,8 @@ static int second_half_check(struct vcpu *v, const struct site *s, uint64_t lin)
 	return segment_check(v, s, (uint32_t)(v->mem_gva + 8), &lin2);
 }
 
-int access_checked_fault(struct vcpu *v, const struct site *s)
+/* What all checked accesses do; @address: translated code wants the host address instead of the addend. */
+static int checked_fault(struct vcpu *v, const struct site *s, bool address)
 {
 	uint64_t lin = v->mem_gva;
 	int r = TLB_FILLED_IN;
@@ -242,9 +246,19 @@ int access_checked_fault(struct vcpu *v, const struct site *s)
 		r = TLB_NO_RAM;
 	else
 		r = tlb_fill(v, lin, s->size, s->acc);
-	if (r == TLB_FILLED_IN || r == TLB_STORED)
-		v->mem_addend += lin; /* the address itself */
+	if (address && (r == TLB_FILLED_IN || r == TLB_STORED))
+		v->mem_addend += lin;
 	return access_done(v, s, lin, r);
+}
+
+int access_checked_fault(struct vcpu *v, const struct site *s)
+{
+	return checked_fault(v, s, true);
+}
+
+int access_segment_fault(struct vcpu *v, const struct site *s)
+{
+	return checked_fault(v, s, false);
 }
 
 int bt_c_mem_checked(struct vcpu *v)

@@ -21,7 +21,7 @@ static bool any(struct tr *t, const struct access *a)
 
 const struct addr_strategy addr_strategies[ADDR_COUNT] = {
 	[ADDR_BOUNCE] = {bounce_match, bounce_emit, NULL, NULL},
-	[ADDR_SEGMENT] = {addr_segment_match, addr_segment_emit, addr_segment_cold, access_checked_fault},
+	[ADDR_SEGMENT] = {addr_segment_match, addr_segment_emit, addr_segment_cold, access_segment_fault},
 	[ADDR_CHECKED] = {addr_checked_match, addr_checked_emit, NULL, access_checked_fault},
 	[ADDR_GROUP] = {addr_group_match, addr_group_emit, addr_soft_cold, access_group_fault},
 	[ADDR_SOFT] = {any, addr_soft_emit, addr_soft_cold, access_soft_fault},

@@ -57,6 +57,7 @@ struct hmem addr_group_emit(struct tr *t, const struct access *a);
 
 /* bt/access.c: the fault column; the access of @s is at v->mem_gva. */
 int access_checked_fault(struct vcpu *v, const struct site *s);
+int access_segment_fault(struct vcpu *v, const struct site *s);
 int access_group_fault(struct vcpu *v, const struct site *s);
 int access_soft_fault(struct vcpu *v, const struct site *s);
 

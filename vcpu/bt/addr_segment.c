@@ -2,7 +2,7 @@
  * Segments that are not flat: real mode's and all of 16-bit code's, and those of 32-bit code that have a base or a limit.  Limit
  * and rights are one comparison with what vcpu_update_mode() left in vcpu.seg_top[]; what is no plain segment (null, expand-down,
  * not to be written) has 0 there.
- * Invariant: an offset that passes is one that access_checked_fault() would let pass.
+ * Invariant: an offset that passes is one that access_segment_fault() would let pass.
  */
 #include "vcpu/bt/addr.h"
 #include "vcpu/mmu/mmu.h"
@@ -74,7 +74,7 @@ static void look_again(struct tr *t, const struct cold *k)
 
 /*
  *   beyond: <t1 = offset>;  mov gs:[mem_gva], t1;  mov gs:[site], n;  jmp glue
- *   resume: mov t2, gs:[mem_addend];  <t1 = linear>;  sub t2, t1;  jmp hot2                      ; C told the host's address
+ *   resume: mov t2, gs:[mem_addend];  jmp hot2
  */
 void addr_segment_cold(struct tr *t, const struct cold *k)
 {
@@ -92,10 +92,8 @@ void addr_segment_cold(struct tr *t, const struct cold *k)
 	t->bt->sites[s].seg = k->ea.seg_check;
 	t->bt->sites[s].align = t->in[t->i].align;
 	emit_store_imm32(&t->c, 0, hm_gs(VOFF(site)), (int32_t)s);
-	emit_jmp_to(&t->c, t->bt->rw + (glue_mem_checked - t->bt->rx));
+	emit_jmp_to(&t->c, t->bt->rw + (glue_mem - t->bt->rx));
 	t->bt->sites[s].resume_off = (uint32_t)(t->c.p - t->bt->rw);
 	emit_load(&t->c, k->t2, hm_gs(VOFF(mem_addend)));
-	form_linear(t, &k->ea, k->t1);
-	emit_rm_reg(&t->c, 1, 0x2b, k->t2, k->t1);
 	emit_jmp_to(&t->c, k->hot2);
 }
