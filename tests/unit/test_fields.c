@@ -459,6 +459,10 @@ static void test_oneof(void)
 		CU_ASSERT_EQUAL(out.resize.columns, op == REQ_RESIZE ? 80 : 0);
 	}
 	CU_ASSERT_EQUAL(unpack_request((const uint8_t *)"\x08\x01", 2, &out), -EPROTO);
+	in.op = REQ_LIMIT;
+	in.limit.limits.ops = MSG_RATE_MAX + 1; /* a client's rates have a limit, the monitor's own have none */
+	int n = pack_request(&in, buf, sizeof buf);
+	CU_ASSERT_EQUAL(unpack_request(buf, (size_t)n, &out), -EPROTO);
 }
 
 CU_ErrorCode suite_fields(void)
