@@ -19,7 +19,13 @@ done <<'END'
 1 3667f247ff53f0 call [r11d - 16] with prefixes that say nothing
 1 67660ff7f3 maskmovdqu
 4 660ff7f3 maskmovdqu
+1 40668903 mov [rbx], ax behind a REX that is none
+1 4f4848010b two of them
+1 4c65f0490fc103 lock xadd behind one and gs
+1 664164480ff7f3 maskmovdqu with one between its prefixes
 1 0ff7f3 maskmovq
+4 c4c10f2ad8 vcvtsi2sd xmm3, xmm1, eax with VEX.B, which 32-bit code lacks
+4 c4c1797ed3 vmovd ebx, xmm2 with it
 1 0fc76513 xsavec [rbp + 19]: alignment, then the address
 1 0fae6d13 xrstor
 4 0fc76513 xsavec that ends in a bad page

@@ -101,6 +101,8 @@ static unsigned put_prefixes(uint8_t *p, const struct form *f, struct rng *r, co
 	}
 	if (f->mem && !f->vex && one_in(r, 4))
 		p[n++] = 0xf0;
+	if (!lim->plain && !f->vex && !bits32 && one_in(r, 24)) /* a REX that says nothing, unless it comes last */
+		p[n++] = (uint8_t)(0x40 | below(r, 16));
 	if (!f->vex && f->prefix)
 		p[n++] = prefix_byte[f->prefix];
 	if (!lim->plain && !f->vex && one_in(r, 32))
@@ -112,7 +114,7 @@ static unsigned put_opcode(uint8_t *p, const struct form *f, struct rng *r, cons
 			   unsigned vvvv)
 {
 	unsigned n = 0, pp = f->prefix == FP_66 ? 1 : f->prefix == FP_F3 ? 2 : f->prefix == FP_F2 ? 3 : 0;
-	unsigned rxb = ~b->rex & 7;
+	unsigned rxb = ~b->rex & (bits32 && one_in(r, 4) ? 6 : 7); /* 32-bit code has no use for B */
 
 	if (f->vex && f->map == 1 && !f->w && (rxb & 3) == 3 && (!bits32 || vvvv < 8) && one_in(r, 2)) {
 		p[n++] = 0xc5;

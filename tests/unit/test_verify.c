@@ -68,6 +68,23 @@ static void test_idle_rex(void)
 	expect_good(btvm_reset(), MODE_USER, "66 41 67 0f f7 c1"); /* maskmovdqu xmm0, xmm1 */
 }
 
+/* 32-bit code has no registers above 7: what names them in 64-bit code is ignored, or never copied. */
+static void test_high_registers(void)
+{
+	static const char *const code[] = {
+		"c4 c1 79 7e d2 0f 0b",    /* vmovd edx, xmm2 with B: r10d */
+		"c4 c1 0f 2a da 0f 0b",    /* vcvtsi2sd xmm3, xmm1, edx; vvvv's top bit */
+		"c4 c2 60 f2 c2 0f 0b",    /* andn eax, ebx, edx */
+		"c4 c1 79 6f 03 0f 0b",    /* vmovdqa xmm0, [ebx] */
+		"c4 c3 71 4b c2 b0 0f 0b", /* vblendvpd xmm0, xmm1, xmm2, xmm3 with bit 7 of is4 */
+	};
+
+	for (unsigned i = 0; i < sizeof code / sizeof code[0]; i++) {
+		expect_good(btvm_reset(), MODE_USER | MODE_CS32, code[i]);
+		expect_good(btvm_reset(), MODE_USER | MODE_CS16 | MODE_SLOWMEM | MODE_SEGS, code[i]);
+	}
+}
+
 /* A generator of the test's own: the same bytes each time. */
 static uint32_t rnd(void)
 {
@@ -287,6 +304,7 @@ CU_ErrorCode suite_verify(void)
 	CU_pSuite s = CU_add_suite("verify", NULL, NULL);
 
 	if (s == NULL || !CU_add_test(s, "REX before other prefixes", test_idle_rex) ||
+	    !CU_add_test(s, "registers that 32-bit code lacks", test_high_registers) ||
 	    !CU_add_test(s, "any bytes in any mode", test_any_bytes) ||
 	    !CU_add_test(s, "compiled code, and read in other sizes", test_real_code) ||
 	    !CU_add_test(s, "instructions that may not run are seen", test_bad_instructions) ||

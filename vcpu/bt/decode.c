@@ -321,13 +321,14 @@ static bool vex_w_is_gpr(const struct insn *in)
 	}
 }
 
-/* VEX bits that a CPU ignores outside 64-bit code, but that our 64-bit copy would obey: vvvv's and is4's top bit, and
+/* VEX bits that a CPU ignores outside 64-bit code, but that our 64-bit copy would obey: B, vvvv's and is4's top bit, and
  * W where it is a general register's size.  (SDM 2A 2.3.5) */
 static void clear_ignored(struct insn *in)
 {
 	if (in->enc == ENC_VEX3) {
-		uint8_t *p2 = &in->raw[in->off_prefix_end + 2];
+		uint8_t *p1 = &in->raw[in->off_prefix_end + 1], *p2 = p1 + 1;
 
+		*p1 |= 0x20;
 		*p2 |= 0x40;
 		if (vex_w_is_gpr(in) && in->rex_w) {
 			*p2 &= 0x7f;
