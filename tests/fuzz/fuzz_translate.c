@@ -72,6 +72,10 @@ static void set_mode(struct vcpu *v, uint8_t how, uint8_t bits)
 	} else {
 		cpu_set_long_flat(v, PML4, CODE, 0);
 	}
+	if ((how & 3) == 3) { /* where in its 64 KiB */
+		v->seg[SEG_CS].base = CODE - (how & 64 ? 0xf000 : 0x8000);
+		v->seg[SEG_CS].limit = 0xffff;
+	}
 	v->seg[SEG_CS].attr |= user;
 	v->seg[SEG_SS].attr |= user;
 	v->cpl = user ? 3 : 0;
@@ -140,6 +144,7 @@ static unsigned translate(struct vcpu *v, uint32_t start, uint32_t len, uint32_t
 	uint32_t b, flushes = (uint32_t)v->stats.code_flushes;
 	unsigned n = 0;
 
+	start -= (uint32_t)v->seg[SEG_CS].base;
 	for (v->rip = start; v->rip < start + len && n < BLOCKS; v->rip += v->bt->blocks[b].len) {
 		b = bt_find(v, extra);
 		if (b == BT_NONE) {
@@ -190,7 +195,8 @@ size_t fuzz_seed(unsigned i, uint8_t *buf)
 	};
 
 	/* 64, 32 and 16 bits, as set_mode() has them: user and not, flat stacks and not, real, SMAP */
-	static const uint8_t how[] = {0, 4, 16, 20, 2, 6, 10, 14, 18, 22, 3, 7, 11, 15, 19, 23, 34, 35, 39, 43, 47, 42};
+	static const uint8_t how[] = {0,  4,  16, 20, 2,  6,  10, 14, 18, 22, 3,  7,  11,
+				      15, 19, 23, 34, 35, 39, 43, 47, 42, 67, 71, 99, 111};
 
 	if (i >= sizeof how)
 		return 0;

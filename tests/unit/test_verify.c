@@ -125,17 +125,20 @@ static uint32_t random_mode(void)
 /* Blocks of the @len bytes at AT + @off, one after the other; how many, or 0 after telling which is bad. */
 static unsigned all_blocks(struct vcpu *v, uint32_t mode, uint32_t off, uint32_t len)
 {
+	uint32_t ip = AT;
 	unsigned n = 0;
 
+	if (mode & MODE_CS16) /* in the middle of its 64 KiB or at their end */
+		ip = rnd() & 1 ? 0x3000 : 0xf000;
 	for (uint32_t at = off, b; at < off + len; at += v->bt->blocks[b].len, n++) {
 		const char *bad;
 
-		v->rip = AT + at;
+		v->rip = mode & MODE_CS16 ? (uint16_t)(ip + at) : ip + at;
 		v->ip_page = v->rip & ~GUEST_PAGE_MASK;
-		b = bt_translate(v, v->rip, mode);
+		b = bt_translate(v, AT + at, mode);
 		if (b == BT_NONE) { /* full */
 			bt_flush(v);
-			b = bt_translate(v, v->rip, mode);
+			b = bt_translate(v, AT + at, mode);
 		}
 		CU_ASSERT_NOT_EQUAL_FATAL(b, BT_NONE);
 		bad = verified(v, b);
