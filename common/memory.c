@@ -58,6 +58,18 @@ int memory_map(struct gmem *g, int ram_fd, int control_fd, uint64_t size)
 
 #define HUGE_PAGE (2ull << 20)
 
+/* What is mapped for @size bytes: whole huge pages, so that none of them lies on small ones. */
+static size_t anon_size(size_t size)
+{
+	return size < HUGE_PAGE ? size : (size + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1);
+}
+
+void memory_anon_free(void *p, size_t size)
+{
+	if (p)
+		munmap(p, anon_size(size));
+}
+
 void *memory_anon(size_t size)
 {
 	const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
@@ -67,7 +79,7 @@ void *memory_anon(size_t size)
 		p = mmap(NULL, size, PROT_READ | PROT_WRITE, flags, -1, 0);
 		return p == MAP_FAILED ? NULL : p;
 	}
-	size = (size + 4095) & ~4095ull;
+	size = anon_size(size);
 	p = mmap(NULL, size + HUGE_PAGE, PROT_READ | PROT_WRITE, flags, -1, 0);
 	if (p == MAP_FAILED)
 		return NULL;

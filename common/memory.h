@@ -13,7 +13,8 @@
  * The descriptors stay the caller's. */
 int memory_map(struct gmem *g, int ram_fd, int control_fd, uint64_t size);
 
-/* @size zeroed bytes of the process's own, on huge pages where the host has them; NULL with errno.  munmap() ends it. */
+/* @size zeroed bytes of the process's own, on huge pages where the host has them, the last of them too; NULL with errno. */
 void *memory_anon(size_t size);
+void memory_anon_free(void *p, size_t size); /* NULL: nothing to do */
 
 #endif

@@ -54,7 +54,7 @@ void vcpu_destroy(struct vcpu *v)
 	v->vm->vcpu[v->id] = NULL;
 	bank_destroy(v);
 	branches_destroy(v);
-	munmap(v, sizeof *v);
+	memory_anon_free(v, sizeof *v);
 }
 
 int vcpu_thread_init(struct vcpu *v)

@@ -119,6 +119,7 @@ struct frame {
 	uint32_t exit;       /* the direct exit that is left by */
 #define VCPU_COMBOS 8
 	uint64_t combo[VCPU_COMBOS];                     /* addends of the running block's groups of accesses */
+	uint64_t pext_mask;                              /* selects the soft TLB index out of an address */
 	uint64_t bounce_stack;                           /* as bounce, for the implicit stack operand */
 	uint8_t bounce[64] __attribute__((aligned(64))); /* stands in for an operand in MMIO or across pages */
 	struct {

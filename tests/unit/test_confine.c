@@ -19,6 +19,11 @@
 #define __SANITIZE_ADDRESS__ 1
 #endif
 #endif
+#ifdef __SANITIZE_ADDRESS__ /* whose own calls the filter refuses */
+enum { SANITIZED = 1 };
+#else
+enum { SANITIZED = 0 };
+#endif
 
 static char mine[] = "/tmp/hvx-confine-XXXXXX", other[] = "/tmp/hvx-confine-XXXXXX";
 static const char *const more[] = {"/dev/null", "/etc/passwd", "/etc/there-is-none", NULL};
@@ -147,9 +152,7 @@ CU_ErrorCode suite_confine(void)
 
 	if (!s || !CU_ADD_TEST(s, test_find) || !CU_ADD_TEST(s, test_tables))
 		return CU_get_error();
-#ifndef __SANITIZE_ADDRESS__ /* whose own calls the filter refuses */
-	if (!CU_ADD_TEST(s, test_root))
+	if (!SANITIZED && !CU_ADD_TEST(s, test_root))
 		return CU_get_error();
-#endif
 	return CUE_SUCCESS;
 }

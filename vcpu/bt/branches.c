@@ -6,7 +6,6 @@
  */
 #include <errno.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "common/memory.h"
 #include "vcpu/bt/bt.h"
@@ -51,8 +50,7 @@ int branches_create(struct vcpu *v)
 
 void branches_destroy(struct vcpu *v)
 {
-	if (v->spaces)
-		munmap(v->spaces, BANKS * sizeof *v->spaces);
+	memory_anon_free(v->spaces, BANKS * sizeof *v->spaces);
 	v->spaces = NULL;
 }
 

@@ -5,7 +5,6 @@
  * Invariant: a bank holds nothing that is global and nothing but what a flush of its PCID alone would have to forget.
  */
 #include <errno.h>
-#include <sys/mman.h>
 
 #include "common/memory.h"
 #include "vcpu/mmu/bank.h"
@@ -38,8 +37,7 @@ int bank_create(struct vcpu *v)
 
 void bank_destroy(struct vcpu *v)
 {
-	if (v->banks)
-		munmap(v->banks, sizeof *v->banks);
+	memory_anon_free(v->banks, sizeof *v->banks);
 	v->banks = NULL;
 }
 

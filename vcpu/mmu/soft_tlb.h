@@ -31,7 +31,6 @@ struct soft_tlb {
 #define TLB_INVALID 0x8000000000000001ull /* equals no masked address */
 
 struct mmu {
-	uint64_t pext_mask;             /* selects the soft TLB index out of an address; translated code reads it */
 	struct banks *banks;            /* mmu/bank.c */
 	const struct mmu_hook *hook;    /* mmu/mmu.h */
 	uint16_t nonglobal[TLB_FILLED]; /* indices of TLB_KERN entries from non-global pages */
