@@ -342,8 +342,10 @@ static void test_chips(void)
 
 static void test_cpu(void)
 {
-	struct vcpu *a = calloc(1, sizeof *a), *b = calloc(1, sizeof *b);
+	struct vcpu *a = aligned_alloc(4096, sizeof *a), *b = aligned_alloc(4096, sizeof *b);
 
+	memset(a, 0, sizeof *a);
+	memset(b, 0, sizeof *b);
 	round_trip(&cpu_save, &a->cpu, &b->cpu);
 	CU_ASSERT_EQUAL(b->cpu.fpu_saved, 1);
 	CU_ASSERT(b->self == NULL && !b->cells[5]); /* what is not saved stays as it was */
