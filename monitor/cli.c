@@ -16,7 +16,7 @@
 static const char vm_options[] =
 	"  --name=NAME          name of the VM (default: vm and the process number)\n"
 	"  --memory=SIZE        guest RAM: a number with K, M, G or T (default 512M)\n"
-	"  --cpus=N             virtual CPUs (default 1)\n"
+	"  --cpus=N[,sockets=S][,cores=C][,threads=T]  virtual CPUs, 1 to 32 (default 1)\n"
 	"  --kernel=FILE        bzImage, PVH or multiboot kernel\n"
 	"  --initrd=FILE[,args=TEXT]  initial ramdisk, or multiboot module; once for each\n"
 	"  --append=TEXT        kernel command line\n"

@@ -28,7 +28,7 @@ void config_init(struct config *c)
 {
 	memset(c, 0, sizeof *c);
 	c->memory = 512ull << 20;
-	c->cpus = 1;
+	c->cpus = (struct msg_cpus){1, 1, 1};
 	c->strict = true;
 }
 
@@ -94,15 +94,7 @@ static int set_memory(struct config *c, const char *v, char *err, size_t len)
 
 static int set_cpus(struct config *c, const char *v, char *err, size_t len)
 {
-	char *end;
-	unsigned long n = strtoul(v, &end, 10);
-
-	if (!isdigit((unsigned char)v[0]) || *end || n < 1 || n > 64)
-		return bad(err, len, "cpus must be 1 to 64", v);
-	if (n > CONFIG_MAX_CPUS)
-		return bad(err, len, "this version runs guests with one CPU only", v);
-	c->cpus = (unsigned)n;
-	return 0;
+	return devopt_cpus(&c->cpus, v, err, len);
 }
 
 static int set_text(char *dst, size_t room, const char *v, char *err, size_t len)

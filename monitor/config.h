@@ -12,7 +12,6 @@
 #include "monitor/devopt.h"
 #include "proto/pack.h"
 
-#define CONFIG_MAX_CPUS 1 /* what the engine runs today */
 #define CONFIG_PATH_MAX 4096
 #define CONFIG_DISKS    16
 #define CONFIG_NETS     8
@@ -22,7 +21,7 @@ enum config_console { CONSOLE_DEFAULT, CONSOLE_STDIO, CONSOLE_PTY, CONSOLE_FILE 
 struct config {
 	char name[MSG_NAME_MAX];
 	uint64_t memory; /* bytes */
-	unsigned cpus;
+	struct msg_cpus cpus;
 	char kernel[CONFIG_PATH_MAX];
 	struct config_initrd {
 		char path[CONFIG_PATH_MAX], args[MSG_MODULE_MAX];

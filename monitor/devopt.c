@@ -506,3 +506,67 @@ int devopt_rng(struct msg_local *l, const char *text, char *err, size_t len)
 	l->rng_burst = limits.bytes_burst;
 	return rc;
 }
+
+/* ---- CPUs ---- */
+
+static int cpu_count(const char *v, uint32_t *n, char *err, size_t len)
+{
+	char *end;
+	unsigned long count = strtoul(v, &end, 10);
+
+	if (!isdigit((unsigned char)v[0]) || *end || !count || count > MSG_CPUS_MAX)
+		return bad(err, len, "a number of CPUs, sockets, cores or threads is 1 to 32", v);
+	*n = (uint32_t)count;
+	return 0;
+}
+
+static int cpus_part(struct msg_cpus *o, const struct item *it, char *err, size_t len)
+{
+	uint32_t *const part[] = {&o->sockets, &o->cores, &o->threads};
+	static const char *const names[] = {"sockets", "cores", "threads"};
+	int k = one_of(names, 3, it->key);
+
+	if (k < 0)
+		return bad(err, len, "cpus has sockets, cores and threads, not", it->key);
+	if (*part[k])
+		return bad(err, len, "given twice", it->key);
+	return cpu_count(it->value, part[k], err, len);
+}
+
+/* Those not given, where @n is to be the product. */
+static int cpus_complete(struct msg_cpus *o, uint32_t n, const char *text, char *err, size_t len)
+{
+	if (!o->threads)
+		o->threads = 1;
+	if (!o->sockets && !o->cores)
+		o->sockets = 1;
+	if (!o->sockets)
+		o->sockets = n / (o->cores * o->threads);
+	if (!o->cores)
+		o->cores = n / (o->sockets * o->threads);
+	if (o->sockets * o->cores * o->threads != n)
+		return bad(err, len, "the CPUs are not sockets times cores times threads", text);
+	return 0;
+}
+
+int devopt_cpus(struct msg_cpus *o, const char *text, char *err, size_t len)
+{
+	struct msg_cpus n = {0};
+	const char *rest = text;
+	struct item it;
+	uint32_t count;
+	int rc = next_item(&rest, &it, err, len);
+
+	if (rc <= 0 || it.has_value)
+		return bad(err, len, "cpus is N[,sockets=S][,cores=C][,threads=T]", text);
+	if (cpu_count(it.key, &count, err, len))
+		return -EINVAL;
+	while ((rc = next_item(&rest, &it, err, len)) > 0)
+		if (cpus_part(&n, &it, err, len))
+			return -EINVAL;
+	if (!rc)
+		rc = cpus_complete(&n, count, text, err, len);
+	if (!rc)
+		*o = n;
+	return rc;
+}

@@ -69,6 +69,9 @@ int devopt_limit(struct msg_dev_limits *l, uint32_t *given, const char *key, con
 #define DEVOPT_RNG_BYTES (1ull << 20)
 int devopt_rng(struct msg_local *l, const char *text, char *err, size_t len);
 
+/* --cpus: N[,sockets=S][,cores=C][,threads=T]; what is not given follows from the rest: one thread a core, then one socket. */
+int devopt_cpus(struct msg_cpus *o, const char *text, char *err, size_t len);
+
 /* Would the two have the host's port for both?  @one_card: as passt sees it, whose ports are the same on every address. */
 bool devopt_forwards_meet(const struct net_forward *a, const struct net_forward *b, bool one_card);
 

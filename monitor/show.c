@@ -18,13 +18,16 @@ void show_listed(const struct msg_status *s, struct json *j)
 	uint32_t pid = s->nprocs ? s->proc[0].pid : 0;
 
 	if (!j) {
-		printf("%-24s %-9s %6lluM  pid %u\n", s->name, s->state, (unsigned long long)(s->ram_size >> 20), pid);
+		printf("%-24s %-9s %6lluM %2u CPU%c pid %u\n", s->name, s->state,
+		       (unsigned long long)(s->ram_size >> 20), msg_cpus_count(&s->cpus),
+		       msg_cpus_count(&s->cpus) == 1 ? ' ' : 's', pid);
 		return;
 	}
 	json_open(j, NULL, '{');
 	json_text(j, "name", s->name);
 	json_text(j, "state", s->state);
 	json_number(j, "memory_bytes", s->ram_size);
+	json_number(j, "cpus", msg_cpus_count(&s->cpus));
 	json_number(j, "pid", pid);
 	json_close(j, '}');
 }
@@ -68,13 +71,23 @@ static void text_state(const struct msg_status *s)
 	printf("\n");
 }
 
+static void text_cpus(const struct msg_cpus *c)
+{
+	printf("cpus:     %u", msg_cpus_count(c));
+	if (c->sockets > 1 || c->threads > 1)
+		printf(" (sockets %u, cores %u, threads %u)", c->sockets, c->cores, c->threads);
+	printf("\n");
+}
+
 static void text_status(const struct msg_status *s)
 {
 	printf("name:     %s\n", s->name);
 	text_state(s);
-	printf("memory:   %lluM\ncpus:     %u\nboots:    %u\nuptime:   %llu.%03llu s\nconsole:  %s\nsandbox:  %s\n",
-	       (unsigned long long)(s->ram_size >> 20), s->cpus, s->boots, (unsigned long long)(s->uptime_ms / 1000),
-	       (unsigned long long)(s->uptime_ms % 1000), s->console, s->strict ? "strict" : "best");
+	printf("memory:   %lluM\n", (unsigned long long)(s->ram_size >> 20));
+	text_cpus(&s->cpus);
+	printf("boots:    %u\nuptime:   %llu.%03llu s\nconsole:  %s\nsandbox:  %s\n", s->boots,
+	       (unsigned long long)(s->uptime_ms / 1000), (unsigned long long)(s->uptime_ms % 1000), s->console,
+	       s->strict ? "strict" : "best");
 	if (s->second[0])
 		printf("second:   %s\n", s->second);
 	text_processes(s);
@@ -117,7 +130,10 @@ static void json_status(const struct msg_status *s)
 	json_text(&j, "state", s->state);
 	json_text(&j, "reason", s->reason[0] ? s->reason : NULL);
 	json_number(&j, "memory_bytes", s->ram_size);
-	json_number(&j, "cpus", s->cpus);
+	json_number(&j, "cpus", msg_cpus_count(&s->cpus));
+	json_number(&j, "sockets", s->cpus.sockets);
+	json_number(&j, "cores", s->cpus.cores);
+	json_number(&j, "threads", s->cpus.threads);
 	json_number(&j, "boots", s->boots);
 	json_number(&j, "uptime_ms", s->uptime_ms);
 	json_text(&j, "console", s->console);

@@ -52,6 +52,7 @@ struct field_table {
 #define FIELD_PARTS(X)                          \
 	X(pages, msg_pages)                     \
 	X(local, msg_local)                     \
+	X(cpus, msg_cpus)                       \
 	X(counter, msg_counter)                 \
 	X(named_counter, msg_counter)           \
 	X(process, msg_process)                 \

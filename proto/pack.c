@@ -139,6 +139,18 @@ static const struct field local_rows[] = {
 };
 TABLE(local, LocalDevices, local_devices, msg_local, NULL);
 
+static bool cpus_ok(const void *p)
+{
+	return msg_cpus_count(p) <= MSG_CPUS_MAX;
+}
+
+static const struct field cpus_rows[] = {
+	NUM(Cpus, msg_cpus, sockets, 1, MSG_CPUS_MAX),
+	NUM(Cpus, msg_cpus, cores, 1, MSG_CPUS_MAX),
+	NUM(Cpus, msg_cpus, threads, 1, MSG_CPUS_MAX),
+};
+TABLE(cpus, Cpus, cpus, msg_cpus, cpus_ok);
+
 /* The descriptors that every vcpu needs are there, and one for each module. */
 static bool vcpu_config_ok(const void *p)
 {
@@ -155,7 +167,7 @@ static bool vcpu_config_ok(const void *p)
 static const struct field vcpu_config_rows[] = {
 	TEXT(VcpuConfig, msg_vcpu_config, name),
 	NUM_IF(VcpuConfig, msg_vcpu_config, ram_size, field_ram_size),
-	NUM(VcpuConfig, msg_vcpu_config, cpus, 1, 64),
+	SUB(VcpuConfig, msg_vcpu_config, cpus, cpus_table),
 	STRING(VcpuConfig, msg_vcpu_config, cmdline),
 	FLAG(VcpuConfig, msg_vcpu_config, debug_exit),
 	FLAG(VcpuConfig, msg_vcpu_config, reboot),
@@ -329,7 +341,7 @@ static const struct field status_reply_rows[] = {
 	TEXT(StatusReply, msg_status, name),
 	TEXT(StatusReply, msg_status, state),
 	ANY(StatusReply, msg_status, ram_size),
-	ANY(StatusReply, msg_status, cpus),
+	SUB(StatusReply, msg_status, cpus, cpus_table),
 	ANY(StatusReply, msg_status, boots),
 	ANY(StatusReply, msg_status, uptime_ms),
 	TEXT(StatusReply, msg_status, console),

@@ -169,13 +169,21 @@ struct msg_local { /* devices that the vcpu process serves itself */
 	bool balloon;
 	enum msg_watchdog watchdog; /* OFF: there is none */
 };
+#define MSG_CPUS_MAX 32
+struct msg_cpus {
+	uint32_t sockets, cores, threads; /* cores a socket, threads a core; their product is at most MSG_CPUS_MAX */
+};
+static inline uint32_t msg_cpus_count(const struct msg_cpus *c)
+{
+	return c->sockets * c->cores * c->threads;
+}
 struct msg_module { /* what a kernel is told about an initrd or module */
 	char name[MSG_MODULE_MAX], args[MSG_MODULE_MAX];
 };
 struct msg_vcpu_config {
 	char name[MSG_NAME_MAX];
 	uint64_t ram_size;
-	uint32_t cpus;
+	struct msg_cpus cpus;
 	char cmdline[MSG_CMDLINE_MAX];
 	bool debug_exit, reboot, exact_flags;
 	uint32_t trace;
@@ -324,7 +332,8 @@ struct msg_status {
 	char second[MSG_TEXT_MAX]; /* console; empty: there is none */
 	char reason[MSG_TEXT_MAX]; /* why it is paused, if not by request */
 	uint64_t ram_size, uptime_ms;
-	uint32_t cpus, boots;
+	struct msg_cpus cpus;
+	uint32_t boots;
 	bool strict;
 	uint32_t nprocs;
 	struct msg_process proc[MSG_PROCS_MAX];

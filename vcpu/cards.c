@@ -25,6 +25,7 @@
 #include "common/gmem.h"
 #include "common/log.h"
 #include "vcpu/chipset/platform.h"
+#include "vcpu/kick.h"
 #include "vcpu/local/local.h"
 #include "vcpu/mmu/mmu.h"
 
@@ -44,7 +45,7 @@ static void on_kick(void *dev, unsigned queue)
 {
 	static const uint64_t one = 1;
 	struct card *c = dev;
-	struct vcpu_stats *s = &c->all->vm->vcpu[0]->stats;
+	struct vcpu_stats *s = &kick_this()->stats; /* a register of the transport was written */
 
 	s->doorbells++;
 	if (atomic_fetch_or(&c->bell->kicked, 1u << queue) >> queue & 1)
@@ -92,8 +93,12 @@ static void on_settle(void *dev)
 {
 	struct card *c = dev;
 
-	c->all->vm->settle = true;
-	vcpu_kick(c->all->vm->vcpu[0], PEND_CALL);
+	struct vcpu *v = kick_this();
+
+	if (!v) /* a test's thread */
+		v = c->all->vm->vcpu[0];
+	v->settle = 1;
+	vcpu_kick(v, PEND_CALL);
 }
 
 static const struct virtio_pci_ops ops = {on_kick, on_activate, on_reset, on_settle, on_config_write};
@@ -250,8 +255,8 @@ static void on_calls(struct vcpu *v, void *ctx)
 {
 	struct cards *c = ctx;
 
-	if (c->vm->settle) {
-		c->vm->settle = false;
+	if (v->settle) {
+		v->settle = 0;
 		vcpu_fpu_out(v); /* it may sleep */
 		cards_wait_reset(c, v);
 		if (c->vm->locals)

@@ -87,19 +87,17 @@ static void hold_watchdog(struct control *c, bool hold)
 static int command(struct control *c, const struct ipc_frame *f)
 {
 	struct msg_vcpu_command m;
-	struct vcpu *v = c->run->v;
 
 	if (unpack_vcpu_command(f->data, f->len, &m))
 		return -EPROTO;
 	switch (m.op) {
 	case OP_PAUSE:
-		vcpu_kick(v, PEND_PAUSE);
+		runner_kick(c->run, PEND_PAUSE);
 		hold_watchdog(c, true);
 		return send_state(c, true, "");
 	case OP_RESUME:
 		hold_watchdog(c, false);
-		atomic_fetch_and(&v->pending, ~PEND_PAUSE);
-		vcpu_kick(v, 0);
+		runner_resume(c->run);
 		return send_state(c, false, "");
 	case OP_BALLOON:
 		if (!c->local->balloon.mem)
@@ -139,15 +137,24 @@ static void watchdog_stats(struct control *c, struct msg_counters *m)
 	local_count(m, "watchdog", "timeouts", w->timeouts);
 }
 
+/* Of all CPUs, of a counter by its place. */
+static uint64_t sum(const struct vm *vm, size_t at)
+{
+	uint64_t n = 0;
+
+	for (int i = 0; i < vm->ncpus; i++)
+		n += *(const uint64_t *)(const void *)((const char *)&vm->vcpu[i]->stats + at);
+	return n;
+}
+
 static int stats(struct control *c)
 {
 	static struct msg_counters m;
-	const struct vcpu_stats *s = &c->run->v->stats;
 
 	m.n = 0;
 #define X(counter)                                        \
 	memcpy(m.c[m.n].name, #counter, sizeof #counter); \
-	m.c[m.n++].value = s->counter;
+	m.c[m.n++].value = sum(c->run->vm, offsetof(struct vcpu_stats, counter));
 	VCPU_STATS(X)
 #undef X
 	locals_stats(c->run->vm->locals, &m);
@@ -222,10 +229,10 @@ static void tell_exit(struct control *c)
 		[VM_EXIT_TRIPLE_FAULT] = EXIT_TRIPLE_FAULT,
 		[VM_EXIT_DEBUG] = EXIT_DEBUG,
 	};
-	unsigned why = c->run->why;
+	unsigned why = atomic_load(&c->run->why);
 	struct msg_vcpu_exit m = {why < sizeof kinds / sizeof kinds[0] ? kinds[why] : 0, (uint32_t)c->run->code & 0xff};
 
-	pthread_join(c->run->thread, NULL);
+	runner_join(c->run);
 	ipc_watch_enable(c->console, false);
 	ipc_watch_free(c->room);
 	c->room = NULL;

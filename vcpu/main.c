@@ -128,11 +128,10 @@ static void on_watchdog(void *ctx)
 		runner_pause(&p->run);
 }
 
-static void on_arm(void *ctx, uint64_t deadline_ns)
+static void on_arm(void *ctx, struct vcpu *v, unsigned timer, uint64_t deadline_ns)
 {
-	struct process *p = ctx;
-
-	vcpu_arm(p->run.v, deadline_ns);
+	(void)ctx;
+	vcpu_arm(v, timer, deadline_ns);
 }
 
 /* ---- bring-up ---- */
@@ -169,8 +168,13 @@ static void make_vm(struct process *p)
 	if (rc)
 		child_fail(&p->child, HVX_EXIT_HOST, "cannot map guest memory: %s", strerror(-rc));
 	p->child.shared = p->cfg.ram_size + shm_layout(p->cfg.ram_size).total + BT_CODE_SIZE;
-	p->child.own = p->cfg.cpus * OWN_PER_CPU;
-	p->vm = (struct vm){.mem = &p->mem, .ncpus = (int)p->cfg.cpus, .name = p->cfg.name};
+	p->child.own = msg_cpus_count(&p->cfg.cpus) * OWN_PER_CPU;
+	p->vm = (struct vm){
+		.mem = &p->mem,
+		.ncpus = (int)msg_cpus_count(&p->cfg.cpus),
+		.topology = {p->cfg.cpus.sockets, p->cfg.cpus.cores, p->cfg.cpus.threads},
+		.name = p->cfg.name,
+	};
 	p->vm.tsc_hz = tsc_measure(TSC_MEASURE_MS);
 	rc = bt_create(&p->vm);
 	if (rc)
@@ -190,7 +194,6 @@ static void make_threads(struct process *p)
 		p->boot.module[p->boot.modules++] =
 			(struct boot_module){p->fd[FD_INITRD + i], p->cfg.module[i].name, p->cfg.module[i].args};
 	p->run.vm = &p->vm;
-	p->run.v = p->vm.vcpu[0];
 	p->run.boot = &p->boot;
 	p->run.reboot = p->cfg.reboot;
 	p->run.cards = p->control.cards = &p->cards;

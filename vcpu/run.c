@@ -19,6 +19,7 @@
 #include "vcpu/chipset/platform.h"
 #include "vcpu/cpu/exception.h"
 #include "vcpu/cpu/operand.h"
+#include "vcpu/cpu/reset.h"
 #include "vcpu/kick.h"
 #include "vcpu/mmu/bank.h"
 #include "vcpu/mmu/mmu.h"
@@ -36,7 +37,10 @@ struct vcpu *vcpu_create(struct vm *vm, int id)
 	if (!v)
 		return NULL;
 	v->self = v;
+	struct topology t = vm_topology(vm);
+
 	v->id = id;
+	v->apic_id = topology_apic_id(&t, (uint32_t)id);
 	v->vm = vm;
 	v->bt = vm->bt;
 	vm->vcpu[id] = v;
@@ -49,8 +53,8 @@ struct vcpu *vcpu_create(struct vm *vm, int id)
 
 void vcpu_destroy(struct vcpu *v)
 {
-	if (v->has_timer)
-		timer_delete(v->timer);
+	for (unsigned i = 0; i < v->timers; i++)
+		timer_delete(v->timer[i]);
 	v->vm->vcpu[v->id] = NULL;
 	bank_destroy(v);
 	branches_destroy(v);
@@ -74,18 +78,18 @@ int vcpu_thread_init(struct vcpu *v)
 	se.sigev_notify = SIGEV_THREAD_ID;
 	se.sigev_signo = SIGUSR1;
 	se.sigev_notify_thread_id = v->tid;
-	if (timer_create(CLOCK_MONOTONIC, &se, &v->timer) < 0)
-		return -errno;
-	v->has_timer = 1;
+	for (; v->timers < vcpu_timers(v); v->timers++)
+		if (timer_create(CLOCK_MONOTONIC, &se, &v->timer[v->timers]) < 0)
+			return -errno;
 	return 0;
 }
 
-void vcpu_arm(struct vcpu *v, uint64_t deadline_ns)
+void vcpu_arm(struct vcpu *v, unsigned timer, uint64_t deadline_ns)
 {
 	/* goes on every 10 ms until the platform's timers have been looked at: a lost kick costs time, never a hang */
 	struct itimerspec its = {.it_value = {0, 0}, .it_interval = {0, 10000000}};
 
-	if (!v->has_timer)
+	if (timer >= v->timers)
 		return;
 	if (deadline_ns != UINT64_MAX) {
 		its.it_value.tv_sec = (time_t)(deadline_ns / 1000000000u);
@@ -93,7 +97,7 @@ void vcpu_arm(struct vcpu *v, uint64_t deadline_ns)
 		if (!its.it_value.tv_sec && !its.it_value.tv_nsec)
 			its.it_value.tv_nsec = 1;
 	}
-	timer_settime(v->timer, TIMER_ABSTIME, &its, NULL);
+	timer_settime(v->timer[timer], TIMER_ABSTIME, &its, NULL);
 }
 
 static uint64_t now_ns(void)
@@ -106,7 +110,10 @@ static uint64_t now_ns(void)
 
 static bool wakes(const struct vcpu *v, uint32_t pending)
 {
-	return (pending & ~PEND_INTR) || ((pending & PEND_INTR) && v->iflag) || v->exit_reason;
+	bool open = v->halted != HALTED_SIPI;
+
+	return (pending & ~(PEND_INTR | PEND_NMI)) || (open && (pending & PEND_NMI) && !v->nmi_blocked) ||
+	       (open && (pending & PEND_INTR) && v->iflag) || v->exit_reason;
 }
 
 /*
@@ -147,11 +154,11 @@ static void halt(struct vcpu *v)
 	poll_halt(v, from);
 	v->sleeping = 1;
 	while (!wakes(v, p = atomic_load(&v->pending))) {
-		uint64_t due = platform_next_deadline(v->vm->plat), now = now_ns();
+		uint64_t due = platform_next_deadline(v->vm->plat, v), now = now_ns();
 		struct timespec ts = {.tv_sec = (time_t)(due / 1000000000u), .tv_nsec = (long)(due % 1000000000u)};
 
 		if (due <= now) {
-			platform_run_timers(v->vm->plat, now);
+			platform_run_timers(v->vm->plat, v, now);
 			continue;
 		}
 		syscall(SYS_futex, &v->pending, FUTEX_WAIT_BITSET_PRIVATE, p, due == UINT64_MAX ? NULL : &ts, NULL,
@@ -215,9 +222,17 @@ static bool handle_events(struct vcpu *v)
 	}
 	if (p & PEND_TIMER) {
 		atomic_fetch_and(&v->pending, ~PEND_TIMER);
-		if (platform_run_timers(v->vm->plat, now_ns()) == UINT64_MAX)
-			vcpu_arm(v, UINT64_MAX); /* no repetition; any other deadline has been armed by now */
+		platform_run_timers(v->vm->plat, v, now_ns());
 		p = atomic_load(&v->pending);
+	}
+	if (p & PEND_START) {
+		cpu_take_start(v);
+		return true;
+	}
+	if (v->halted == HALTED_SIPI) {
+		vcpu_fpu_out(v);
+		halt(v);
+		return true;
 	}
 	if (v->exc_pending) {
 		trace(TRACE_EXC, "#%u error %x cr2 %llx at %llx", v->exc_vector, v->exc_error,

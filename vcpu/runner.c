@@ -1,6 +1,9 @@
 /*
  * One guest life after the other.  Invariant: between two lives nothing of the
  * guest's state survives but RAM, and that only as the boot loader leaves it.
+ *
+ * CPU 0's thread resets the machine and loads the kernel while the others' threads wait; then all run, until one of them
+ * ends the life and brings the others back.
  */
 #include "vcpu/runner.h"
 
@@ -15,6 +18,7 @@
 #include "vcpu/chipset/i6300esb.h"
 #include "vcpu/chipset/platform.h"
 #include "vcpu/cpu/reset.h"
+#include "vcpu/kick.h"
 #include "vcpu/local/local.h"
 #include "vcpu/trace.h"
 
@@ -43,38 +47,84 @@ static void tell(struct runner *r, enum runner_news news)
 		log_error("cannot wake the main thread");
 }
 
+static struct vcpu *leader(const struct runner *r)
+{
+	return r->cpu[0].v;
+}
+
+static int ncpus(const struct runner *r)
+{
+	return r->vm->ncpus;
+}
+
+void runner_kick(struct runner *r, uint32_t pend)
+{
+	for (int i = 0; i < ncpus(r); i++)
+		vcpu_kick(r->cpu[i].v, pend);
+}
+
+/* What was on its way to CPUs of the last life. */
+#define PEND_OF_LIFE (PEND_INTR | PEND_NMI | PEND_RESET | PEND_STOP | PEND_START)
+
+/* No other thread runs a CPU meanwhile. */
+static void reset_cpus(struct runner *r)
+{
+	for (int i = 0; i < ncpus(r); i++) {
+		atomic_fetch_and(&r->cpu[i].v->pending, ~PEND_OF_LIFE);
+		cpu_reset(r->cpu[i].v);
+	}
+}
+
+static void park_cpus(struct runner *r)
+{
+	for (int i = 1; i < ncpus(r); i++)
+		cpu_park(r->cpu[i].v, leader(r));
+}
+
 static int boot(struct runner *r)
 {
+	struct vcpu *v = leader(r);
+
+	atomic_store(&r->why, VM_EXIT_NONE);
 	platform_reset(r->vm->plat);
 	if (r->cards)
-		cards_wait_reset(r->cards,
-				 r->v); /* what devices have in flight must not land in the next life's memory */
+		cards_wait_reset(r->cards, v); /* what devices have in flight must not land in the next life's memory */
 	if (r->vm->locals)
 		locals_wait_reset(r->vm->locals);
-	cpu_reset(r->v);
-	unsigned in = gmem_enter(r->vm->mem, SHM_SLOT_VCPU + (unsigned)r->v->id);
+	reset_cpus(r);
+	unsigned in = gmem_enter(r->vm->mem, SHM_SLOT_VCPU + (unsigned)v->id);
 	int rc = boot_load(r->vm, r->boot, r->error, sizeof r->error);
-	gmem_leave(r->vm->mem, SHM_SLOT_VCPU + (unsigned)r->v->id, in);
+	gmem_leave(r->vm->mem, SHM_SLOT_VCPU + (unsigned)v->id, in);
 	if (rc) {
 		tell(r, RUNNER_LOAD_FAILED);
 		return rc;
 	}
+	park_cpus(r);
 	atomic_fetch_add(&r->boots, 1);
 	tell(r, RUNNER_STARTED);
 	return 0;
 }
 
-static enum vm_exit run_once(struct runner *r)
+/* The first one's word counts. */
+static void end_life(struct runner *r, enum vm_exit why, int code)
 {
-	in_guest = r->v;
-	int why = vcpu_run(r->v);
-	vcpu_fpu_out(r->v);
+	uint32_t none = VM_EXIT_NONE;
+
+	if (!atomic_compare_exchange_strong(&r->why, &none, (uint32_t)why))
+		return;
+	r->code = code; /* read when all threads are back */
+	runner_kick(r, PEND_STOP);
+}
+
+static void run_once(struct runner *r, struct vcpu *v)
+{
+	in_guest = v;
+	int why = vcpu_run(v);
+	vcpu_fpu_out(v);
 	in_guest = NULL;
 	trace_flush();
-	/* The platform's callback stops the vcpu and leaves the reason. */
-	if (why == VM_EXIT_STOPPED && r->v->exit_reason != VM_EXIT_NONE)
-		why = (int)r->v->exit_reason;
-	return why;
+	if (why != VM_EXIT_STOPPED)
+		end_life(r, (enum vm_exit)why, v->exit_code);
 }
 
 static uint64_t clock_ns(clockid_t clock)
@@ -85,12 +135,28 @@ static uint64_t clock_ns(clockid_t clock)
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
+static void release(struct runner *r)
+{
+	for (int i = 1; i < ncpus(r); i++)
+		sem_post(&r->cpu[i].go);
+}
+
+static void wait_for(sem_t *s)
+{
+	while (sem_wait(s) < 0 && errno == EINTR)
+		;
+}
+
 /* One life; counts those that crash as soon as they have begun, in a row. */
 static enum vm_exit live(struct runner *r)
 {
 	uint64_t cpu = clock_ns(CLOCK_THREAD_CPUTIME_ID), wall = clock_ns(CLOCK_MONOTONIC);
-	enum vm_exit why = run_once(r);
 
+	release(r);
+	run_once(r, leader(r));
+	for (int i = 1; i < ncpus(r); i++)
+		wait_for(&r->back);
+	enum vm_exit why = (enum vm_exit)atomic_load(&r->why);
 	cpu = clock_ns(CLOCK_THREAD_CPUTIME_ID) - cpu;
 	wall = clock_ns(CLOCK_MONOTONIC) - wall;
 	if (why == VM_EXIT_TRIPLE_FAULT && cpu < SOON_CPU_NS && wall < SOON_NS)
@@ -111,51 +177,88 @@ static bool again(struct runner *r, enum vm_exit why)
 	return false;
 }
 
-static void *thread_main(void *arg)
+static void lead(struct runner *r)
 {
-	struct runner *r = arg;
 	enum vm_exit why;
 
-	r->init_error = vcpu_thread_init(r->v);
-	sem_post(&r->ready);
-	if (r->init_error)
-		return NULL;
-	while (sem_wait(&r->go) < 0 && errno == EINTR)
-		;
 	do {
 		if (boot(r))
-			return NULL;
+			return;
 		why = live(r);
 	} while (again(r, why));
-	r->why = why;
-	r->code = r->v->exit_code;
+	r->over = true;
+	release(r);
 	tell(r, RUNNER_ENDED);
+}
+
+static void follow(struct runner_cpu *c)
+{
+	for (; !c->r->over; wait_for(&c->go)) {
+		run_once(c->r, c->v);
+		sem_post(&c->r->back);
+	}
+}
+
+static void *thread_main(void *arg)
+{
+	struct runner_cpu *c = arg;
+
+	c->init_error = vcpu_thread_init(c->v);
+	sem_post(&c->r->ready);
+	if (c->init_error)
+		return NULL;
+	wait_for(&c->go);
+	if (c->v == leader(c->r))
+		lead(c->r);
+	else
+		follow(c);
 	return NULL;
+}
+
+static int make_thread(struct runner *r, int i)
+{
+	struct runner_cpu *c = &r->cpu[i];
+
+	c->r = r;
+	c->v = r->vm->vcpu[i];
+	sem_init(&c->go, 0, 0);
+	int rc = -pthread_create(&c->thread, NULL, thread_main, c);
+	if (rc)
+		return rc;
+	wait_for(&r->ready);
+	return c->init_error;
 }
 
 int runner_create(struct runner *r)
 {
+	int rc = 0;
+
 	log_before = save_vectors;
 	sem_init(&r->ready, 0, 0);
-	sem_init(&r->go, 0, 0);
-	int rc = -pthread_create(&r->thread, NULL, thread_main, r);
-	if (rc)
-		return rc;
-	while (sem_wait(&r->ready) < 0 && errno == EINTR)
-		;
-	return r->init_error;
+	sem_init(&r->back, 0, 0);
+	for (int i = 0; i < ncpus(r) && !rc; i++)
+		rc = make_thread(r, i);
+	return rc;
 }
 
 void runner_go(struct runner *r)
 {
-	sem_post(&r->go);
+	sem_post(&r->cpu[0].go);
+}
+
+void runner_join(struct runner *r)
+{
+	for (int i = 0; i < ncpus(r); i++)
+		pthread_join(r->cpu[i].thread, NULL);
 }
 
 void runner_end(struct runner *r, enum vm_exit why, int code)
 {
-	r->v->exit_reason = (uint32_t)why;
-	r->v->exit_code = code;
-	vcpu_kick(r->v, PEND_STOP);
+	struct vcpu *v = kick_this();
+
+	if (v)
+		v->exit_reason = VM_EXIT_STOPPED; /* whose instruction it was runs no further one */
+	end_life(r, why, code);
 }
 
 void runner_pause(struct runner *r)
@@ -164,7 +267,15 @@ void runner_pause(struct runner *r)
 
 	i6300esb_hold(platform_watchdog(r->vm->plat), true);
 	atomic_store(&r->paused, true);
-	vcpu_kick(r->v, PEND_PAUSE);
+	runner_kick(r, PEND_PAUSE);
 	if (write(r->wake_fd, &one, sizeof one) < 0)
 		log_error("cannot wake the main thread");
+}
+
+void runner_resume(struct runner *r)
+{
+	for (int i = 0; i < ncpus(r); i++) {
+		atomic_fetch_and(&r->cpu[i].v->pending, ~PEND_PAUSE);
+		vcpu_kick(r->cpu[i].v, 0);
+	}
 }

@@ -33,6 +33,7 @@
 #define PEND_PAUSE (1u << 5) /* wait until cleared */
 #define PEND_FLUSH (1u << 6) /* another thread asks for invalidation */
 #define PEND_CALL  (1u << 7) /* a device process calls for an interrupt */
+#define PEND_START (1u << 9) /* INIT, or a start-up IPI */
 
 /* Why vcpu_run() came back. */
 enum vm_exit { VM_EXIT_NONE, VM_EXIT_POWEROFF, VM_EXIT_RESET, VM_EXIT_TRIPLE_FAULT, VM_EXIT_DEBUG, VM_EXIT_STOPPED };
@@ -138,6 +139,7 @@ struct vcpu {
 	VCPU_PART(frame);
 	VCPU_PART(cpu);
 	int id;
+	uint32_t apic_id; /* that it has from reset on */
 	pid_t tid;
 	struct vm *vm;
 	struct bt *bt;
@@ -147,9 +149,10 @@ struct vcpu {
 	struct next_run next;
 	uint8_t last_sysop; /* enum sysop of the last helper */
 	uint8_t sleeping;
-	uint8_t has_timer;
+	uint8_t settle; /* it waits for devices' resets before it goes on */
+	uint8_t timers; /* so many of: */
 	uint32_t halt_poll_ns; /* how long HLT looks before it sleeps */
-	timer_t timer;         /* posts the platform's next deadline to this thread */
+	timer_t timer[2];      /* post deadlines to this thread: its local APIC's, and at CPU 0 the platform's */
 	VCPU_PART(mmu);
 	VCPU_PART(links);
 };
@@ -198,10 +201,15 @@ struct vcpu *vcpu_create(struct vm *vm, int id);
 void vcpu_destroy(struct vcpu *v);
 /* Runs the guest on the calling thread until an exit; returns enum vm_exit. */
 int vcpu_run(struct vcpu *v);
-/* The vcpu's deadline timer: created before the process is sealed, on the thread that will call vcpu_run();
+/* The vcpu's deadline timers: created before the process is sealed, on the thread that will call vcpu_run();
  * 0 or -errno.  vcpu_arm: next deadline in CLOCK_MONOTONIC ns, UINT64_MAX for none; from any thread. */
+enum { VCPU_TIMER_APIC, VCPU_TIMER_PLATFORM /* of CPU 0 alone */ };
+static inline unsigned vcpu_timers(const struct vcpu *v)
+{
+	return v->id ? VCPU_TIMER_APIC + 1 : VCPU_TIMER_PLATFORM + 1;
+}
 int vcpu_thread_init(struct vcpu *v);
-void vcpu_arm(struct vcpu *v, uint64_t deadline_ns);
+void vcpu_arm(struct vcpu *v, unsigned timer, uint64_t deadline_ns);
 /* For tests: runs until v->rip == @stop_rip at an instruction boundary (0), an exception is pending (1), or @max_blocks
  * dispatches (2).  No block is translated past @stop_rip. */
 int vcpu_run_until(struct vcpu *v, uint64_t stop_rip, uint64_t max_blocks);

@@ -2,8 +2,11 @@
 #ifndef HVX_VM_H
 #define HVX_VM_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+
+#include "vcpu/cpu/topology.h"
 
 struct bt;
 struct gmem;
@@ -16,16 +19,23 @@ struct vm {
 	struct platform *plat;
 	struct bt *bt;
 	int ncpus;
-	struct vcpu *vcpu[64];
+	struct topology topology; /* ncpus is its product; zeros: one socket of single threads */
+	struct vcpu *vcpu[TOPOLOGY_CPUS_MAX];
 	const char *name;
-	uint64_t tsc_hz; /* set before cpu_reset(); 0: guests must calibrate */
+	_Atomic uint64_t pvclock_tsc; /* cpu/pvclock.c: host TSC at which the paravirtual clocks start; 0: not yet */
+	uint64_t tsc_hz;              /* set before cpu_reset(); 0: guests must calibrate */
 	/* PEND_FLUSH: translations of guest memory that others have written go; on the vcpu's thread.  May be NULL. */
 	void (*invalidate)(struct vcpu *v, void *ctx);
-	bool settle; /* the vcpu's thread waits for devices' resets before it goes on */
 	/* PEND_CALL: device processes have called; on the vcpu's thread.  May be NULL. */
 	void (*called)(struct vcpu *v, void *ctx);
 	void *cards;
 	struct locals *locals; /* devices on the main thread (local/local.h); may be NULL */
 };
+
+/* What CPUID, the ACPI tables and APIC ids tell. */
+static inline struct topology vm_topology(const struct vm *vm)
+{
+	return vm->topology.threads ? vm->topology : (struct topology){1, vm->ncpus > 0 ? (uint32_t)vm->ncpus : 1, 1};
+}
 
 #endif

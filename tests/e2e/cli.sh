@@ -24,7 +24,8 @@ if [ "$(awk '/^MemTotal:/ { print $2 }' /proc/meminfo)" -lt $((17 << 20)) ]; the
 fi
 try "absurd memory" 2 'memory must be' run --kernel="$guest" --memory=4000000G
 try "bad console" 2 'console is stdio, pty or file' run --kernel="$guest" --console=moon
-try "too many cpus" 2 'one CPU' run --kernel="$guest" --cpus=2
+try "too many cpus" 2 'is 1 to 32' run --kernel="$guest" --cpus=33
+try "cpus that do not multiply" 2 'not sockets times cores times threads' run --kernel="$guest" --cpus=6,sockets=4
 try "start on stdio" 2 'cannot be stdio' start --kernel="$guest" --console=stdio
 try "bad name" 2 'a name is' run --kernel="$guest" --name=../x
 try "no kernel" 3 'no kernel' run

@@ -43,7 +43,7 @@ static void check_config(const struct config *c)
 	check_string(c->name, sizeof c->name);
 	FUZZ_CHECK(!c->name[0] || config_name_ok(c->name));
 	FUZZ_CHECK(c->memory >= 1 << 20 && c->memory % 4096 == 0);
-	FUZZ_CHECK(c->cpus >= 1 && c->cpus <= CONFIG_MAX_CPUS);
+	FUZZ_CHECK(msg_cpus_count(&c->cpus) >= 1 && msg_cpus_count(&c->cpus) <= MSG_CPUS_MAX);
 	check_string(c->kernel, sizeof c->kernel);
 	FUZZ_CHECK(c->ninitrds <= MSG_MODULES_MAX);
 	for (unsigned i = 0; i < c->ninitrds; i++) {

@@ -14,6 +14,8 @@
 #include "common/log.h"
 #include "tests/fuzz/fuzz.h"
 #include "vcpu/chipset/platform.h"
+#include "vcpu/cpu/start.h"
+#include "vcpu/kick.h"
 #include "vcpu/local/set.h"
 #include "vcpu/mmu/mmu.h"
 
@@ -44,6 +46,16 @@ static const struct {
 void vcpu_kick(struct vcpu *c, uint32_t pend)
 {
 	atomic_fetch_or(&c->pending, pend);
+}
+
+struct vcpu *kick_this(void)
+{
+	return v;
+}
+
+void start_post(struct vcpu *c, int vector)
+{
+	FUZZ_CHECK(!c && !vector); /* nothing here sends any */
 }
 
 void code_written(struct vcpu *c, uint64_t gpa, size_t len)

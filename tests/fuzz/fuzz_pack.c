@@ -70,7 +70,7 @@ static int seed_vcpu_config(uint8_t *buf, uint32_t nfds)
 
 	m = (struct msg_vcpu_config){.name = "vm1",
 				     .ram_size = 64 << 20,
-				     .cpus = 1,
+				     .cpus = {1, 2, 1},
 				     .cmdline = "console=ttyS0 quiet",
 				     .debug_exit = true,
 				     .reboot = true,
@@ -92,7 +92,7 @@ static int seed_status(uint8_t *buf, uint32_t nprocs)
 				.console = "/dev/pts/3",
 				.ram_size = 64 << 20,
 				.uptime_ms = 123456,
-				.cpus = 1,
+				.cpus = {1, 1, 1},
 				.boots = 1,
 				.strict = true,
 				.nprocs = nprocs};

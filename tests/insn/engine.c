@@ -183,10 +183,10 @@ static void no_byte(void *ctx, uint8_t byte)
 	(void)byte;
 }
 
-static void no_arm(void *ctx, uint64_t deadline_ns)
+static void no_arm(void *ctx, struct vcpu *v, unsigned timer, uint64_t deadline_ns)
 {
 	(void)ctx;
-	(void)deadline_ns;
+	(void)v, (void)timer, (void)deadline_ns;
 }
 
 static void make_memory(void)

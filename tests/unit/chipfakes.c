@@ -10,10 +10,22 @@
 #include <string.h>
 
 #include "vcpu/cpu/reset.h"
+#include "vcpu/cpu/start.h"
+#include "vcpu/kick.h"
 
 __attribute__((weak)) void vcpu_kick(struct vcpu *v, uint32_t pend)
 {
 	atomic_fetch_or(&v->pending, pend);
+}
+
+__attribute__((weak)) struct vcpu *kick_this(void)
+{
+	return NULL;
+}
+
+__attribute__((weak)) void start_post(struct vcpu *v, int vector)
+{
+	v->start = (uint32_t)vector;
 }
 
 __attribute__((weak)) void cpu_set_long_flat(struct vcpu *v, uint64_t cr3, uint64_t rip, uint64_t rsi)
@@ -89,5 +101,6 @@ struct vcpu *fake_vcpu(int id)
 	v = p;
 	memset(v, 0, sizeof(*v));
 	v->id = id;
+	v->apic_id = (uint32_t)id;
 	return v;
 }

@@ -96,9 +96,14 @@ void platform_mmio_write(struct platform *p, struct vcpu *v, uint64_t gpa, uint6
 	seen.mmio_writes++;
 }
 
+void platform_apic_init(struct platform *p, struct vcpu *v)
+{
+	seen.apic_inits++;
+}
+
 int platform_apic_rdmsr(struct platform *p, struct vcpu *v, uint32_t msr, uint64_t *val)
 {
-	*val = 0xfee00900;
+	*val = seen.ap ? 0xfee00800 : 0xfee00900;
 	return 0;
 }
 

@@ -19,6 +19,8 @@ struct seen { /* what was called, and what reads answer */
 	unsigned mmio_size, mmio_writes, pio_reads, pio_writes;
 	uint16_t pio_port;
 	uint8_t tpr;
+	int apic_inits;
+	bool ap; /* its local APIC says that it is not the boot processor */
 };
 extern struct seen seen;
 

@@ -15,6 +15,7 @@
 	X(segment)     \
 	X(exception)   \
 	X(cpuid)       \
+	X(start)       \
 	X(sysinsn)     \
 	X(sysfuzz)     \
 	X(gmem)        \

@@ -15,11 +15,13 @@
 static struct gmem mem;
 static uint64_t rsdp;
 
-static void setup(int ncpus)
+static void setup(uint32_t sockets, uint32_t cores, uint32_t threads)
 {
+	const struct topology by = {sockets, cores, threads};
+
 	mem = (struct gmem){.ram = calloc(1, 2 << 20), .size = 2 << 20, .low = 2 << 20};
 	rsdp = 0;
-	CU_ASSERT_EQUAL_FATAL(acpi_build(&mem, ncpus, &rsdp), 0);
+	CU_ASSERT_EQUAL_FATAL(acpi_build(&mem, &by, &rsdp), 0);
 }
 
 static void teardown(void)
@@ -56,7 +58,7 @@ static void test_root(void)
 {
 	const uint8_t *r, *x;
 
-	setup(1);
+	setup(1, 1, 1);
 	r = mem.ram + rsdp;
 	CU_ASSERT_EQUAL(rsdp & 15, 0);
 	CU_ASSERT_NSTRING_EQUAL(r, "RSD PTR ", 8);
@@ -76,7 +78,7 @@ static void test_fadt(void)
 {
 	const uint8_t *t, *d;
 
-	setup(1);
+	setup(1, 1, 1);
 	t = table("FACP");
 	CU_ASSERT_PTR_NOT_NULL_FATAL(t);
 	CU_ASSERT_EQUAL(get32(t + 4), 276);
@@ -117,8 +119,8 @@ static void test_madt(void)
 {
 	const uint8_t *t, *e = NULL;
 
-	for (int n = 1; n <= 64; n += 21) {
-		setup(n);
+	for (uint32_t n = 1; n <= 32; n += 31) {
+		setup(1, n, 1);
 		t = table("APIC");
 		CU_ASSERT_PTR_NOT_NULL_FATAL(t);
 		CU_ASSERT_EQUAL(get32(t + 36), 0xfee00000);
@@ -134,13 +136,18 @@ static void test_madt(void)
 		CU_ASSERT_EQUAL(e[5], 1);
 		teardown();
 	}
+	setup(2, 3, 2); /* ids have gaps: 0 to 5, 8 to 13 */
+	CU_ASSERT_EQUAL(entries(table("APIC"), 0, &e), 12);
+	CU_ASSERT_EQUAL(e[2], 11);
+	CU_ASSERT_EQUAL(e[3], 13);
+	teardown();
 }
 
 static void test_mcfg(void)
 {
 	const uint8_t *t;
 
-	setup(1);
+	setup(1, 1, 1);
 	t = table("MCFG");
 	CU_ASSERT_PTR_NOT_NULL_FATAL(t);
 	CU_ASSERT_EQUAL(get64(t + 44), PCI_ECAM_BASE);
@@ -155,9 +162,9 @@ static void test_limits(void)
 	uint64_t at;
 
 	mem = (struct gmem){.ram = tiny, .size = sizeof(tiny), .low = sizeof(tiny)};
-	CU_ASSERT_NOT_EQUAL(acpi_build(&mem, 1, &at), 0);
-	CU_ASSERT_NOT_EQUAL(acpi_build(&mem, 0, &at), 0);
-	CU_ASSERT_NOT_EQUAL(acpi_build(&mem, 100000, &at), 0);
+	CU_ASSERT_NOT_EQUAL(acpi_build(&mem, &(struct topology){1, 1, 1}, &at), 0);
+	CU_ASSERT_NOT_EQUAL(acpi_build(&mem, &(struct topology){1, 0, 1}, &at), 0);
+	CU_ASSERT_NOT_EQUAL(acpi_build(&mem, &(struct topology){1000, 10, 10}, &at), 0);
 }
 
 CU_ErrorCode suite_acpi(void)

@@ -133,7 +133,8 @@ static void test_values(void)
 	CU_ASSERT_EQUAL(set("cpus", "1"), 0);
 	CU_ASSERT_EQUAL(set("cpus", "0"), -EINVAL);
 	CU_ASSERT_EQUAL(set("cpus", "1x"), -EINVAL);
-	CU_ASSERT_EQUAL(set("cpus", "65"), -EINVAL);
+	CU_ASSERT_EQUAL(set("cpus", "33"), -EINVAL);
+	CU_ASSERT_EQUAL(set("cpus", "32"), 0);
 	CU_ASSERT_EQUAL(set("console", "pty"), 0);
 	CU_ASSERT_EQUAL(c.console, CONSOLE_PTY);
 	CU_ASSERT_EQUAL(set("console", "file:/tmp/x"), 0);

@@ -273,6 +273,7 @@ static void test_topology(void)
 
 	v->vm->ncpus = 4;
 	v->id = 2;
+	v->apic_id = 2;
 	cpu_reset(v);
 	CU_ASSERT_EQUAL(EBX(1, 0) >> 24, 2);
 	CU_ASSERT_EQUAL(EBX(1, 0) >> 16 & 0xff, 4);

@@ -106,7 +106,7 @@ static void test_covered(void)
 	HAS_FIELDS(mem_stats, msg_mem_stats, 5, 0, 0, 0, 0, 0);
 	HAS_FIELDS(mem_change, msg_mem_change, 4, 0, 0, 0, {});
 	HAS_FIELDS(mem_changed, msg_mem_changed, 1, 0);
-	HAS_FIELDS(vcpu_config, msg_vcpu_config, 14, {0}, 0, 0, {0}, 0, 0, 0, 0, 0, {}, 0, 0, {}, {});
+	HAS_FIELDS(vcpu_config, msg_vcpu_config, 14, {0}, 0, {0}, {0}, 0, 0, 0, 0, 0, {}, 0, 0, {}, {});
 	HAS_FIELDS(vcpu_running, msg_vcpu_running, 1, 0);
 	HAS_FIELDS(vcpu_exit, msg_vcpu_exit, 2, 0, 0);
 	HAS_FIELDS(vcpu_command, msg_vcpu_command, 2, 0, 0);
@@ -126,10 +126,11 @@ static void test_covered(void)
 	HAS_FIELDS(virtio_invalidate, msg_virtio_invalidate, 3, 0, 0, {});
 	HAS_FIELDS(request, msg_request_head, 7, 0, 0, {}, {}, {}, {}, {}, {});
 	HAS_FIELDS(reply, msg_reply, 2, 0, {0});
-	HAS_FIELDS(status_reply, msg_status, 12, {0}, {0}, {0}, {0}, {0}, 0, 0, 0, 0, 0, 0, {});
+	HAS_FIELDS(status_reply, msg_status, 12, {0}, {0}, {0}, {0}, {0}, 0, 0, {0}, 0, 0, 0, {});
 	HAS_FIELDS(stats_reply, msg_counters, 2, 0, {});
 	HAS_FIELDS(pages, msg_pages, 2, 0, 0);
 	HAS_FIELDS(local, msg_local, 5, 0, 0, 0, 0, 0);
+	HAS_FIELDS(cpus, msg_cpus, 3, 0, 0, 0);
 	HAS_FIELDS(counter, msg_counter, 2, {0}, 0);
 	HAS_FIELDS(named_counter, msg_counter, 2, {0}, 0);
 	HAS_FIELDS(process, msg_process, 4, {0}, 0, 0, 0);
@@ -163,7 +164,9 @@ static const struct edge {
 	{"mem_region.ram_size", SHM_PAGE, SHM_MAX_RAM, 0, false},
 	{"mem_change.op", MEM_OP_BALLOON, MEM_OP_RETURN_ALL, 0, false},
 	{"vcpu_config.ram_size", SHM_PAGE, SHM_MAX_RAM, 0, false},
-	{"vcpu_config.cpus", 1, 64, 0, false},
+	{"cpus.sockets", 1, MSG_CPUS_MAX, 0, false},
+	{"cpus.cores", 1, MSG_CPUS_MAX, 0, false},
+	{"cpus.threads", 1, MSG_CPUS_MAX, 0, false},
 	{"vcpu_config.fds", FD_RAM, FD_VCONSOLE_OUT, 0, true},
 	{"vcpu_config.devices", 0, MSG_DEVICES_MAX, 0, false},
 	{"vcpu_running.boots", 1, UINT32_MAX, 0, false},

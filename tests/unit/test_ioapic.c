@@ -23,7 +23,7 @@ static void setup(void)
 	memset(&s, 0, sizeof(s));
 	v[0] = fake_vcpu(0), v[1] = fake_vcpu(1);
 	s.eoi = on_eoi;
-	lapics_init(&s, &f.clock, &f.q, v, 2);
+	lapics_init(&s, &f.clock, (struct timerq *[]){&f.q, &f.q}, v, 2);
 	ioapic_init(&a, &s);
 	for (int i = 0; i < 2; i++)
 		lapic_mmio_write(&s.apic[i], 0xf0, 0x1ff);

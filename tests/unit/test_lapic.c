@@ -40,7 +40,7 @@ static void setup(void)
 	s.eoi = on_eoi;
 	s.extint_ack = on_extint;
 	s.init_sipi = on_start;
-	lapics_init(&s, &f.clock, &f.q, v, 3);
+	lapics_init(&s, &f.clock, (struct timerq *[]){&f.q, &f.q, &f.q}, v, 3);
 	eois = starts = 0;
 	for (int i = 0; i < 3; i++)
 		lapic_mmio_write(&s.apic[i], 0xf0, 0x1ff);
@@ -198,13 +198,16 @@ static void test_start_up(void)
 	wr(0x310, 1u << 24), wr(0x300, 0x4500);
 	CU_ASSERT_EQUAL(starts, 1);
 	CU_ASSERT_EQUAL(last_start, -1);
+	CU_ASSERT_EQUAL(lapic_mmio_read(&s.apic[1], 0x80), 0x20); /* its own thread resets it */
+	lapic_reset(&s.apic[1], true);
 	CU_ASSERT_EQUAL(lapic_mmio_read(&s.apic[1], 0x80), 0);
 	wr(0x300, 0x8500); /* de-assert does nothing */
 	CU_ASSERT_EQUAL(starts, 1);
 	wr(0x300, 0x4699);
 	CU_ASSERT_EQUAL(last_start, 0x99);
-	wr(0x300, 0x4699); /* the second one is ignored */
 	CU_ASSERT_EQUAL(starts, 2);
+	wr(0x300, 0xc4600 | 0x10); /* to all but self */
+	CU_ASSERT_EQUAL(starts, 4);
 	teardown();
 }
 

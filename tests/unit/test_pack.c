@@ -32,7 +32,7 @@ static void make_config(struct msg_vcpu_config *c)
 	strcpy(c->name, "vm1");
 	strcpy(c->cmdline, "console=ttyS0 quiet");
 	c->ram_size = 64 << 20;
-	c->cpus = 1;
+	c->cpus = (struct msg_cpus){2, 4, 4};
 	c->debug_exit = true;
 	c->exact_flags = true;
 	c->trace = 5;
@@ -95,12 +95,12 @@ static void huge_ram(struct msg_vcpu_config *c)
 
 static void no_cpus(struct msg_vcpu_config *c)
 {
-	c->cpus = 0;
+	c->cpus.cores = 0;
 }
 
 static void many_cpus(struct msg_vcpu_config *c)
 {
-	c->cpus = 65;
+	c->cpus.sockets = 3; /* of 16: 48 */
 }
 
 static void fd_twice(struct msg_vcpu_config *c)
@@ -289,6 +289,7 @@ static void test_status(void)
 	strcpy(in.state, "running");
 	strcpy(in.console, "pty /dev/pts/1");
 	strcpy(in.second, "stdio");
+	in.cpus = (struct msg_cpus){1, 2, 2};
 	in.nprocs = 2;
 	strcpy(in.proc[0].name, "vcpu");
 	in.proc[0].pid = 17;

@@ -132,11 +132,11 @@ static void test_pit_pin2(void)
 	redirect(0, 0x50);
 	redirect(2, 0x52);
 	out(0x43, 0x34, 1), out(0x40, 0xa9, 1), out(0x40, 0x04, 1);
-	due = platform_next_deadline(p); /* before the clock is read: the thread may have to wait in between */
+	due = platform_next_deadline(p, v); /* before the clock is read: the thread may have to wait in between */
 	CU_ASSERT(due <= now() + 1100000);
 	platform_ack_intr(p, v);
 	platform_mmio_write(p, v, 0xfee000b0, 0, 4);
-	platform_run_timers(p, now() + 2000000);
+	platform_run_timers(p, v, now() + 2000000);
 	CU_ASSERT_EQUAL(platform_ack_intr(p, v), 0x52);
 	teardown();
 }
@@ -327,7 +327,7 @@ static void test_random(void)
 		default: platform_set_irq(p, x >> 8 & 31, x >> 13 & 1);
 		}
 		if (i % 1000 == 0)
-			platform_run_timers(p, now());
+			platform_run_timers(p, v, now());
 		if (i % 50000 == 0)
 			platform_apic_wrmsr(p, v, 0x1b, 0xfee00000 | (x & 0xc00));
 	}

@@ -77,8 +77,8 @@ static void test_covered(void)
 	HAS_FIELDS(i8259_chip_save, struct i8259, 17, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
 	HAS_FIELDS(i8259_save, struct i8259_pair, 2, {}, {});
 	HAS_FIELDS(ioapic_save, struct ioapic, 5, 0, {}, 0, 0, 0);
-	HAS_FIELDS(lapic_save, struct lapic, 22, 0, 0, 0, 0, {}, {}, {}, {}, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, {}, 0);
-	HAS_FIELDS(lapics_save, struct lapics, 8, {}, 0, 0, 0, 0, 0, 0, 0);
+	HAS_FIELDS(lapic_save, struct lapic, 21, 0, 0, 0, 0, {}, {}, {}, {}, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, {});
+	HAS_FIELDS(lapics_save, struct lapics, 9, {}, 0, 0, 0, 0, 0, 0, 0, 0);
 	HAS_FIELDS(mc146818_save, struct mc146818, 9, {}, 0, 0, 0, 0, 0, 0, {}, {});
 	HAS_FIELDS(ns16550_save, struct ns16550, 28, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, {}, 0, 0, {}, 0, 0, {},
 		   0, 0, 0, 0, 0, {}, {});
@@ -93,9 +93,9 @@ static void test_covered(void)
 	HAS_FIELDS(seg_save, struct seg, 4, 0, 0, 0, 0);
 	HAS_FIELDS(dtable_save, struct dtable, 2, 0, 0);
 	HAS_FIELDS(x87_save, struct x87_pointers, 5, 0, 0, 0, 0, 0);
-	HAS_FIELDS(cpu_save, struct cpu, 76, {}, 0, {}, 0, 0, 0, 0, 0, 0, {}, 0, 0, 0, 0, 0, 0, 0, {}, {}, {}, {}, {},
-		   0, 0, 0, 0, 0, 0, 0, {}, {}, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, {}, {}, 0, 0, 0, 0, 0, 0, 0,
-		   0, 0, 0, 0, 0, 0, 0, 0, 0, {}, 0, {}, 0, 0, 0, 0, 0, 0, 0, {}, {}, 0);
+	HAS_FIELDS(cpu_save, struct cpu, 77, {}, 0, {}, 0, 0, 0, 0, 0, 0, {}, 0, 0, 0, 0, 0, 0, 0, 0, {}, {}, {}, {},
+		   {}, 0, 0, 0, 0, 0, 0, 0, {}, {}, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, {}, {}, 0, 0, 0, 0, 0, 0,
+		   0, 0, 0, 0, 0, 0, 0, 0, 0, 0, {}, 0, {}, 0, 0, 0, 0, 0, 0, 0, {}, {}, 0);
 }
 
 /* That the test above can fail. */
@@ -320,7 +320,7 @@ static void test_chips(void)
 		i8042_init(&m[i].kbc, w, NULL, NULL, NULL);
 		pm_init(&m[i].pm, &m[i].f.clock, &m[i].f.q, w);
 		ioapic_init(&m[i].ioapic, &m[i].lapics);
-		lapics_init(&m[i].lapics, &m[i].f.clock, &m[i].f.q, v, 1);
+		lapics_init(&m[i].lapics, &m[i].f.clock, (struct timerq *[]){&m[i].f.q}, v, 1);
 		lapics_reset(&m[i].lapics);
 		for (unsigned k = 1; k < LAPIC_MAX; k++) /* timers that the machine would have with so many CPUs */
 			timer_init(&m[i].lapics.apic[k].timer, &m[i].f.q, NULL, NULL);
@@ -449,7 +449,8 @@ static void test_machine(void)
 	CU_ASSERT_EQUAL(platform_mmio_read(b, v, 0xfec00010, 4), 0x10031);
 	CU_ASSERT_EQUAL(platform_mmio_read(b, v, 0xfee00320, 4), 0x200ef);
 	CU_ASSERT(platform_mmio_read(b, v, 0xfee00390, 4) > 0);
-	CU_ASSERT_EQUAL(platform_next_deadline(b), platform_next_deadline(a)); /* timers are queued */
+	CU_ASSERT_EQUAL(platform_next_deadline(b, vm[1].vcpu[0]),
+			platform_next_deadline(a, vm[0].vcpu[0])); /* timers are queued */
 	CU_ASSERT_EQUAL(platform_mmio_read(b, v, WATCHDOG_BAR + 0xc, 2),
 			platform_mmio_read(a, v, WATCHDOG_BAR + 0xc, 2));
 	/* and what is no machine of this kind */

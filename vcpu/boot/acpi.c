@@ -23,7 +23,7 @@ static const uint8_t dsdt[] = {
 
 #define HEADER   36u
 #define FADT_LEN 276u
-#define MADT_MAX (HEADER + 8 + 64 * 16 + 12 + 2 * 10 + 6 + 12)
+#define MADT_MAX (HEADER + 8 + TOPOLOGY_CPUS_MAX * 8 + 12 + 2 * 10 + 6 + 12)
 
 struct acpi {
 	const struct gmem *mem;
@@ -119,21 +119,15 @@ static uint64_t put_facs(struct acpi *a)
 	return put_aligned(a, t, sizeof(t), 64);
 }
 
-static uint8_t *madt_cpu(uint8_t *p, uint32_t id)
+/* The ids of so few CPUs fit a byte. */
+static uint8_t *madt_cpu(uint8_t *p, uint8_t uid, uint8_t apic_id)
 {
-	if (id < 255) {
-		p[0] = 0;
-		p[1] = 8;
-		p[2] = p[3] = (uint8_t)id;
-		put32(p + 4, 1);
-		return p + 8;
-	}
-	p[0] = 9;
-	p[1] = 16;
-	put32(p + 4, id);
-	put32(p + 8, 1);
-	put32(p + 12, id);
-	return p + 16;
+	p[0] = 0;
+	p[1] = 8;
+	p[2] = uid;
+	p[3] = apic_id;
+	put32(p + 4, 1);
+	return p + 8;
 }
 
 static uint8_t *madt_override(uint8_t *p, uint8_t irq, uint32_t gsi, uint16_t flags)
@@ -146,14 +140,14 @@ static uint8_t *madt_override(uint8_t *p, uint8_t irq, uint32_t gsi, uint16_t fl
 	return p + 10;
 }
 
-static uint64_t put_madt(struct acpi *a, int ncpus)
+static uint64_t put_madt(struct acpi *a, const struct topology *by)
 {
 	uint8_t t[MADT_MAX] = {0}, *p = t + HEADER + 8;
 
 	put32(t + HEADER, LAPIC_BASE);
 	put32(t + HEADER + 4, 1); /* there are 8259s too */
-	for (int i = 0; i < ncpus; i++)
-		p = madt_cpu(p, (uint32_t)i);
+	for (uint32_t i = 0; i < topology_cpus(by); i++)
+		p = madt_cpu(p, (uint8_t)i, (uint8_t)topology_apic_id(by, i));
 	p[0] = 1;
 	p[1] = 12;
 	put32(p + 4, IOAPIC_BASE);
@@ -203,19 +197,19 @@ static int put_rsdp(const struct acpi *a, uint64_t xsdt)
 	return gmem_write(a->mem, MEMMAP_ACPI, t, sizeof(t));
 }
 
-int acpi_build(const struct gmem *mem, int ncpus, uint64_t *rsdp)
+int acpi_build(const struct gmem *mem, const struct topology *by, uint64_t *rsdp)
 {
 	struct acpi a = {.mem = mem, .next = MEMMAP_ACPI + 64};
 	uint64_t facs, dsdt_at, xsdt;
 
-	if (ncpus < 1 || ncpus > 64)
+	if (!topology_cpus(by) || topology_cpus(by) > TOPOLOGY_CPUS_MAX)
 		return -ENOSPC;
 	facs = put_facs(&a);
 	dsdt_at = put_aligned(&a, dsdt, sizeof(dsdt), 16);
 	if (!facs || !dsdt_at)
 		return -ENOSPC;
 	a.xsdt[a.n++] = put_fadt(&a, facs, dsdt_at);
-	a.xsdt[a.n++] = put_madt(&a, ncpus);
+	a.xsdt[a.n++] = put_madt(&a, by);
 	a.xsdt[a.n++] = put_mcfg(&a);
 	for (unsigned i = 0; i < a.n; i++)
 		if (!a.xsdt[i])

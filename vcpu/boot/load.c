@@ -301,7 +301,8 @@ static int prepare(struct boot *b)
 	n = b->kernel_size < BOOT_HEAD ? (size_t)b->kernel_size : BOOT_HEAD;
 	if (boot_read(b, 0, b->head, n, "start of the file"))
 		return -1;
-	if (acpi_build(b->mem, b->vm->ncpus, &b->rsdp))
+	const struct topology by = vm_topology(b->vm);
+	if (acpi_build(b->mem, &by, &b->rsdp))
 		return boot_fail(b, "ACPI tables for %d CPUs do not fit their area", b->vm->ncpus);
 	return bios_data(b);
 }

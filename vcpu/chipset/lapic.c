@@ -108,7 +108,7 @@ static bool takes_extint(const struct lapic *l)
 	if (!l->all->extint)
 		return false;
 	if (!(l->base & APIC_BASE_ENABLE))
-		return l->id == 0;
+		return l->v->id == 0;
 	return !(l->lvt[LVT_LINT0] & LVT_MASKED) && (l->lvt[LVT_LINT0] >> 8 & 7) == APIC_EXTINT;
 }
 
@@ -165,18 +165,8 @@ static void accept_fixed(struct lapic *l, uint8_t vector, bool level)
 
 static void accept_start(struct lapic *l, int vector)
 {
-	struct lapics *s = l->all;
-
-	if (vector < 0) {
-		lapic_reset(l, true);
-		l->wait_sipi = true;
-	} else if (!l->wait_sipi) {
-		return;
-	} else {
-		l->wait_sipi = false;
-	}
-	if (s->init_sipi)
-		s->init_sipi(s->ctx, l->v, vector);
+	if (l->all->init_sipi)
+		l->all->init_sipi(l->all->ctx, l->v, vector);
 }
 
 static void accept(struct lapic *l, const struct apic_msg *m)
@@ -226,17 +216,35 @@ static bool addressed(const struct lapic *l, const struct apic_msg *m)
 	return l->id == m->dest;
 }
 
+/* Of those addressed the one with the lowest priority takes it; of several that are equal, the next in turn. */
+static bool deliver_lowest(struct lapics *s, const struct apic_msg *m)
+{
+	struct lapic *best = NULL;
+
+	for (int k = 1; k <= s->n; k++) {
+		struct lapic *l = &s->apic[(s->last_lowest + k) % s->n];
+
+		if (addressed(l, m) && (l->svr & SVR_ENABLE) && (!best || ppr(l) < ppr(best)))
+			best = l;
+	}
+	if (!best)
+		return false;
+	s->last_lowest = (int)(best - s->apic);
+	accept(best, m);
+	return true;
+}
+
 bool lapics_deliver(struct lapics *s, const struct apic_msg *m)
 {
 	bool taken = false;
 
+	if (m->mode == APIC_LOWEST)
+		return deliver_lowest(s, m);
 	for (int i = 0; i < s->n; i++) {
 		if (!addressed(&s->apic[i], m))
 			continue;
 		accept(&s->apic[i], m);
 		taken = true;
-		if (m->mode == APIC_LOWEST)
-			break; /* any one will do */
 	}
 	return taken;
 }
@@ -432,7 +440,7 @@ static int set_base(struct lapic *l, uint64_t val)
 		lapic_reset(l, true);
 	l->base = (val & ~(uint64_t)APIC_BASE_BSP) | (l->base & APIC_BASE_BSP);
 	if (new &APIC_BASE_X2 && !(old & APIC_BASE_X2)) {
-		l->id = (uint32_t)l->v->id;
+		l->id = l->v->apic_id;
 		l->ldr = (l->id & 0xffff0u) << 12 | 1u << (l->id & 15);
 		l->icr = (uint32_t)l->icr;
 	} else if (new == APIC_BASE_ENABLE && !old) {
@@ -521,9 +529,8 @@ void lapic_reset(struct lapic *l, bool init)
 		l->ldr = 0;
 	lapic_timer_reset(l);
 	if (!init) {
-		l->id = (uint32_t)l->v->id;
+		l->id = l->v->apic_id;
 		l->base = LAPIC_BASE | APIC_BASE_ENABLE | (l->v->id ? 0 : APIC_BASE_BSP);
-		l->wait_sipi = l->v->id != 0;
 		/* what firmware leaves behind on the boot processor: virtual wire mode */
 		if (!l->v->id)
 			l->lvt[LVT_LINT0] = APIC_EXTINT << 8;
@@ -538,14 +545,14 @@ void lapics_reset(struct lapics *s)
 		lapic_reset(&s->apic[i], false);
 }
 
-void lapics_init(struct lapics *s, struct hclock *clock, struct timerq *q, struct vcpu *const *v, int n)
+void lapics_init(struct lapics *s, struct hclock *clock, struct timerq *const *q, struct vcpu *const *v, int n)
 {
 	s->n = n > LAPIC_MAX ? LAPIC_MAX : n;
 	s->clock = clock;
 	for (int i = 0; i < s->n; i++) {
 		s->apic[i].v = v[i];
 		s->apic[i].all = s;
-		timer_init(&s->apic[i].timer, q, lapic_timer_expired, &s->apic[i]);
+		timer_init(&s->apic[i].timer, q[i], lapic_timer_expired, &s->apic[i]);
 		lapic_reset(&s->apic[i], false);
 	}
 }
@@ -574,14 +581,14 @@ static const struct save_row lapic_save_rows[] = {
 	SAVE(struct lapic, start),
 	SAVE(struct lapic, tsc_deadline),
 	SAVE_BY(struct lapic, timer, timer_save, timer_load),
-	SAVE(struct lapic, wait_sipi),
 };
 SAVE_TABLE(lapic_save, struct lapic, "lapic");
 
 static const struct save_row lapics_save_rows[] = {
-	SAVE_STRUCTS(struct lapics, apic, lapic_save),    SAVE_OMIT(struct lapics, n, "of the configuration"),
-	SAVE_OMIT(struct lapics, clock, SAVE_WIRED),      SAVE(struct lapics, extint),
-	SAVE_OMIT(struct lapics, extint_ack, SAVE_WIRED), SAVE_OMIT(struct lapics, eoi, SAVE_WIRED),
-	SAVE_OMIT(struct lapics, init_sipi, SAVE_WIRED),  SAVE_OMIT(struct lapics, ctx, SAVE_WIRED),
+	SAVE_STRUCTS(struct lapics, apic, lapic_save),       SAVE_OMIT(struct lapics, n, "of the configuration"),
+	SAVE_OMIT(struct lapics, clock, SAVE_WIRED),         SAVE(struct lapics, extint),
+	SAVE_OMIT(struct lapics, extint_ack, SAVE_WIRED),    SAVE_OMIT(struct lapics, eoi, SAVE_WIRED),
+	SAVE_MAX(struct lapics, last_lowest, LAPIC_MAX - 1), SAVE_OMIT(struct lapics, init_sipi, SAVE_WIRED),
+	SAVE_OMIT(struct lapics, ctx, SAVE_WIRED),
 };
 SAVE_TABLE(lapics_save, struct lapics, "lapics");

@@ -11,10 +11,11 @@
 
 #include "vcpu/chipset/clock.h"
 #include "vcpu/chipset/timer.h"
+#include "vcpu/cpu/topology.h"
 
 struct vcpu;
 
-#define LAPIC_MAX  64
+#define LAPIC_MAX  TOPOLOGY_CPUS_MAX
 #define LAPIC_BASE 0xfee00000u
 #define LAPIC_HZ   1000000000u /* the timer's input clock */
 
@@ -48,7 +49,6 @@ struct lapic {
 	uint64_t start;           /* ns at which the running count began */
 	uint64_t tsc_deadline;    /* guest TSC value, 0: off */
 	struct timer timer;
-	bool wait_sipi; /* INIT received, waiting for a start-up IPI */
 };
 
 struct lapics {
@@ -59,12 +59,14 @@ struct lapics {
 	bool extint;
 	int (*extint_ack)(void *ctx);
 	void (*eoi)(void *ctx, uint8_t vector); /* broadcast of the EOI of a level-triggered vector */
-	/* INIT (vector -1) or start-up IPI for a vcpu; may be NULL */
+	int last_lowest;                        /* who took the last lowest-priority interrupt */
+	/* INIT (vector -1) or start-up IPI for a vcpu, whose thread then calls lapic_reset(); may be NULL */
 	void (*init_sipi)(void *ctx, struct vcpu *v, int vector);
 	void *ctx;
 };
 
-void lapics_init(struct lapics *s, struct hclock *clock, struct timerq *q, struct vcpu *const *v, int n);
+/* @q[i]: where the timer of @v[i]'s APIC is queued. */
+void lapics_init(struct lapics *s, struct hclock *clock, struct timerq *const *q, struct vcpu *const *v, int n);
 void lapics_reset(struct lapics *s);
 void lapic_reset(struct lapic *l, bool init); /* init: INIT keeps the APIC's base and id */
 

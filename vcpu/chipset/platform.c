@@ -33,6 +33,7 @@
 #include "vcpu/chipset/sysports.h"
 #include "vcpu/chipset/timer.h"
 #include "vcpu/chipset/virtio_pci.h"
+#include "vcpu/cpu/start.h"
 #include "vcpu/vcpu.h"
 
 #define ISA_IRQS  16
@@ -49,7 +50,8 @@ struct platform {
 	struct vm *vm;
 	struct platform_config cfg;
 	struct hclock clock;
-	struct timerq timers;
+	struct timerq timers;                 /* of all chips but the local APICs; CPU 0's thread runs it */
+	struct timerq apic_timers[LAPIC_MAX]; /* each run by its CPU's thread */
 	struct bus pio, mmio;
 	uint8_t isa[ISA_IRQS];          /* one bit per source */
 	uint32_t gsi_external, gsi_pci; /* lines above the ISA ones, by source */
@@ -240,7 +242,21 @@ static void on_arm(void *ctx, uint64_t deadline)
 	struct platform *p = ctx;
 
 	if (p->cfg.arm)
-		p->cfg.arm(p->cfg.ctx, deadline);
+		p->cfg.arm(p->cfg.ctx, p->vm->vcpu[0], VCPU_TIMER_PLATFORM, deadline);
+}
+
+static void on_apic_arm(void *ctx, uint64_t deadline)
+{
+	struct lapic *l = ctx;
+	struct platform *p = l->all->ctx;
+
+	if (p->cfg.arm)
+		p->cfg.arm(p->cfg.ctx, l->v, VCPU_TIMER_APIC, deadline);
+}
+
+static void on_init_sipi(void *ctx, struct vcpu *v, int vector)
+{
+	start_post(v, vector);
 }
 
 static uint8_t cf9_read(void *ctx)
@@ -261,14 +277,19 @@ static void cf9_write(void *ctx, uint8_t val)
 static int lapic_create(struct platform *p)
 {
 	struct lapics *s = &p->lapics;
+	struct timerq *q[LAPIC_MAX];
 
 	s->extint_ack = pic_ack;
 	s->eoi = apic_eoi;
+	s->init_sipi = on_init_sipi;
 	s->ctx = p;
-	for (int i = 0; i < p->cfg.ncpus; i++)
+	for (int i = 0; i < p->cfg.ncpus; i++) {
 		if (!p->vm->vcpu[i])
 			return -EINVAL;
-	lapics_init(s, &p->clock, &p->timers, p->vm->vcpu, p->cfg.ncpus);
+		q[i] = &p->apic_timers[i];
+		timerq_init(q[i], on_apic_arm, &s->apic[i]);
+	}
+	lapics_init(s, &p->clock, q, p->vm->vcpu, p->cfg.ncpus);
 	return 0; /* its page is decoded ahead of the bus */
 }
 
@@ -625,6 +646,13 @@ void platform_set_tpr(struct platform *p, struct vcpu *v, uint8_t tpr)
 	unlock(p);
 }
 
+void platform_apic_init(struct platform *p, struct vcpu *v)
+{
+	lock(p);
+	lapic_reset(lapic_of(p, v), true);
+	unlock(p);
+}
+
 int platform_ack_intr(struct platform *p, struct vcpu *v)
 {
 	int vec;
@@ -656,22 +684,28 @@ void platform_msi(struct platform *p, uint64_t addr, uint32_t data)
 }
 
 /* ---- timers ---- */
-uint64_t platform_run_timers(struct platform *p, uint64_t now_ns)
+static struct timerq *queue(struct platform *p, const struct vcpu *v, unsigned timer)
 {
-	uint64_t next;
-
-	lock(p);
-	next = timerq_run(&p->timers, now_ns);
-	unlock(p);
-	return next;
+	return timer == VCPU_TIMER_APIC ? &p->apic_timers[v->id] : &p->timers;
 }
 
-uint64_t platform_next_deadline(struct platform *p)
+void platform_run_timers(struct platform *p, struct vcpu *v, uint64_t now_ns)
 {
-	uint64_t next;
+	lock(p);
+	for (unsigned i = 0; i < vcpu_timers(v); i++)
+		timerq_run(queue(p, v, i), now_ns);
+	unlock(p);
+}
+
+uint64_t platform_next_deadline(struct platform *p, struct vcpu *v)
+{
+	uint64_t next = TIMER_NEVER, due;
 
 	lock(p);
-	next = timerq_next(&p->timers);
+	for (unsigned i = 0; i < vcpu_timers(v); i++) {
+		due = timerq_next(queue(p, v, i));
+		next = due < next ? due : next;
+	}
 	unlock(p);
 	return next;
 }
@@ -716,6 +750,7 @@ static const struct save_row platform_state_save_rows[] = {
 	SAVE_OMIT(struct platform, cfg, SAVE_WIRED),
 	SAVE_OMIT(struct platform, clock, "times are of this clock: who restores a snapshot sets it"),
 	SAVE_OMIT(struct platform, timers, "by each timer"),
+	SAVE_OMIT(struct platform, apic_timers, "by each timer"),
 	SAVE_OMIT(struct platform, pio, SAVE_WIRED),
 	SAVE_OMIT(struct platform, mmio, SAVE_WIRED),
 	SAVE_ARRAY(struct platform, isa),
@@ -739,9 +774,9 @@ static const struct save_row platform_state_save_rows[] = {
 SAVE_TABLE(platform_state_save, struct platform, "machine");
 
 /* The compiler counts: with one value too few for the structure this is an error (-Wmissing-field-initializers). */
-_Static_assert(sizeof((struct platform){{}, 0,  {}, {}, {}, {}, {}, {}, 0,  0,  {}, {},
+_Static_assert(sizeof((struct platform){{}, 0,  {}, {}, {}, {}, {}, {}, {}, 0,  0,  {}, {},
 					{}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, 0}) &&
-		       sizeof platform_state_save_rows / sizeof platform_state_save_rows[0] == 24,
+		       sizeof platform_state_save_rows / sizeof platform_state_save_rows[0] == 25,
 	       "a row for each field");
 
 int platform_save(struct platform *p, struct save_buf *b)

@@ -27,8 +27,8 @@ struct platform_config {
 	void (*debug_exit_cb)(void *ctx, int status);
 	void (*debugcon)(void *ctx, uint8_t byte); /* port 0xe9 */
 	void (*watchdog_cb)(void *ctx);            /* it has run out */
-	void (*arm)(void *ctx,
-		    uint64_t deadline_ns); /* earliest timer changed; CLOCK_MONOTONIC ns, UINT64_MAX = none */
+	/* its earliest timer changed (VCPU_TIMER_*); CLOCK_MONOTONIC ns, UINT64_MAX = none */
+	void (*arm)(void *ctx, struct vcpu *v, unsigned timer, uint64_t deadline_ns);
 	void *ctx;
 };
 
@@ -77,11 +77,15 @@ void platform_set_irq(struct platform *p, unsigned gsi, bool level);
 /* A message-signalled interrupt. */
 void platform_msi(struct platform *p, uint64_t addr, uint32_t data);
 
-/* cfg.arm is told at once when the earliest deadline becomes earlier; when it becomes later the old alarm stands (one
- * early wake-up) until the next of these two calls.  Call platform_next_deadline() before sleeping. */
-/* Runs the callbacks of all timers whose deadline is not after @now_ns and re-arms.  Returns the next deadline. */
-uint64_t platform_run_timers(struct platform *p, uint64_t now_ns);
-uint64_t platform_next_deadline(struct platform *p);
+/* An INIT: the vcpu's local APIC loses its state but for base and id. */
+void platform_apic_init(struct platform *p, struct vcpu *v);
+
+/* A vcpu's thread runs the timers of its local APIC, CPU 0's those of all other chips as well.  cfg.arm is told at once when
+ * the earliest deadline becomes earlier; when it becomes later the old alarm stands (one early wake-up) until the next of these
+ * two calls.  Call platform_next_deadline() before sleeping. */
+/* Runs the callbacks of all timers whose deadline is not after @now_ns and re-arms. */
+void platform_run_timers(struct platform *p, struct vcpu *v, uint64_t now_ns);
+uint64_t platform_next_deadline(struct platform *p, struct vcpu *v);
 
 /* Console: bytes for a UART's receiver.  Returns how many were taken (FIFO room).  com_room tells the room. */
 size_t platform_com_input(struct platform *p, int com, const uint8_t *buf, size_t len);

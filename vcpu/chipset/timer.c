@@ -116,7 +116,7 @@ uint64_t timerq_run(struct timerq *q, uint64_t now)
 	}
 	q->running = 0;
 	if (q->armed <= now)
-		q->armed = TIMER_NEVER; /* it has fired */
+		q->armed = 0; /* it has fired, and may do so again: the owner is told in any case */
 	tell(q);
 	return earliest(q);
 }

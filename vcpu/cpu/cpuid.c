@@ -86,6 +86,7 @@
 struct build {
 	struct vcpu *v;
 	const struct cpuid_source *from;
+	struct topology topo;
 	uint64_t l3; /* bytes of the last-level cache that is shown; 0: none */
 };
 
@@ -112,15 +113,15 @@ static void add_values(struct vcpu *v, uint32_t leaf, uint32_t sub, uint32_t a, 
 	add(v, leaf, sub, r);
 }
 
-/* Bits an APIC ID needs to tell @n CPUs apart. */
-static unsigned id_bits(unsigned n)
+static uint32_t in_socket(const struct build *b) /* CPUs */
 {
-	return n <= 1 ? 0 : 32 - (unsigned)__builtin_clz(n - 1);
+	return b->topo.cores * b->topo.threads;
 }
 
-static unsigned ncpus(const struct vcpu *v)
+/* APIC ids that a socket's CPUs may have. */
+static uint32_t socket_ids(const struct build *b)
 {
-	return v->vm->ncpus > 0 ? (unsigned)v->vm->ncpus : 1;
+	return 1u << topology_socket_shift(&b->topo);
 }
 
 static uint64_t host_xcr0(void)
@@ -146,21 +147,30 @@ const char *cpuid_host_lacks(void)
 	return NULL;
 }
 
+/* Leaf 0x1f is Intel's and newer than 0xb, which says the same where there are no dies. */
+static bool has_1f(const struct build *b)
+{
+	uint32_t r[4];
+
+	host_leaf(b, 0, 0, r);
+	return !b->v->amd && r[0] >= 0x1f;
+}
+
 static void build_basic(struct build *b)
 {
 	struct vcpu *v = b->v;
 	bool avx = v->xcr0_mask & 4;
-	uint32_t r[4], n = ncpus(v);
+	uint32_t r[4];
 
 	host_leaf(b, 0, 0, r);
-	r[0] = 0xd;
+	r[0] = has_1f(b) ? 0x1f : 0xd;
 	add(v, 0, 0, r);
 	host_leaf(b, 1, 0, r);
-	r[1] = (r[1] & 0xffff) | n << 16 | (uint32_t)v->id << 24;
+	r[1] = (r[1] & 0xffff) | socket_ids(b) << 16 | v->apic_id << 24;
 	r[2] = (r[2] & F1C_HOST) | F1C_OURS;
 	if (!avx)
 		r[2] &= ~(BIT(12) | BIT(28) | BIT(29));
-	r[3] = (r[3] & F1D_HOST) | F1D_OURS | (n > 1 ? F1D_HTT : 0);
+	r[3] = (r[3] & F1D_HOST) | F1D_OURS | (in_socket(b) > 1 ? F1D_HTT : 0);
 	add(v, 1, 0, r);
 	if (!v->amd)
 		add_values(v, 2, 0, 0x0000ff01, 0, 0, 0); /* leaf 4 tells the caches */
@@ -201,11 +211,18 @@ static void fit_cache(const struct build *b, uint64_t before, uint32_t r[4])
 	r[2] = (uint32_t)(sets - 1);
 }
 
+/* CPUs that share a cache: Intel counts APIC ids (a power of two), AMD CPUs. */
+static uint32_t sharing(const struct build *b, unsigned level)
+{
+	if (b->v->amd)
+		return level >= 3 ? in_socket(b) : b->topo.threads;
+	return level >= 3 ? socket_ids(b) : 1u << topology_thread_bits(&b->topo);
+}
+
 /* Deterministic cache parameters (4 on Intel, 0x8000001d on AMD): the host's caches, our sharing. */
 static void build_caches(struct build *b, uint32_t leaf)
 {
-	struct vcpu *v = b->v;
-	uint32_t r[4], n = ncpus(v), sub;
+	uint32_t r[4], sub;
 	uint64_t before = 0;
 
 	for (sub = 0; sub < 8; sub++) {
@@ -220,22 +237,22 @@ static void build_caches(struct build *b, uint32_t leaf)
 			b->l3 = cache_size(r);
 		}
 		before = cache_size(r);
-		r[0] = (r[0] & 0x3fff) | (level >= 3 ? (n - 1) << 14 : 0);
+		r[0] = (r[0] & 0x3fff) | (sharing(b, level) - 1) << 14;
 		if (leaf == 4)
-			r[0] |= ((1u << id_bits(n)) - 1) << 26;
-		add(v, leaf, sub, r);
+			r[0] |= ((1u << topology_bits(b->topo.cores)) - 1) << 26;
+		add(b->v, leaf, sub, r);
 	}
-	add_values(v, leaf, sub, 0, 0, 0, 0);
+	add_values(b->v, leaf, sub, 0, 0, 0, 0);
 }
 
-static void build_topology(struct build *b)
+/* Extended topology (SDM 3A 8.9.1): threads, cores, and the end. */
+static void build_levels(struct build *b, uint32_t leaf)
 {
 	struct vcpu *v = b->v;
-	uint32_t n = ncpus(v), id = (uint32_t)v->id;
 
-	add_values(v, 0xb, 0, 0, 1, 0x100, id);
-	add_values(v, 0xb, 1, id_bits(n), n, 0x201, id);
-	add_values(v, 0xb, 2, 0, 0, 2, id);
+	add_values(v, leaf, 0, topology_thread_bits(&b->topo), b->topo.threads, 0x100, v->apic_id);
+	add_values(v, leaf, 1, topology_socket_shift(&b->topo), in_socket(b), 0x201, v->apic_id);
+	add_values(v, leaf, 2, 0, 0, 2, v->apic_id);
 }
 
 static void build_xsave(struct build *b)
@@ -278,7 +295,7 @@ static uint32_t fit_amd_l3(const struct build *b, uint32_t edx)
 static void build_extended(struct build *b)
 {
 	struct vcpu *v = b->v;
-	uint32_t r[4], one[4], max = v->amd ? 0x80000021 : 0x80000008, n = ncpus(v);
+	uint32_t r[4], one[4], max = v->amd ? 0x80000021 : 0x80000008;
 
 	host_leaf(b, 0x80000000, 0, r);
 	r[0] = max;
@@ -288,7 +305,7 @@ static void build_extended(struct build *b)
 	r[2] &= FXC_HOST;
 	r[3] = (r[3] & FXD_HOST & (v->amd ? ~0u : 0)) | FXD_OURS;
 	if (v->amd) {
-		r[2] |= FXC_TOPOEXT | (n > 1 ? FXC_CMP_LEGACY : 0);
+		r[2] |= FXC_TOPOEXT | (in_socket(b) > 1 ? FXC_CMP_LEGACY : 0);
 		r[3] |= ((one[3] & F1D_HOST) | F1D_OURS) & FXD_SHARED;
 	}
 	add(v, 0x80000001, 0, r);
@@ -302,7 +319,7 @@ static void build_extended(struct build *b)
 	host_leaf(b, 0x80000008, 0, r);
 	r[0] = (r[0] & 0xff) | 48 << 8;
 	r[1] = v->amd ? (r[1] & F8B_HOST) | F8B_OURS : 0;
-	r[2] = v->amd ? (n - 1) | id_bits(n) << 12 : 0;
+	r[2] = v->amd ? (in_socket(b) - 1) | topology_socket_shift(&b->topo) << 12 : 0;
 	r[3] = 0;
 	add(v, 0x80000008, 0, r);
 }
@@ -317,7 +334,9 @@ static void build_amd(struct build *b)
 		host_leaf(b, 0x8000001a, 0, r);
 		add(v, 0x8000001a, 0, r);
 	}
-	add_values(v, 0x8000001e, 0, (uint32_t)v->id, (uint32_t)v->id, 0, 0);
+	add_values(v, 0x8000001e, 0, v->apic_id,
+		   (v->apic_id & (socket_ids(b) - 1)) >> topology_thread_bits(&b->topo) | (b->topo.threads - 1) << 8,
+		   v->apic_id >> topology_socket_shift(&b->topo), 0); /* core, threads a core, node */
 	r[0] = 0;
 	if (max[0] >= 0x80000021)
 		host_leaf(b, 0x80000021, 0, r);
@@ -363,7 +382,7 @@ static void build_vendor_caches(struct build *b)
 
 void cpuid_build_from(struct vcpu *v, const struct cpuid_source *from)
 {
-	struct build b = {.v = v, .from = from};
+	struct build b = {.v = v, .from = from, .topo = vm_topology(v->vm)};
 	uint32_t r[4];
 
 	v->n_cpuid = 0;
@@ -372,7 +391,9 @@ void cpuid_build_from(struct vcpu *v, const struct cpuid_source *from)
 	v->xcr0_mask = from->xcr0 & 7;
 	build_basic(&b);
 	build_vendor_caches(&b);
-	build_topology(&b);
+	build_levels(&b, 0xb);
+	if (has_1f(&b))
+		build_levels(&b, 0x1f);
 	build_xsave(&b);
 	build_hypervisor(&b);
 	build_extended(&b);
@@ -394,7 +415,7 @@ void cpuid_build(struct vcpu *v)
 
 static bool has_subleaves(uint32_t leaf)
 {
-	return leaf == 4 || leaf == 7 || leaf == 0xb || leaf == 0xd || leaf == 0x8000001d;
+	return leaf == 4 || leaf == 7 || leaf == 0xb || leaf == 0xd || leaf == 0x1f || leaf == 0x8000001d;
 }
 
 /* What depends on the CPU's state. */
@@ -418,9 +439,10 @@ static void adjust(struct vcpu *v, uint32_t leaf, uint32_t subleaf, uint32_t r[4
 void cpuid_query(struct vcpu *v, uint32_t leaf, uint32_t subleaf, uint32_t r[4])
 {
 	r[0] = r[1] = r[2] = r[3] = 0;
-	if (leaf == 0xb && subleaf > 2) { /* levels that do not exist still tell the APIC ID */
+	if ((leaf == 0xb || (leaf == 0x1f && v->cpuid[0].eax >= 0x1f)) &&
+	    subleaf > 2) { /* levels that do not exist still tell the APIC ID */
 		r[2] = subleaf & 0xff;
-		r[3] = (uint32_t)v->id;
+		r[3] = v->apic_id;
 	}
 	for (uint32_t i = 0; i < v->n_cpuid; i++) {
 		const struct cpuid_entry *e = &v->cpuid[i];

@@ -64,15 +64,24 @@ struct wall_clock {
 #define TIME_STABLE 1u
 #define MSR_ENABLE  1ull
 
+/* The same moment for all CPUs: of two, rounding would make clocks that are a nanosecond or two apart. */
+static uint64_t reference(struct vm *vm)
+{
+	uint64_t none = 0, now = host_tsc();
+
+	return atomic_compare_exchange_strong(&vm->pvclock_tsc, &none, now) ? now : none;
+}
+
 void pvclock_refresh(struct vcpu *v)
 {
-	uint64_t gpa = v->pv_time_msr & ~MSR_ENABLE, now = host_tsc();
+	uint64_t gpa = v->pv_time_msr & ~MSR_ENABLE, now;
 	struct time_info t = {.flags = TIME_STABLE};
 	struct scale s;
 	uint32_t odd;
 
 	if (!(v->pv_time_msr & MSR_ENABLE) || v->vm->tsc_hz == 0)
 		return;
+	now = reference(v->vm);
 	s = scale_of(v->vm->tsc_hz);
 	phys_read(v, gpa, &t.version, 4);
 	odd = t.version | 1;

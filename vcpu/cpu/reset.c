@@ -6,10 +6,15 @@
  */
 #include "vcpu/cpu/reset.h"
 
+#include <string.h>
+
+#include "vcpu/chipset/lapic.h"
+#include "vcpu/chipset/platform.h"
 #include "vcpu/cpu/cpuid.h"
 #include "vcpu/cpu/feature.h"
 #include "vcpu/cpu/flags.h"
 #include "vcpu/cpu/segment.h"
+#include "vcpu/cpu/start.h"
 #include "vcpu/cpu/sysinsn.h"
 
 #define PAT_RESET   0x0007040600070406ull
@@ -45,7 +50,6 @@ static void reset_fpu(struct vcpu *v)
 
 static void reset_control(struct vcpu *v)
 {
-	v->cr0 = CR0_ET | CR0_CD | CR0_NW;
 	v->cr2 = v->cr3 = v->cr4 = v->cr8 = v->efer = 0;
 	for (unsigned i = 0; i < 8; i++)
 		v->dr[i] = 0;
@@ -53,7 +57,6 @@ static void reset_control(struct vcpu *v)
 	v->dr[7] = 0x400;
 	for (unsigned i = 0; i < 4; i++)
 		v->pdpte[i] = 0;
-	v->a20_off = 0; /* the chips agree when they are reset */
 	v->cpl = v->int_shadow = v->nmi_blocked = v->halted = 0;
 	v->exc_pending = v->exc_soft = 0;
 	v->next = (struct next_run){NEXT_ANY}; /* what the run loop had under way */
@@ -89,21 +92,69 @@ static uint32_t signature(const struct vcpu *v)
 	return 0;
 }
 
-void cpu_reset(struct vcpu *v)
+void cpu_init(struct vcpu *v)
 {
-	cpuid_build(v);
-	v->features = feature_offered(v->cpuid, v->n_cpuid);
 	for (unsigned i = 0; i < 16; i++)
 		v->regs[i] = 0;
 	v->regs[R_DX] = signature(v);
 	v->rip = 0xfff0;
+	v->cr0 = CR0_ET | (v->cr0 & (CR0_CD | CR0_NW));
 	reset_segments(v);
 	reset_control(v);
-	reset_msrs(v);
-	reset_fpu(v);
 	flags_put(v, RFL_FIX);
 	tlb_flush_all(v);
 	vcpu_update_mode(v);
+}
+
+void cpu_reset(struct vcpu *v)
+{
+	cpuid_build(v);
+	v->features = feature_offered(v->cpuid, v->n_cpuid);
+	v->cr0 = CR0_CD | CR0_NW;
+	v->a20_off = 0; /* the chips agree when they are reset */
+	atomic_store(&v->start, 0);
+	reset_msrs(v);
+	reset_fpu(v);
+	cpu_init(v);
+}
+
+void cpu_start(struct vcpu *v, uint8_t vector)
+{
+	set_seg(&v->seg[SEG_CS], (uint16_t)(vector << 8), (uint64_t)vector << 12, 0xffff, v->seg[SEG_CS].attr);
+	v->rip = 0;
+	v->halted = HALTED_NO;
+	vcpu_update_mode(v);
+}
+
+static bool is_bsp(struct vcpu *v)
+{
+	uint64_t base;
+
+	return !platform_apic_rdmsr(v->vm->plat, v, 0x1b, &base) && (base & APIC_BASE_BSP);
+}
+
+void cpu_take_start(struct vcpu *v)
+{
+	atomic_fetch_and(&v->pending, ~PEND_START);
+	uint32_t s = atomic_exchange(&v->start, 0);
+
+	if (s & START_INIT) {
+		platform_apic_init(v->vm->plat, v);
+		cpu_init(v);
+		v->halted = is_bsp(v) ? HALTED_NO : HALTED_SIPI; /* the boot processor goes on at the reset vector */
+	}
+	if ((s & START_SIPI) && v->halted == HALTED_SIPI) {
+		atomic_fetch_and(&v->pending, ~PEND_NMI); /* none is taken while a CPU waits */
+		cpu_start(v, (uint8_t)s);
+	}
+}
+
+void cpu_park(struct vcpu *v, const struct vcpu *bsp)
+{
+	v->tsc_offset = bsp->tsc_offset;
+	v->mtrr_def_type = bsp->mtrr_def_type;
+	memcpy(v->mtrr_fixed, bsp->mtrr_fixed, sizeof v->mtrr_fixed);
+	v->halted = HALTED_SIPI;
 }
 
 /* What firmware would have done: MTRRs on, write-back everywhere. */

@@ -120,6 +120,8 @@ struct x87_pointers {
 	uint16_t op, cs, ds;
 };
 
+enum { HALTED_NO, HALTED_HLT, HALTED_SIPI /* waits for a start-up IPI */ };
+
 struct cpu {
 	/* reached by translated code through gs:[offset]; offsets asserted in bt/offsets.c */
 	uint64_t regs[16];            /* guest GPRs when in C; in translated code the spill slot of each */
@@ -135,11 +137,12 @@ struct cpu {
 	uint64_t seg_top[2][SEG_COUNT]; /* MODE_SEGS: offsets below may be read, written; 0: let C look */
 
 	/* in C only */
-	uint32_t sysflags; /* rflags bits other than arith, DF, IF: TF IOPL NT RF VM AC VIF VIP ID */
+	_Atomic uint32_t start; /* INIT and start-up IPIs on their way to it: start.c */
+	uint32_t sysflags;      /* rflags bits other than arith, DF, IF: TF IOPL NT RF VM AC VIF VIP ID */
 	uint8_t cpl;
 	uint8_t int_shadow; /* 1 (sti): interrupts wait for one instruction; 2 (mov ss, pop ss): debug traps too */
 	uint8_t nmi_blocked;
-	uint8_t halted;
+	uint8_t halted;  /* HALTED_* */
 	uint8_t db_hits; /* data breakpoints the running instruction met */
 	uint8_t db_held; /* the same, held back by mov ss */
 	struct seg seg[SEG_COUNT], ldtr, tr;

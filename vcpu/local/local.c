@@ -17,6 +17,7 @@
 #include "common/err.h"
 #include "common/log.h"
 #include "vcpu/chipset/platform.h"
+#include "vcpu/kick.h"
 #include "vcpu/mmu/mmu.h"
 
 #define TURN        256 /* chains: a guest that makes more as fast as we take them does not keep us for itself */
@@ -72,8 +73,12 @@ static void on_settle(void *dev)
 {
 	struct local *d = dev;
 
-	d->all->vm->settle = true;
-	vcpu_kick(d->all->vm->vcpu[0], PEND_CALL);
+	struct vcpu *v = kick_this();
+
+	if (!v) /* a test's thread */
+		v = d->all->vm->vcpu[0];
+	v->settle = 1;
+	vcpu_kick(v, PEND_CALL);
 }
 
 static void on_config_write(void *dev, uint32_t off, uint32_t len)
