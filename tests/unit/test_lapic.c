@@ -1,6 +1,8 @@
 /* lapic: priorities, EOI, IPIs, modes and MSR rules, destinations, the three timers, PEND_INTR. */
 #include "vcpu/chipset/lapic.h"
 
+#include <pthread.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -188,6 +190,172 @@ static void test_logical(void)
 	wr(0x310, 0x11u << 24), wr(0x300, 0x08a0);
 	CU_ASSERT_TRUE(pend(0));
 	CU_ASSERT_FALSE(pend(1) || pend(2));
+	teardown();
+}
+
+/* The one with the lowest priority; in turn where they are equal; none that is off. */
+static void test_lowest(void)
+{
+	const struct apic_msg m = {.dest = 7, .logical = true, .mode = APIC_LOWEST, .vector = 0x51};
+	int got[3] = {0};
+
+	setup();
+	for (int i = 0; i < 3; i++)
+		lapic_mmio_write(&s.apic[i], 0xd0, 1u << (24 + i));
+	for (int k = 0; k < 9; k++) {
+		CU_ASSERT_TRUE(lapics_deliver(&s, &m));
+		for (int i = 0; i < 3; i++)
+			if (pend(i)) {
+				got[i]++;
+				CU_ASSERT_EQUAL(lapic_ack(&s.apic[i]), 0x51);
+				lapic_mmio_write(&s.apic[i], 0xb0, 0);
+			}
+	}
+	CU_ASSERT_TRUE(got[0] == 3 && got[1] == 3 && got[2] == 3);
+	lapic_set_tpr(&s.apic[0], 0x20);
+	lapic_mmio_write(&s.apic[1], 0xf0, 0xff); /* off */
+	CU_ASSERT_TRUE(lapics_deliver(&s, &m) && lapics_deliver(&s, &m));
+	CU_ASSERT_TRUE(!pend(0) && !pend(1) && pend(2));
+	lapic_mmio_write(&s.apic[2], 0xf0, 0xff);
+	CU_ASSERT_TRUE(lapics_deliver(&s, &m));
+	CU_ASSERT_TRUE(pend(0));
+	lapic_mmio_write(&s.apic[0], 0xf0, 0xff);
+	CU_ASSERT_FALSE(lapics_deliver(&s, &m));
+	teardown();
+}
+
+static bool nmi(int i)
+{
+	return atomic_fetch_and(&v[i]->pending, ~PEND_NMI) & PEND_NMI;
+}
+
+/* NMIs reach a CPU whose APIC is off by software; no vector is looked at. */
+static void test_nmi(void)
+{
+	setup();
+	lapic_mmio_write(&s.apic[2], 0xf0, 0xff);
+	wr(0x310, 2u << 24), wr(0x300, 0x400);
+	CU_ASSERT_TRUE(!nmi(0) && !nmi(1) && nmi(2));
+	wr(0x300, 0xc0400);
+	CU_ASSERT_TRUE(!nmi(0) && nmi(1) && nmi(2));
+	wr(0x300, 0x80400);
+	CU_ASSERT_TRUE(nmi(0) && nmi(1) && nmi(2));
+	wr(0x310, 0xffu << 24), wr(0x300, 0x400);
+	CU_ASSERT_TRUE(nmi(0) && nmi(1) && nmi(2));
+	wr(0x310, 9u << 24), wr(0x300, 0x400); /* nobody */
+	CU_ASSERT_TRUE(!nmi(0) && !nmi(1) && !nmi(2));
+	teardown();
+}
+
+static void x2(int i)
+{
+	CU_ASSERT_EQUAL(lapic_wrmsr(&s.apic[i], 0x1b, 0xfee00c00), 0);
+}
+
+/* Clusters of sixteen by the upper half, and 8-bit destinations of the IOAPIC and of MSIs among 32-bit ones. */
+static void test_x2_destinations(void)
+{
+	setup();
+	v[1]->apic_id = 17;
+	v[2]->apic_id = 34;
+	lapics_reset(&s);
+	for (int i = 0; i < 3; i++) {
+		x2(i);
+		lapic_wrmsr(&s.apic[i], 0x80f, 0x1ff);
+	}
+	lapic_wrmsr(&s.apic[0], 0x830, 17ull << 32 | 0x60); /* physical */
+	CU_ASSERT_TRUE(!pend(0) && pend(1) && !pend(2));
+	lapic_ack(&s.apic[1]);
+	lapic_wrmsr(&s.apic[0], 0x830, 0x00020004ull << 32 | 0x871); /* cluster 2, its third */
+	CU_ASSERT_TRUE(!pend(0) && !pend(1) && pend(2));
+	lapic_ack(&s.apic[2]);
+	lapic_wrmsr(&s.apic[0], 0x830, 0x0001ffffull << 32 | 0x881); /* all of cluster 1 */
+	CU_ASSERT_TRUE(!pend(0) && pend(1) && !pend(2));
+	lapic_ack(&s.apic[1]);
+	lapic_wrmsr(&s.apic[0], 0x830, 0xffffffffull << 32 | 0x891); /* logical broadcast */
+	CU_ASSERT_TRUE(pend(0) && pend(1) && pend(2));
+	for (int i = 0; i < 3; i++)
+		lapic_ack(&s.apic[i]);
+	CU_ASSERT_TRUE(lapics_deliver(&s, &(struct apic_msg){.dest = 34, .vector = 0xa1}));
+	CU_ASSERT_TRUE(!pend(0) && !pend(1) && pend(2));
+	lapic_ack(&s.apic[2]);
+	CU_ASSERT_TRUE(lapics_deliver(&s, &(struct apic_msg){.dest = 1, .logical = true, .vector = 0xb1}));
+	CU_ASSERT_TRUE(pend(0) && !pend(1) && !pend(2));
+	lapic_ack(&s.apic[0]);
+	CU_ASSERT_TRUE(lapics_deliver(&s, &(struct apic_msg){.dest = 0xff, .vector = 0xc1}));
+	CU_ASSERT_TRUE(pend(0) && pend(1) && pend(2));
+	CU_ASSERT_FALSE(lapics_deliver(&s, &(struct apic_msg){.dest = 35, .vector = 0xd1}));
+	teardown();
+}
+
+/* Two that meet: one posts; the vcpu's thread lowers its priority, raises it, or takes back a PEND_INTR that was for nothing.
+ * PEND_INTR tells in the end. */
+#define MEETINGS 4000
+enum { LOWERS, RAISES, TAKES_BACK, MEETING_KINDS };
+static struct {
+	_Atomic unsigned round, done;
+} meet;
+
+/* Both are to arrive at once, but a host that is busy has one CPU for them. */
+static void wait_until(const _Atomic unsigned *n, unsigned is)
+{
+	for (unsigned k = 0; atomic_load(n) != is; k++) {
+		if (k < 2000)
+			__builtin_ia32_pause();
+		else
+			sched_yield();
+	}
+}
+
+static void *poster(void *arg)
+{
+	for (unsigned r = 1; r <= MEETINGS; r++) {
+		wait_until(&meet.round, r);
+		for (volatile unsigned k = r % 31; k; k--)
+			;
+		lapics_deliver(&s, &(struct apic_msg){.dest = 0, .vector = 0x41});
+		atomic_store(&meet.done, r);
+	}
+	return NULL;
+}
+
+static void meeting(unsigned kind, unsigned r)
+{
+	lapic_set_tpr(&s.apic[0], kind == LOWERS ? 0xf0 : 0);
+	if (kind == TAKES_BACK)
+		atomic_fetch_or(&v[0]->pending, PEND_INTR);
+	atomic_store(&meet.round, r);
+	for (volatile unsigned k = r % 37; k; k--)
+		;
+	if (kind == TAKES_BACK)
+		lapic_update(&s.apic[0]);
+	else
+		lapic_set_tpr(&s.apic[0], kind == LOWERS ? 0 : 0xf0);
+	wait_until(&meet.done, r);
+}
+
+static void test_meeting(void)
+{
+	unsigned silent = 0, lost = 0;
+	pthread_t t;
+
+	setup();
+	atomic_store(&meet.round, 0);
+	atomic_store(&meet.done, 0);
+	CU_ASSERT_EQUAL_FATAL(pthread_create(&t, NULL, poster, NULL), 0);
+	for (unsigned r = 1; r <= MEETINGS; r++) {
+		unsigned kind = r % MEETING_KINDS;
+		meeting(kind, r);
+		silent += kind != RAISES && !pend(0);
+		lapic_set_tpr(&s.apic[0], 0);
+		silent += !pend(0);
+		lost += lapic_ack(&s.apic[0]) != 0x41;
+		wr(0xb0, 0);
+	}
+	pthread_join(t, NULL);
+	CU_ASSERT_EQUAL(silent, 0);
+	CU_ASSERT_EQUAL(lost, 0);
+	CU_ASSERT_FALSE(pend(0));
 	teardown();
 }
 
@@ -431,6 +599,7 @@ static void test_deadline_now(void)
 	setup();
 	f.clock.manual = NULL;
 	hclock_init(&f.clock, TSC_HZ);
+	s.apic[0].clock = f.clock;
 	wr(0x320, 0x40033);
 	for (unsigned i = 0; i < 200000; i++) {
 		lapic_wrmsr(&s.apic[0], 0x6e0, hclock_tsc(&f.clock) + i % 600);
@@ -455,6 +624,10 @@ CU_ErrorCode suite_lapic(void)
 	CU_add_test(u, "level and EOI broadcast", test_level_eoi);
 	CU_add_test(u, "IPIs", test_ipi);
 	CU_add_test(u, "logical destinations", test_logical);
+	CU_add_test(u, "lowest priority", test_lowest);
+	CU_add_test(u, "NMI", test_nmi);
+	CU_add_test(u, "x2APIC destinations", test_x2_destinations);
+	CU_add_test(u, "a message meets a change of priority", test_meeting);
 	CU_add_test(u, "INIT and start-up", test_start_up);
 	CU_add_test(u, "error status", test_errors);
 	CU_add_test(u, "software disable", test_software_disable);

@@ -77,8 +77,8 @@ static void test_covered(void)
 	HAS_FIELDS(i8259_chip_save, struct i8259, 17, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
 	HAS_FIELDS(i8259_save, struct i8259_pair, 2, {}, {});
 	HAS_FIELDS(ioapic_save, struct ioapic, 5, 0, {}, 0, 0, 0);
-	HAS_FIELDS(lapic_save, struct lapic, 21, 0, 0, 0, 0, {}, {}, {}, {}, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, {});
-	HAS_FIELDS(lapics_save, struct lapics, 9, {}, 0, 0, 0, 0, 0, 0, 0, 0);
+	HAS_FIELDS(lapic_save, struct lapic, 22, 0, 0, 0, 0, 0, 0, 0, 0, {}, {}, {}, {}, 0, 0, 0, 0, 0, 0, 0, 0, {}, {});
+	HAS_FIELDS(lapics_save, struct lapics, 8, {}, 0, 0, 0, 0, 0, 0, 0);
 	HAS_FIELDS(mc146818_save, struct mc146818, 9, {}, 0, 0, 0, 0, 0, 0, {}, {});
 	HAS_FIELDS(ns16550_save, struct ns16550, 28, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, {}, 0, 0, {}, 0, 0, {},
 		   0, 0, 0, 0, 0, {}, {});

@@ -2,8 +2,9 @@
  * Local APIC registers, priorities, interprocessor interrupts (SDM 3A 11).
  * The timer is in lapic_timer.c.
  *
- * Invariant: after every change of IRR, ISR, TPR, SVR, LVT LINT0 or the 8259's
- * output, PEND_INTR of the vcpu tells whether lapic_ack() would return a vector.
+ * Invariant: PEND_INTR of the vcpu is set while lapic_ack() would return a vector.  Whoever adds to what it returns looks
+ * afterwards, as does its vcpu's thread when it lowers its priority; that thread alone takes PEND_INTR back, and then looks once
+ * more.  All of these are sequentially consistent, so one of two that meet sees what the other did.
  */
 #include "vcpu/chipset/lapic.h"
 
@@ -58,26 +59,28 @@ static bool x2apic(const struct lapic *l)
 }
 
 /* ---- 256-bit vectors ---- */
-static void bit_set(uint64_t *m, unsigned n)
+static void bit_set(_Atomic uint64_t *m, unsigned n)
 {
-	m[n >> 6] |= 1ull << (n & 63);
+	atomic_fetch_or(&m[n >> 6], 1ull << (n & 63));
 }
 
-static void bit_clear(uint64_t *m, unsigned n)
+static void bit_clear(_Atomic uint64_t *m, unsigned n)
 {
-	m[n >> 6] &= ~(1ull << (n & 63));
+	atomic_fetch_and(&m[n >> 6], ~(1ull << (n & 63)));
 }
 
-static bool bit_test(const uint64_t *m, unsigned n)
+static bool bit_test(const _Atomic uint64_t *m, unsigned n)
 {
 	return m[n >> 6] >> (n & 63) & 1;
 }
 
-static int bit_highest(const uint64_t *m)
+static int bit_highest(const _Atomic uint64_t *m)
 {
-	for (int i = 3; i >= 0; i--)
-		if (m[i])
-			return i * 64 + 63 - __builtin_clzll(m[i]);
+	for (int i = 3; i >= 0; i--) {
+		uint64_t w = m[i];
+		if (w)
+			return i * 64 + 63 - __builtin_clzll(w);
+	}
 	return -1;
 }
 
@@ -85,9 +88,9 @@ static int bit_highest(const uint64_t *m)
 static uint32_t ppr(const struct lapic *l)
 {
 	int top = bit_highest(l->isr);
-	uint32_t cls = top < 0 ? 0 : (uint32_t)top & 0xf0;
+	uint32_t cls = top < 0 ? 0 : (uint32_t)top & 0xf0, tpr = l->tpr;
 
-	return (l->tpr & 0xf0) >= cls ? l->tpr : cls;
+	return (tpr & 0xf0) >= cls ? tpr : cls;
 }
 
 static int deliverable(const struct lapic *l)
@@ -107,20 +110,29 @@ static bool takes_extint(const struct lapic *l)
 {
 	if (!l->all->extint)
 		return false;
+	uint32_t lint0 = l->lvt[LVT_LINT0];
 	if (!(l->base & APIC_BASE_ENABLE))
 		return l->v->id == 0;
-	return !(l->lvt[LVT_LINT0] & LVT_MASKED) && (l->lvt[LVT_LINT0] >> 8 & 7) == APIC_EXTINT;
+	return !(lint0 & LVT_MASKED) && (lint0 >> 8 & 7) == APIC_EXTINT;
+}
+
+static bool wanted(const struct lapic *l)
+{
+	return deliverable(l) >= 0 || takes_extint(l);
+}
+
+/* From any thread: there is something new, for its vcpu to see if it is deliverable by now. */
+static void notify(struct lapic *l)
+{
+	if (wanted(l) && !(atomic_load(&l->v->pending) & PEND_INTR))
+		vcpu_kick(l->v, PEND_INTR);
 }
 
 void lapic_update(struct lapic *l)
 {
-	bool want = deliverable(l) >= 0 || takes_extint(l);
-	bool have = atomic_load_explicit(&l->v->pending, memory_order_relaxed) & PEND_INTR;
-
-	if (want && !have)
-		vcpu_kick(l->v, PEND_INTR);
-	else if (!want && have)
+	if (!wanted(l) && (atomic_load_explicit(&l->v->pending, memory_order_relaxed) & PEND_INTR))
 		atomic_fetch_and(&l->v->pending, ~PEND_INTR);
+	notify(l);
 }
 
 int lapic_ack(struct lapic *l)
@@ -137,13 +149,15 @@ int lapic_ack(struct lapic *l)
 	return vec;
 }
 
-/* ---- accepting ---- */
+/* ---- accepting: from any thread ---- */
 static void lapic_error(struct lapic *l, uint32_t bit)
 {
-	l->esr_latched |= bit;
-	if (!(l->lvt[LVT_ERROR] & LVT_MASKED) && (l->lvt[LVT_ERROR] & 0xff) >= 16) {
-		bit_set(l->irr, l->lvt[LVT_ERROR] & 0xff);
-		lapic_update(l);
+	uint32_t lvt = l->lvt[LVT_ERROR];
+
+	atomic_fetch_or(&l->esr_latched, bit);
+	if (!(lvt & LVT_MASKED) && (lvt & 0xff) >= 16) {
+		bit_set(l->irr, lvt & 0xff);
+		notify(l);
 	}
 }
 
@@ -155,12 +169,12 @@ static void accept_fixed(struct lapic *l, uint8_t vector, bool level)
 		lapic_error(l, ESR_RECV_VECTOR);
 		return;
 	}
-	bit_set(l->irr, vector);
 	if (level)
 		bit_set(l->tmr, vector);
-	else
+	else if (bit_test(l->tmr, vector))
 		bit_clear(l->tmr, vector);
-	lapic_update(l);
+	bit_set(l->irr, vector);
+	notify(l);
 }
 
 static void accept_start(struct lapic *l, int vector)
@@ -279,7 +293,7 @@ void lapics_extint(struct lapics *s, bool level)
 		return;
 	s->extint = level;
 	for (int i = 0; i < s->n; i++)
-		lapic_update(&s->apic[i]);
+		notify(&s->apic[i]);
 }
 
 /* ---- registers ---- */
@@ -325,7 +339,7 @@ static void set_lvt(struct lapic *l, unsigned n, uint32_t val)
 		lapic_update(l);
 }
 
-static uint32_t vector_word(const uint64_t *m, unsigned n)
+static uint32_t vector_word(const _Atomic uint64_t *m, unsigned n)
 {
 	return (uint32_t)(m[n >> 1] >> (n & 1) * 32);
 }
@@ -367,8 +381,7 @@ static void icr_low(struct lapic *l, uint32_t val)
 
 static void esr_write(struct lapic *l)
 {
-	l->esr = l->esr_latched;
-	l->esr_latched = 0;
+	l->esr = atomic_exchange(&l->esr_latched, 0);
 }
 
 static bool xapic_write(struct lapic *l, unsigned r, uint32_t val)
@@ -545,13 +558,13 @@ void lapics_reset(struct lapics *s)
 		lapic_reset(&s->apic[i], false);
 }
 
-void lapics_init(struct lapics *s, struct hclock *clock, struct timerq *const *q, struct vcpu *const *v, int n)
+void lapics_init(struct lapics *s, const struct hclock *clock, struct timerq *const *q, struct vcpu *const *v, int n)
 {
 	s->n = n > LAPIC_MAX ? LAPIC_MAX : n;
-	s->clock = clock;
 	for (int i = 0; i < s->n; i++) {
 		s->apic[i].v = v[i];
 		s->apic[i].all = s;
+		s->apic[i].clock = *clock;
 		timer_init(&s->apic[i].timer, q[i], lapic_timer_expired, &s->apic[i]);
 		lapic_reset(&s->apic[i], false);
 	}
@@ -564,16 +577,16 @@ static const struct save_row lapic_save_rows[] = {
 	SAVE_OMIT(struct lapic, all, SAVE_WIRED),
 	SAVE(struct lapic, base),
 	SAVE(struct lapic, id),
-	SAVE_ARRAY(struct lapic, irr),
-	SAVE_ARRAY(struct lapic, isr),
-	SAVE_ARRAY(struct lapic, tmr),
-	SAVE_ARRAY(struct lapic, lvt),
 	SAVE(struct lapic, svr),
 	SAVE(struct lapic, tpr),
 	SAVE(struct lapic, ldr),
 	SAVE(struct lapic, dfr),
-	SAVE(struct lapic, esr),
+	SAVE_ARRAY(struct lapic, lvt),
+	SAVE_ARRAY(struct lapic, isr),
+	SAVE_ARRAY(struct lapic, irr),
+	SAVE_ARRAY(struct lapic, tmr),
 	SAVE(struct lapic, esr_latched),
+	SAVE(struct lapic, esr),
 	SAVE(struct lapic, icr),
 	SAVE(struct lapic, divide),
 	SAVE(struct lapic, initial),
@@ -581,14 +594,18 @@ static const struct save_row lapic_save_rows[] = {
 	SAVE(struct lapic, start),
 	SAVE(struct lapic, tsc_deadline),
 	SAVE_BY(struct lapic, timer, timer_save, timer_load),
+	SAVE_OMIT(struct lapic, clock, "times are of this clock: who restores a snapshot sets it"),
 };
 SAVE_TABLE(lapic_save, struct lapic, "lapic");
 
 static const struct save_row lapics_save_rows[] = {
-	SAVE_STRUCTS(struct lapics, apic, lapic_save),       SAVE_OMIT(struct lapics, n, "of the configuration"),
-	SAVE_OMIT(struct lapics, clock, SAVE_WIRED),         SAVE(struct lapics, extint),
-	SAVE_OMIT(struct lapics, extint_ack, SAVE_WIRED),    SAVE_OMIT(struct lapics, eoi, SAVE_WIRED),
-	SAVE_MAX(struct lapics, last_lowest, LAPIC_MAX - 1), SAVE_OMIT(struct lapics, init_sipi, SAVE_WIRED),
+	SAVE_STRUCTS(struct lapics, apic, lapic_save),
+	SAVE_OMIT(struct lapics, n, "of the configuration"),
+	SAVE(struct lapics, extint),
+	SAVE_OMIT(struct lapics, extint_ack, SAVE_WIRED),
+	SAVE_OMIT(struct lapics, eoi, SAVE_WIRED),
+	SAVE_MAX(struct lapics, last_lowest, LAPIC_MAX - 1),
+	SAVE_OMIT(struct lapics, init_sipi, SAVE_WIRED),
 	SAVE_OMIT(struct lapics, ctx, SAVE_WIRED),
 };
 SAVE_TABLE(lapics_save, struct lapics, "lapics");

@@ -1,7 +1,9 @@
 /*
  * Local APIC, xAPIC and x2APIC (SDM 3A chapter 11).  One per vcpu; all in one
  * struct lapics, which is also the interrupt bus between them.
- * Every function is called under the platform's lock.
+ *
+ * No lock: a register is written by the thread of its own vcpu alone, but for what a message leaves (IRR, TMR, error bits), which
+ * anybody may send.  Functions are for that thread, or while no vcpu runs, unless they say otherwise.
  */
 #ifndef HVX_LAPIC_H
 #define HVX_LAPIC_H
@@ -38,25 +40,30 @@ enum { LVT_TIMER, LVT_THERMAL, LVT_PERF, LVT_LINT0, LVT_LINT1, LVT_ERROR, LVT_CO
 struct lapic {
 	struct vcpu *v;
 	struct lapics *all;
-	uint64_t base; /* IA32_APIC_BASE */
-	uint32_t id;   /* x2APIC id; the xAPIC's is its low byte */
-	uint64_t irr[4], isr[4], tmr[4];
-	uint32_t lvt[LVT_COUNT];
-	uint32_t svr, tpr, ldr, dfr, esr, esr_latched;
+	/* what those who send look at */
+	_Atomic uint64_t base; /* IA32_APIC_BASE */
+	_Atomic uint32_t id;   /* x2APIC id; the xAPIC's is its low byte */
+	_Atomic uint32_t svr, tpr, ldr, dfr;
+	_Atomic uint32_t lvt[LVT_COUNT];
+	_Atomic uint64_t isr[4];
+	/* what they leave */
+	_Atomic uint64_t irr[4], tmr[4];
+	_Atomic uint32_t esr_latched;
+	uint32_t esr;
 	uint64_t icr;
 	uint32_t divide, initial; /* timer: divide configuration, initial count */
 	uint8_t shift;            /* log2 of the divisor */
 	uint64_t start;           /* ns at which the running count began */
 	uint64_t tsc_deadline;    /* guest TSC value, 0: off */
 	struct timer timer;
+	struct hclock clock; /* of its own: reading it changes it */
 };
 
 struct lapics {
 	struct lapic apic[LAPIC_MAX];
 	int n;
-	struct hclock *clock;
-	/* the 8259's INTR pin as wired to every LINT0, and its acknowledge cycle */
-	bool extint;
+	/* the 8259's INTR pin as wired to every LINT0, and its acknowledge cycle: -1 when another CPU was faster */
+	_Atomic bool extint;
 	int (*extint_ack)(void *ctx);
 	void (*eoi)(void *ctx, uint8_t vector); /* broadcast of the EOI of a level-triggered vector */
 	int last_lowest;                        /* who took the last lowest-priority interrupt */
@@ -66,7 +73,7 @@ struct lapics {
 };
 
 /* @q[i]: where the timer of @v[i]'s APIC is queued. */
-void lapics_init(struct lapics *s, struct hclock *clock, struct timerq *const *q, struct vcpu *const *v, int n);
+void lapics_init(struct lapics *s, const struct hclock *clock, struct timerq *const *q, struct vcpu *const *v, int n);
 void lapics_reset(struct lapics *s);
 void lapic_reset(struct lapic *l, bool init); /* init: INIT keeps the APIC's base and id */
 
@@ -82,7 +89,7 @@ void lapic_set_tpr(struct lapic *l, uint8_t tpr);
 int lapic_ack(struct lapic *l);
 /* Brings PEND_INTR in step with what is deliverable. */
 void lapic_update(struct lapic *l);
-/* The 8259's INTR output changed. */
+/* The 8259's INTR output changed; from any thread, one at a time. */
 void lapics_extint(struct lapics *s, bool level);
 
 struct apic_msg {
@@ -91,7 +98,7 @@ struct apic_msg {
 	bool logical, level;
 	bool x2; /* 32-bit destination (an IPI sent in x2APIC mode) */
 };
-/* Delivers to all APICs addressed; false when none took it. */
+/* Delivers to all APICs addressed; false when none took it.  From any thread. */
 bool lapics_deliver(struct lapics *s, const struct apic_msg *m);
 
 #endif

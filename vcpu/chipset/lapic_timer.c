@@ -39,7 +39,7 @@ void lapic_timer_start(struct lapic *l, uint32_t initial)
 		timer_set(&l->timer, TIMER_NEVER);
 		return;
 	}
-	l->start = hclock_now(l->all->clock);
+	l->start = hclock_now(&l->clock);
 	timer_set(&l->timer, l->start + period(l));
 }
 
@@ -49,7 +49,7 @@ uint32_t lapic_timer_count(struct lapic *l)
 
 	if (l->timer.slot < 0 || mode_of(l->lvt[LVT_TIMER]) == MODE_DEADLINE)
 		return 0;
-	now = hclock_now(l->all->clock);
+	now = hclock_now(&l->clock);
 	if (now < l->timer.deadline)
 		return (uint32_t)((l->timer.deadline - now) >> l->shift);
 	if (mode_of(l->lvt[LVT_TIMER]) == MODE_ONESHOT)
@@ -64,7 +64,7 @@ void lapic_timer_divide(struct lapic *l, uint32_t val)
 	l->divide = val & 0xb;
 	l->shift = (((val & 3) | (val >> 1 & 4)) + 1) & 7;
 	if (left)
-		timer_set(&l->timer, hclock_now(l->all->clock) + ((uint64_t)left << l->shift));
+		timer_set(&l->timer, hclock_now(&l->clock) + ((uint64_t)left << l->shift));
 }
 
 void lapic_timer_mode(struct lapic *l, uint32_t lvt)
@@ -82,7 +82,7 @@ void lapic_timer_mode(struct lapic *l, uint32_t lvt)
 
 static uint64_t guest_tsc(const struct lapic *l)
 {
-	return hclock_tsc(l->all->clock) + l->v->tsc_offset;
+	return hclock_tsc(&l->clock) + l->v->tsc_offset;
 }
 
 /* Ticks until the deadline, 0 when it has passed: of one reading, as the TSC moves on between two. */
@@ -107,7 +107,7 @@ void lapic_timer_deadline(struct lapic *l, uint64_t tsc)
 		return; /* SDM: ignored in the other modes */
 	l->tsc_deadline = tsc;
 	left = ticks_left(l);
-	timer_set(&l->timer, left ? hclock_after(l->all->clock, left) : TIMER_NEVER);
+	timer_set(&l->timer, left ? hclock_after(&l->clock, left) : TIMER_NEVER);
 	if (tsc && !left)
 		expire(l);
 }
@@ -127,7 +127,7 @@ void lapic_timer_expired(void *ctx, uint64_t now)
 		/* the two clocks may have drifted apart since the timer was set */
 		left = ticks_left(l);
 		if (left) {
-			due = hclock_after(l->all->clock, left);
+			due = hclock_after(&l->clock, left);
 			timer_set(&l->timer, due > now ? due : now + 1);
 			return;
 		}

@@ -4,6 +4,9 @@
  * Invariant: every public function leaves PEND_INTR of every vcpu and the armed
  * timer in step with the chips' state before it drops the lock.
  *
+ * The local APICs are not under it (lapic.h): what a vcpu does with its own, and interrupts that CPUs send each other, take no
+ * lock.
+ *
  * Lock order: the platform's lock is innermost but for what vcpu_kick() and the
  * cfg callbacks take; those never call back in here.  It is not taken in
  * signal handlers.
@@ -51,7 +54,7 @@ struct platform {
 	struct platform_config cfg;
 	struct hclock clock;
 	struct timerq timers;                 /* of all chips but the local APICs; CPU 0's thread runs it */
-	struct timerq apic_timers[LAPIC_MAX]; /* each run by its CPU's thread */
+	struct timerq apic_timers[LAPIC_MAX]; /* each is its vcpu's thread's */
 	struct bus pio, mmio;
 	uint8_t isa[ISA_IRQS];          /* one bit per source */
 	uint32_t gsi_external, gsi_pci; /* lines above the ISA ones, by source */
@@ -112,18 +115,26 @@ static void pic_intr(void *ctx, unsigned line, bool level)
 	lapics_extint(&p->lapics, level);
 }
 
+/* Of a local APIC, whose vcpu holds no lock. */
 static int pic_ack(void *ctx)
 {
 	struct platform *p = ctx;
+	int vec = -1;
 
-	return i8259_ack(&p->pic);
+	lock(p);
+	if (p->lapics.extint)
+		vec = i8259_ack(&p->pic);
+	unlock(p);
+	return vec;
 }
 
 static void apic_eoi(void *ctx, uint8_t vector)
 {
 	struct platform *p = ctx;
 
+	lock(p);
 	ioapic_eoi(&p->ioapic, vector);
+	unlock(p);
 }
 
 static void gsi_drive(struct platform *p, unsigned gsi)
@@ -592,11 +603,10 @@ uint64_t platform_mmio_read(struct platform *p, struct vcpu *v, uint64_t gpa, un
 	struct lapic *l = lapic_of(p, v);
 	uint64_t val;
 
-	lock(p);
 	if (is_lapic(l, gpa))
-		val = lapic_page_read(l, gpa, size);
-	else
-		val = bus_read(&p->mmio, gpa, size);
+		return lapic_page_read(l, gpa, size);
+	lock(p);
+	val = bus_read(&p->mmio, gpa, size);
 	unlock(p);
 	return val;
 }
@@ -605,62 +615,44 @@ void platform_mmio_write(struct platform *p, struct vcpu *v, uint64_t gpa, uint6
 {
 	struct lapic *l = lapic_of(p, v);
 
-	lock(p);
-	if (is_lapic(l, gpa))
+	if (is_lapic(l, gpa)) {
 		lapic_mmio_write(l, gpa & 0xfff, (uint32_t)val);
-	else
-		bus_write(&p->mmio, gpa, val, size);
+		return;
+	}
+	lock(p);
+	bus_write(&p->mmio, gpa, val, size);
 	unlock(p);
 }
 
-/* ---- local APIC ---- */
+/* ---- local APIC: no lock (lapic.h) ---- */
 int platform_apic_rdmsr(struct platform *p, struct vcpu *v, uint32_t msr, uint64_t *val)
 {
-	int ret;
-
-	lock(p);
-	ret = lapic_rdmsr(lapic_of(p, v), msr, val);
-	unlock(p);
-	return ret;
+	return lapic_rdmsr(lapic_of(p, v), msr, val);
 }
 
 int platform_apic_wrmsr(struct platform *p, struct vcpu *v, uint32_t msr, uint64_t val)
 {
-	int ret;
-
-	lock(p);
-	ret = lapic_wrmsr(lapic_of(p, v), msr, val);
-	unlock(p);
-	return ret;
+	return lapic_wrmsr(lapic_of(p, v), msr, val);
 }
 
 uint8_t platform_get_tpr(struct platform *p, struct vcpu *v)
 {
-	return (uint8_t)lapic_of(p, v)->tpr; /* only its own vcpu writes it */
+	return (uint8_t)lapic_of(p, v)->tpr;
 }
 
 void platform_set_tpr(struct platform *p, struct vcpu *v, uint8_t tpr)
 {
-	lock(p);
 	lapic_set_tpr(lapic_of(p, v), tpr);
-	unlock(p);
 }
 
 void platform_apic_init(struct platform *p, struct vcpu *v)
 {
-	lock(p);
 	lapic_reset(lapic_of(p, v), true);
-	unlock(p);
 }
 
 int platform_ack_intr(struct platform *p, struct vcpu *v)
 {
-	int vec;
-
-	lock(p);
-	vec = lapic_ack(lapic_of(p, v));
-	unlock(p);
-	return vec;
+	return lapic_ack(lapic_of(p, v));
 }
 
 /* ---- interrupts from devices ---- */
@@ -684,30 +676,26 @@ void platform_msi(struct platform *p, uint64_t addr, uint32_t data)
 }
 
 /* ---- timers ---- */
-static struct timerq *queue(struct platform *p, const struct vcpu *v, unsigned timer)
-{
-	return timer == VCPU_TIMER_APIC ? &p->apic_timers[v->id] : &p->timers;
-}
-
 void platform_run_timers(struct platform *p, struct vcpu *v, uint64_t now_ns)
 {
+	timerq_run(&p->apic_timers[v->id], now_ns);
+	if (v->id)
+		return;
 	lock(p);
-	for (unsigned i = 0; i < vcpu_timers(v); i++)
-		timerq_run(queue(p, v, i), now_ns);
+	timerq_run(&p->timers, now_ns);
 	unlock(p);
 }
 
 uint64_t platform_next_deadline(struct platform *p, struct vcpu *v)
 {
-	uint64_t next = TIMER_NEVER, due;
+	uint64_t next = timerq_next(&p->apic_timers[v->id]), due;
 
+	if (v->id)
+		return next;
 	lock(p);
-	for (unsigned i = 0; i < vcpu_timers(v); i++) {
-		due = timerq_next(queue(p, v, i));
-		next = due < next ? due : next;
-	}
+	due = timerq_next(&p->timers);
 	unlock(p);
-	return next;
+	return due < next ? due : next;
 }
 
 /* ---- console, power button ---- */

@@ -60,7 +60,7 @@ void platform_pio_write(struct platform *p, struct vcpu *v, uint16_t port, uint6
 uint64_t platform_mmio_read(struct platform *p, struct vcpu *v, uint64_t gpa, unsigned size);
 void platform_mmio_write(struct platform *p, struct vcpu *v, uint64_t gpa, uint64_t val, unsigned size);
 
-/* Local APIC of a vcpu: CR8, x2APIC MSRs 0x800-0x8ff, IA32_APIC_BASE, IA32_TSC_DEADLINE (0x6e0).
+/* Local APIC of a vcpu, for its own thread and without the lock: CR8, x2APIC MSRs 0x800-0x8ff, IA32_APIC_BASE, IA32_TSC_DEADLINE (0x6e0).
  * MSR calls return 0, or -1 when the access must raise #GP(0). */
 int platform_apic_rdmsr(struct platform *p, struct vcpu *v, uint32_t msr, uint64_t *val);
 int platform_apic_wrmsr(struct platform *p, struct vcpu *v, uint32_t msr, uint64_t val);
