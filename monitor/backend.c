@@ -137,7 +137,7 @@ static struct proc *tool_proc(struct machine *m, struct card *c, const char *nam
 {
 	struct proc *p = &m->proc[m->nprocs];
 
-	*p = (struct proc){.program = name, .name = name, .tool_of = c};
+	*p = (struct proc){.program = name, .name = name, .tool_of = c, .data = bound_data(m, ROLE_CLIENT)};
 	return p;
 }
 

@@ -112,6 +112,7 @@ int card_open_all(struct machine *m)
 {
 	struct config *cfg = &m->cfg;
 	char err[DEVOPT_PATH_MAX + 256];
+	struct msg_dev_limits part;
 	int rc = 0;
 
 	for (unsigned i = 0; i < cfg->nnets && !rc; i++) {
@@ -128,7 +129,7 @@ int card_open_all(struct machine *m)
 			rc = wire(c);
 	}
 	for (unsigned i = 0; i < cfg->ndisks && !rc; i++) {
-		struct card *c = add(m, ROLE_BLK, (int)i, cfg->disk[i].id, &cfg->disk[i].limits);
+		struct card *c = add(m, ROLE_BLK, (int)i, cfg->disk[i].id, bound_disk(m, i, &part));
 		rc = open_disk(m, c);
 		if (!rc)
 			rc = wire(c);

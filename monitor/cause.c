@@ -85,7 +85,7 @@ int cause_check(uint64_t ram, unsigned descriptors, char *err, size_t len)
 
 /* ---- cgroups ---- */
 
-static char *read_file(const char *path)
+char *cause_read_file(const char *path)
 {
 	char *s = malloc(FILE_MAX);
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -199,7 +199,7 @@ int cause_cgroup_dir(const char *mountinfo, const char *cgroup, const char *cont
 
 static int own_dir(const char *controller, char *dir, size_t len, int *version)
 {
-	char *mounts = read_file("/proc/self/mountinfo"), *groups = read_file("/proc/self/cgroup");
+	char *mounts = cause_read_file("/proc/self/mountinfo"), *groups = cause_read_file("/proc/self/cgroup");
 	int rc = mounts && groups ? cause_cgroup_dir(mounts, groups, controller, dir, len, version) : -1;
 
 	free(mounts);
@@ -215,7 +215,7 @@ static uint64_t least_limit(char *dir, const char *file, const char *end)
 
 	for (;;) {
 		snprintf(path, sizeof path, "%s/%s", dir, file);
-		char *s = read_file(path);
+		char *s = cause_read_file(path);
 		if (s && *s >= '0' && *s <= '9') {
 			uint64_t n = strtoull(s, NULL, 10);
 			if (n < least && n < NO_LIMIT_V1)

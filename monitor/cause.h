@@ -17,6 +17,9 @@ int cause_check(uint64_t ram, unsigned descriptors, char *err, size_t len);
 /* What @error means for a process or descriptor that could not be had: the limit that may be behind it, and its value. */
 const char *cause_text(int error, char *buf, size_t len);
 
+/* A file's text, 64 KiB at most, which the caller frees; NULL when it cannot be read. */
+char *cause_read_file(const char *path);
+
 /* The memory cgroup that we and our children are in. */
 struct cause_cgroup {
 	int events;     /* its counters; -1: none can be had */

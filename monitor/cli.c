@@ -30,6 +30,9 @@ static const char vm_options[] =
 	"  --rng[=bytes=N|none] a source of random numbers, at most N bytes a second (default 1M)\n"
 	"  --watchdog=ACTION    a watchdog; when it runs out: reset, poweroff, pause, none\n"
 	"  --balloon            the guest can give memory back: hvx-monitor balloon, and what it does not use\n"
+	"  --cpu-limit=PERCENT  of a host CPU, for all processes of the VM; --cpu-weight=N: against others, 100 is usual\n"
+	"  --memory-limit=SIZE  for all of them; --pids=N; --io-limit=bytes=N,ops=N: a second, of all disks\n"
+	"  --cpu-affinity=LIST  CPUs of the host that they may use, such as 0-3,8\n"
 	"  --sandbox=LEVEL      strict (default): every layer or no start; best: what can be had\n"
 	"  --trace=LIST         of exec,irq,mmio,mmu,exc,sys,pio or all\n"
 	"  --trace-file=FILE    where to (default: hvx-NAME.trace)\n"
@@ -230,7 +233,7 @@ int cli_parse(struct cli *c, int argc, char **argv, char *err, size_t len)
 	int rc = load_files(c, argc, argv, err, len);
 	for (int i = 2; i < argc && !rc; i++)
 		rc = strncmp(argv[i], "--", 2) ? word(c, argv[i], err, len) : option(c, argv[i] + 2, err, len);
-	if (!rc && c->words < cmd->words)
+	if (!rc && (c->words < cmd->words || (c->ask.limit.id[0] && !c->ask.limit.given)))
 		rc = cli_usage(err, len, "words are missing after", argv[1]);
 	if (!rc && takes_vm_options(c))
 		rc = finish_vm(c, err, len);

@@ -5,6 +5,7 @@
 #include "monitor/client.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
@@ -18,6 +19,7 @@
 #include "common/log.h"
 #include "monitor/attach.h"
 #include "monitor/command.h"
+#include "monitor/group.h"
 #include "monitor/runtime.h"
 #include "monitor/show.h"
 #include "proto/pack.h"
@@ -55,7 +57,7 @@ static int choose_vm(struct client *c)
 		memcpy(c->name, c->cli->cfg.name, sizeof c->name);
 		return 0;
 	}
-	runtime_each(&c->rt, count_vm, &f);
+	runtime_each(&c->rt, ".sock", count_vm, &f);
 	if (f.n == 1) {
 		memcpy(c->name, f.name, sizeof c->name);
 		return 0;
@@ -143,12 +145,30 @@ static void list_one(void *ctx, const char *name)
 	c->fd = -1;
 }
 
+/* What a monitor that was killed has left, if it has. */
+static void sweep_one(void *ctx, const char *name)
+{
+	const struct client *c = ctx;
+	char record[PATH_MAX];
+	int lock = runtime_lock(&c->rt, name);
+
+	if (lock < 0)
+		return;
+	runtime_path(&c->rt, name, ".groups", record, sizeof record);
+	int rc = group_sweep(record);
+	if (rc)
+		log_warn("cgroups of %s, whose monitor is gone: %s", name, strerror(-rc));
+	runtime_remove(&c->rt, name);
+	close(lock);
+}
+
 int client_list(struct client *c)
 {
 	json_begin(&c->list, stdout);
 	if (c->cli->json)
 		json_open(&c->list, NULL, '[');
-	runtime_each(&c->rt, list_one, c);
+	runtime_each(&c->rt, ".sock", list_one, c);
+	runtime_each(&c->rt, ".groups", sweep_one, c);
 	if (c->cli->json)
 		json_close(&c->list, ']');
 	return 0;

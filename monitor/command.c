@@ -22,19 +22,21 @@ static int device_id(char *id, const char *arg, char *err, size_t len)
 	return 0;
 }
 
-/* The device, then KEY=VALUE, once or more. */
+/* The device, unless it is the VM's limits that change, then KEY=VALUE, once or more. */
 static int limit_word(struct cli *c, const char *arg, char *err, size_t len)
 {
 	struct msg_request_limit *l = &c->ask.limit;
 	const char *eq = strchr(arg, '=');
 	char key[32], why[300];
 
-	if (!c->words)
+	if (!c->words && !eq)
 		return device_id(l->id, arg, err, len);
 	if (!eq || (size_t)(eq - arg) >= sizeof key)
 		return cli_usage(err, len, "a limit is KEY=VALUE:", arg);
 	snprintf(key, sizeof key, "%.*s", (int)(eq - arg), arg);
-	if (devopt_limit(&l->limits, &l->given, key, eq + 1, why, sizeof why))
+	int rc = l->id[0] ? devopt_limit(&l->limits, &l->given, key, eq + 1, why, sizeof why)
+			  : limits_set(&l->vm, key, eq + 1, why, sizeof why);
+	if (rc)
 		return cli_usage(err, len, "no limit, or no number:", arg);
 	return 0;
 }
@@ -85,8 +87,8 @@ const struct command command_table[] = {
 	 TAKES_TIMEOUT, 0, NULL, REQ_STOP, LIVE, control_stop, client_stop},
 	{CMD_KILL, "kill", "[NAME]", "end it at once",
 	 0, 0, NULL, REQ_KILL, ANY, control_kill, client_kill},
-	{CMD_LIMIT, "limit", "NAME ID KEY=VALUE...", "change a device's ops, bytes, ops-burst, bytes-burst",
-	 0, 2, limit_word, REQ_LIMIT, LIVE, control_limit, client_simple},
+	{CMD_LIMIT, "limit", "NAME [ID] KEY=VALUE...", "change the VM's cpu-limit, ... or a device's ops, bytes, ...",
+	 0, 1, limit_word, REQ_LIMIT, LIVE, control_limit, client_simple},
 	{CMD_BALLOON, "balloon", "NAME [SIZE] [--json]", "how much memory the guest is to have; or what it has",
 	 TAKES_JSON, 0, balloon_word, REQ_BALLOON, LIVE, control_balloon, client_balloon},
 	{CMD_LINK, "link", "NAME ID up|down", "put a network card's cable in, or pull it",

@@ -300,6 +300,37 @@ static int set_balloon(struct config *c, const char *v, char *err, size_t len)
 	return set_bool(&c->local.balloon, v, err, len);
 }
 
+static int set_cpu_limit(struct config *c, const char *v, char *err, size_t len)
+{
+	return limits_set(&c->limits, "cpu-limit", v, err, len);
+}
+
+static int set_cpu_weight(struct config *c, const char *v, char *err, size_t len)
+{
+	return limits_set(&c->limits, "cpu-weight", v, err, len);
+}
+
+static int set_memory_limit(struct config *c, const char *v, char *err, size_t len)
+{
+	return limits_set(&c->limits, "memory-limit", v, err, len);
+}
+
+static int set_pids(struct config *c, const char *v, char *err, size_t len)
+{
+	return limits_set(&c->limits, "pids", v, err, len);
+}
+
+static int set_io_limit(struct config *c, const char *v, char *err, size_t len)
+{
+	return limits_set(&c->limits, "io-limit", v, err, len);
+}
+
+static int set_cpu_affinity(struct config *c, const char *v, char *err, size_t len)
+{
+	c->affine = true;
+	return limits_cpus(&c->affinity, v) ? bad(err, len, "CPUs of the host, such as 0-3,8", v) : 0;
+}
+
 enum { SWITCH = 1, MAY_BE_EMPTY = 2, REPEATABLE = 4, VALUE_OPTIONAL = 8 };
 
 static const struct key {
@@ -329,6 +360,12 @@ static const struct key {
 	{"rng", set_rng, VALUE_OPTIONAL},
 	{"balloon", set_balloon, SWITCH},
 	{"watchdog", set_watchdog, 0},
+	{"cpu-limit", set_cpu_limit, 0},
+	{"cpu-weight", set_cpu_weight, 0},
+	{"cpu-affinity", set_cpu_affinity, 0},
+	{"memory-limit", set_memory_limit, 0},
+	{"io-limit", set_io_limit, 0},
+	{"pids", set_pids, 0},
 };
 _Static_assert(sizeof keys / sizeof keys[0] <= 64, "a bit each in struct config's given");
 

@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "monitor/devopt.h"
+#include "monitor/limits.h"
 #include "proto/pack.h"
 
 #define CONFIG_PATH_MAX 4096
@@ -43,7 +44,10 @@ struct config {
 	struct net_option net[CONFIG_NETS];
 	unsigned ndisks, nnets;
 	struct msg_local local; /* devices that hvx-vcpu serves itself */
-	uint64_t given;         /* config.c's own: bit a key that this source has set */
+	struct msg_vm_limits limits;
+	struct limits_cpus affinity; /* if @affine */
+	bool affine;
+	uint64_t given; /* config.c's own: bit a key that this source has set */
 };
 
 void config_init(struct config *c);

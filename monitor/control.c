@@ -114,6 +114,7 @@ int control_status(struct machine *m, struct peer *p, const struct msg_request_h
 	text_clean(s.console, sizeof s.console, where, strlen(where));
 	where = m->second ? console_describe(m->second) : "";
 	text_clean(s.second, sizeof s.second, where, strlen(where));
+	bound_status(m, &s);
 	add_process(&s, "monitor", getpid(), NULL);
 	for (int i = 0; i < m->nprocs; i++)
 		if (m->proc[i].pid > 0)
@@ -245,6 +246,15 @@ static void change_limits(struct msg_dev_limits *l, const struct msg_request_lim
 		l->bytes_burst = to->limits.bytes_burst;
 }
 
+static int limit_vm(struct machine *m, struct peer *p, const struct msg_vm_limits *to)
+{
+	char err[MSG_TEXT_MAX] = "";
+	int rc = bound_change(m, to, err, sizeof err);
+
+	reply(m, p, rc ? HVX_EXIT_FAIL : 0, err, -1);
+	return 0;
+}
+
 /* Of a card that is a process, or of the vcpu's own rng, which has no limits but of bytes. */
 int control_limit(struct machine *m, struct peer *p, const struct msg_request_head *r)
 {
@@ -252,6 +262,9 @@ int control_limit(struct machine *m, struct peer *p, const struct msg_request_he
 	struct card *c = card_find(m, r->limit.id, &dev);
 	struct msg_local *own = &m->cfg.local;
 	bool rng = !c && own->rng && !strcmp(r->limit.id, "rng");
+
+	if (!r->limit.id[0])
+		return limit_vm(m, p, &r->limit.vm);
 
 	if (!c && !rng)
 		return no_device(m, p, "device", r->limit.id);
@@ -269,6 +282,8 @@ int control_limit(struct machine *m, struct peer *p, const struct msg_request_he
 		return rc;
 	if (c) {
 		c->limits = l;
+		if (c->role == ROLE_BLK)
+			m->cfg.disk[c->option].limits = l; /* its own from now on, no part of the VM's */
 	} else {
 		own->rng_bytes = l.bytes;
 		own->rng_burst = l.bytes_burst;

@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -135,6 +136,8 @@ static int configure_vcpu(struct machine *m)
 			      fds, (int)v.nfds);
 	if (!rc)
 		rc = card_give_vcpu(m);
+	if (!rc)
+		rc = bound_vcpu(m);
 	m->state = VM_LOADING;
 	put_lines_aside(m);
 	hand_over_consoles(m);
@@ -360,7 +363,7 @@ int machine_start_child(struct machine *m, int i, const char *program, const cha
 	char err[256];
 	int fd;
 
-	*p = (struct proc){.program = program, .name = name, .role = role};
+	*p = (struct proc){.program = program, .name = name, .role = role, .data = bound_data(m, role)};
 	int rc = spawn_child(m->loop, p, m->cfg.name, m->cfg.strict, m->debug, &fd, err, sizeof err);
 	if (rc) {
 		log_error("%s", err);
@@ -620,9 +623,11 @@ static int prepare(struct machine *m)
 	if (!rc)
 		rc = check_memory(m);
 	if (!rc)
-		rc = check_host(m);
-	if (!rc)
 		rc = take_name(m);
+	if (!rc)
+		rc = bound_start(m);
+	if (!rc)
+		rc = check_host(m);
 	if (!rc)
 		rc = open_files(m);
 	if (!rc)
@@ -683,6 +688,13 @@ static bool any_without_userns(const struct machine *m)
 	return false;
 }
 
+/* To signal children that are others to us: root's, where there is no user namespace that we own.  And to leave cgroups. */
+static uint64_t kept_caps(const struct machine *m)
+{
+	return (any_without_userns(m) ? 1ull << CAP_KILL : 0) |
+	       (m->bound.group.privilege ? 1ull << CAP_DAC_OVERRIDE : 0);
+}
+
 uint64_t machine_now(void)
 {
 	struct timespec ts;
@@ -706,7 +718,7 @@ void machine_started(struct machine *m)
 	console_start(m->console);
 	if (m->second)
 		console_start(m->second);
-	int rc = seal_monitor(m->cfg.pidfile[0] != '\0', any_without_userns(m));
+	int rc = seal_monitor(m->cfg.pidfile[0] != '\0', kept_caps(m));
 	if (rc) {
 		log_msg(m->cfg.strict ? LOG_LVL_ERROR : LOG_LVL_WARN, "cannot seal the monitor: %s", sandbox_error(rc));
 		if (m->cfg.strict)
@@ -716,6 +728,7 @@ void machine_started(struct machine *m)
 
 static void cleanup(struct machine *m)
 {
+	bound_end(m);
 	control_close(m);
 	for (int i = 0; i < m->nprocs; i++)
 		ipc_conn_free(m->child[i].conn);
@@ -749,6 +762,7 @@ int machine_run(const struct config *cfg, bool debug, int notify_fd)
 	m->debug = debug;
 	m->notify_fd = notify_fd;
 	m->nprocs = PROC_CARDS;
+	group_init(&m->bound.group);
 	m->cgroup.events = m->log_fd = m->lock_fd = m->listen_fd = m->ram_fd = m->control_fd = -1;
 	m->kernel_fd = m->trace_fd = m->debugcon_fd = m->mem_end = m->vcpu_end = -1;
 	for (unsigned i = 0; i < MSG_MODULES_MAX; i++)

@@ -5,6 +5,7 @@
 #define HVX_MONITOR_MACHINE_H
 
 #include "common/ipc.h"
+#include "monitor/bound.h"
 #include "monitor/card.h"
 #include "monitor/cause.h"
 #include "monitor/config.h"
@@ -45,6 +46,7 @@ struct machine {
 	struct card card[MACHINE_MAX_CARDS];
 	int ncards;
 	struct cause_cgroup cgroup;
+	struct bound bound;
 	struct peer child[PROC_MAX], client[MACHINE_MAX_CLIENTS];
 	struct console *console, *second; /* second: NULL, there is none */
 	int log_fd, lock_fd, listen_fd;

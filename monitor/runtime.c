@@ -62,7 +62,7 @@ int runtime_open(struct runtime *r, char *err, size_t len)
 	return 0;
 }
 
-static void path_of(const struct runtime *r, const char *name, const char *suffix, char *buf, size_t room)
+void runtime_path(const struct runtime *r, const char *name, const char *suffix, char *buf, size_t room)
 {
 	snprintf(buf, room, "%s/%s%s", r->dir, name, suffix);
 }
@@ -72,7 +72,7 @@ int runtime_lock(const struct runtime *r, const char *name)
 	char path[256];
 	struct stat a, b;
 
-	path_of(r, name, ".lock", path, sizeof path);
+	runtime_path(r, name, ".lock", path, sizeof path);
 	for (;;) {
 		int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 		if (fd < 0)
@@ -105,7 +105,7 @@ int runtime_listen(const struct runtime *r, const char *name)
 
 	if (fd < 0)
 		return -errno;
-	path_of(r, name, ".sock", path, sizeof path);
+	runtime_path(r, name, ".sock", path, sizeof path);
 	unlink(path); /* of a monitor that was killed: the lock is ours */
 	int rc = address(r, name, &sa);
 	mode_t old = umask(0177);
@@ -122,9 +122,9 @@ void runtime_remove(const struct runtime *r, const char *name)
 {
 	char path[256];
 
-	path_of(r, name, ".sock", path, sizeof path);
+	runtime_path(r, name, ".sock", path, sizeof path);
 	unlink(path);
-	path_of(r, name, ".lock", path, sizeof path);
+	runtime_path(r, name, ".lock", path, sizeof path);
 	unlink(path);
 }
 
@@ -154,7 +154,7 @@ int runtime_connect(const struct runtime *r, const char *name)
 	return -ENOENT;
 }
 
-int runtime_each(const struct runtime *r, void (*each)(void *ctx, const char *name), void *ctx)
+int runtime_each(const struct runtime *r, const char *suffix, void (*each)(void *ctx, const char *name), void *ctx)
 {
 	DIR *d = opendir(r->dir);
 	struct dirent *e;
@@ -163,11 +163,11 @@ int runtime_each(const struct runtime *r, void (*each)(void *ctx, const char *na
 		return -errno;
 	while ((e = readdir(d))) {
 		char name[256];
-		size_t n = strlen(e->d_name);
-		if (n < 6 || n > sizeof name || strcmp(e->d_name + n - 5, ".sock"))
+		size_t n = strlen(e->d_name), k = strlen(suffix);
+		if (n <= k || n > sizeof name || strcmp(e->d_name + n - k, suffix))
 			continue;
-		memcpy(name, e->d_name, n - 5);
-		name[n - 5] = '\0';
+		memcpy(name, e->d_name, n - k);
+		name[n - k] = '\0';
 		if (config_name_ok(name))
 			each(ctx, name);
 	}

@@ -18,6 +18,9 @@ struct runtime {
  * of ours that nobody else may write.  0 or a negative error with @err filled. */
 int runtime_open(struct runtime *r, char *err, size_t len);
 
+/* Where a file of VM @name is. */
+void runtime_path(const struct runtime *r, const char *name, const char *suffix, char *buf, size_t room);
+
 /* Takes the name for this process: a lock that goes with it.  The lock's descriptor, -EEXIST when a VM of this
  * name runs, or another negative error. */
 int runtime_lock(const struct runtime *r, const char *name);
@@ -33,7 +36,7 @@ void runtime_remove(const struct runtime *r, const char *name);
 #define RUNTIME_PATIENCE 30
 int runtime_connect(const struct runtime *r, const char *name);
 
-/* Calls @each for every name with a socket. */
-int runtime_each(const struct runtime *r, void (*each)(void *ctx, const char *name), void *ctx);
+/* Calls @each for every name with a file called so, as ".sock". */
+int runtime_each(const struct runtime *r, const char *suffix, void (*each)(void *ctx, const char *name), void *ctx);
 
 #endif

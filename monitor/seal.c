@@ -7,7 +7,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/capability.h>
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -57,6 +56,7 @@ static const struct sandbox_call calls[] = {
 	ALLOW(wait4, "children that ended"),
 	ALLOW(waitid, "children that ended"),
 	ALLOW(unlink, "socket, lock and pidfile"),
+	ALLOW(rmdir, "the VM's cgroups"),
 	/* memory, time, the end */
 	ALLOW_MASK(mmap, 2, PROT_EXEC, 0, "heap; never executable"),
 	ALLOW_MASK(mprotect, 2, PROT_EXEC, 0, "heap; never executable"),
@@ -80,9 +80,9 @@ const struct sandbox_table monitor_seal = {
 	.max_threads = 0,
 };
 
-int seal_monitor(bool keep_caps, bool others)
+int seal_monitor(bool keep_caps, uint64_t caps)
 {
-	int rc = keep_caps ? 0 : sandbox_drop_caps(others ? 1ull << CAP_KILL : 0);
+	int rc = keep_caps ? 0 : sandbox_drop_caps(caps);
 
 	if (!rc && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		rc = -errno;

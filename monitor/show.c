@@ -90,6 +90,11 @@ static void text_status(const struct msg_status *s)
 	       s->strict ? "strict" : "best");
 	if (s->second[0])
 		printf("second:   %s\n", s->second);
+	for (uint32_t i = 0; i < s->nlimits; i++)
+		printf("limit:    %s %llu %s, kept by %s\n", s->limit[i].name, (unsigned long long)s->limit[i].value,
+		       s->limit[i].unit, s->limit[i].keeper);
+	if (s->cgroup[0])
+		printf("cgroup:   %s\n", s->cgroup);
 	text_processes(s);
 }
 
@@ -120,6 +125,20 @@ static void json_process(struct json *j, const struct msg_status *s, uint32_t i)
 	json_close(j, '}');
 }
 
+static void json_limits(struct json *j, const struct msg_status *s)
+{
+	json_open(j, "limits", '[');
+	for (uint32_t i = 0; i < s->nlimits; i++) {
+		json_open(j, NULL, '{');
+		json_text(j, "name", s->limit[i].name);
+		json_number(j, "value", s->limit[i].value);
+		json_text(j, "unit", s->limit[i].unit);
+		json_text(j, "keeper", s->limit[i].keeper);
+		json_close(j, '}');
+	}
+	json_close(j, ']');
+}
+
 static void json_status(const struct msg_status *s)
 {
 	struct json j;
@@ -139,6 +158,8 @@ static void json_status(const struct msg_status *s)
 	json_text(&j, "console", s->console);
 	json_text(&j, "second_console", s->second[0] ? s->second : NULL);
 	json_text(&j, "sandbox", s->strict ? "strict" : "best");
+	json_limits(&j, s);
+	json_text(&j, "cgroup", s->cgroup[0] ? s->cgroup : NULL);
 	json_open(&j, "processes", '[');
 	for (uint32_t i = 0; i < s->nprocs; i++)
 		json_process(&j, s, i);

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -63,6 +64,20 @@ static void default_signals(void)
 	sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
+/* In the child; a hard limit that is less already stays. */
+static void limit_data(const struct proc *p)
+{
+	struct rlimit r;
+
+	if (!p->data || getrlimit(RLIMIT_DATA, &r) < 0)
+		return;
+	if (p->data < r.rlim_max)
+		r.rlim_max = p->data;
+	r.rlim_cur = r.rlim_max;
+	if (setrlimit(RLIMIT_DATA, &r) < 0)
+		_exit(127);
+}
+
 /* In the child. */
 static void exec_program(struct exec_plan *x)
 {
@@ -71,6 +86,7 @@ static void exec_program(struct exec_plan *x)
 	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
 	default_signals();
 	setsid(); /* the terminal's signals are for the monitor */
+	limit_data(x->p);
 	int exe = fcntl(x->exe, F_DUPFD_CLOEXEC, 10), control = fcntl(x->control, F_DUPFD, 10);
 	int log = fcntl(x->log, F_DUPFD, 10), null = fcntl(x->null, F_DUPFD, 10);
 	if (exe < 0 || dup2(null, 0) < 0 || dup2(null, 1) < 0 || dup2(log, 2) < 0 ||
@@ -199,7 +215,8 @@ static void tell(int fd, const struct report *r)
 }
 
 /* In the child.  What allocates may do so: the monitor has one thread. */
-static void exec_tool(const struct spawn_tool *t, struct confine *files, uint32_t ns, int log, int null, int report)
+static void exec_tool(const struct spawn_tool *t, const struct proc *p, struct confine *files, int log, int null,
+		      int report)
 {
 	static char listen_pid[32], listen_fds[] = "LISTEN_FDS=1";
 	static char *const listen_env[] = {listen_fds, listen_pid, NULL}, *const none[] = {NULL};
@@ -209,11 +226,12 @@ static void exec_tool(const struct spawn_tool *t, struct confine *files, uint32_
 	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
 	default_signals();
 	setsid();
+	limit_data(p);
 	place(t, log, null, &report);
 	g.root = confine_root;
 	g.grants = confine_grants;
 	g.ctx = files;
-	r.layers = sandbox_enter_guest(t->table, &g, ns, r.why, sizeof r.why);
+	r.layers = sandbox_enter_guest(t->table, &g, p->ns, r.why, sizeof r.why);
 	tell(report, &r);
 	if (t->strict && sandbox_missing(r.layers))
 		_exit(126);
@@ -265,7 +283,7 @@ static int start_tool(struct proc *p, const struct spawn_tool *t, struct confine
 		return -errno;
 	pid_t pid = sandbox_fork_as(t->guest.want, &p->ns, t->guest.uid, t->guest.gid);
 	if (pid == 0)
-		exec_tool(t, files, p->ns, log, null, report[1]);
+		exec_tool(t, p, files, log, null, report[1]);
 	close(report[1]);
 	int rc = pid < 0 ? (int)pid : hear(report[0], p, t, err, len);
 	close(report[0]);

@@ -23,6 +23,7 @@ struct proc {
 	uint32_t ns;     /* namespaces made */
 	uint32_t layers; /* reported when sealed */
 	bool hello, sealed;
+	uint64_t data;        /* RLIMIT_DATA at the start; 0: as ours */
 	bool killed;          /* we sent SIGKILL */
 	bool silent;          /* it was asked and said nothing in time; nor since */
 	struct card *tool_of; /* not NULL: no child of ours but what stands behind that card */

@@ -59,6 +59,8 @@ struct field_table {
 	X(nothing, msg_nothing)                 \
 	X(request_console, msg_request_console) \
 	X(rates, msg_dev_limits)                \
+	X(vm_limits, msg_vm_limits)             \
+	X(limit_info, msg_limit_info)           \
 	X(request_limit, msg_request_limit)     \
 	X(request_link, msg_request_link)       \
 	X(request_balloon, msg_request_balloon) \

@@ -272,12 +272,31 @@ static const struct field rates_rows[] = {
 };
 TABLE(rates, DeviceLimits, device_limits, msg_dev_limits, NULL);
 
+static const struct field vm_limits_rows[] = {
+	BITS(VmLimits, msg_vm_limits, given, VM_LIMIT_ALL),
+	NUM(VmLimits, msg_vm_limits, cpu, 0, MSG_CPU_MAX),
+	NUM(VmLimits, msg_vm_limits, weight, 0, MSG_WEIGHT_MAX),
+	ANY(VmLimits, msg_vm_limits, memory),
+	NUM(VmLimits, msg_vm_limits, pids, 0, MSG_PIDS_MAX),
+	SUB(VmLimits, msg_vm_limits, io, rates_table),
+};
+TABLE(vm_limits, VmLimits, vm_limits, msg_vm_limits, NULL);
+
+/* Of a device or of the VM, not of both. */
+static bool request_limit_ok(const void *p)
+{
+	const struct msg_request_limit *m = p;
+
+	return m->id[0] ? !m->vm.given : m->vm.given && !m->given;
+}
+
 static const struct field request_limit_rows[] = {
-	ID(RequestLimit, msg_request_limit, id),
+	TEXT(RequestLimit, msg_request_limit, id),
 	BITS(RequestLimit, msg_request_limit, given, LIMIT_ALL),
 	SUB(RequestLimit, msg_request_limit, limits, rates_table),
+	SUB(RequestLimit, msg_request_limit, vm, vm_limits_table),
 };
-TABLE(request_limit, RequestLimit, request_limit, msg_request_limit, NULL);
+TABLE(request_limit, RequestLimit, request_limit, msg_request_limit, request_limit_ok);
 
 static const struct field request_link_rows[] = {
 	ID(RequestLink, msg_request_link, id),
@@ -337,6 +356,14 @@ static const struct field process_rows[] = {
 };
 TABLE(process, ProcessInfo, process_info, msg_process, NULL);
 
+static const struct field limit_info_rows[] = {
+	ID(LimitInfo, msg_limit_info, name),
+	ANY(LimitInfo, msg_limit_info, value),
+	TEXT(LimitInfo, msg_limit_info, unit),
+	TEXT(LimitInfo, msg_limit_info, keeper),
+};
+TABLE(limit_info, LimitInfo, limit_info, msg_limit_info, NULL);
+
 static const struct field status_reply_rows[] = {
 	TEXT(StatusReply, msg_status, name),
 	TEXT(StatusReply, msg_status, state),
@@ -349,5 +376,7 @@ static const struct field status_reply_rows[] = {
 	SUB_LIST(StatusReply, processes, msg_status, proc, nprocs, process_table),
 	TEXT(StatusReply, msg_status, second),
 	TEXT(StatusReply, msg_status, reason),
+	SUB_LIST(StatusReply, limits, msg_status, limit, nlimits, limit_info_table),
+	TEXT(StatusReply, msg_status, cgroup),
 };
 MESSAGE(status_reply, StatusReply, status_reply, msg_status, NULL)

@@ -90,7 +90,7 @@ enum msg_dev_op { DEV_OP_RETRY = 1, DEV_OP_LINK_UP, DEV_OP_LINK_DOWN, DEV_OP_COU
 enum msg_dev_news { DEV_EVENT_IO_ERROR = 1, DEV_EVENT_LINK_LOST, DEV_EVENT_COUNT };
 
 enum msg_exit { EXIT_POWEROFF = 1, EXIT_RESET, EXIT_TRIPLE_FAULT, EXIT_DEBUG, EXIT_COUNT };
-enum msg_op { OP_PAUSE = 1, OP_RESUME, OP_POWER_BUTTON, OP_QUIT, OP_BALLOON, OP_CONSOLE_SIZE, OP_COUNT };
+enum msg_op { OP_PAUSE = 1, OP_RESUME, OP_POWER_BUTTON, OP_QUIT, OP_BALLOON, OP_CONSOLE_SIZE, OP_CPU_LIMIT, OP_CPU_CHARGE, OP_COUNT };
 /* What a guest does with its pages: into the balloon, reported as free, out of the balloon, all out of it. */
 enum msg_mem_op { MEM_OP_BALLOON = 1, MEM_OP_REPORT, MEM_OP_RETURN, MEM_OP_RETURN_ALL, MEM_OP_COUNT };
 /* What becomes of a VM whose watchdog runs out. */
@@ -272,7 +272,9 @@ struct msg_vcpu_exit {
 };
 struct msg_vcpu_command {
 	enum msg_op op;
-	uint64_t value; /* balloon: bytes that the guest is to have; console size: columns << 16 | rows */
+	/* balloon: bytes that the guest is to have; console size: columns << 16 | rows; CPU limit: percent of a CPU, 0: none;
+	 * charge: ns that the VM's other processes have used of it */
+	uint64_t value;
 };
 struct msg_vcpu_state {
 	bool paused;
@@ -290,10 +292,31 @@ struct msg_counters { /* VCPU_STATS, DEV_STATS and STATS_REPLY */
 enum msg_limit { LIMIT_OPS = 1, LIMIT_OPS_BURST = 2, LIMIT_BYTES = 4, LIMIT_BYTES_BURST = 8, LIMIT_ALL = 15 };
 struct msg_nothing {
 };
+/* Of a whole VM. */
+enum msg_vm_limit {
+	VM_LIMIT_CPU = 1,
+	VM_LIMIT_WEIGHT = 2,
+	VM_LIMIT_MEMORY = 4,
+	VM_LIMIT_PIDS = 8,
+	VM_LIMIT_IO = 16,
+	VM_LIMIT_ALL = 31
+};
+#define MSG_CPU_MAX    100000u /* percent */
+#define MSG_WEIGHT_MAX 10000u
+#define MSG_PIDS_MAX   (1u << 22)
+struct msg_vm_limits { /* 0: none */
+	uint32_t given; /* VM_LIMIT_* */
+	uint32_t cpu;   /* percent of a CPU */
+	uint32_t weight;
+	uint64_t memory; /* bytes */
+	uint32_t pids;
+	struct msg_dev_limits io; /* of all disks together */
+};
 struct msg_request_limit {
-	char id[MSG_ID_MAX];
-	uint32_t given; /* LIMIT_* */
+	char id[MSG_ID_MAX]; /* empty: the VM */
+	uint32_t given;      /* LIMIT_*, of the device */
 	struct msg_dev_limits limits;
+	struct msg_vm_limits vm;
 };
 struct msg_request_link {
 	char id[MSG_ID_MAX];
@@ -327,6 +350,12 @@ struct msg_process {
 	uint32_t pid, layers;
 	bool silent; /* it owes an answer */
 };
+struct msg_limit_info {
+	char name[MSG_ID_MAX];
+	uint64_t value;
+	char unit[MSG_ID_MAX], keeper[MSG_NAME_MAX];
+};
+#define MSG_LIMITS_MAX 12
 struct msg_status {
 	char name[MSG_NAME_MAX], state[MSG_NAME_MAX], console[MSG_TEXT_MAX];
 	char second[MSG_TEXT_MAX]; /* console; empty: there is none */
@@ -337,6 +366,9 @@ struct msg_status {
 	bool strict;
 	uint32_t nprocs;
 	struct msg_process proc[MSG_PROCS_MAX];
+	uint32_t nlimits;
+	struct msg_limit_info limit[MSG_LIMITS_MAX];
+	char cgroup[MSG_TEXT_MAX]; /* directories of the VM's own; empty: there is none */
 };
 
 const char *pack_type_name(uint16_t type); /* for traces; NULL when unknown */

@@ -104,6 +104,12 @@ static int command(struct control *c, const struct ipc_frame *f)
 			return -EPROTO;
 		balloon_target(&c->local->balloon, m.value);
 		return 0;
+	case OP_CPU_LIMIT:
+		if (m.value > MSG_CPU_MAX)
+			return -EPROTO;
+		throttle_limit(&c->throttle, m.value);
+		return 0;
+	case OP_CPU_CHARGE: throttle_charge(&c->throttle, m.value); return 0;
 	case OP_CONSOLE_SIZE:
 		if (!c->local->console.dev.all || m.value >> 32)
 			return -EPROTO;
@@ -272,7 +278,7 @@ int control_init(struct control *c)
 		return -ENOMEM;
 	c->wake = ipc_watch_fd(c->loop, c->run->wake_fd, IPC_READ, on_wake, c);
 	c->room = ipc_watch_timer(c->loop, on_room, c);
-	if (!c->wake || !c->room)
+	if (!c->wake || !c->room || throttle_init(&c->throttle, c->loop, c->run->vm))
 		return -ENOMEM;
 	if (c->console_fd >= 0)
 		c->console = ipc_watch_fd(c->loop, c->console_fd, IPC_READ, on_console, c);

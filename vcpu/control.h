@@ -8,6 +8,7 @@
 #include "common/child.h"
 #include "vcpu/local/set.h"
 #include "vcpu/runner.h"
+#include "vcpu/throttle.h"
 
 struct control {
 	struct child *child;
@@ -17,6 +18,7 @@ struct control {
 	struct ipc_loop *loop;
 	struct ipc_conn *conn;
 	struct ipc_watch *wake, *console, *room;
+	struct throttle throttle;
 	int console_fd;     /* -1: none */
 	uint8_t input[256]; /* read, not yet taken by the UART */
 	size_t input_at, input_n;

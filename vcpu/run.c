@@ -168,12 +168,12 @@ static void halt(struct vcpu *v)
 	adapt_halt_poll(v, now_ns() - from);
 }
 
-static void wait_paused(struct vcpu *v)
+static void wait_paused(struct vcpu *v, uint32_t why)
 {
 	uint32_t p;
 
 	v->sleeping = 1;
-	while ((p = atomic_load(&v->pending)) & PEND_PAUSE && !(p & (PEND_STOP | PEND_RESET | PEND_FLUSH)))
+	while ((p = atomic_load(&v->pending)) & why && !(p & (PEND_STOP | PEND_RESET | PEND_FLUSH)))
 		syscall(SYS_futex, &v->pending, FUTEX_WAIT_PRIVATE, p, NULL, NULL, 0);
 	v->sleeping = 0;
 }
@@ -209,9 +209,9 @@ static bool handle_events(struct vcpu *v)
 		if (v->vm->invalidate)
 			v->vm->invalidate(v, v->vm->cards);
 	}
-	if (p & PEND_PAUSE) {
+	if (p & (PEND_PAUSE | PEND_HOLD)) {
 		vcpu_fpu_out(v);
-		wait_paused(v);
+		wait_paused(v, PEND_PAUSE | PEND_HOLD);
 		return true;
 	}
 	if (p & PEND_CALL) {

@@ -34,6 +34,7 @@
 #define PEND_FLUSH (1u << 6) /* another thread asks for invalidation */
 #define PEND_CALL  (1u << 7) /* a device process calls for an interrupt */
 #define PEND_START (1u << 9) /* INIT, or a start-up IPI */
+#define PEND_HOLD  (1u << 10) /* the VM has used its CPU time: wait until cleared */
 
 /* Why vcpu_run() came back. */
 enum vm_exit { VM_EXIT_NONE, VM_EXIT_POWEROFF, VM_EXIT_RESET, VM_EXIT_TRIPLE_FAULT, VM_EXIT_DEBUG, VM_EXIT_STOPPED };

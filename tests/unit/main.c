@@ -46,6 +46,8 @@
 	X(confine)     \
 	X(show)        \
 	X(cause)       \
+	X(limits)      \
+	X(group)       \
 	X(virtq)       \
 	X(device)      \
 	X(limit)       \
@@ -58,6 +60,7 @@
 	X(vconsole)    \
 	X(ram)         \
 	X(grace)       \
+	X(throttle)    \
 	X(decode)      \
 	X(emit)        \
 	X(translate)   \

@@ -78,6 +78,10 @@ static void test_usage(void)
 		"limit a",
 		"limit a blk0",
 		"limit a blk0 fast",
+		"limit a cpu-limit=x",
+		"limit a cpu-limit=5 blk0",
+		"limit a blk0 cpu-limit=5",
+		"limit a ops=5",
 		"limit a blk0 speed=1",
 		"limit a blk0 ops=1 bytes=many",
 		"limit a an-identifier-that-is-much-too-long ops=1",
@@ -127,6 +131,8 @@ static void test_device_words(void)
 	CU_ASSERT_STRING_EQUAL(l->id, "blk0");
 	CU_ASSERT_EQUAL(l->given, LIMIT_OPS | LIMIT_OPS_BURST | LIMIT_BYTES_BURST);
 	CU_ASSERT(l->limits.ops == 5 && l->limits.bytes_burst == 1 << 20 && !l->limits.ops_burst);
+	CU_ASSERT_EQUAL(parse("limit a cpu-limit=50 memory-limit=none"), 0);
+	CU_ASSERT(!l->id[0] && !l->given && l->vm.given == (VM_LIMIT_CPU | VM_LIMIT_MEMORY) && l->vm.cpu == 50);
 	CU_ASSERT_EQUAL(parse("limit a blk0 bytes=2"), 0);
 	CU_ASSERT(l->given == LIMIT_BYTES && l->limits.bytes == 2);
 	CU_ASSERT_EQUAL(parse("link a net0 up"), 0);

@@ -126,7 +126,7 @@ static void test_covered(void)
 	HAS_FIELDS(virtio_invalidate, msg_virtio_invalidate, 3, 0, 0, {});
 	HAS_FIELDS(request, msg_request_head, 7, 0, 0, {}, {}, {}, {}, {}, {});
 	HAS_FIELDS(reply, msg_reply, 2, 0, {0});
-	HAS_FIELDS(status_reply, msg_status, 12, {0}, {0}, {0}, {0}, {0}, 0, 0, {0}, 0, 0, 0, {});
+	HAS_FIELDS(status_reply, msg_status, 15, {0}, {0}, {0}, {0}, {0}, 0, 0, {0}, 0, 0, 0, {}, 0, {}, {0});
 	HAS_FIELDS(stats_reply, msg_counters, 2, 0, {});
 	HAS_FIELDS(pages, msg_pages, 2, 0, 0);
 	HAS_FIELDS(local, msg_local, 5, 0, 0, 0, 0, 0);
@@ -137,7 +137,9 @@ static void test_covered(void)
 	HAS_FIELDS(nothing, msg_nothing, 0, );
 	HAS_FIELDS(request_console, msg_request_console, 1, 0);
 	HAS_FIELDS(rates, msg_dev_limits, 4, 0, 0, 0, 0);
-	HAS_FIELDS(request_limit, msg_request_limit, 3, {0}, 0, {});
+	HAS_FIELDS(request_limit, msg_request_limit, 4, {0}, 0, {}, {});
+	HAS_FIELDS(vm_limits, msg_vm_limits, 6, 0, 0, 0, 0, 0, {});
+	HAS_FIELDS(limit_info, msg_limit_info, 4, {0}, 0, {0}, {0});
 	HAS_FIELDS(request_link, msg_request_link, 2, {0}, 0);
 	HAS_FIELDS(request_balloon, msg_request_balloon, 1, 0);
 	HAS_FIELDS(request_resize, msg_request_resize, 2, 0, 0);
@@ -172,7 +174,7 @@ static const struct edge {
 	{"vcpu_running.boots", 1, UINT32_MAX, 0, false},
 	{"vcpu_exit.kind", EXIT_POWEROFF, EXIT_DEBUG, 0, false},
 	{"vcpu_exit.code", 0, 255, 0, false},
-	{"vcpu_command.op", OP_PAUSE, OP_CONSOLE_SIZE, 0, false},
+	{"vcpu_command.op", OP_PAUSE, OP_CPU_CHARGE, 0, false},
 	{"vcpu_device.id", 1, 0, 0, false},
 	{"vcpu_device.slot", 1, 30, 0, false},
 	{"dev_config.id", 1, 0, 0, false},
@@ -186,7 +188,11 @@ static const struct edge {
 	{"rates.ops_burst", 0, MSG_RATE_MAX, 0, false},
 	{"rates.bytes", 0, MSG_RATE_MAX, 0, false},
 	{"rates.bytes_burst", 0, MSG_RATE_MAX, 0, false},
-	{"request_limit.id", 1, 0, 0, false},
+	{"vm_limits.given", 0, VM_LIMIT_ALL, 0, false},
+	{"vm_limits.cpu", 0, MSG_CPU_MAX, 0, false},
+	{"vm_limits.weight", 0, MSG_WEIGHT_MAX, 0, false},
+	{"vm_limits.pids", 0, MSG_PIDS_MAX, 0, false},
+	{"limit_info.name", 1, 0, 0, false},
 	{"request_limit.given", 0, LIMIT_ALL, 0, false},
 	{"request_link.id", 1, 0, 0, false},
 	{"request_balloon.bytes", MSG_BALLOON_MIN, SHM_MAX_RAM, 0, false},

@@ -1,0 +1,67 @@
+#!/usr/bin/env python3
+"""How well CPU limits hold: all processes of a VM whose guest never rests, measured by their CPU clocks.
+
+Run from the build tree: bench/limit.py [--seconds=10] [--limits=25,50] [--cpus=1] [--none].
+--none: without cgroups, in a mount namespace that shows none (as root), so that the vcpu's threads keep the limit.
+"""
+import argparse
+import os
+import subprocess
+import sys
+import time
+
+MONITOR = os.environ.get("HVX_MONITOR", os.path.join(os.getcwd(), "hvx-monitor"))
+GUEST = os.environ.get("HVX_GUEST", os.path.join(os.getcwd(), "tests/e2e/guest.bin"))
+TICK = os.sysconf("SC_CLK_TCK")
+
+
+def cpu_seconds(pids):
+    total = 0
+    for pid in pids:
+        with open(f"/proc/{pid}/stat") as f:
+            fields = f.read().rsplit(")", 1)[1].split()
+        total += int(fields[11]) + int(fields[12])
+    return total / TICK
+
+
+def status(name):
+    out = subprocess.run([MONITOR, "status", name], check=True, capture_output=True, text=True).stdout
+    pids = [line.split(" pid ")[1].split(":")[0] for line in out.splitlines() if line.startswith("process:")]
+    keeper = [line.split("kept by ")[1] for line in out.splitlines() if line.startswith("limit:    cpu-limit")]
+    return pids, keeper[0] if keeper else "nobody"
+
+
+def measure(name, seconds):
+    pids, keeper = status(name)
+    begin, cpu = time.monotonic(), cpu_seconds(pids)
+    time.sleep(seconds)
+    return (cpu_seconds(pids) - cpu) / (time.monotonic() - begin) * 100, keeper
+
+
+def main():
+    a = argparse.ArgumentParser()
+    a.add_argument("--seconds", type=float, default=10)
+    a.add_argument("--limits", default="25,50")
+    a.add_argument("--cpus", type=int, default=1)
+    a.add_argument("--none", action="store_true")
+    a = a.parse_args()
+    if a.none and "HVX_LIMIT_INSIDE" not in os.environ:
+        os.environ["HVX_LIMIT_INSIDE"] = "1"
+        os.execvp("unshare", ["unshare", "-m", "sh", "-c", 'umount -lR /sys/fs/cgroup; exec "$@"', "sh"] + sys.argv)
+    name = f"limit{os.getpid()}"
+    subprocess.run([MONITOR, "start", f"--name={name}", f"--kernel={GUEST}", "--memory=16M", f"--cpus={a.cpus}",
+                    f"--cpu-limit={a.limits.split(',')[0]}"], check=True, stdout=subprocess.DEVNULL,
+                   stderr=subprocess.DEVNULL)
+    try:
+        print(f"{'limit %':>8} {'used %':>8} {'off by':>8}  kept by")
+        for limit in a.limits.split(","):
+            subprocess.run([MONITOR, "limit", name, f"cpu-limit={limit}"], check=True)
+            time.sleep(0.5)
+            used, keeper = measure(name, a.seconds)
+            print(f"{limit:>8} {used:8.2f} {(used / float(limit) - 1) * 100:7.1f}%  {keeper}", flush=True)
+    finally:
+        subprocess.run([MONITOR, "kill", name], check=False, stderr=subprocess.DEVNULL)
+
+
+if __name__ == "__main__":
+    main()
