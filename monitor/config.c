@@ -222,6 +222,12 @@ static int set_log(struct config *c, const char *v, char *err, size_t len)
 }
 
 /* The last of so many that begin alike gets the next number unless a name was given. */
+/* "cpu7": in `stats`, too. */
+static bool is_cpu(const char *id)
+{
+	return !strncmp(id, "cpu", 3) && id[3] && !id[3 + strspn(id + 3, "0123456789")];
+}
+
 static int take_id(const struct config *c, char *id, const char *prefix, unsigned n, char *err, size_t len)
 {
 	static const char *const ours[] = {"rng", "balloon", "console", "watchdog"}; /* in `stats` */
@@ -229,7 +235,7 @@ static int take_id(const struct config *c, char *id, const char *prefix, unsigne
 	if (!id[0])
 		snprintf(id, MSG_ID_MAX, "%s%u", prefix, n);
 	for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++)
-		if (!strcmp(ours[i], id))
+		if (!strcmp(ours[i], id) || is_cpu(id))
 			return bad(err, len, "this id is taken", id);
 	for (unsigned i = 0; i < c->ndisks; i++)
 		if (!strcmp(c->disk[i].id, id))

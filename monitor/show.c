@@ -214,6 +214,51 @@ const char *show_unit(const char *counter)
 	return has_word(name, "bytes") ? "bytes" : has_word(name, "pages") ? "pages" : "count";
 }
 
+/* What "cpu3.interrupts" counts at CPU @cpu; NULL: it is no such counter. */
+static const char *of_cpu(const char *name, unsigned cpu)
+{
+	char prefix[16];
+	int n = snprintf(prefix, sizeof prefix, "cpu%u.", cpu);
+
+	return strncmp(name, prefix, (size_t)n) ? NULL : name + n;
+}
+
+static bool of_any_cpu(const char *name)
+{
+	for (unsigned cpu = 0; cpu < MSG_CPUS_MAX; cpu++)
+		if (of_cpu(name, cpu))
+			return true;
+	return false;
+}
+
+static bool has_cpu(const struct msg_counters *c, unsigned cpu)
+{
+	for (uint32_t i = 0; i < c->n; i++)
+		if (of_cpu(c->c[i].name, cpu))
+			return true;
+	return false;
+}
+
+/* An array of objects, by the CPUs' numbers. */
+static void json_cpus(struct json *j, const struct msg_counters *c)
+{
+	json_open(j, "cpus", '[');
+	for (unsigned cpu = 0; has_cpu(c, cpu); cpu++) {
+		json_open(j, NULL, '{');
+		for (uint32_t i = 0; i < c->n; i++)
+			if (of_cpu(c->c[i].name, cpu))
+				json_number(j, of_cpu(c->c[i].name, cpu), c->c[i].value);
+		json_close(j, '}');
+	}
+	json_close(j, ']');
+}
+
+/* Shown by itself?  With JSON CPUs have an array; in a table one CPU's would say the same twice. */
+static bool shown(const struct msg_counters *c, const char *name, const char *prefix, bool json)
+{
+	return !strncmp(name, prefix, strlen(prefix)) && (!of_any_cpu(name) || (!json && has_cpu(c, 1)));
+}
+
 unsigned show_counters(const struct msg_counters *c, const char *prefix, bool json)
 {
 	struct json j;
@@ -223,7 +268,7 @@ unsigned show_counters(const struct msg_counters *c, const char *prefix, bool js
 	if (json)
 		json_open(&j, NULL, '{');
 	for (uint32_t i = 0; i < c->n; i++) {
-		if (strncmp(c->c[i].name, prefix, strlen(prefix)))
+		if (!shown(c, c->c[i].name, prefix, json))
 			continue;
 		if (json)
 			json_number(&j, c->c[i].name, c->c[i].value);
@@ -232,6 +277,8 @@ unsigned show_counters(const struct msg_counters *c, const char *prefix, bool js
 			       show_unit(c->c[i].name));
 		n++;
 	}
+	if (json && !*prefix)
+		json_cpus(&j, c);
 	if (json)
 		json_close(&j, '}');
 	return n;

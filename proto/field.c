@@ -14,7 +14,7 @@
 /* Room for the parts of a message that protobuf-c wants as pointers; the largest are lists of counters. */
 struct arena {
 	size_t used;
-	uint64_t room[5120];
+	uint64_t room[8192];
 };
 
 static void *arena_get(struct arena *a, size_t bytes)

@@ -113,7 +113,7 @@ enum msg_request { /* the numbers of the oneof in control.proto */
 #define MSG_NAME_MAX       64
 #define MSG_TEXT_MAX       512
 #define MSG_CMDLINE_MAX    4096
-#define MSG_COUNTERS_MAX   768
+#define MSG_COUNTERS_MAX   1280
 #define MSG_PROCS_MAX      56
 #define MSG_FDS_MAX        18
 #define MSG_MODULES_MAX    8 /* initial ramdisks, or modules of a multiboot kernel */

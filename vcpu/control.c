@@ -5,6 +5,7 @@
 #include "vcpu/control.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -153,6 +154,31 @@ static uint64_t sum(const struct vm *vm, size_t at)
 	return n;
 }
 
+/* Those that tell CPUs apart; all of all would not fit a message. */
+static void cpu_stats(struct msg_counters *m, const struct vcpu *v)
+{
+	char id[8];
+
+	snprintf(id, sizeof id, "cpu%d", v->id);
+#define X(counter) local_count(m, id, #counter, v->stats.counter);
+	X(dispatches)
+	X(tlb_misses)
+	X(tlb_flushes)
+	X(exceptions)
+	X(page_faults)
+	X(interrupts)
+	X(kicks)
+	X(hlts)
+	X(halt_polls)
+	X(helpers)
+	X(mmio)
+	X(pio)
+	X(cr3_loads)
+	X(doorbells)
+	X(lock_waits)
+#undef X
+}
+
 static int stats(struct control *c)
 {
 	static struct msg_counters m;
@@ -163,6 +189,8 @@ static int stats(struct control *c)
 	m.c[m.n++].value = sum(c->run->vm, offsetof(struct vcpu_stats, counter));
 	VCPU_STATS(X)
 #undef X
+	for (int i = 0; i < c->run->vm->ncpus; i++)
+		cpu_stats(&m, c->run->vm->vcpu[i]);
 	locals_stats(c->run->vm->locals, &m);
 	watchdog_stats(c, &m);
 	return send_packed(c, MSG_VCPU_STATS, pack_vcpu_stats(&m, c->child->buf, sizeof c->child->buf));

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "vcpu/kick.h"
 
 uint32_t trace_mask;
 
@@ -74,14 +75,17 @@ void trace_flush(void)
 
 void trace_line(enum trace_category cat, const char *fmt, ...)
 {
-	char line[512];
+	char line[512], who[8] = "";
 	va_list ap;
 
 	if (log_before)
 		log_before();
 	uint64_t t = now_us() - out.start_us;
-	int n = snprintf(line, sizeof line, "%llu.%06llu %s: ", (unsigned long long)(t / 1000000),
-			 (unsigned long long)(t % 1000000), category_name(cat));
+	const struct vcpu *v = kick_this();
+	if (v && v->vm->ncpus > 1)
+		snprintf(who, sizeof who, "cpu%d ", v->id);
+	int n = snprintf(line, sizeof line, "%llu.%06llu %s%s: ", (unsigned long long)(t / 1000000),
+			 (unsigned long long)(t % 1000000), who, category_name(cat));
 	va_start(ap, fmt);
 	int m = vsnprintf(line + n, sizeof line - (size_t)n - 1, fmt, ap);
 	va_end(ap);

@@ -27,7 +27,7 @@ uint32_t trace_parse(const char *list);
 /* Starts tracing @categories to @fd, which becomes the trace's. */
 void trace_open(int fd, uint32_t categories);
 
-/* One line, prefixed with the time in microseconds and the category; no newline in @fmt.  Calls
+/* One line, prefixed with the time in microseconds, the CPU where there are several, and the category; no newline in @fmt.  Calls
  * log_before first, as it may use vector registers. */
 void trace_line(enum trace_category cat, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 

@@ -81,7 +81,8 @@ struct vcpu_stats { /* all counted by the vcpu's thread; names as in `hvx-monito
 	X(device_flushes)   \
 	X(combo_fails)      \
 	X(refused_code)     \
-	X(mode_flushes)
+	X(mode_flushes)     \
+	X(lock_waits)
 /* clang-format on */
 #define X(n) uint64_t n;
 	VCPU_STATS(X)

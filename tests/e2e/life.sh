@@ -94,7 +94,7 @@ has "stats: memory" '^ram_pages +4096 pages$' "$tmp/out"
 has "stats: bytes" '^ram_host_bytes +[0-9]+ bytes$' "$tmp/out"
 is "stats: every line has its unit" "" "$(grep -Ev '^[a-z0-9_.]+ +[0-9]+ (count|pages|bytes)$' "$tmp/out")"
 if command -v python3 >/dev/null; then
-	"$monitor" stats $vm --json | python3 -c 'import json,sys; d = json.load(sys.stdin); assert d["ram_pages"] == 4096'
+	"$monitor" stats $vm --json | python3 -c 'import json,sys; d = json.load(sys.stdin); assert d["ram_pages"] == 4096 and len(d["cpus"]) == 1 and d["cpus"][0]["cr3_loads"] == d["cr3_loads"]'
 	ok "stats --json is JSON" $?
 	"$monitor" status --json $vm >"$tmp/out"
 	python3 -m json.tool "$tmp/out" >/dev/null && python3 - "$tmp/out" $vm <<-'PY'

@@ -171,6 +171,8 @@ static void test_local(void)
 	CU_ASSERT_EQUAL(set("rng", "colour=red"), -EINVAL);
 	CU_ASSERT_EQUAL(set("rng", ""), -EINVAL);
 	CU_ASSERT_EQUAL(set("disk", "path=/d.raw,id=rng"), -EINVAL);
+	CU_ASSERT_EQUAL(set("disk", "path=/d.raw,id=cpu12"), -EINVAL);
+	CU_ASSERT_EQUAL(set("disk", "path=/d.raw,id=cpus"), 0);
 	CU_ASSERT_EQUAL(set("watchdog", "pause"), 0);
 	CU_ASSERT_EQUAL(c.local.watchdog, WATCHDOG_PAUSE);
 	CU_ASSERT_EQUAL(set("watchdog", "no"), 0);

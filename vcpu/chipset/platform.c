@@ -37,6 +37,7 @@
 #include "vcpu/chipset/timer.h"
 #include "vcpu/chipset/virtio_pci.h"
 #include "vcpu/cpu/start.h"
+#include "vcpu/kick.h"
 #include "vcpu/vcpu.h"
 
 #define ISA_IRQS  16
@@ -76,6 +77,13 @@ struct platform {
 
 static void lock(struct platform *p)
 {
+	struct vcpu *v;
+
+	if (!pthread_mutex_trylock(&p->lock))
+		return;
+	v = kick_this();
+	if (v)
+		v->stats.lock_waits++;
 	pthread_mutex_lock(&p->lock);
 }
 
