@@ -27,16 +27,28 @@ static void wake(struct vcpu *v)
 	syscall(SYS_futex, &v->pending, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 }
 
+void kick_again(struct vcpu *v)
+{
+	if (v->tid)
+		syscall(SYS_tgkill, getpid(), v->tid, SIGUSR1);
+}
+
+void kick_sleep(struct vcpu *v, bool asleep)
+{
+	atomic_exchange(&v->sleeping, asleep); /* and a full fence before pending is looked at */
+}
+
+/* A thread that sleeps looks at pending when it has woken up, and behind a fence: it needs no signal. */
 void vcpu_kick(struct vcpu *v, uint32_t pend)
 {
 	uint32_t old = atomic_fetch_or(&v->pending, pend);
 
-	if ((old & pend) == pend && !v->sleeping)
-		return;
 	if (v == this_vcpu) {
 		v->kick = 1;
-	} else if (v->tid) {
-		wake(v);
-		syscall(SYS_tgkill, getpid(), v->tid, SIGUSR1);
+		return;
 	}
+	if (atomic_load(&v->sleeping))
+		wake(v);
+	else if ((old & pend) != pend)
+		kick_again(v);
 }

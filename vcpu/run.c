@@ -44,6 +44,7 @@ struct vcpu *vcpu_create(struct vm *vm, int id)
 	v->vm = vm;
 	v->bt = vm->bt;
 	vm->vcpu[id] = v;
+	cells_create(v);
 	v->hook = &bt_mmu_hook;
 	bank_create(v); /* without them address spaces are flushed */
 	branches_create(v);
@@ -151,8 +152,9 @@ static void halt(struct vcpu *v)
 	uint32_t p;
 
 	v->stats.hlts++;
+	world_leave(v);
 	poll_halt(v, from);
-	v->sleeping = 1;
+	kick_sleep(v, true);
 	while (!wakes(v, p = atomic_load(&v->pending))) {
 		uint64_t due = platform_next_deadline(v->vm->plat, v), now = now_ns();
 		struct timespec ts = {.tv_sec = (time_t)(due / 1000000000u), .tv_nsec = (long)(due % 1000000000u)};
@@ -164,7 +166,8 @@ static void halt(struct vcpu *v)
 		syscall(SYS_futex, &v->pending, FUTEX_WAIT_BITSET_PRIVATE, p, due == UINT64_MAX ? NULL : &ts, NULL,
 			FUTEX_BITSET_MATCH_ANY);
 	}
-	v->sleeping = 0; /* still halted: what is delivered ends that */
+	kick_sleep(v, false); /* still halted: what is delivered ends that */
+	world_enter(v);
 	adapt_halt_poll(v, now_ns() - from);
 }
 
@@ -172,10 +175,12 @@ static void wait_paused(struct vcpu *v, uint32_t why)
 {
 	uint32_t p;
 
-	v->sleeping = 1;
+	world_leave(v);
+	kick_sleep(v, true);
 	while ((p = atomic_load(&v->pending)) & why && !(p & (PEND_STOP | PEND_RESET | PEND_FLUSH)))
 		syscall(SYS_futex, &v->pending, FUTEX_WAIT_PRIVATE, p, NULL, NULL, 0);
-	v->sleeping = 0;
+	kick_sleep(v, false);
+	world_enter(v);
 }
 
 static void deliver_interrupt(struct vcpu *v)
@@ -196,6 +201,11 @@ static bool handle_events(struct vcpu *v)
 {
 	uint32_t p = atomic_load(&v->pending);
 
+	if (p & PEND_WORLD) {
+		atomic_fetch_and(&v->pending, ~PEND_WORLD);
+		world_serve(v);
+	}
+	v->storing_frame = 0; /* that store is done */
 	if (p & PEND_STOP) {
 		v->exit_reason = VM_EXIT_STOPPED;
 		return true;
@@ -531,6 +541,7 @@ static void run_guest(struct vcpu *v)
 
 int vcpu_run(struct vcpu *v)
 {
+	world_enter(v);
 	v->exit_reason = VM_EXIT_NONE;
 	while (!v->exit_reason) {
 		v->kick = 0;
@@ -540,6 +551,7 @@ int vcpu_run(struct vcpu *v)
 			run_guest(v);
 	}
 	vcpu_fpu_out(v);
+	world_leave(v);
 	atomic_fetch_and(&v->pending, ~(PEND_STOP | PEND_RESET));
 	return (int)v->exit_reason;
 }
@@ -550,13 +562,16 @@ int vcpu_run_until(struct vcpu *v, uint64_t stop_rip, uint64_t max_blocks)
 		bt_flush(v);
 		v->bt->stop_rip = stop_rip;
 	}
+	world_enter(v);
 	v->next.how = NEXT_ANY;
 	v->exc_pending = 0;
 	v->exit_reason = VM_EXIT_NONE;
 	for (uint64_t i = 0; i < max_blocks && !v->exc_pending && (v->rip != stop_rip || next_is_bounced(v)); i++) {
 		v->kick = 0;
+		world_serve(v);
 		run_guest(v);
 	}
 	vcpu_fpu_out(v);
+	world_leave(v);
 	return v->exc_pending ? 1 : v->rip == stop_rip && !next_is_bounced(v) ? 0 : 2;
 }

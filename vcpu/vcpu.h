@@ -19,10 +19,11 @@
 #include <sys/types.h>
 #include <time.h>
 
-#include "vcpu/bt/links.h"
+#include "vcpu/bt/bt_cpu.h"
 #include "vcpu/cpu/state.h"
 #include "vcpu/mmu/soft_tlb.h"
 #include "vcpu/vm.h"
+#include "vcpu/world.h"
 
 /* Things for the vcpu thread to do at the next block boundary. */
 #define PEND_INTR  (1u << 0) /* the platform has a vector to deliver (INTR) */
@@ -33,6 +34,7 @@
 #define PEND_PAUSE (1u << 5) /* wait until cleared */
 #define PEND_FLUSH (1u << 6) /* another thread asks for invalidation */
 #define PEND_CALL  (1u << 7) /* a device process calls for an interrupt */
+#define PEND_WORLD (1u << 8) /* somebody waits for this CPU to be at a boundary (world.h) */
 #define PEND_START (1u << 9) /* INIT, or a start-up IPI */
 #define PEND_HOLD  (1u << 10) /* the VM has used its CPU time: wait until cleared */
 
@@ -145,18 +147,19 @@ struct vcpu {
 	pid_t tid;
 	struct vm *vm;
 	struct bt *bt;
+	struct world_cpu world;
 	struct vcpu_stats stats;
 	uint32_t exit_reason; /* enum vm_exit set by helpers or the platform */
 	int exit_code;        /* with VM_EXIT_DEBUG */
 	struct next_run next;
-	uint8_t last_sysop; /* enum sysop of the last helper */
-	uint8_t sleeping;
-	uint8_t settle; /* it waits for devices' resets before it goes on */
-	uint8_t timers; /* so many of: */
-	uint32_t halt_poll_ns; /* how long HLT looks before it sleeps */
-	timer_t timer[2];      /* post deadlines to this thread: its local APIC's, and at CPU 0 the platform's */
+	uint8_t last_sysop;       /* enum sysop of the last helper */
+	_Atomic uint8_t sleeping; /* kick_sleep() */
+	uint8_t settle;           /* it waits for devices' resets before it goes on */
+	uint8_t timers;           /* so many of: */
+	uint32_t halt_poll_ns;    /* how long HLT looks before it sleeps */
+	timer_t timer[2];         /* post deadlines to this thread: its local APIC's, and at CPU 0 the platform's */
 	VCPU_PART(mmu);
-	VCPU_PART(links);
+	VCPU_PART(bt_cpu);
 };
 
 /* ---- flags ---- */

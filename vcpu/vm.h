@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "vcpu/cpu/topology.h"
+#include "vcpu/world.h"
 
 struct bt;
 struct gmem;
@@ -21,6 +22,7 @@ struct vm {
 	int ncpus;
 	struct topology topology; /* ncpus is its product; zeros: one socket of single threads */
 	struct vcpu *vcpu[TOPOLOGY_CPUS_MAX];
+	struct world world;
 	const char *name;
 	_Atomic uint64_t pvclock_tsc; /* cpu/pvclock.c: host TSC at which the paravirtual clocks start; 0: not yet */
 	uint64_t tsc_hz;              /* set before cpu_reset(); 0: guests must calibrate */

@@ -185,6 +185,17 @@ size_t btvm_hex(const char *hex, uint8_t *buf, size_t max)
 	return n;
 }
 
+uint32_t btvm_translate_at(struct vcpu *v, uint64_t gpa, uint32_t mode)
+{
+	struct bt_wait why = {.frame = -1};
+	uint32_t b;
+
+	bt_lock(v);
+	b = bt_translate(v, gpa, mode, &why);
+	bt_unlock(v);
+	return b;
+}
+
 uint32_t btvm_translate(struct vcpu *v, uint64_t gva, uint32_t mode, const char *hex)
 {
 	uint8_t code[256];
@@ -192,5 +203,5 @@ uint32_t btvm_translate(struct vcpu *v, uint64_t gva, uint32_t mode, const char 
 	btvm_put(v, gva, code, btvm_hex(hex, code, sizeof code));
 	v->rip = gva;
 	v->ip_page = gva & ~0xfffull;
-	return bt_translate(v, gva, mode);
+	return btvm_translate_at(v, gva, mode);
 }

@@ -28,5 +28,6 @@ size_t btvm_hex(const char *hex, uint8_t *buf, size_t max);
 uint64_t *btvm_pte(uint64_t gva);
 /* Translates @hex at @gva (mapped one to one) in @mode. */
 uint32_t btvm_translate(struct vcpu *v, uint64_t gva, uint32_t mode, const char *hex);
+uint32_t btvm_translate_at(struct vcpu *v, uint64_t gpa, uint32_t mode); /* bt_translate() of what is there */
 
 #endif

@@ -192,7 +192,7 @@ static void run_case(FILE *f, const struct golden_group *g, const struct golden_
 	v->rip = gva;
 	v->ip_page = g->gva;
 	memset(&seen, 0, sizeof seen);
-	n = bt_translate(v, gva & 0x7fffff, g->mode);
+	n = btvm_translate_at(v, gva & 0x7fffff, g->mode);
 	fprintf(f, "== %s\n", c->name);
 	if (n == BT_NONE) {
 		fprintf(f, "(not translated)\n");

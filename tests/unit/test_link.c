@@ -153,13 +153,13 @@ static void test_user_cells(void)
 
 	x = (uint32_t)(e - v->bt->exits);
 	link_exit(v, x, b, false);
-	CU_ASSERT(at_block(v, e, b) && v->bt->cell_active[e->cell]);
+	CU_ASSERT(at_block(v, e, b) && v->cell_active[e->cell]);
 	cells_reset_user(v);
-	CU_ASSERT(at_stub(v, e) && !v->bt->cell_active[e->cell]);
+	CU_ASSERT(at_stub(v, e) && !v->cell_active[e->cell]);
 	link_exit(v, x, b, true);
-	CU_ASSERT(at_block(v, e, b) && v->bt->cell_active[e->cell]);
+	CU_ASSERT(at_block(v, e, b) && v->cell_active[e->cell]);
 	tlb_flush_nonglobal(v);
-	CU_ASSERT(at_stub(v, e) && !v->bt->cell_active[e->cell]);
+	CU_ASSERT(at_stub(v, e) && !v->cell_active[e->cell]);
 }
 
 static void test_cells(void)
@@ -174,9 +174,9 @@ static void test_cells(void)
 	CU_ASSERT_NOT_EQUAL_FATAL(e->cell, BT_NONE);
 	CU_ASSERT(at_stub(v, e));
 	link_exit(v, x, b, false);
-	CU_ASSERT(at_block(v, e, b) && v->bt->cell_active[e->cell]);
+	CU_ASSERT(at_block(v, e, b) && v->cell_active[e->cell]);
 	cells_reset_user(v);
-	CU_ASSERT(at_stub(v, e) && !v->bt->cell_active[e->cell]);
+	CU_ASSERT(at_stub(v, e) && !v->cell_active[e->cell]);
 	link_exit(v, x, b, true); /* global: an address space switch leaves it */
 	cells_reset_user(v);
 	CU_ASSERT(at_block(v, e, b));
@@ -190,7 +190,7 @@ static void test_cells(void)
 	link_exit(v, x, b, true);
 	tlb_flush_all(v);
 	CU_ASSERT(at_stub(v, e));
-	CU_ASSERT_EQUAL(v->bt->n_active_user + v->bt->n_active_kern, 0);
+	CU_ASSERT_EQUAL(v->n_active_user + v->n_active_kern, 0);
 }
 
 /* invlpg of a page that code was fetched through takes the cells with it; of another page it does not. */

@@ -135,10 +135,10 @@ static unsigned all_blocks(struct vcpu *v, uint32_t mode, uint32_t off, uint32_t
 
 		v->rip = mode & MODE_CS16 ? (uint16_t)(ip + at) : ip + at;
 		v->ip_page = v->rip & ~GUEST_PAGE_MASK;
-		b = bt_translate(v, AT + at, mode);
+		b = btvm_translate_at(v, AT + at, mode);
 		if (b == BT_NONE) { /* full */
 			bt_flush(v);
-			b = bt_translate(v, AT + at, mode);
+			b = btvm_translate_at(v, AT + at, mode);
 		}
 		CU_ASSERT_NOT_EQUAL_FATAL(b, BT_NONE);
 		bad = verified(v, b);

@@ -104,7 +104,7 @@ static bool range_holds(struct vcpu *v, const struct site *s, uint64_t gva)
 		return true;
 	/* another page's write tag may stand in the way: take its place if a store would have no other effect */
 	if (mmu_probe(v, gva, mmu_acc(v, ACC_W), &w) || !w.dirty ||
-	    codepage_get(v->bt, (uint64_t)gmem_frame(v->vm->mem, w.gpa), false))
+	    codepage_has(v, (uint64_t)gmem_frame(v->vm->mem, w.gpa)))
 		return false;
 	return tlb_fill(v, gva, 1, ACC_W) == TLB_FILLED_IN && tlb_hit(v, gva, ACC_W);
 }
@@ -117,10 +117,12 @@ static int group_fails(struct vcpu *v, const struct site *s)
 	v->stats.combo_fails++;
 	v->next.how = NEXT_APART;
 	state_sync(v, s);
+	bt_lock(v);
 	if (++b->combine_fails == COMBINE_FAILS) {
 		bt_downgrade(v->bt, b->gpa, ADDR_SOFT);
 		block_invalidate(v, s->block);
 	}
+	bt_unlock(v);
 	return 0;
 }
 

@@ -183,25 +183,21 @@ static void save_jumps(struct vcpu *v, struct bt_space *b)
 
 static void save_cells(struct vcpu *v, struct bt_space *b)
 {
-	const struct bt *bt = v->bt;
-
-	for (uint32_t i = 0; i < bt->n_active_user && i < SPACE_CELLS; i++)
-		b->cell[b->n_cells++] = (struct space_cell){v->cells[bt->active_user[i]], bt->active_user[i]};
-	b->invalidations = bt->invalidations;
+	for (uint32_t i = 0; i < v->n_active_user && i < SPACE_CELLS; i++)
+		b->cell[b->n_cells++] = (struct space_cell){v->cells[v->active_user[i]], v->active_user[i]};
+	b->invalidations = bt_invalidations(v->bt);
 }
 
 static void save_places(struct vcpu *v, struct bt_space *b)
 {
-	const struct bt *bt = v->bt;
-
-	if (bt->n_placed > SPACE_PLACES) {
+	if (v->n_placed > SPACE_PLACES) {
 		b->n_jumps = b->n_cells = 0;
 		return;
 	}
-	for (uint32_t i = 0; i < bt->n_placed; i++) {
-		const struct codepage *cp = &bt->pages[bt->placed[i]];
+	for (uint32_t i = 0; i < v->n_placed; i++) {
+		const struct code_place *p = &v->place[v->placed[i]];
 
-		b->place[b->n_places++] = (struct space_place){cp->at, bt->placed[i], cp->aliased};
+		b->place[b->n_places++] = (struct space_place){p->at, v->placed[i], p->aliased};
 	}
 }
 
@@ -231,14 +227,11 @@ static void restore_jumps(struct vcpu *v, const struct bt_space *b)
 
 static void bring_back(struct vcpu *v, struct bt_space *b)
 {
-	for (uint32_t i = 0; i < b->n_places; i++) {
-		struct codepage *cp = &v->bt->pages[b->place[i].page];
-
-		if (cp->epoch != v->bt->cell_epoch)
-			codepage_put(v->bt, cp, b->place[i].at, b->place[i].aliased);
-	}
+	for (uint32_t i = 0; i < b->n_places; i++)
+		if (v->place[b->place[i].page].epoch != v->cell_epoch)
+			codepage_put(v, b->place[i].page, b->place[i].at, b->place[i].aliased);
 	restore_jumps(v, b);
-	for (uint32_t i = 0; i < b->n_cells && b->invalidations == v->bt->invalidations; i++)
+	for (uint32_t i = 0; i < b->n_cells && b->invalidations == bt_invalidations(v->bt); i++)
 		cell_bring_back(v, b->cell[i].cell, b->cell[i].host);
 	memcpy(v->code_filter[1], b->code_filter, sizeof b->code_filter);
 	v->fetch_age[0] = b->fetch_age;

@@ -8,19 +8,19 @@
 #ifndef HVX_BT_H
 #define HVX_BT_H
 
+#include "common/gmem.h"
 #include "vcpu/bt/insn.h"
 #include "vcpu/bt/key.h"
 #include "vcpu/mmu/mmu.h"
+#include "vcpu/mutex.h"
 #include "vcpu/vcpu.h"
 
 #define BT_CODE_SIZE  (64u << 20)
-#define BT_MAX_BLOCKS (3u << 16)
 #define BT_MAX_SITES  (1u << 21)
 #define BT_MAX_EXITS  (9u << 16)
 #define BT_MAX_SYS    (1u << 15)
 #define BT_INDEX      (1u << 19) /* entries of the block index: at most half full */
 #define BT_MAX_INSNS  64         /* guest instructions in a block */
-#define BT_MAX_PAGES  (1u << 16)
 #define BT_DOWNGRADES 4096
 #define BT_MAX_REACH  0x7fff0000 /* of direct branches */
 #define BT_END16      0xfff0     /* 16-bit code from here on may run into the end of 64 KiB: it is not linked to */
@@ -145,10 +145,9 @@ struct codepage {
 	uint32_t next;
 	uint32_t writes; /* stores into it that hit no block, since it was made live */
 	uint32_t limit;  /* so many turn it into a data page */
+	uint32_t marked; /* how often it has become live */
 	uint8_t live;    /* has blocks, or is about to */
-	uint8_t aliased; /* user code: at two addresses at least in this epoch */
-	uint32_t epoch;  /* of the cells, for what follows and what precedes */
-	uint64_t at;     /* its first address */
+	uint8_t clean;   /* no CPU's soft TLB has a write tag for it since it became live */
 };
 
 /* Instructions decoded lately: what a block looks ahead at is decoded again when its turn comes. */
@@ -158,6 +157,13 @@ struct bt_memo {
 	struct insn in;
 };
 
+/*
+ * The VM's.  Who changes or looks into the tables holds the lock, with these exceptions: translated code runs without it; what
+ * a published block, site, exit or cell says of itself never changes but for links, so who has its number reads it without;
+ * a signal handler bisects the published blocks.  Everything is forgotten (bt_flush()) with the world stopped only, and a CPU
+ * that is at a boundary keeps no number.
+ * Order of locks: the own CPU (world.h), this one, others'.  Who holds it waits for no other CPU.
+ */
 struct bt {
 	struct vm *vm;
 	int fd;
@@ -177,25 +183,29 @@ struct bt {
 	struct bt_slot *index;
 	struct codepage *pages;
 	uint32_t n_pages, *page_hash;
-	uint32_t *active_user, n_active_user, *active_kern, n_active_kern;
-	uint32_t *cell_stub;               /* of each cell: where it points when it is not linked */
-	uint8_t *cell_active;              /* it is in one of the lists */
-	uint64_t invalidations;            /* of blocks: cells that were set aside before one may lead into it */
-	bool cells_brought_back;           /* some may lead to blocks that do not list their exits */
-	uint32_t cell_epoch;               /* counts resets of user code's cells */
-	uint32_t place_gen;                /* counts what makes codepage_place() worth another look */
-	uint32_t *placed, n_placed;        /* code pages whose place is known in this epoch */
+	uint32_t *cell_stub;    /* of each cell: where it points when it is not linked */
+	uint64_t invalidations; /* of blocks: cells that were set aside before one may lead into it */
+	uint32_t pages_made;    /* counts pages that became live */
+	uint32_t flushes;       /* of everything, with the world stopped */
+	struct mutex lock;      /* see below */
+	struct vcpu *owner;     /* of the lock */
+	unsigned depth;
 	uint8_t downgraded[BT_DOWNGRADES]; /* by hashed gpa of a block: the first strategy that it may use */
 	uint64_t stop_rip;                 /* blocks do not run past it (tests) */
 	bool exact_flags; /* flags are kept for whatever may fault or be interrupted, read or not; set once */
 	bool have_bmi2;
+	bool smp; /* several CPUs; set once */
 };
 
 /* bt/cache.c: makes the code memory and tables; before the final seal.  0 or -errno. */
 int bt_create(struct vm *vm);
 void bt_destroy(struct vm *vm);
-/* Forgets every translation; only from the run loop. */
+/* Forgets every translation, on all CPUs; at a boundary of @v.  bt_flush_since: unless that was done after @flushes was read. */
 void bt_flush(struct vcpu *v);
+void bt_flush_since(struct vcpu *v, uint32_t flushes);
+/* The lock of the tables; may be taken again by who has it. */
+void bt_lock(struct vcpu *v);
+void bt_unlock(struct vcpu *v);
 
 /*
  * The spare registers: those that compilers use least.  Translated code takes them as scratch registers first, and passes from
@@ -211,6 +221,11 @@ static inline uint32_t block_entry(const struct block *b, bool fl_slot, bool spa
 	return fl_slot ? b->host_b : b->host;
 }
 
+static inline uint64_t bt_invalidations(const struct bt *bt)
+{
+	return __atomic_load_n(&bt->invalidations, __ATOMIC_ACQUIRE);
+}
+
 static inline const uint8_t *bt_rx(const struct bt *bt, uint32_t off)
 {
 	return bt->rx + off;
@@ -221,11 +236,22 @@ uint32_t block_lookup(const struct bt *bt, uint64_t gpa, uint64_t gva, uint32_t 
 uint32_t block_by_host(const struct bt *bt, uint32_t host_off);
 void block_insert(struct bt *bt, uint32_t b);
 void block_invalidate(struct vcpu *v, uint32_t b);
+/* Is code memory offset @off an entry of @b, and which? */
+bool block_entered_at(const struct block *b, uint32_t off, bool *spare, uint8_t *fl);
 struct site *site_by_host(const struct bt *bt, const struct block *b, uint32_t host_off);
 
-/* bt/translate.c: translates the block at v->rip in @mode, whose first byte is at @gpa; block index, BT_NONE when memory ran out
- * (flush and retry) or when fetching raised a fault (v->exc_pending). */
-uint32_t bt_translate(struct vcpu *v, uint64_t gpa, uint32_t mode);
+/*
+ * bt/translate.c: translates the block at v->rip in @mode, whose first byte is at @gpa, with the lock held; block index, or
+ * BT_NONE: when fetching raised a fault (v->exc_pending), else for what @why says has to be done at a boundary without the
+ * lock before it is tried again: make a page clean, wait for stores, flush.
+ */
+struct bt_wait {
+	bool full;     /* memory ran out */
+	int64_t frame; /* codepage_clean(), or -1 */
+	uint64_t cpus; /* codepage_wait_stores() */
+};
+uint32_t bt_translate(struct vcpu *v, uint64_t gpa, uint32_t mode, struct bt_wait *why);
+void bt_wait(struct vcpu *v, const struct bt_wait *why, uint32_t flushes);
 
 /* Blocks at @gpa are translated with no strategy before @strategy (bt/addr.h) from now on; what is there must be dropped. */
 void bt_downgrade(struct bt *bt, uint64_t gpa, unsigned strategy);
@@ -235,6 +261,9 @@ bool bt_downgraded(struct bt *bt, uint64_t gpa, unsigned strategy);
 void link_exit(struct vcpu *v, uint32_t exit, uint32_t target, bool global);
 void unlink_exit(struct vcpu *v, uint32_t exit);
 void unlink_incoming(struct vcpu *v, uint32_t block);
+void cells_create(struct vcpu *v);                      /* of a new vcpu: lead to the stubs */
+void cells_forget(struct vcpu *v);                      /* all blocks have gone */
+void link_forget_cells(struct vcpu *v, uint32_t block); /* no cell of @v's leads to it any more */
 void link_kick(struct vcpu *v, uint32_t block);  /* makes the running chain stop after @block; async-signal-safe */
 void link_unkick(struct bt *bt, uint32_t block); /* its indirect exit looks at the jump cache again */
 void cells_reset_user(struct vcpu *v);
@@ -262,6 +291,7 @@ static inline bool jump_cache_is_user(unsigned k)
 void state_sync(struct vcpu *v, const struct site *s);
 void regs_sync(struct vcpu *v, uint16_t spill, uint8_t fl); /* registers and flags alone */
 uint64_t site_rip(const struct vcpu *v, const struct site *s);
+uint64_t block_rip(const struct vcpu *v, const struct block *b);
 /* The guest instruction at @s, decoded again (saves the extended state: the decoder is a library); -1 when its bytes are not in RAM. */
 int site_insn(struct vcpu *v, const struct site *s, struct insn *in);
 
@@ -301,13 +331,32 @@ static inline uint64_t codepage_parts(unsigned off, unsigned len)
 }
 
 struct codepage *codepage_get(struct bt *bt, uint64_t frame, bool create);
+/* Does the page hold translated code?  Without the lock. */
+static inline bool codepage_has(const struct vcpu *v, uint64_t frame)
+{
+	return gmem_bit(v->vm->mem->code_bm, frame);
+}
 /*
  * User code of RAM @frame runs at @page of the linear space.  Blocks do not know where they are, but a branch cell is good for one
  * address: those of a page that is mapped twice in one address space are not linked.
  */
 void codepage_place(struct vcpu *v, uint64_t frame, uint64_t page);
 /* The same with what was known before; not known yet in this epoch. */
-void codepage_put(struct bt *bt, struct codepage *cp, uint64_t page, bool aliased);
+void codepage_put(struct vcpu *v, uint32_t cp, uint64_t page, bool aliased);
+/* What codepage_place() goes by has changed when this has. */
+static inline uint32_t place_gen(const struct vcpu *v)
+{
+	return v->place_count + __atomic_load_n(&v->bt->pages_made, __ATOMIC_ACQUIRE);
+}
+/*
+ * Before bytes of RAM @frame are read for translation: marks the page, so that every store to it from then on comes here.
+ * False: other CPUs may have write tags for it, or a store under way: codepage_clean(), at a boundary without the lock, and again.
+ */
+bool codepage_mark(struct vcpu *v, uint64_t frame);
+void codepage_clean(struct vcpu *v, uint64_t frame);
+/* CPUs that may not have made the store yet that they announced, to these parts of RAM @frame. */
+uint64_t codepage_storing(const struct vcpu *v, uint64_t frame, uint64_t parts);
+void codepage_wait_stores(struct vcpu *v, uint64_t cpus);
 void codepage_add(struct vcpu *v, uint32_t block);
 void codepage_del(struct bt *bt, uint32_t block);
 /* A store of @len bytes to RAM @frame at @off: 0 = hits no translation, 1 = translations were dropped. */

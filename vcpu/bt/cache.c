@@ -80,16 +80,13 @@ int bt_create(struct vm *vm)
 	bt->pages = memory_anon(BT_MAX_PAGES * sizeof *bt->pages);
 	bt->page_hash = memory_anon(BT_MAX_PAGES * sizeof *bt->page_hash);
 	bt->cell_stub = memory_anon(CELL_COUNT * sizeof *bt->cell_stub);
-	bt->cell_active = memory_anon(CELL_COUNT * sizeof *bt->cell_active);
-	bt->active_user = memory_anon(CELL_COUNT * sizeof *bt->active_user);
-	bt->active_kern = memory_anon(CELL_COUNT * sizeof *bt->active_kern);
-	bt->placed = memory_anon(BT_MAX_PAGES * sizeof *bt->placed);
 	if (!bt->memo || !bt->blocks || !bt->sites || !bt->exits || !bt->sys || !bt->index || !bt->pages ||
-	    !bt->page_hash || !bt->cell_stub || !bt->cell_active || !bt->active_user || !bt->active_kern || !bt->placed)
+	    !bt->page_hash || !bt->cell_stub)
 		return -ENOMEM;
 	memset(bt->index, 0xff, BT_INDEX * sizeof *bt->index);
 	memset(bt->page_hash, 0xff, BT_MAX_PAGES * sizeof *bt->page_hash);
 	bt->have_bmi2 = cpu_has_fast_pext();
+	bt->smp = vm->ncpus > 1;
 	vm->bt = bt;
 	return 0;
 }
@@ -111,29 +108,77 @@ void bt_destroy(struct vm *vm)
 	memory_anon_free(bt->pages, BT_MAX_PAGES * sizeof *bt->pages);
 	memory_anon_free(bt->page_hash, BT_MAX_PAGES * sizeof *bt->page_hash);
 	memory_anon_free(bt->cell_stub, CELL_COUNT * sizeof *bt->cell_stub);
-	memory_anon_free(bt->cell_active, CELL_COUNT * sizeof *bt->cell_active);
-	memory_anon_free(bt->active_user, CELL_COUNT * sizeof *bt->active_user);
-	memory_anon_free(bt->active_kern, CELL_COUNT * sizeof *bt->active_kern);
-	memory_anon_free(bt->placed, BT_MAX_PAGES * sizeof *bt->placed);
 	free(bt);
 	vm->bt = NULL;
 }
 
-void bt_flush(struct vcpu *v)
+static void forget_cells(struct vcpu *v, void *arg)
+{
+	(void)arg;
+	cells_forget(v);
+}
+
+static void flush_cpu(struct vcpu *v, void *arg)
+{
+	(void)arg;
+	tlb_flush_all(v);
+}
+
+static void flush_tables(struct vm *vm)
+{
+	struct bt *bt = vm->bt;
+
+	for (uint32_t i = 0; i < bt->n_pages; i++)
+		__atomic_fetch_and(&vm->mem->code_bm[bt->pages[i].frame / 64], ~(1ull << (bt->pages[i].frame % 64)),
+				   __ATOMIC_SEQ_CST);
+	memset(bt->index, 0xff, BT_INDEX * sizeof *bt->index);
+	memset(bt->page_hash, 0xff, BT_MAX_PAGES * sizeof *bt->page_hash);
+	world_on(vm, WORLD_ALL, forget_cells, NULL);
+	bt->n_blocks = bt->n_sites = bt->n_exits = bt->n_sys = bt->n_cells = bt->n_pages = 0;
+	bt->used = 0;
+	memset(bt->downgraded, 0, sizeof bt->downgraded);
+	world_on(vm, WORLD_ALL, flush_cpu, NULL);
+}
+
+void bt_flush_since(struct vcpu *v, uint32_t flushes)
 {
 	struct bt *bt = v->bt;
 
-	for (uint32_t i = 0; i < bt->n_pages; i++)
-		v->vm->mem->code_bm[bt->pages[i].frame / 64] &= ~(1ull << (bt->pages[i].frame % 64));
-	memset(bt->index, 0xff, BT_INDEX * sizeof *bt->index);
-	memset(bt->page_hash, 0xff, BT_MAX_PAGES * sizeof *bt->page_hash);
-	bt->n_blocks = bt->n_sites = bt->n_exits = bt->n_sys = bt->n_cells = bt->n_pages = 0;
-	bt->n_active_user = bt->n_active_kern = 0;
-	memset(bt->cell_active, 0, CELL_COUNT);
-	bt->used = 0;
-	memset(bt->downgraded, 0, sizeof bt->downgraded);
-	tlb_flush_all(v);
-	v->stats.code_flushes++;
+	world_stop(v->vm);
+	if (flushes == bt->flushes) {
+		bt->flushes++;
+		flush_tables(v->vm);
+		v->stats.code_flushes++;
+	}
+	world_go(v->vm);
+}
+
+void bt_flush(struct vcpu *v)
+{
+	bt_flush_since(v, __atomic_load_n(&v->bt->flushes, __ATOMIC_RELAXED));
+}
+
+void bt_lock(struct vcpu *v)
+{
+	struct bt *bt = v->bt;
+
+	if (__atomic_load_n(&bt->owner, __ATOMIC_RELAXED) == v) {
+		bt->depth++;
+		return;
+	}
+	mutex_lock(&bt->lock);
+	__atomic_store_n(&bt->owner, v, __ATOMIC_RELAXED);
+	bt->depth = 1;
+}
+
+void bt_unlock(struct vcpu *v)
+{
+	struct bt *bt = v->bt;
+
+	if (--bt->depth)
+		return;
+	__atomic_store_n(&bt->owner, NULL, __ATOMIC_RELAXED);
+	mutex_unlock(&bt->lock);
 }
 
 static uint32_t hash_of(uint64_t gpa, uint64_t gva, uint32_t mode)
@@ -190,7 +235,7 @@ static void block_remove(struct bt *bt, uint32_t b)
 
 uint32_t block_by_host(const struct bt *bt, uint32_t host_off)
 {
-	uint32_t lo = 0, hi = bt->n_blocks;
+	uint32_t lo = 0, hi = __atomic_load_n(&bt->n_blocks, __ATOMIC_ACQUIRE);
 
 	while (lo < hi) {
 		uint32_t mid = lo + (hi - lo) / 2;
@@ -218,25 +263,30 @@ struct site *site_by_host(const struct bt *bt, const struct block *b, uint32_t h
 	return &bt->sites[lo];
 }
 
-/* Jump caches may still lead here, at whatever address the page is mapped: its indirect entry becomes a miss. */
-static void jump_caches_forget(struct bt *bt, const struct block *b)
+/*
+ * What may still lead here: jump caches, at whatever address the page is mapped, and other CPUs' cells.  With one CPU the
+ * indirect entry becomes a miss.  With several all entries do, by one byte each, so that a CPU which is at one of them finds a
+ * whole instruction: int3, which the signal handler takes to glue_gone.
+ */
+static void entries_forget(struct bt *bt, const struct block *b)
 {
+	const uint32_t entry[] = {b->host, b->host_b, b->host_s, b->host_sb};
 	struct emit c = {bt->rw + b->host_sb, bt->rw, bt->rw + b->host_end, false};
 
-	emit_jmp_to(&c, bt->rw + (glue_stale - bt->rx));
+	if (!bt->smp)
+		emit_jmp_to(&c, bt->rw + (glue_stale - bt->rx));
+	else if (!(b->mode & MODE_TRANSIENT)) /* those are entered once by who looked them up */
+		for (unsigned i = 0; i < 4; i++)
+			__atomic_store_n(&bt->rw[entry[i]], 0xcc, __ATOMIC_RELEASE);
 }
 
-void block_invalidate(struct vcpu *v, uint32_t b)
+static void invalidate(struct vcpu *v, uint32_t b)
 {
 	struct bt *bt = v->bt;
 	struct block *k = &bt->blocks[b];
 
-	if (k->dead)
-		return;
 	k->dead = 1;
-	bt->invalidations++;
-	if (bt->cells_brought_back)
-		cells_reset_user(v);
+	__atomic_store_n(&bt->invalidations, bt->invalidations + 1, __ATOMIC_RELEASE);
 	block_remove(bt, b);
 	codepage_del(bt, b);
 	unlink_incoming(v, b);
@@ -244,6 +294,22 @@ void block_invalidate(struct vcpu *v, uint32_t b)
 		unlink_exit(v, x);
 		bt->exits[x].dead = 1;
 	}
-	jump_caches_forget(bt, k);
+	entries_forget(bt, k);
 	v->stats.smc_blocks++;
+}
+
+void block_invalidate(struct vcpu *v, uint32_t b)
+{
+	bt_lock(v);
+	if (!v->bt->blocks[b].dead)
+		invalidate(v, b);
+	bt_unlock(v);
+}
+
+bool block_entered_at(const struct block *b, uint32_t off, bool *spare, uint8_t *fl)
+{
+	/* where two are one the flags are dead: with one CPU only jump caches lead there */
+	*spare = off != b->host_b && off != b->host;
+	*fl = off == b->host_sb || off == b->host_b ? FLS_SLOT : FLS_HOST;
+	return off == b->host_sb || off == b->host_b || off == b->host_s || off == b->host;
 }

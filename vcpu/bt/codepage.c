@@ -35,8 +35,80 @@ struct codepage *codepage_get(struct bt *bt, uint64_t frame, bool create)
 	}
 	bt->pages[i].live = 1;
 	bt->pages[i].writes = 0;
-	bt->place_gen++;
+	bt->pages[i].clean = 0;
+	bt->pages[i].marked++;
+	__atomic_fetch_or(&bt->vm->mem->code_bm[frame / 64], 1ull << (frame % 64), __ATOMIC_SEQ_CST);
+	__atomic_fetch_add(&bt->pages_made, 1, __ATOMIC_RELEASE);
 	return &bt->pages[i];
+}
+
+/* The other CPUs whose soft TLB may have write tags for the page. */
+static uint64_t writers(const struct vcpu *v, uint64_t frame)
+{
+	uint64_t mask = 0;
+
+	for (int i = 0; i < v->vm->ncpus; i++)
+		if (v->vm->vcpu[i] && v->vm->vcpu[i] != v && tlb_may_write(v->vm->vcpu[i], frame))
+			mask |= 1ull << i;
+	return mask;
+}
+
+bool codepage_mark(struct vcpu *v, uint64_t frame)
+{
+	struct codepage *cp = codepage_get(v->bt, frame, true);
+
+	if (cp->clean)
+		return true;
+	tlb_drop_writes(v, frame);
+	cp->clean = !writers(v, frame);
+	return cp->clean;
+}
+
+static void drop_writes(struct vcpu *v, void *arg)
+{
+	tlb_drop_writes(v, *(uint64_t *)arg);
+}
+
+void codepage_clean(struct vcpu *v, uint64_t frame)
+{
+	uint32_t marked;
+	struct codepage *cp;
+
+	bt_lock(v);
+	codepage_mark(v, frame);
+	marked = codepage_get(v->bt, frame, true)->marked;
+	bt_unlock(v);
+	world_on(v->vm, writers(v, frame), drop_writes, &frame);
+	bt_lock(v);
+	cp = codepage_get(v->bt, frame, false);
+	if (cp && cp->marked == marked)
+		cp->clean = 1;
+	bt_unlock(v);
+}
+
+uint64_t codepage_storing(const struct vcpu *v, uint64_t frame, uint64_t parts)
+{
+	uint64_t mask = 0;
+
+	for (int i = 0; i < v->vm->ncpus; i++) {
+		const struct vcpu *o = v->vm->vcpu[i];
+
+		if (o && o != v && __atomic_load_n(&o->storing_frame, __ATOMIC_ACQUIRE) == frame + 1 &&
+		    (o->storing_parts & parts))
+			mask |= 1ull << i;
+	}
+	return mask;
+}
+
+static void has_stored(struct vcpu *v, void *arg)
+{
+	(void)arg;
+	__atomic_store_n(&v->storing_frame, 0, __ATOMIC_RELEASE);
+}
+
+void codepage_wait_stores(struct vcpu *v, uint64_t cpus)
+{
+	world_on(v->vm, cpus, has_stored, NULL);
 }
 
 static uint64_t page_gpa(const struct block *b, int which)
@@ -117,26 +189,27 @@ static void unlink_cells(struct vcpu *v, const struct codepage *cp)
 	}
 }
 
-void codepage_put(struct bt *bt, struct codepage *cp, uint64_t page, bool aliased)
+void codepage_put(struct vcpu *v, uint32_t cp, uint64_t page, bool aliased)
 {
-	cp->epoch = bt->cell_epoch;
-	cp->at = page;
-	cp->aliased = aliased;
-	bt->placed[bt->n_placed++] = (uint32_t)(cp - bt->pages);
+	v->place[cp] = (struct code_place){page, v->cell_epoch, aliased};
+	v->placed[v->n_placed++] = cp;
 }
 
 void codepage_place(struct vcpu *v, uint64_t frame, uint64_t page)
 {
-	struct codepage *cp = codepage_get(v->bt, frame, false);
+	struct codepage *cp;
+	uint32_t i;
 
-	if (!cp)
-		return;
-	if (cp->epoch != v->bt->cell_epoch) {
-		codepage_put(v->bt, cp, page, false);
-	} else if (cp->at != page && !cp->aliased) {
-		cp->aliased = 1;
+	bt_lock(v);
+	cp = codepage_get(v->bt, frame, false);
+	i = (uint32_t)(cp - v->bt->pages);
+	if (cp && v->place[i].epoch != v->cell_epoch) {
+		codepage_put(v, i, page, false);
+	} else if (cp && v->place[i].at != page && !v->place[i].aliased) {
+		v->place[i].aliased = true;
 		unlink_cells(v, cp);
 	}
+	bt_unlock(v);
 }
 
 /* No translation is left: stores may go straight to it again. */
@@ -158,28 +231,19 @@ static void turn_into_data(struct vcpu *v, struct codepage *cp)
 		retire(v, cp);
 }
 
-int codepage_store(struct vcpu *v, uint64_t frame, unsigned off, unsigned len)
+/* Drops the blocks that the store meets; is there any? */
+static int drop_blocks(struct vcpu *v, struct codepage *cp, unsigned off, unsigned len)
 {
 	struct bt *bt = v->bt;
-	struct codepage *cp = codepage_get(bt, frame, false);
-	uint64_t parts = codepage_parts(off, len), left = 0;
+	uint64_t left = 0;
 	uint32_t n, next;
 	int hit = 0;
 
-	if (!cp)
-		return 0;
-	v->stats.smc_writes++;
-	if (!(cp->parts & parts)) {
-		if (++cp->writes < (cp->blocks == BT_NONE ? WRITES_WHEN_EMPTY : cp->limit))
-			return 0;
-		turn_into_data(v, cp);
-		return 1;
-	}
 	for (n = cp->blocks; n != BT_NONE; n = next) {
 		struct block *b = &bt->blocks[n];
-		bool first = (uint64_t)gmem_frame(v->vm->mem, b->gpa) == frame;
+		bool first = (uint64_t)gmem_frame(v->vm->mem, b->gpa) == cp->frame;
 
-		next = *next_of(v->vm, bt, n, frame);
+		next = *next_of(v->vm, bt, n, cp->frame);
 		if (overlaps(b, first, off, len)) {
 			block_invalidate(v, n);
 			hit = 1;
@@ -193,9 +257,39 @@ int codepage_store(struct vcpu *v, uint64_t frame, unsigned off, unsigned len)
 	return hit;
 }
 
+static int store(struct vcpu *v, struct codepage *cp, unsigned off, unsigned len)
+{
+	uint64_t parts = codepage_parts(off, len);
+
+	v->stats.smc_writes++;
+	v->storing_parts = parts;
+	__atomic_store_n(&v->storing_frame, cp->frame + 1, __ATOMIC_RELEASE);
+	if (cp->parts & parts)
+		return drop_blocks(v, cp, off, len);
+	if (++cp->writes < (cp->blocks == BT_NONE ? WRITES_WHEN_EMPTY : cp->limit))
+		return 0;
+	turn_into_data(v, cp);
+	return 1;
+}
+
+int codepage_store(struct vcpu *v, uint64_t frame, unsigned off, unsigned len)
+{
+	struct codepage *cp;
+	int hit = 0;
+
+	if (!codepage_has(v, frame))
+		return 0;
+	bt_lock(v);
+	cp = codepage_get(v->bt, frame, false);
+	if (cp)
+		hit = store(v, cp, off, len);
+	bt_unlock(v);
+	return hit;
+}
+
 int codepage_stored(struct vcpu *v, uint64_t frame, unsigned off, unsigned len)
 {
-	if (!codepage_get(v->bt, frame, false))
+	if (!codepage_has(v, frame))
 		return STORED_DATA;
 	return len && codepage_store(v, frame, off, len) ? STORED_CODE : STORED_BESIDE;
 }

@@ -47,7 +47,7 @@ static bool may_write(struct vcpu *v, uint64_t lin)
 	if (mmu_probe(v, lin, mmu_acc(v, ACC_W), &w))
 		return false;
 	frame = gmem_frame(v->vm->mem, w.gpa);
-	return frame >= 0 && !codepage_get(v->bt, (uint64_t)frame, false);
+	return frame >= 0 && !codepage_has(v, (uint64_t)frame);
 }
 
 /* Host address of @lin for writing, after may_write(). */

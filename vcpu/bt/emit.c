@@ -189,7 +189,14 @@ void emit_patch(uint8_t *rel32, const uint8_t *target)
 {
 	int32_t d = (int32_t)(target - (rel32 + 4));
 
-	__builtin_memcpy(rel32, &d, 4);
+	__atomic_store_n((int32_t *)(void *)rel32, d, __ATOMIC_RELAXED);
+}
+
+/* cs prefixes, which say nothing in 64-bit mode, until a rel32 behind @opcode bytes lies within 8 aligned ones. */
+void emit_align_rel32(struct emit *c, unsigned opcode)
+{
+	while ((((uintptr_t)c->p + opcode) & 7) > 4)
+		emit8(c, 0x2e);
 }
 
 /* Two bytes each: 0f 85 and 90 e9, with the same rel32 behind them. */

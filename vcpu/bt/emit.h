@@ -94,8 +94,9 @@ void emit_jmp_to(struct emit *c, const uint8_t *target); /* jmp rel32 */
 uint8_t *emit_jcc(struct emit *c, uint8_t cc);           /* returns the rel32 to patch */
 uint8_t *emit_jmp(struct emit *c);
 void emit_jmp_mem(struct emit *c, struct hmem m);
-/* Points a rel32 at @target. */
+/* Points a rel32 at @target, by one store; another CPU may run it if emit_align_rel32() came before its opcode. */
 void emit_patch(uint8_t *rel32, const uint8_t *target);
+void emit_align_rel32(struct emit *c, unsigned opcode);
 /* Makes a jne into a jmp to the same place, and back: nothing else of it changes. */
 void emit_always(uint8_t *jne);
 void emit_jne(uint8_t *always);

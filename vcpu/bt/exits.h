@@ -11,6 +11,7 @@ const void *bt_c_exit(struct vcpu *v); /* direct exits: v->exit */
 const void *bt_c_indirect(struct vcpu *v);
 const void *bt_c_indirect_step(struct vcpu *v);
 const void *bt_c_stale(struct vcpu *v); /* the jump cache led to a block that is gone: as bt_c_indirect, with no site */
+const void *bt_c_gone(struct vcpu *v);  /* block v->site is gone and was entered, at offset v->exit of code memory */
 const void *bt_c_sys(struct vcpu *v);   /* helpers, and branches that fault */
 const void *bt_c_fault(struct vcpu *v); /* a host fault in translated code; always NULL */
 int bt_c_mem(struct vcpu *v);           /* soft TLB slow path: 1 = resume at v->resume with v->mem_addend, 0 = leave */

@@ -18,7 +18,7 @@
 #include "vcpu/bt/tr.h"
 #include "vcpu/kick.h"
 
-extern const uint8_t glue_load_begin[], glue_load_end[], glue_abort[], glue_fault[];
+extern const uint8_t glue_load_begin[], glue_load_end[], glue_abort[], glue_fault[], glue_gone[];
 
 /* Register order of ucontext to ours. */
 static const int greg_of[16] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
@@ -77,6 +77,38 @@ static uint16_t flags_of_eflags(uint64_t f)
 	return (uint16_t)((f & 0xff) << 8 | (f >> 11 & 1));
 }
 
+static void save_regs(struct vcpu *v, const greg_t *g)
+{
+	for (int r = 0; r < 16; r++)
+		v->host_regs[r] = (uint64_t)g[greg_of[r]];
+	v->host_flags = flags_of_eflags((uint64_t)g[REG_EFL]);
+}
+
+/* The int3 at an entry of a block that is gone (entries_forget()). */
+static void on_trap(int sig, siginfo_t *si, void *ctx)
+{
+	greg_t *g = ((ucontext_t *)ctx)->uc_mcontext.gregs;
+	struct vcpu *v = kick_this();
+	uint32_t off, b = BT_NONE;
+	bool spare;
+	uint8_t fl;
+
+	if (v && in_code_memory(v->bt, (uint64_t)g[REG_RIP] - 1, &off))
+		b = block_by_host(v->bt, off);
+	if (b == BT_NONE || !block_entered_at(&v->bt->blocks[b], off, &spare, &fl)) {
+		sigaddset(&((ucontext_t *)ctx)->uc_sigmask, sig);
+		g[REG_RIP]--; /* it comes again, and is fatal then */
+		(void)si;
+		return;
+	}
+	v->stats.signals++;
+	save_regs(v, g);
+	v->site = b;
+	v->exit = off;
+	g[REG_EFL] &= ~(greg_t)RFL_DF;
+	g[REG_RIP] = (greg_t)(uintptr_t)glue_gone;
+}
+
 static void on_fault(int sig, siginfo_t *si, void *ctx)
 {
 	greg_t *g = ((ucontext_t *)ctx)->uc_mcontext.gregs;
@@ -92,9 +124,7 @@ static void on_fault(int sig, siginfo_t *si, void *ctx)
 		return;
 	}
 	v->stats.signals++;
-	for (int r = 0; r < 16; r++)
-		v->host_regs[r] = (uint64_t)g[greg_of[r]];
-	v->host_flags = flags_of_eflags((uint64_t)g[REG_EFL]);
+	save_regs(v, g);
 	v->site = (uint32_t)(site_by_host(bt, &bt->blocks[b], off) - bt->sites);
 	v->mem_gva = (uint64_t)g[REG_TRAPNO];
 	g[REG_EFL] &= ~(greg_t)RFL_DF;
@@ -135,6 +165,9 @@ int fault_install(void)
 	for (unsigned i = 0; i < sizeof faults / sizeof *faults; i++)
 		if (sigaction(faults[i], &sa, NULL) < 0)
 			return -errno;
+	sa.sa_sigaction = on_trap;
+	if (sigaction(SIGTRAP, &sa, NULL) < 0)
+		return -errno;
 	sa.sa_sigaction = on_kick;
 	sa.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART;
 	return sigaction(SIGUSR1, &sa, NULL) < 0 ? -errno : 0;

@@ -144,6 +144,15 @@ glue_fault:
 	call bt_c_fault
 	jmp glue_continue
 
+	/* The same, with the block in site and its entry in exit. */
+	.globl glue_gone
+glue_gone:
+	movq %gs:V_ENGINE_SP, %rsp
+	movq %gs:V_SELF, %rdi
+	cld
+	call bt_c_gone
+	jmp glue_continue
+
 	.globl glue_mem
 glue_mem:
 	SAVE_ALL

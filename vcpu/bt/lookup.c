@@ -34,10 +34,10 @@ int fetch_gpa(struct vcpu *v, uint64_t rip, uint64_t *gpa)
 		f->age = v->fetch_age[w.global];
 		branches_note_fetch(v, page, &w);
 	}
-	if (v->cpl == 3 && f->gen != v->bt->place_gen) {
+	if (v->cpl == 3 && f->gen != place_gen(v)) {
 		int64_t frame = gmem_frame(v->vm->mem, f->gpa);
 
-		f->gen = v->bt->place_gen;
+		f->gen = place_gen(v);
 		if (frame >= 0)
 			codepage_place(v, (uint64_t)frame, page);
 	}
@@ -110,18 +110,13 @@ static void prepare_mode(struct vcpu *v)
 		jump_cache_claim(v, mode ^ (TLB_KERN ^ TLB_KERN_AC) << MODE_TLB_SHIFT);
 }
 
-uint32_t bt_find(struct vcpu *v, uint32_t extra)
+/* The block at @gpa as it is there, or made; BT_NONE after raising or for what @why says. */
+static uint32_t find_at(struct vcpu *v, uint64_t gpa, uint32_t mode, struct bt_wait *why)
 {
 	struct bt *bt = v->bt;
-	uint32_t mode = v->mode | mode_edge(v) | extra, b;
-	uint64_t gpa;
+	uint32_t b = block_lookup(bt, gpa, mode_pic(mode) ? 0 : v->rip, mode);
 	int r;
 
-	prepare_mode(v);
-	v->fetch_global = 1;
-	if (check_cs_limit(v) < 0 || fetch_gpa(v, v->rip, &gpa) < 0)
-		return BT_NONE;
-	b = block_lookup(bt, gpa, mode_pic(mode) ? 0 : v->rip, mode);
 	if (b != BT_NONE && bt->blocks[b].gpa2 != ~0ull) {
 		r = crossing_holds(v, &bt->blocks[b]);
 		if (r < 0)
@@ -131,17 +126,28 @@ uint32_t bt_find(struct vcpu *v, uint32_t extra)
 			b = BT_NONE;
 		}
 	}
-	if (b == BT_NONE) {
-		b = bt_translate(v, gpa, mode);
-		if (b == BT_NONE && !v->exc_pending) {
-			bt_flush(v);
-			if (fetch_gpa(v, v->rip, &gpa) < 0)
-				return BT_NONE;
-			b = bt_translate(v, gpa, mode);
-		}
+	return b == BT_NONE ? bt_translate(v, gpa, mode, why) : b;
+}
+
+uint32_t bt_find(struct vcpu *v, uint32_t extra)
+{
+	for (;;) {
+		uint32_t mode = v->mode | mode_edge(v) | extra, b, flushes = v->bt->flushes;
+		struct bt_wait why = {.frame = -1};
+		uint64_t gpa;
+
+		prepare_mode(v);
+		v->fetch_global = 1;
+		if (check_cs_limit(v) < 0 || fetch_gpa(v, v->rip, &gpa) < 0)
+			return BT_NONE;
+		bt_lock(v);
+		b = find_at(v, gpa, mode, &why);
+		bt_unlock(v);
+		v->ip_page = v->rip & ~0xfffull;
+		if (b != BT_NONE || v->exc_pending)
+			return b;
+		bt_wait(v, &why, flushes);
 	}
-	v->ip_page = v->rip & ~0xfffull;
-	return b;
 }
 
 bool bt_must_stop(const struct vcpu *v)
@@ -237,7 +243,7 @@ static bool exit_is_bad(const struct vcpu *v, const struct bexit *e, const struc
 const void *bt_c_exit(struct vcpu *v)
 {
 	struct bt *bt = v->bt;
-	uint32_t x = v->exit, b, flushes = (uint32_t)v->stats.code_flushes;
+	uint32_t x = v->exit, b, lets = v->world.lets;
 	const struct bexit *e = &bt->exits[x];
 
 	regs_sync(v, e->spare ? BT_SPARE : 0, e->fl);
@@ -254,7 +260,7 @@ const void *bt_c_exit(struct vcpu *v)
 	b = bt_find(v, 0);
 	if (b == BT_NONE)
 		return NULL;
-	if (flushes == (uint32_t)v->stats.code_flushes)
+	if (lets == v->world.lets)
 		link_exit(v, x, b, v->fetch_global);
 	return entry_of(v, b);
 }
@@ -301,6 +307,20 @@ const void *bt_c_stale(struct vcpu *v)
 {
 	regs_sync(v, BT_SPARE, FLS_SLOT);
 	return indirect_to(v, jump_target(v));
+}
+
+/* Entered through a jump cache or cell, a block that is gone. */
+const void *bt_c_gone(struct vcpu *v)
+{
+	const struct block *b = &v->bt->blocks[v->site];
+	bool spare;
+	uint8_t fl;
+
+	block_entered_at(b, v->exit, &spare, &fl);
+	regs_sync(v, spare ? BT_SPARE : 0, fl);
+	v->rip = block_rip(v, b);
+	link_forget_cells(v, v->site);
+	return indirect_to(v, v->rip);
 }
 
 const void *bt_c_indirect_step(struct vcpu *v)

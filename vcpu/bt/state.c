@@ -14,6 +14,13 @@ uint64_t site_rip(const struct vcpu *v, const struct site *s)
 	return mode_long(b->mode) ? rip : (uint32_t)rip;
 }
 
+uint64_t block_rip(const struct vcpu *v, const struct block *b)
+{
+	uint64_t rip = mode_pic(b->mode) ? v->ip_page + (b->gpa & 0xfff) : b->gva;
+
+	return mode_long(b->mode) ? rip : (uint32_t)rip;
+}
+
 void regs_sync(struct vcpu *v, uint16_t spill, uint8_t fl)
 {
 	for (int r = 0; r < 16; r++)

@@ -61,6 +61,7 @@ struct tr {
 	struct vcpu *v;
 	struct bt *bt;
 	struct emit c;
+	struct bt_wait *why;
 	uint32_t mode, block;
 	bool pic, long_mode;
 	uint64_t gva; /* of the block; its page offset only when pic */

@@ -137,17 +137,19 @@ static void apply_mode(const struct tr *t, struct insn *in, uint64_t rip)
 }
 
 /* The page must be marked before its bytes are read (hvx-internals(7): the vcpu sets the bit, full fence, then reads). */
-static void mark_page(struct vcpu *v, uint64_t gpa, uint64_t gva)
+static bool mark_page(struct vcpu *v, uint64_t gpa, uint64_t gva, struct bt_wait *why)
 {
 	int64_t frame = gmem_frame(v->vm->mem, gpa);
 
-	if (frame >= 0 && codepage_get(v->bt, (uint64_t)frame, false) == NULL) {
-		codepage_get(v->bt, (uint64_t)frame, true);
-		__atomic_fetch_or(&v->vm->mem->code_bm[frame / 64], 1ull << (frame % 64), __ATOMIC_SEQ_CST);
-		tlb_drop_writes(v, (uint64_t)frame);
-		if (v->cpl == 3)
-			codepage_place(v, (uint64_t)frame, gva & ~GUEST_PAGE_MASK);
+	if (frame < 0)
+		return true;
+	if (!codepage_mark(v, (uint64_t)frame)) {
+		why->frame = frame;
+		return false;
 	}
+	if (v->cpl == 3)
+		codepage_place(v, (uint64_t)frame, gva & ~GUEST_PAGE_MASK);
+	return true;
 }
 
 static const uint8_t *page_bytes(struct tr *t, uint64_t gpa)
@@ -167,7 +169,8 @@ static int decode_crossing(struct tr *t, const uint8_t *page, unsigned off)
 
 	if (fetch_gpa(v, v->rip + have, &gpa2) < 0)
 		return -1;
-	mark_page(v, gpa2, v->rip + have);
+	if (!mark_page(v, gpa2, v->rip + have, t->why))
+		return -1;
 	page2 = page_bytes(t, gpa2);
 	if (!page2) {
 		raise_gp(v, 0); /* code outside RAM is not supported */
@@ -438,7 +441,13 @@ static uint32_t emit_spare_entry(struct tr *t, uint16_t wanted, enum fl_state fl
  *           <store or load the spare ones>                    ; flags in the slot
  *       1:  <restore the flags>                               ; flags in the slot
  *       2:  the block                                         ; flags in the host's
- * When the block does not want the flags there are two entries only.
+ * When the block does not want the flags there are two entries only.  With several CPUs all four differ even so, that it is
+ * known where the flags are when one of them traps (entries_forget()), and no byte that becomes an int3 is one that another
+ * entry's instructions begin with:
+ *           nop                                               ; flags in the slot
+ *           <store or load the spare ones>                    ; flags in the host's
+ *           nop [rax - 0x70], of which the last byte is: nop  ; flags in the slot
+ *       2:  the block                                         ; flags in the host's
  */
 static void emit_entries(struct tr *t)
 {
@@ -449,9 +458,15 @@ static void emit_entries(struct tr *t)
 
 	b->host_start = here(t);
 	b->fl_livein = t->live_in[0];
-	wrong = wrong_b = emit_spare_entry(t, wanted, FLS_HOST);
+	if (t->bt->smp && !b->fl_livein)
+		emit8(&t->c, 0x90);
+	wrong = emit_spare_entry(t, wanted, FLS_HOST);
+	wrong_b = t->bt->smp && !b->fl_livein ? b->host_start : wrong;
 	right_b = here(t);
-	if (b->fl_livein) {
+	if (t->bt->smp && !b->fl_livein) {
+		emit32(&t->c, 0x90401f0f); /* nop [rax - 0x70]; its last byte: nop */
+		right_b = here(t) - 1;
+	} else if (b->fl_livein) {
 		emit8(&t->c, 0xeb);
 		skip = t->c.p;
 		emit8(&t->c, 0);
@@ -512,6 +527,33 @@ static void emit_block(struct tr *t)
 	emit_cold_parts(t);
 }
 
+static uint64_t storing(const struct tr *t, uint64_t gpa, uint64_t parts)
+{
+	int64_t frame = gmem_frame(t->v->vm->mem, gpa);
+
+	return frame < 0 ? 0 : codepage_storing(t->v, (uint64_t)frame, parts);
+}
+
+/* Is another CPU about to store to what was read? */
+static bool bytes_hold(const struct tr *t)
+{
+	const struct block *b = &t->bt->blocks[t->block];
+
+	t->why->cpus = storing(t, b->gpa, b->parts);
+	if (b->gpa2 != ~0ull)
+		t->why->cpus |= storing(t, b->gpa2, b->parts2);
+	return !t->why->cpus;
+}
+
+static void lead_to_stubs(struct vcpu *v, const struct block *b)
+{
+	const struct bt *bt = v->bt;
+
+	for (uint32_t x = b->exit; x < b->exit + b->n_exits; x++)
+		if (bt->exits[x].cell != BT_NONE)
+			v->cells[bt->exits[x].cell] = (uint64_t)(uintptr_t)bt_rx(bt, bt->exits[x].stub_off);
+}
+
 static void finish_block(struct tr *t)
 {
 	struct bt *bt = t->bt;
@@ -526,10 +568,6 @@ static void finish_block(struct tr *t)
 	if (off + len > GMEM_PAGE_SIZE)
 		len = GMEM_PAGE_SIZE - off;
 	b->parts = codepage_parts(off, len) | t->peek_parts;
-	bt->used = (b->host_end + 15) & ~15u;
-	for (uint32_t x = b->exit; x < bt->n_exits; x++)
-		if (bt->exits[x].cell != BT_NONE)
-			t->v->cells[bt->exits[x].cell] = (uint64_t)(uintptr_t)bt_rx(bt, bt->exits[x].stub_off);
 }
 
 static void start_block(struct tr *t, struct vcpu *v, uint64_t gpa, uint32_t mode)
@@ -568,36 +606,74 @@ static void refuse(struct vcpu *v, uint32_t mode)
 	raise_ud(v);
 }
 
-uint32_t bt_translate(struct vcpu *v, uint64_t gpa, uint32_t mode)
+/* Nothing of an unpublished block stays. */
+static void give_back(struct bt *bt, const struct block *b, uint32_t n_cells, uint32_t n_sys)
+{
+	bt->n_exits = b->exit;
+	bt->n_sites = b->site;
+	bt->n_cells = n_cells;
+	bt->n_sys = n_sys;
+}
+
+/* The block is whole: its cells lead to its stubs on all CPUs, and from now on a signal handler finds it. */
+static void publish(struct tr *t)
+{
+	struct bt *bt = t->bt;
+	const struct block *b = &bt->blocks[t->block];
+
+	for (int i = 0; i < t->v->vm->ncpus; i++)
+		if (t->v->vm->vcpu[i])
+			lead_to_stubs(t->v->vm->vcpu[i], b);
+	bt->used = (b->host_end + 15) & ~15u;
+	__atomic_store_n(&bt->n_blocks, bt->n_blocks + 1, __ATOMIC_RELEASE);
+}
+
+void bt_wait(struct vcpu *v, const struct bt_wait *why, uint32_t flushes)
+{
+	if (why->full)
+		bt_flush_since(v, flushes);
+	else if (why->frame >= 0)
+		codepage_clean(v, (uint64_t)why->frame);
+	else if (why->cpus)
+		codepage_wait_stores(v, why->cpus);
+}
+
+uint32_t bt_translate(struct vcpu *v, uint64_t gpa, uint32_t mode, struct bt_wait *why)
 {
 	static __thread struct tr tr_state;
 	struct tr *t = &tr_state;
 	struct bt *bt = v->bt;
-	uint32_t n_exits = bt->n_exits, n_sites = bt->n_sites, n_cells = bt->n_cells, n_sys = bt->n_sys;
+	uint32_t n_cells = bt->n_cells, n_sys = bt->n_sys;
 
 	if (!mode_is_translated(mode)) {
 		refuse(v, mode);
 		return BT_NONE;
 	}
-	if (bt->n_blocks + 1 >= BT_MAX_BLOCKS || bt->used + 65536 > BT_CODE_SIZE || bt->n_pages + 2 >= BT_MAX_PAGES)
+	if (bt->n_blocks + 1 >= BT_MAX_BLOCKS || bt->used + 65536 > BT_CODE_SIZE || bt->n_pages + 2 >= BT_MAX_PAGES) {
+		why->full = true;
+		return BT_NONE;
+	}
+	if (!mark_page(v, gpa, v->rip, why))
 		return BT_NONE;
 	vcpu_fpu_out(v);
-	mark_page(v, gpa, v->rip);
 	start_block(t, v, gpa, mode);
+	t->why = why;
 	if (decode_block(t) < 0)
 		return BT_NONE;
 	flag_liveness(t);
 	tr_plan_combos(t);
 	emit_block(t);
 	if (t->c.overflow) {
-		bt->n_exits = n_exits;
-		bt->n_sites = n_sites;
-		bt->n_cells = n_cells;
-		bt->n_sys = n_sys;
+		give_back(bt, &bt->blocks[t->block], n_cells, n_sys);
+		why->full = true;
 		return BT_NONE;
 	}
 	finish_block(t);
-	bt->n_blocks++;
+	if (!bytes_hold(t)) {
+		give_back(bt, &bt->blocks[t->block], n_cells, n_sys);
+		return BT_NONE;
+	}
+	publish(t);
 	block_insert(bt, t->block);
 	codepage_add(v, t->block);
 	v->stats.blocks++;

@@ -320,6 +320,8 @@ static void tr_exit(struct tr *t, int32_t gdelta, int cc, bool across)
 		k->from = emit_jcc(&t->c, (uint8_t)cc);
 	} else {
 		k = tr_cold(t, COLD_EXIT);
+		if (t->bt->smp)
+			emit_align_rel32(&t->c, cc < 0 ? 1 : 2);
 		k->from = cc < 0 ? emit_jmp(&t->c) : emit_jcc(&t->c, (uint8_t)cc);
 		if (!(t->mode & MODE_STEP) && !away)
 			t->bt->exits[x].rel_off = (uint32_t)(k->from - t->bt->rw);

@@ -73,6 +73,16 @@ void bank_drop_writes(struct vcpu *v, uint64_t hva)
 	}
 }
 
+void bank_each_write(struct vcpu *v, void (*fn)(struct vcpu *v, uint64_t hva))
+{
+	for (int i = 0; v->banks && i < BANKS; i++) {
+		struct bank *b = &v->banks->b[i];
+		for (uint32_t k = 0; b->valid && k < b->n_pages; k++)
+			if (b->page[k].wtag != TLB_INVALID)
+				fn(v, b->page[k].wtag + b->page[k].wadd);
+	}
+}
+
 /* Entries of the upper half are the kernel's, mostly global: they are not kept. */
 static uint64_t kept(uint64_t tag)
 {

@@ -16,5 +16,6 @@ int bank_save(struct vcpu *v, unsigned pcid);
 /* After the flush: makes @pcid's live again.  The slot it came from, or -1 when nothing was kept. */
 int bank_restore(struct vcpu *v, unsigned pcid);
 void bank_drop_writes(struct vcpu *v, uint64_t hva); /* no entry stands for writes to this page any more */
+void bank_each_write(struct vcpu *v, void (*fn)(struct vcpu *v, uint64_t hva)); /* the host pages of its write tags */
 
 #endif

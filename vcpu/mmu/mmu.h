@@ -91,7 +91,10 @@ enum { TLB_RAISED = -1, TLB_FILLED_IN, TLB_NO_RAM, TLB_STORED };
 int tlb_fill(struct vcpu *v, uint64_t gva, unsigned size, unsigned acc);
 /* Reads guest memory for a helper like mmu_read(), leaving the page in the soft TLB.  0, or -1 after raising. */
 int tlb_read(struct vcpu *v, uint64_t lin, void *buf, unsigned len);
-void tlb_drop_writes(struct vcpu *v, uint64_t frame);                  /* a page got code: its write tags must miss */
+void tlb_drop_writes(struct vcpu *v, uint64_t frame); /* a page got code: its write tags must miss */
+/* May @v's soft TLB have a write tag for RAM @frame, or be about to get one that has not looked for code yet?  Any thread, after
+ * it has marked the page in the code bitmap. */
+bool tlb_may_write(const struct vcpu *v, uint64_t frame);
 void tlb_note_filled(struct soft_tlb *t, unsigned i);                  /* before entry @i is set */
 void tlb_note_global(struct vcpu *v, uint64_t gva);                    /* something is made of a global mapping of it */
 void tlb_note_large(struct vcpu *v, uint64_t gva, uint64_t page_size); /* of a page of this size */
@@ -116,7 +119,8 @@ void bank_forget(struct vcpu *v, unsigned pcid); /* what is kept of an address s
 void bank_forget_all(struct vcpu *v);
 void tlb_flush_page(struct vcpu *v, uint64_t gva); /* invlpg */
 
-void mmu_set_a20(struct vcpu *v, bool on); /* address line 20: masked, physical addresses lose bit 20; on @v's thread */
+void mmu_set_a20(struct vcpu *v,
+		 bool on); /* address line 20: masked, physical addresses lose bit 20; of this CPU (world.h) */
 
 /* Must be called by everything in this process that writes guest RAM other than through the soft TLB, after
  * the write: drops translations made from the bytes. (mmu/walk.c) */

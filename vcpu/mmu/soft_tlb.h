@@ -30,6 +30,17 @@ struct soft_tlb {
 };
 #define TLB_INVALID 0x8000000000000001ull /* equals no masked address */
 
+/*
+ * Hashed host pages that have had write tags here; others may ask.  When it has filled up, the other one is made of the tags that
+ * there are and takes its place.
+ */
+#define WRITE_FILTER_BITS 16
+#define WRITE_FILTER_FULL (1u << (WRITE_FILTER_BITS - 2))
+struct write_filter {
+	uint64_t bits[2][1 << (WRITE_FILTER_BITS - 6)];
+	uint32_t n, now; /* bits set; which of the two */
+};
+
 struct mmu {
 	struct banks *banks;            /* mmu/bank.c */
 	const struct mmu_hook *hook;    /* mmu/mmu.h */
@@ -38,6 +49,7 @@ struct mmu {
 	uint64_t large_filter[64]; /* hashed 2 MiB regions that something was made of large pages in */
 	uint8_t have_1g;           /* entries from 1 GiB pages */
 	uint8_t low_global;        /* global pages in the lower half of the address space */
+	struct write_filter writes;
 	struct soft_tlb tlb[TLB_COUNT] __attribute__((aligned(4096)));
 };
 

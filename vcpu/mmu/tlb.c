@@ -173,6 +173,64 @@ void tlb_drop_writes(struct vcpu *v, uint64_t frame)
 	}
 }
 
+/* ---- who may write where ---- */
+
+static uint32_t write_hash(uint64_t hva)
+{
+	return (uint32_t)((hva >> GUEST_PAGE_SHIFT) * 0x9e3779b97f4a7c15ull >> (64 - WRITE_FILTER_BITS));
+}
+
+static void filter_next(struct vcpu *v, uint64_t hva)
+{
+	uint32_t h = write_hash(hva);
+	uint64_t *w = &v->writes.bits[v->writes.now ^ 1][h / 64];
+
+	v->writes.n += !(*w >> (h % 64) & 1);
+	__atomic_store_n(w, *w | 1ull << (h % 64), __ATOMIC_RELAXED);
+}
+
+/* The filter anew; a thread that looks meanwhile finds the old one or the new one, and both tell of every tag. */
+static void filter_rebuild(struct vcpu *v)
+{
+	uint64_t *next = v->writes.bits[v->writes.now ^ 1];
+
+	for (unsigned i = 0; i < 1 << (WRITE_FILTER_BITS - 6); i++)
+		__atomic_store_n(&next[i], 0, __ATOMIC_RELAXED);
+	v->writes.n = 0;
+	for (int k = 0; k < TLB_COUNT; k++)
+		for (unsigned i = 0; i < TLB_SIZE; i++)
+			if (v->tlb[k].wtag[i] != TLB_INVALID)
+				filter_next(v, v->tlb[k].wtag[i] + v->tlb[k].wadd[i]);
+	bank_each_write(v, filter_next);
+	__atomic_store_n(&v->writes.now, v->writes.now ^ 1, __ATOMIC_RELEASE);
+}
+
+/* Before it is looked whether the page has code: who marks it then either is seen or sees this. */
+static void note_writer(struct vcpu *v, uint64_t hva)
+{
+	uint32_t h = write_hash(hva);
+	uint64_t *w = &v->writes.bits[v->writes.now][h / 64];
+
+	if (v->vm->ncpus == 1 || (*w >> (h % 64) & 1))
+		return;
+	if (v->writes.n++ >= WRITE_FILTER_FULL) {
+		filter_rebuild(v);
+		w = &v->writes.bits[v->writes.now][h / 64];
+	}
+	__atomic_fetch_or(w, 1ull << (h % 64), __ATOMIC_SEQ_CST);
+}
+
+bool tlb_may_write(const struct vcpu *v, uint64_t frame)
+{
+	uint64_t hva = (uint64_t)(uintptr_t)gmem_frame_ptr(v->vm->mem, frame, GMEM_WRITE);
+	uint32_t h = write_hash(hva);
+
+	return __atomic_load_n(&v->writes.bits[__atomic_load_n(&v->writes.now, __ATOMIC_ACQUIRE)][h / 64],
+			       __ATOMIC_SEQ_CST) >>
+		       (h % 64) &
+	       1;
+}
+
 /* Access bits for the walk, from the soft TLB the code uses. */
 static unsigned walk_acc(const struct vcpu *v, unsigned acc)
 {
@@ -234,6 +292,8 @@ int tlb_fill(struct vcpu *v, uint64_t gva, unsigned size, unsigned acc)
 	if (!host)
 		return TLB_NO_RAM;
 	v->mem_addend = (uint64_t)(uintptr_t)host - (gva & ~GUEST_PAGE_MASK);
+	if (w.writable && w.dirty)
+		note_writer(v, (uint64_t)(uintptr_t)host);
 	stored = v->hook->stored(v, (uint64_t)frame, (unsigned)(gva & GUEST_PAGE_MASK), acc & ACC_W ? size : 0);
 	may_write = stored == STORED_DATA && w.writable && w.dirty &&
 		    gmem_frame_ptr(g, (uint64_t)frame, GMEM_WRITE) == host;

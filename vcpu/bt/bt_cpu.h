@@ -1,7 +1,12 @@
-/* What a vcpu has of bt/: its ways from guest addresses to translated code (branches.c, jumpcache.c, link.c, lookup.c). */
-#ifndef HVX_LINKS_H
-#define HVX_LINKS_H
+/*
+ * What a vcpu has of bt/ for itself: its ways from guest addresses to translated code (branches.c, jumpcache.c, link.c,
+ * lookup.c, codepage.c).  Written by the vcpu's thread, or by who holds the vcpu at a boundary (world.h), but for the cells of
+ * a block that is not yet published.
+ */
+#ifndef HVX_BT_CPU_H
+#define HVX_BT_CPU_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "vcpu/mmu/soft_tlb.h"
@@ -35,13 +40,15 @@ struct jump_cache {
 #define FETCH_SIZE        512
 #define FETCH_FILTER_BITS 14
 #define CELL_COUNT        (1u << 17)
+#define BT_MAX_BLOCKS     (3u << 16)
+#define BT_MAX_PAGES      (1u << 16)
 
-struct links {
+struct bt_cpu {
 	/* instruction fetch: page translations by user and supervisor */
 	struct fetch_entry {
 		uint64_t tag, gpa;
 		uint64_t age; /* valid while fetch_age[global] is the same: flushes count on */
-		uint32_t gen; /* bt.place_gen when its place was noted */
+		uint32_t gen; /* place_gen() when its place was noted */
 		uint8_t global;
 	} fetch[2][FETCH_SIZE];
 	uint64_t fetch_age[2], fetch_ages; /* of entries that hold: not global, global; the last one given out */
@@ -54,7 +61,24 @@ struct links {
 	uint8_t fetch_global;                                  /* all pages of the block found last are global */
 	uint8_t jc_nonglobal; /* supervisor jump caches hold targets in non-global pages */
 	struct jump_cache jc[JC_COUNT] __attribute__((aligned(4096)));
-	uint64_t cells[CELL_COUNT]; /* host targets of direct branches across pages (link.c) */
+	uint64_t cells[CELL_COUNT];                          /* host targets of direct branches across pages (link.c) */
+	uint32_t cell_to[CELL_COUNT], cell_next[CELL_COUNT]; /* block + 1 in whose list the cell is; the next one + 1 */
+	uint32_t cell_in[BT_MAX_BLOCKS];                     /* of each block: the first cell that leads to it + 1 */
+	uint8_t cell_active[CELL_COUNT];                     /* it is in one of the lists below */
+	uint32_t active_user[CELL_COUNT], n_active_user, active_kern[CELL_COUNT], n_active_kern;
+	bool cells_brought_back;                 /* some may lead to blocks that do not list them */
+	uint32_t cell_epoch;                     /* counts resets of user code's cells */
+	uint32_t place_count;                    /* part of place_gen() */
+	uint32_t placed[BT_MAX_PAGES], n_placed; /* code pages whose place is known in this epoch */
+	struct code_place {                      /* of each code page */
+		uint64_t at;                     /* user code: its first address */
+		uint32_t epoch;                  /* in which that and the next hold */
+		bool aliased;                    /* user code: at two addresses at least */
+	} place[BT_MAX_PAGES];
+	/* A store that this CPU is about to make to a page with code, after it has dropped what was made of the bytes: who
+	 * translates them waits until it is at a boundary.  Frame + 1, or 0; the 64-byte parts.  Written under the lock of
+	 * struct bt, or by who holds the vcpu. */
+	uint64_t storing_frame, storing_parts;
 };
 
 #endif
