@@ -29,10 +29,11 @@ exec chroot "$1" /bin/busybox sh /init --native
 def command(args, env, initrd, append, memory):
     """The command that runs a guest with its console on stdin and stdout."""
     append = "console=ttyS0 " + append
+    cpus = getattr(args, "cpus", 1)
     if env == "hvx":
         return [args.monitor, "run", f"--kernel={args.kernel}", f"--initrd={initrd}", f"--append={append}",
-                f"--memory={memory}M", "--cpus=1", "--no-reboot", *args.monitor_args.split()]
-    return [args.qemu, "-accel", "tcg,thread=single", "-cpu", "max", "-smp", "1", "-m", str(memory),
+                f"--memory={memory}M", f"--cpus={cpus}", "--no-reboot", *args.monitor_args.split()]
+    return [args.qemu, "-accel", "tcg,thread=multi" if cpus > 1 else "tcg,thread=single", "-cpu", "max", "-smp", str(cpus), "-m", str(memory),
             "-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot",
             "-kernel", args.kernel, "-initrd", initrd, "-append", append]
 

@@ -1,14 +1,15 @@
 #!/bin/sh
 # Fetch and unpack the Debian packages whose programs run inside test and bench guests.
+# usage: fetch-debs.sh [LIST DIR]      (default: guest-packages, into $HVX_CACHE/debroot)
 #
-# Invariant: $HVX_CACHE/debroot is a plain unpacking of the packages named in
-# guest-packages; nothing is installed on the host and no package script runs.
+# Invariant: DIR is a plain unpacking of the packages named in
+# LIST; nothing is installed on the host and no package script runs.
 set -eu
 guestdir=$(cd "$(dirname "$0")" && pwd)
 . "$guestdir/lib.sh"
 
-list=$(sed 's/#.*//' "$guestdir/guest-packages" | xargs)
-dir=$HVX_CACHE/debroot
+list=$(sed 's/#.*//' "${1:-$guestdir/guest-packages}" | xargs)
+dir=${2:-$HVX_CACHE/debroot}
 [ "$(cat "$dir/.packages" 2>/dev/null)" = "$list" ] && exit 0
 
 apt-cache show stress-ng >/dev/null 2>&1 || as_root apt-get update -q >&2

@@ -14,6 +14,7 @@ if [ -z "${HVX_CACHE:-}" ]; then
 fi
 mkdir -p "$HVX_CACHE"
 debs=$HVX_CACHE/debs
+debroot=$HVX_CACHE/debroot
 
 say() { printf '%s\n' "hvx: $*" >&2; }
 die() { say "$*"; exit 1; }
@@ -54,12 +55,12 @@ pack() {
 	mv "$2.tmp" "$2"
 }
 
-# add_file ROOT PATH: copy one file of the unpacked packages, where it has its name.
+# add_file ROOT PATH: copy one file of the unpacked packages (in $debroot), where it has its name.
 add_file() {
 	[ -e "$1/$2" ] && return 0
-	[ -e "$HVX_CACHE/debroot/$2" ] || die "the guest's packages have no $2"
+	[ -e "$debroot/$2" ] || die "the guest's packages have no $2"
 	mkdir -p "$1/$(dirname "$2")"
-	cp -L "$HVX_CACHE/debroot/$2" "$1/$2"
+	cp -L "$debroot/$2" "$1/$2"
 }
 
 # add_program ROOT PATH: copy a program and the shared libraries it names, and theirs.
@@ -78,11 +79,11 @@ add_program() {
 add_library() {
 	case $1:$2 in *:ld-linux*) return 0 ;; esac
 	for _dir in lib/x86_64-linux-gnu usr/lib/x86_64-linux-gnu; do
-		if [ -e "$HVX_CACHE/debroot/$_dir/$2" ]; then
+		if [ -e "$debroot/$_dir/$2" ]; then
 			# One place for all: the loader's default path, whatever the package used.
 			[ -e "$1/lib/x86_64-linux-gnu/$2" ] && return 0
 			mkdir -p "$1/lib/x86_64-linux-gnu"
-			cp -L "$HVX_CACHE/debroot/$_dir/$2" "$1/lib/x86_64-linux-gnu/$2"
+			cp -L "$debroot/$_dir/$2" "$1/lib/x86_64-linux-gnu/$2"
 			for _dep in $(LC_ALL=C readelf -d "$1/lib/x86_64-linux-gnu/$2" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p'); do
 				add_library "$1" "$_dep"
 			done

@@ -98,7 +98,7 @@ static inline uint32_t smp_random(struct smp_cpu *c)
 }
 
 /* A machine that keeps us waiting this long has lost something: ends the run with @what. */
-#define SMP_PATIENCE 100000000000ull
+#define SMP_PATIENCE 300000000000ull
 void smp_stuck(const char *what) __attribute__((noreturn));
 #define WAIT(cond, what)                                \
 	do {                                            \

@@ -474,7 +474,7 @@ static void pass_token(void *arg)
 
 static void halts(void)
 {
-	ring.rounds = TURNS(3000) / smp_n;
+	ring.rounds = TURNS(2000) / smp_n;
 	ring.token = 0;
 	smp_each(smp_n, pass_token, NULL);
 	check_eq("hlt: a token by IPI, round and round", ring.token, ring.rounds * smp_n);
@@ -552,7 +552,7 @@ static void calls(void)
 	struct batch b = {"every CPU calls all others at once", 0, 0};
 	unsigned i;
 
-	storm.rounds = TURNS(600) / smp_n;
+	storm.rounds = TURNS(200) / smp_n + 1;
 	smp_each(smp_n, call_all, NULL);
 	for (i = 0; i < smp_n; i++)
 		batch_case(&b, storm.calls[i] == storm.rounds * (smp_n - 1), "CPU %u: %u of %lu", i, storm.calls[i],
@@ -587,7 +587,7 @@ static void bursts(void)
 	for (i = 0; i < smp_n; i++)
 		for (v = 0x60; v < 0x80; v++)
 			smp[i].count[v] = 0;
-	smp_each(smp_n, burst, (void *)(TURNS(400) / smp_n));
+	smp_each(smp_n, burst, (void *)(TURNS(200) / smp_n + 1));
 	check("bursts from all to all", true, "-");
 }
 

@@ -62,7 +62,8 @@ static void bit_lock(volatile uint32_t *p, word k)
 {
 	uint32_t v;
 
-	__asm__ volatile("1: lock btsl $31, %0; jnc 2f; pause; jmp 1b; 2:" : "+m"(*p)::"memory", "cc");
+	__asm__ volatile("1: lock btsl $31, %0; jnc 2f; pause; jmp 1b; 2:"
+			 : "+m"(*p)::"memory", "cc"); /* for ever if btr is lost */
 	v = (*p & 0x7fffffff) + 1;
 	*p = v | 0x80000000u;
 	__asm__ volatile("lock btrl $31, %0" : "+m"(*p)::"memory", "cc");
@@ -71,14 +72,16 @@ static void bit_lock(volatile uint32_t *p, word k)
 /* xchg takes a number out and brings it back. */
 static void xchg_lock(volatile uint32_t *p, word k)
 {
-	uint32_t v = 0x80000000;
+	uint32_t v = 0x80000000, spin;
 
-	for (;;) {
+	for (spin = 1; spin; spin++) {
 		__asm__ volatile("xchgl %0, %1" : "+r"(v), "+m"(*p)::"memory");
 		if (v != 0x80000000)
 			break;
 		pause();
 	}
+	if (!spin)
+		smp_stuck("a number that xchg has lost");
 	v++;
 	__asm__ volatile("xchgl %0, %1" : "+r"(v), "+m"(*p)::"memory");
 }

@@ -444,6 +444,7 @@ static void tsc_turns(void *arg)
 			if (i != smp_me())
 				continue;
 			WAIT(clock.turn == k * smp_n + i, "its turn to read the TSC");
+			__asm__ volatile("lfence" ::: "memory"); /* rdtsc waits for no load before it */
 			uint64_t now = rdtsc();
 			if (now < clock.tsc)
 				clock.bad++;
