@@ -25,6 +25,8 @@ static struct {
 	int fd;     /* where the user looks; -1: nowhere */
 	int log_fd; /* the log, where that is another place; -1 */
 	bool raw, syslog, aside;
+	bool keeps; /* the last error */
+	char last_error[128];
 	struct log_source *charged;
 } state = {.level = LOG_LVL_INFO, .fd = 2, .log_fd = -1};
 
@@ -131,8 +133,21 @@ void log_vmsg(enum log_level l, const char *fmt, va_list ap)
 	if (log_before)
 		log_before();
 	size_t n = (size_t)snprintf(line, sizeof line, "%s%s%s", state.tag, state.tag[0] ? ": " : "", name[l]);
-	if (vsnprintf(line + n, sizeof line - n, fmt, ap) >= 0)
-		emit(l, line, false);
+	if (vsnprintf(line + n, sizeof line - n, fmt, ap) < 0)
+		return;
+	if (l == LOG_LVL_ERROR && state.keeps)
+		snprintf(state.last_error, sizeof state.last_error, "%.*s", (int)sizeof state.last_error - 1, line + n);
+	emit(l, line, false);
+}
+
+void log_keep_error(void)
+{
+	state.keeps = true;
+}
+
+const char *log_last_error(void)
+{
+	return state.last_error;
 }
 
 void log_child(struct log_source *s, const char *text)

@@ -56,6 +56,10 @@ uint32_t log_lost(struct log_limit *lim);
 /* A line of @s's, tagged with our tag and its name, within its limit. */
 void log_child(struct log_source *s, const char *line);
 
+/* The last line at level error, without its tag, is kept from now on: for a process with one thread. */
+void log_keep_error(void);
+const char *log_last_error(void);
+
 /* Until the next call every line counts against @s's limit (NULL: nobody's): what is logged while a message of its is
  * handled.  Returns the one before.  Only for a process whose lines come from one thread. */
 struct log_source *log_charge(struct log_source *s);

@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "common/err.h"
@@ -18,6 +17,7 @@
 #include "common/text.h"
 #include "monitor/limits.h"
 #include "monitor/machine.h"
+#include "monitor/procinfo.h"
 #include "proto/shm.h"
 
 #define CHARGE_MS 100
@@ -167,25 +167,15 @@ int bound_start(struct machine *m)
 
 /* ---- the CPU limit, where the vcpu keeps it ---- */
 
-/* CPU time of process @pid, ns; 0 when it is gone.  The clock's number: CPUCLOCK_SCHED, of a process. */
-static uint64_t cpu_time(pid_t pid)
-{
-	struct timespec t;
-
-	if (pid <= 0 || clock_gettime((clockid_t)(~(unsigned)pid << 3 | 2), &t) < 0)
-		return 0;
-	return (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
-}
-
 static void on_charge(void *ctx)
 {
 	struct machine *m = ctx;
 	struct bound *b = &m->bound;
-	uint64_t sum = cpu_time(getpid());
+	uint64_t sum = procinfo_cpu(getpid());
 
 	for (int i = 0; i < m->nprocs; i++)
 		if (i != PROC_VCPU)
-			sum += cpu_time(m->proc[i].pid);
+			sum += procinfo_cpu(m->proc[i].pid);
 	if (sum < b->charged_ns) /* one of them is gone */
 		b->charged_ns = sum;
 	if (sum - b->charged_ns >= CHARGE_NS) {

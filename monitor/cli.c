@@ -57,7 +57,7 @@ void cli_help(enum cli_command cmd)
 	printf("usage: hvx-monitor COMMAND [options]\n"
 	       "Runs unmodified x86 guests on hosts without VT-x or SVM.\ncommands:\n");
 	for (c = command_table; c < command_table + command_count; c++)
-		if (c->name)
+		if (c->name && !(c->takes & TAKES_HIDDEN))
 			printf("  %-8s %-26s %s\n", c->name, c->args, c->what);
 	printf("options of run and start:\n%s"
 	       "exit status: 0 done, 1 failed, 2 bad usage, 3 bad configuration, 4 the host lacks something,\n"
@@ -83,24 +83,105 @@ int cli_usage(char *err, size_t len, const char *what, const char *arg)
 	return HVX_EXIT_USAGE;
 }
 
-static int set_timeout(struct cli *c, const char *v, char *err, size_t len)
+/* ---- options of commands ---- */
+
+static int seconds(unsigned *to, const char *v, unsigned most, char *err, size_t len)
 {
 	char *end;
-	unsigned long n = v ? strtoul(v, &end, 10) : 0;
+	unsigned long n = strtoul(v, &end, 10);
 
-	if (!v || v[0] < '0' || v[0] > '9' || *end || n > 86400)
-		return cli_usage(err, len, "bad number of seconds", v ? v : "");
-	c->timeout = (unsigned)n;
+	if (v[0] < '0' || v[0] > '9' || *end || n > most)
+		return cli_usage(err, len, "bad number", v);
+	*to = (unsigned)n;
 	return 0;
 }
 
-/* Those of ours that may be there once; the others are config.c's. */
+static int set_timeout(struct cli *c, const char *v, char *err, size_t len)
+{
+	return seconds(&c->timeout, v, 86400, err, len);
+}
+
+static int set_interval(struct cli *c, const char *v, char *err, size_t len)
+{
+	int rc = seconds(&c->interval, v, 86400, err, len);
+
+	return rc || c->interval ? rc : cli_usage(err, len, "bad number", v);
+}
+
+static int set_count(struct cli *c, const char *v, char *err, size_t len)
+{
+	return seconds(&c->count, v, 1000000000, err, len);
+}
+
+static int set_json(struct cli *c, const char *v, char *err, size_t len)
+{
+	(void)v, (void)err, (void)len;
+	c->json = true;
+	return 0;
+}
+
+static int set_all(struct cli *c, const char *v, char *err, size_t len)
+{
+	(void)v, (void)err, (void)len;
+	c->all = true;
+	return 0;
+}
+
+static int set_second(struct cli *c, const char *v, char *err, size_t len)
+{
+	(void)v, (void)err, (void)len;
+	c->ask.console.second = true;
+	return 0;
+}
+
+static int set_http(struct cli *c, const char *v, char *err, size_t len)
+{
+	(void)v, (void)err, (void)len;
+	c->http = true;
+	return 0;
+}
+
+static int set_output(struct cli *c, const char *v, char *err, size_t len)
+{
+	if (!*v)
+		return cli_usage(err, len, "no file in", "--output");
+	c->output = v;
+	return 0;
+}
+
+static int set_debug(struct cli *c, const char *v, char *err, size_t len)
+{
+	(void)v, (void)err, (void)len;
+	c->debug = true;
+	return 0;
+}
+
+/* load_files() has read it. */
+static int set_config(struct cli *c, const char *v, char *err, size_t len)
+{
+	(void)c;
+	return *v ? 0 : cli_usage(err, len, "no file in", "--config");
+}
+
+const struct cli_option cli_options[] = {
+	{"json", TAKES_JSON, false, set_json},
+	{"all", TAKES_ALL, false, set_all},
+	{"second", TAKES_SECOND, false, set_second},
+	{"timeout", TAKES_TIMEOUT, true, set_timeout},
+	{"interval", TAKES_INTERVAL, true, set_interval},
+	{"count", TAKES_INTERVAL, true, set_count},
+	{"output", TAKES_OUTPUT, true, set_output},
+	{"http", TAKES_OUTPUT, false, set_http},
+	{"debug", TAKES_VM, false, set_debug},
+	{"config", TAKES_VM, true, set_config},
+};
+const unsigned cli_option_count = sizeof cli_options / sizeof cli_options[0];
+
+/* Those that may be there once; the others are config.c's. */
 static bool own_twice(struct cli *c, const char *key)
 {
-	static const char *const own[] = {"json", "second", "timeout", "debug", "config"};
-
-	for (unsigned i = 0; i < sizeof own / sizeof own[0]; i++) {
-		if (strcmp(key, own[i]))
+	for (unsigned i = 0; i < cli_option_count; i++) {
+		if (strcmp(key, cli_options[i].name))
 			continue;
 		bool twice = c->given >> i & 1;
 		c->given |= 1u << i;
@@ -116,21 +197,18 @@ static int own_option(struct cli *c, const char *key, const char *v, bool *taken
 	if (!strcmp(key, "help") && !v) {
 		c->help_on = c->cmd;
 		c->cmd = CMD_HELP;
-	} else if (!strcmp(key, "version") && !v) {
-		c->cmd = CMD_VERSION;
-	} else if (!strcmp(key, "json") && !v && takes(c, TAKES_JSON)) {
-		c->json = true;
-	} else if (!strcmp(key, "second") && !v && takes(c, TAKES_SECOND)) {
-		c->ask.console.second = true;
-	} else if (!strcmp(key, "timeout") && takes(c, TAKES_TIMEOUT)) {
-		return set_timeout(c, v, err, len);
-	} else if (!strcmp(key, "debug") && !v && takes_vm_options(c)) {
-		c->debug = true;
-	} else if (!strcmp(key, "config") && takes_vm_options(c)) {
-		return v && *v ? 0 : cli_usage(err, len, "no file in", "--config");
-	} else {
-		*taken = false;
+		return 0;
 	}
+	if (!strcmp(key, "version") && !v) {
+		c->cmd = CMD_VERSION;
+		return 0;
+	}
+	for (const struct cli_option *o = cli_options; o < cli_options + cli_option_count; o++) {
+		if (strcmp(key, o->name) || !takes(c, o->takes) || (v && !o->value))
+			continue;
+		return v || !o->value ? o->set(c, v, err, len) : cli_usage(err, len, "no value in option", key);
+	}
+	*taken = false;
 	return 0;
 }
 
@@ -168,7 +246,7 @@ static int word(struct cli *c, const char *arg, char *err, size_t len)
 	const struct command *cmd = command_of(c->cmd);
 	char why[300];
 
-	if (c->cfg.name[0] && cmd->word) {
+	if ((c->cfg.name[0] || takes(c, TAKES_WORD)) && cmd->word) {
 		int rc = cmd->word(c, arg, err, len);
 		c->words++;
 		return rc;
@@ -215,6 +293,7 @@ int cli_parse(struct cli *c, int argc, char **argv, char *err, size_t len)
 	memset(c, 0, sizeof *c);
 	config_init(&c->cfg);
 	c->timeout = 60;
+	c->interval = 2;
 	const struct command *cmd = argc > 1 ? command_named(argv[1]) : NULL;
 	if (cmd)
 		c->cmd = cmd->cmd;

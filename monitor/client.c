@@ -20,6 +20,7 @@
 #include "monitor/attach.h"
 #include "monitor/command.h"
 #include "monitor/group.h"
+#include "monitor/past.h"
 #include "monitor/runtime.h"
 #include "monitor/show.h"
 #include "proto/pack.h"
@@ -121,6 +122,43 @@ static int ask_or_say(struct client *c, enum msg_request op)
 	return HVX_EXIT_FAIL;
 }
 
+/* ---- all VMs ---- */
+
+const struct cli *client_cli(const struct client *c)
+{
+	return c->cli;
+}
+
+void client_each(struct client *c, void (*each)(void *ctx, const char *name), void *ctx)
+{
+	runtime_each(&c->rt, ".sock", each, ctx);
+}
+
+static void hang_up(struct client *c)
+{
+	if (c->fd >= 0)
+		close(c->fd);
+	c->fd = -1;
+}
+
+int client_sample(struct client *c, const char *name, struct msg_status *s, struct msg_counters *n)
+{
+	snprintf(c->name, sizeof c->name, "%s", name);
+	n->n = 0;
+	int rc = ask(c, REQ_STATUS);
+	if (!rc && (c->f.type != MSG_STATUS_REPLY || unpack_status_reply(c->f.data, c->f.len, s)))
+		rc = -EPROTO;
+	ipc_close_fds(&c->f);
+	hang_up(c);
+	if (rc)
+		return rc;
+	if (ask(c, REQ_STATS) || c->f.type != MSG_STATS_REPLY || unpack_stats_reply(c->f.data, c->f.len, n))
+		n->n = 0;
+	ipc_close_fds(&c->f);
+	hang_up(c);
+	return 0;
+}
+
 /* ---- commands ---- */
 
 static void list_one(void *ctx, const char *name)
@@ -140,9 +178,14 @@ static void list_one(void *ctx, const char *name)
 			show_listed(&s, c->cli->json ? &c->list : NULL);
 		ipc_close_fds(&c->f);
 	}
-	if (c->fd >= 0)
-		close(c->fd);
-	c->fd = -1;
+	hang_up(c);
+}
+
+static void list_past(void *ctx, const struct past *p, bool lost)
+{
+	struct client *c = ctx;
+
+	show_past(p, lost, c->cli->json ? &c->list : NULL);
 }
 
 /* What a monitor that was killed has left, if it has. */
@@ -169,6 +212,8 @@ int client_list(struct client *c)
 		json_open(&c->list, NULL, '[');
 	runtime_each(&c->rt, ".sock", list_one, c);
 	runtime_each(&c->rt, ".groups", sweep_one, c);
+	if (c->cli->all)
+		past_each(&c->rt, list_past, c);
 	if (c->cli->json)
 		json_close(&c->list, ']');
 	return 0;
@@ -313,7 +358,6 @@ int client_command(const struct cli *cli)
 	if (fflush(stdout) != 0)
 		rc = HVX_EXIT_FAIL;
 	ipc_close_fds(&c.f);
-	if (c.fd >= 0)
-		close(c.fd);
+	hang_up(&c);
 	return rc;
 }

@@ -60,6 +60,14 @@ static int balloon_word(struct cli *c, const char *arg, char *err, size_t len)
 	return 0;
 }
 
+static int completion_word(struct cli *c, const char *arg, char *err, size_t len)
+{
+	if (c->words || (strcmp(arg, "bash") && strcmp(arg, "zsh")))
+		return cli_usage(err, len, "a shell is bash or zsh:", arg);
+	c->zsh = !strcmp(arg, "zsh");
+	return 0;
+}
+
 /* ---- the table ---- */
 
 #define LIVE (VM_BIT(VM_RUNNING) | VM_BIT(VM_PAUSED))
@@ -71,8 +79,12 @@ const struct command command_table[] = {
 	 TAKES_VM | TAKES_NO_NAME, 0, NULL, 0, 0, NULL, NULL},
 	{CMD_START, "start", "[options]", "start a VM and return when its guest runs",
 	 TAKES_VM | TAKES_NO_NAME, 0, NULL, 0, 0, NULL, NULL},
-	{CMD_LIST, "list", "[--json]", "the VMs of this user",
-	 TAKES_JSON | TAKES_NO_NAME, 0, NULL, 0, 0, NULL, client_list},
+	{CMD_LIST, "list", "[--all] [--json]", "the VMs of this user; with --all also those that have ended",
+	 TAKES_ALL | TAKES_JSON | TAKES_NO_NAME, 0, NULL, 0, 0, NULL, client_list},
+	{CMD_TOP, "top", "[--interval=SECONDS] [--count=N]", "what they use; keys: c, m, d, n sort, q quits",
+	 TAKES_INTERVAL | TAKES_NO_NAME, 0, NULL, 0, 0, NULL, client_top},
+	{CMD_METRICS, "metrics", "[--output=FILE|--http]", "the same for Prometheus",
+	 TAKES_OUTPUT | TAKES_NO_NAME, 0, NULL, 0, 0, NULL, client_metrics},
 	{CMD_STATUS, "status", "[NAME] [--json]", "state, processes and the layers that confine them",
 	 TAKES_JSON, 0, NULL, REQ_STATUS, ANY, control_status, client_status},
 	{CMD_CONSOLE, "console", "[NAME] [--second]", "attach to the console; Ctrl-A x detaches",
@@ -93,6 +105,8 @@ const struct command command_table[] = {
 	 TAKES_JSON, 0, balloon_word, REQ_BALLOON, LIVE, control_balloon, client_balloon},
 	{CMD_LINK, "link", "NAME ID up|down", "put a network card's cable in, or pull it",
 	 0, 2, link_word, REQ_LINK, LIVE, control_link, client_simple},
+	{CMD_COMPLETION, "completion", "bash|zsh", "print what makes a shell complete these words",
+	 TAKES_WORD | TAKES_HIDDEN, 1, completion_word, 0, 0, NULL, NULL},
 	{CMD_NONE, NULL, NULL, NULL, /* by console --second, as its terminal changes */
 	 0, 0, NULL, REQ_RESIZE, LIVE, control_resize, NULL},
 };

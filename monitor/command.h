@@ -10,7 +10,18 @@
 struct client; /* client.c */
 
 /* Options and words that a command takes. */
-enum { TAKES_VM = 1, TAKES_JSON = 2, TAKES_SECOND = 4, TAKES_TIMEOUT = 8, TAKES_NO_NAME = 16 };
+enum {
+	TAKES_VM = 1,
+	TAKES_JSON = 2,
+	TAKES_SECOND = 4,
+	TAKES_TIMEOUT = 8,
+	TAKES_NO_NAME = 16,
+	TAKES_ALL = 32,
+	TAKES_INTERVAL = 64, /* and --count */
+	TAKES_OUTPUT = 128,  /* and --http */
+	TAKES_WORD = 256,    /* words come in the place of the VM's name */
+	TAKES_HIDDEN = 512   /* no option: --help leaves it out */
+};
 
 struct command {
 	enum cli_command cmd;

@@ -383,6 +383,11 @@ static const struct key *find(const char *name)
 	return NULL;
 }
 
+const char *config_key(unsigned i)
+{
+	return i < sizeof keys / sizeof keys[0] ? keys[i].name : NULL;
+}
+
 bool config_is_switch(const char *key)
 {
 	const struct key *k = find(key);

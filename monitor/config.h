@@ -60,6 +60,9 @@ int config_set(struct config *c, const char *key, const char *value, char *err, 
 /* What comes now is another source (the command line after a file): it may set again what was set, once. */
 void config_next_source(struct config *c);
 
+/* The name of key @i, NULL behind the last. */
+const char *config_key(unsigned i);
+
 /* Does @key take no value on the command line? */
 bool config_is_switch(const char *key);
 

@@ -366,7 +366,7 @@ int control_kill(struct machine *m, struct peer *p, const struct msg_request_hea
 	(void)r;
 	reply(m, p, 0, "killed", -1);
 	log_info("killed by request");
-	machine_end(m, HVX_EXIT_KILLED);
+	machine_end_for(m, HVX_EXIT_KILLED, "killed by request");
 	return 0;
 }
 

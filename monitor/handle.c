@@ -119,13 +119,13 @@ int handle_exit(struct machine *m, struct peer *p, struct ipc_frame *f)
 	if (m->state == VM_ENDING)
 		return 0;
 	switch (x.kind) {
-	case EXIT_POWEROFF: machine_end(m, HVX_EXIT_OK); break;
-	case EXIT_RESET: machine_end(m, HVX_EXIT_OK); break;
+	case EXIT_POWEROFF: machine_end_for(m, HVX_EXIT_OK, "the guest powered off"); break;
+	case EXIT_RESET: machine_end_for(m, HVX_EXIT_OK, "the guest restarted"); break;
 	case EXIT_TRIPLE_FAULT:
 		log_error("the guest crashed: triple fault");
 		machine_end(m, HVX_EXIT_CRASHED);
 		break;
-	case EXIT_DEBUG: machine_end(m, (int)x.code); break;
+	case EXIT_DEBUG: machine_end_for(m, (int)x.code, "the exit port"); break;
 	default: return -EPROTO;
 	}
 	return 0;

@@ -218,12 +218,21 @@ void machine_end(struct machine *m, int status)
 		return;
 	m->state = VM_ENDING;
 	m->status = status;
+	if (!m->why[0])
+		snprintf(m->why, sizeof m->why, "%.*s", (int)sizeof m->why - 1, log_last_error());
 	hang_up(m, 0, PROC_CARDS);
 	if (m->proc[PROC_VCPU].pid <= 0)
 		hang_up(m, PROC_CARDS, m->nprocs);
 	hand_over_consoles(m); /* nobody will: let the pipes end */
 	ipc_timer_set(m->end_timer, END_GRACE_MS);
 	maybe_finished(m);
+}
+
+void machine_end_for(struct machine *m, int status, const char *why)
+{
+	if (m->state != VM_ENDING)
+		snprintf(m->why, sizeof m->why, "%s", why);
+	machine_end(m, status);
 }
 
 /* passt keeps nothing; qemu-nbd writes out everything when it is asked to go. */
@@ -384,7 +393,7 @@ int machine_start_child(struct machine *m, int i, const char *program, const cha
 
 static void on_quit(void *ctx)
 {
-	machine_end(ctx, HVX_EXIT_KILLED);
+	machine_end_for(ctx, HVX_EXIT_KILLED, "ended on its console");
 }
 
 static void on_signal(void *ctx)
@@ -392,7 +401,7 @@ static void on_signal(void *ctx)
 	struct machine *m = ctx;
 
 	log_info("ended by a signal");
-	machine_end(m, HVX_EXIT_KILLED);
+	machine_end_for(m, HVX_EXIT_KILLED, "ended by a signal");
 }
 
 static void on_sigcont(void *ctx)
@@ -625,6 +634,8 @@ static int prepare(struct machine *m)
 	if (!rc)
 		rc = take_name(m);
 	if (!rc)
+		m->past_fd = past_begin(&m->rt, m->cfg.name, &m->past);
+	if (!rc)
 		rc = bound_start(m);
 	if (!rc)
 		rc = check_host(m);
@@ -729,6 +740,7 @@ void machine_started(struct machine *m)
 static void cleanup(struct machine *m)
 {
 	bound_end(m);
+	past_end(m->past_fd, &m->past, m->status, m->why[0] ? m->why : log_last_error());
 	control_close(m);
 	for (int i = 0; i < m->nprocs; i++)
 		ipc_conn_free(m->child[i].conn);
@@ -764,7 +776,7 @@ int machine_run(const struct config *cfg, bool debug, int notify_fd)
 	m->nprocs = PROC_CARDS;
 	group_init(&m->bound.group);
 	m->cgroup.events = m->log_fd = m->lock_fd = m->listen_fd = m->ram_fd = m->control_fd = -1;
-	m->kernel_fd = m->trace_fd = m->debugcon_fd = m->mem_end = m->vcpu_end = -1;
+	m->past_fd = m->kernel_fd = m->trace_fd = m->debugcon_fd = m->mem_end = m->vcpu_end = -1;
 	for (unsigned i = 0; i < MSG_MODULES_MAX; i++)
 		m->initrd_fd[i] = -1;
 	m->status = prepare(m);

@@ -10,6 +10,7 @@
 #include "monitor/cause.h"
 #include "monitor/config.h"
 #include "monitor/console.h"
+#include "monitor/past.h"
 #include "monitor/permit.h"
 #include "monitor/runtime.h"
 #include "monitor/spawn.h"
@@ -47,6 +48,9 @@ struct machine {
 	int ncards;
 	struct cause_cgroup cgroup;
 	struct bound bound;
+	struct past past; /* what is written down of it */
+	int past_fd;
+	char why[128]; /* it has ended; empty: the last error says so */
 	struct peer child[PROC_MAX], client[MACHINE_MAX_CLIENTS];
 	struct console *console, *second; /* second: NULL, there is none */
 	int log_fd, lock_fd, listen_fd;
@@ -72,6 +76,8 @@ int machine_run(const struct config *cfg, bool debug, int notify_fd);
 
 /* ---- for the handlers in handle.c and control.c ---- */
 void machine_end(struct machine *m, int status);
+/* As machine_end(), which takes the last error for the cause. */
+void machine_end_for(struct machine *m, int status, const char *why);
 int machine_send(struct machine *m, struct peer *p, uint16_t type, int len, const int *fds, int nfds);
 int machine_configure(struct machine *m); /* devices and the vcpu, when what they need is there */
 int machine_start_child(struct machine *m, int i, const char *program, const char *name, enum msg_role role);

@@ -15,6 +15,7 @@
 #include "common/log.h"
 #include "monitor/cli.h"
 #include "monitor/client.h"
+#include "monitor/completion.h"
 #include "monitor/machine.h"
 #include <config.h>
 
@@ -33,6 +34,7 @@ static void open_std(void)
 static int supervise(const struct cli *c, int notify_fd)
 {
 	log_init(c->cfg.name);
+	log_keep_error();
 	if (c->debug) {
 		log_set_level(LOG_LVL_DEBUG);
 		ipc_set_trace(true);
@@ -96,6 +98,7 @@ int main(int argc, char **argv)
 	switch (c.cmd) {
 	case CMD_HELP: cli_help(c.help_on); return 0;
 	case CMD_VERSION: printf("hvx-monitor %s\n", PACKAGE_VERSION); return 0;
+	case CMD_COMPLETION: completion_print(stdout, c.zsh); return fflush(stdout) ? HVX_EXIT_FAIL : 0;
 	case CMD_RUN: return supervise(&c, -1);
 	case CMD_START: return start(&c);
 	default: return client_command(&c);

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/statvfs.h>
+#include <time.h>
 #include <unistd.h>
 
 struct text {
@@ -106,6 +107,24 @@ static void add_root(struct text *t, pid_t pid)
 		entries += strcmp(e->d_name, ".") && strcmp(e->d_name, "..");
 	closedir(d);
 	add(t, " root=%s%s", entries ? "full" : "empty", vfs.f_flag & ST_RDONLY ? ",read-only" : "");
+}
+
+char procinfo_state(pid_t pid)
+{
+	char state[32];
+
+	status_value(pid, "State", state, sizeof state);
+	return state[0] == '?' ? 0 : state[0];
+}
+
+/* The number of its clock: clock_getcpuclockid(3), CPUCLOCK_SCHED. */
+uint64_t procinfo_cpu(pid_t pid)
+{
+	struct timespec t;
+
+	if (pid <= 0 || clock_gettime((clockid_t)(~(unsigned)pid << 3 | 2), &t) < 0)
+		return 0;
+	return (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
 }
 
 void procinfo_describe(pid_t pid, char *buf, size_t len)

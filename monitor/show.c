@@ -6,6 +6,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "common/sandbox.h"
 #include "common/text.h"
@@ -29,6 +30,39 @@ void show_listed(const struct msg_status *s, struct json *j)
 	json_number(j, "memory_bytes", s->ram_size);
 	json_number(j, "cpus", msg_cpus_count(&s->cpus));
 	json_number(j, "pid", pid);
+	json_close(j, '}');
+}
+
+static void date(int64_t seconds, char *text, size_t len)
+{
+	time_t t = (time_t)seconds;
+	struct tm tm;
+
+	if (!gmtime_r(&t, &tm) || !strftime(text, len, "%Y-%m-%dT%H:%M:%SZ", &tm))
+		snprintf(text, len, "?");
+}
+
+void show_past(const struct past *p, bool lost, struct json *j)
+{
+	char when[32];
+
+	if (!j) {
+		date(lost ? p->started : p->ended, when, sizeof when);
+		if (lost)
+			printf("%-24s %-9s since %s: its monitor was killed\n", p->name, "lost", when);
+		else
+			printf("%-24s %-9s status %d at %s: %s\n", p->name, "ended", p->status, when, p->cause);
+		return;
+	}
+	json_open(j, NULL, '{');
+	json_text(j, "name", p->name);
+	json_text(j, "state", lost ? "lost" : "ended");
+	if (!lost)
+		json_number(j, "status", (uint64_t)p->status);
+	json_text(j, "cause", lost ? "its monitor was killed" : p->cause);
+	json_number(j, "started", (uint64_t)p->started);
+	if (!lost)
+		json_number(j, "ended", (uint64_t)p->ended);
 	json_close(j, '}');
 }
 

@@ -5,10 +5,14 @@
 #define HVX_MONITOR_SHOW_H
 
 #include "monitor/json.h"
+#include "monitor/past.h"
 #include "proto/pack.h"
 
 /* One VM of `list`; @j is NULL for text, else within an array. */
 void show_listed(const struct msg_status *s, struct json *j);
+
+/* One that has been; @lost: nobody saw its end. */
+void show_past(const struct past *p, bool lost, struct json *j);
 
 void show_status(const struct msg_status *s, bool json);
 

@@ -48,6 +48,7 @@
 	X(cause)       \
 	X(limits)      \
 	X(group)       \
+	X(past)        \
 	X(virtq)       \
 	X(device)      \
 	X(limit)       \
