@@ -260,7 +260,7 @@ static void on_calls(struct vcpu *v, void *ctx)
 		vcpu_fpu_out(v); /* it may sleep */
 		cards_wait_reset(c, v);
 		if (c->vm->locals)
-			locals_wait_reset(c->vm->locals);
+			locals_wait_reset(c->vm->locals, v);
 	}
 	for (unsigned i = 0; i < c->n; i++)
 		if (atomic_load(&c->card[i]->bell->called))
@@ -336,7 +336,9 @@ void cards_wait_reset(struct cards *c, struct vcpu *v)
 	pthread_mutex_lock(&c->lock);
 	while (any_resetting(c)) {
 		if (!flush_asked(c)) {
+			world_leave(v);
 			pthread_cond_wait(&c->changed, &c->lock);
+			world_enter(v);
 			continue;
 		}
 		pthread_mutex_unlock(&c->lock);

@@ -61,7 +61,8 @@ void cards_wire(struct cards *c);
 /* After the final seal: waits for each device's offer, puts the cards on the bus and watches the channels. */
 void cards_start(struct cards *c);
 
-/* The vcpu's thread: waits until no device has a reset under way (after platform_reset()). */
+/* @v's thread, which holds it (world.h) and lets it go meanwhile: waits until no device has a reset under way (after
+ * platform_reset()). */
 void cards_wait_reset(struct cards *c, struct vcpu *v);
 /* The vcpu's thread has ended, the platform goes. */
 void cards_stop(struct cards *c);

@@ -17,6 +17,7 @@
 #include "vcpu/cards.h"
 #include "vcpu/chipset/platform.h"
 #include "vcpu/control.h"
+#include "vcpu/kick.h"
 #include "vcpu/local/set.h"
 #include "vcpu/mmu/mmu.h"
 #include "vcpu/runner.h"
@@ -65,14 +66,17 @@ static void on_power_off(void *ctx)
 	runner_end(&p->run, VM_EXIT_POWEROFF, 0);
 }
 
-/* Ports are written by the vcpu's thread, which resets the chips too. */
+/* The CPU that writes the port sees it with its next instruction, the others when that one has run: a lock is held here. */
 static void on_a20(void *ctx, bool on)
 {
 	struct process *p = ctx;
+	struct vcpu *v = kick_this();
 
-	for (int i = 0; i < p->vm.ncpus; i++)
-		if (p->vm.vcpu[i])
-			mmu_set_a20(p->vm.vcpu[i], on);
+	p->vm.a20 = on;
+	if (!v) /* the chips are being made */
+		return;
+	mmu_set_a20(v, on);
+	vcpu_kick(v, PEND_A20);
 }
 
 static void on_reset(void *ctx)

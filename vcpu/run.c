@@ -196,6 +196,12 @@ static void deliver_interrupt(struct vcpu *v)
 		v->exit_reason = VM_EXIT_TRIPLE_FAULT;
 }
 
+static void follow_a20(struct vcpu *v, void *arg)
+{
+	(void)arg;
+	mmu_set_a20(v, v->vm->a20);
+}
+
 /* Handles what is pending; true when the pass is over. */
 static bool handle_events(struct vcpu *v)
 {
@@ -213,6 +219,10 @@ static bool handle_events(struct vcpu *v)
 	if (p & PEND_RESET) {
 		v->exit_reason = VM_EXIT_RESET;
 		return true;
+	}
+	if (p & PEND_A20) {
+		atomic_fetch_and(&v->pending, ~PEND_A20);
+		world_on(v->vm, WORLD_ALL, follow_a20, NULL);
 	}
 	if (p & PEND_FLUSH) {
 		atomic_fetch_and(&v->pending, ~PEND_FLUSH);

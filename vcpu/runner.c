@@ -64,7 +64,7 @@ void runner_kick(struct runner *r, uint32_t pend)
 }
 
 /* What was on its way to CPUs of the last life. */
-#define PEND_OF_LIFE (PEND_INTR | PEND_NMI | PEND_RESET | PEND_STOP | PEND_START)
+#define PEND_OF_LIFE (PEND_INTR | PEND_NMI | PEND_RESET | PEND_STOP | PEND_START | PEND_A20)
 
 /* No other thread runs a CPU meanwhile. */
 static void reset_cpus(struct runner *r)
@@ -81,7 +81,7 @@ static void park_cpus(struct runner *r)
 		cpu_park(r->cpu[i].v, leader(r));
 }
 
-static int boot(struct runner *r)
+static int load(struct runner *r)
 {
 	struct vcpu *v = leader(r);
 
@@ -90,16 +90,25 @@ static int boot(struct runner *r)
 	if (r->cards)
 		cards_wait_reset(r->cards, v); /* what devices have in flight must not land in the next life's memory */
 	if (r->vm->locals)
-		locals_wait_reset(r->vm->locals);
+		locals_wait_reset(r->vm->locals, v);
 	reset_cpus(r);
 	unsigned in = gmem_enter(r->vm->mem, SHM_SLOT_VCPU + (unsigned)v->id);
 	int rc = boot_load(r->vm, r->boot, r->error, sizeof r->error);
 	gmem_leave(r->vm->mem, SHM_SLOT_VCPU + (unsigned)v->id, in);
+	if (!rc)
+		park_cpus(r);
+	return rc;
+}
+
+static int boot(struct runner *r)
+{
+	world_enter(leader(r));
+	int rc = load(r);
+	world_leave(leader(r));
 	if (rc) {
 		tell(r, RUNNER_LOAD_FAILED);
 		return rc;
 	}
-	park_cpus(r);
 	atomic_fetch_add(&r->boots, 1);
 	tell(r, RUNNER_STARTED);
 	return 0;

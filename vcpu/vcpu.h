@@ -36,6 +36,7 @@
 #define PEND_CALL  (1u << 7) /* a device process calls for an interrupt */
 #define PEND_WORLD (1u << 8) /* somebody waits for this CPU to be at a boundary (world.h) */
 #define PEND_START (1u << 9) /* INIT, or a start-up IPI */
+#define PEND_A20   (1u << 11) /* this CPU has switched address line 20: the others follow */
 #define PEND_HOLD  (1u << 10) /* the VM has used its CPU time: wait until cleared */
 
 /* Why vcpu_run() came back. */

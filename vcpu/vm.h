@@ -23,6 +23,7 @@ struct vm {
 	struct topology topology; /* ncpus is its product; zeros: one socket of single threads */
 	struct vcpu *vcpu[TOPOLOGY_CPUS_MAX];
 	struct world world;
+	bool a20; /* address line 20 is on: what CPUs are told behind PEND_A20 */
 	const char *name;
 	_Atomic uint64_t pvclock_tsc; /* cpu/pvclock.c: host TSC at which the paravirtual clocks start; 0: not yet */
 	uint64_t tsc_hz;              /* set before cpu_reset(); 0: guests must calibrate */

@@ -53,6 +53,16 @@ struct vcpu *kick_this(void)
 	return v;
 }
 
+void world_enter(struct vcpu *c)
+{
+	(void)c;
+}
+
+void world_leave(struct vcpu *c)
+{
+	(void)c;
+}
+
 void start_post(struct vcpu *c, int vector)
 {
 	FUZZ_CHECK(!c && !vector); /* nothing here sends any */

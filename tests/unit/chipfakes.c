@@ -23,6 +23,16 @@ __attribute__((weak)) struct vcpu *kick_this(void)
 	return NULL;
 }
 
+__attribute__((weak)) void world_enter(struct vcpu *v)
+{
+	(void)v;
+}
+
+__attribute__((weak)) void world_leave(struct vcpu *v)
+{
+	(void)v;
+}
+
 __attribute__((weak)) void start_post(struct vcpu *v, int vector)
 {
 	v->start = (uint32_t)vector;

@@ -403,12 +403,14 @@ static bool any_resetting(struct locals *l)
 }
 
 /* Translations that are to go meanwhile go before the next block runs: PEND_FLUSH stays set. */
-void locals_wait_reset(struct locals *l)
+void locals_wait_reset(struct locals *l, struct vcpu *v)
 {
+	world_leave(v);
 	pthread_mutex_lock(&l->lock);
 	while (any_resetting(l))
 		pthread_cond_wait(&l->changed, &l->lock);
 	pthread_mutex_unlock(&l->lock);
+	world_enter(v);
 }
 
 void locals_stop(struct locals *l)

@@ -83,7 +83,7 @@ int locals_init(struct locals *l, struct vm *vm, struct ipc_loop *loop);
 /* Puts a device on the bus at PCI number @slot; d->vp.offer, ops, id and priv are set.  Before the vcpu runs. */
 int locals_add(struct locals *l, struct local *d, unsigned slot);
 /* The vcpu's thread, after platform_reset(): waits until no device has anything in flight. */
-void locals_wait_reset(struct locals *l);
+void locals_wait_reset(struct locals *l, struct vcpu *v);
 /* The vcpu's thread has ended, the platform goes: no device does anything any more. */
 void locals_stop(struct locals *l);
 void locals_stats(struct locals *l, struct msg_counters *m);
