@@ -396,12 +396,11 @@ static bool next_is_bounced(const struct vcpu *v)
 	return v->next.how == NEXT_EXPLICIT || v->next.how == NEXT_STACK;
 }
 
-static void run_bounced(struct vcpu *v)
+static void bounce(struct vcpu *v)
 {
 	struct bounced o[2] = {{.buf = v->bounce}, {.buf = (uint8_t *)&v->bounce_stack}};
 	uint32_t extra = MODE_STEP, b;
 
-	v->stats.cross_page++;
 	while (next_is_bounced(v) && !v->exc_pending) {
 		struct next_run n = v->next;
 		int k = n.how == NEXT_STACK;
@@ -422,6 +421,32 @@ static void run_bounced(struct vcpu *v)
 	}
 	for (int k = 0; k < 2 && !v->exc_pending; k++)
 		bounce_finish(v, &o[k]);
+}
+
+/* Is the instruction at rip, which reads and writes its operand, to be atomic?  (SDM 3A 9.1) */
+static bool next_is_locked(struct vcpu *v)
+{
+	uint32_t b;
+
+	if (v->vm->ncpus == 1 || v->next.how != NEXT_EXPLICIT || v->next.acc != (ACC_R | ACC_W))
+		return false;
+	b = bt_find(v, MODE_STEP | MODE_BOUNCE);
+	return b != BT_NONE && v->bt->blocks[b].locked;
+}
+
+/* What is atomic on the bus is so here while no other CPU runs. */
+static void run_bounced(struct vcpu *v)
+{
+	bool locked = next_is_locked(v);
+
+	if (v->exc_pending)
+		return;
+	v->stats.cross_page++;
+	if (locked)
+		world_stop(v->vm);
+	bounce(v);
+	if (locked)
+		world_go(v->vm);
 }
 
 /* Instruction breakpoint at rip?  RF suppresses it once (SDM 3B 18.3.1.1). */

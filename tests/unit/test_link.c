@@ -107,41 +107,71 @@ static void test_refused(void)
 	CU_ASSERT_EQUAL(e->target, BT_NONE);
 }
 
-static void test_kick(void)
+static const uint8_t *copied(const struct vcpu *v, uint32_t copy, uint32_t b, uint32_t off)
+{
+	return v->bt->rw + copy + off - v->bt->blocks[b].host_start;
+}
+
+static uint32_t rel32_target(const struct vcpu *v, const uint8_t *rel32)
+{
+	int32_t d;
+
+	memcpy(&d, rel32, 4);
+	return (uint32_t)(rel32 + 4 + d - v->bt->rw);
+}
+
+/* A block's links stay as they are; its copy leads to its own stubs, and these to where the block's do. */
+static void test_copy(void)
+{
+	struct vcpu *v = btvm_reset();
+	uint32_t a, b, copy;
+	struct bexit *e = pair(v, true, &a, &b);
+	const struct block *k = &v->bt->blocks[a];
+	const uint8_t *stub;
+
+	link_exit(v, (uint32_t)(e - v->bt->exits), b, false);
+	copy = copy_make(v, a);
+	CU_ASSERT(at_block(v, e, b));
+	stub = copied(v, copy, a, e->stub_off);
+	CU_ASSERT_EQUAL(rel32_target(v, copied(v, copy, a, e->rel_off)), (uint32_t)(stub - v->bt->rw));
+	CU_ASSERT_EQUAL(stub[12], 0xe9);
+	CU_ASSERT_EQUAL(rel32_target(v, stub + 13), rel32_target(v, v->bt->rw + e->stub_off + 13));
+	CU_ASSERT_EQUAL(copy_original(v, copy), k->host_start);
+	CU_ASSERT_EQUAL(copy_original(v, k->host_end - 1), k->host_end - 1);
+	CU_ASSERT_EQUAL(block_by_host(v->bt, copy), BT_NONE);
+}
+
+static void test_copy_cell(void)
 {
 	struct vcpu *v = btvm_reset();
 	uint32_t a, b;
-	struct bexit *e = pair(v, true, &a, &b);
-	uint32_t x = (uint32_t)(e - v->bt->exits);
+	struct bexit *e = pair(v, false, &a, &b);
 
-	link_exit(v, x, b, false);
-	link_kick(v, a);
+	link_exit(v, (uint32_t)(e - v->bt->exits), b, false);
+	copy_make(v, a);
 	CU_ASSERT(at_stub(v, e));
-	CU_ASSERT_EQUAL(e->target, b); /* the lists were left alone */
-	link_exit(v, x, b, false);
+	link_exit(v, (uint32_t)(e - v->bt->exits), b, false);
 	CU_ASSERT(at_block(v, e, b));
-	CU_ASSERT_EQUAL(v->bt->blocks[b].in_links, x);
-	link_kick(v, a);
+	copy_make(v, a);
 	block_invalidate(v, b);
-	CU_ASSERT(at_stub(v, e) && e->target == BT_NONE);
+	CU_ASSERT(at_stub(v, e) && !v->cell_to[e->cell]);
 }
 
-/* The compare stays, its outcome does not count until C has been there. */
-static void test_kick_patch(void)
+/* The compare stays, its outcome does not count in the copy. */
+static void test_copy_indirect(void)
 {
 	struct vcpu *v = btvm_reset();
-	uint32_t b = btvm_translate(v, BTVM_CODE, v->mode, "c3");
+	uint32_t b = btvm_translate(v, BTVM_CODE, v->mode, "c3"), copy;
 	const struct block *k = &v->bt->blocks[b];
-	const uint8_t *jne = v->bt->rw + k->ind_jne;
-	uint8_t was[6];
+	const uint8_t *jne = v->bt->rw + k->ind_jne, *in_copy;
 
 	CU_ASSERT_NOT_EQUAL_FATAL(k->ind_jmp, BT_NONE);
-	memcpy(was, jne, 6);
-	CU_ASSERT(was[0] == 0x0f && was[1] == 0x85);
-	link_kick(v, b);
-	CU_ASSERT(jne[0] == 0x90 && jne[1] == 0xe9 && !memcmp(jne + 2, was + 2, 4));
-	link_unkick(v->bt, b);
-	CU_ASSERT_FALSE(memcmp(jne, was, 6));
+	copy = copy_make(v, b);
+	in_copy = copied(v, copy, b, k->ind_jne);
+	CU_ASSERT(jne[0] == 0x0f && jne[1] == 0x85);
+	CU_ASSERT(in_copy[0] == 0x90 && in_copy[1] == 0xe9 && !memcmp(in_copy + 2, jne + 2, 4));
+	CU_ASSERT_EQUAL(rel32_target(v, copied(v, copy, b, k->ind_cold) + 13),
+			rel32_target(v, v->bt->rw + k->ind_cold + 13));
 }
 
 /* User code's cells depend on where its page is mapped: they go with the address space, whatever they lead to. */
@@ -384,8 +414,9 @@ CU_ErrorCode suite_link(void)
 	CU_add_test(s, "a page at two addresses", test_two_places);
 	CU_add_test(s, "invalidation", test_invalidate);
 	CU_add_test(s, "links that must not be made", test_refused);
-	CU_add_test(s, "kick", test_kick);
-	CU_add_test(s, "kick of an indirect exit", test_kick_patch);
+	CU_add_test(s, "copy", test_copy);
+	CU_add_test(s, "copy with a cell", test_copy_cell);
+	CU_add_test(s, "copy of an indirect exit", test_copy_indirect);
 	CU_add_test(s, "kicks at an indirect jump", test_kick_indirect);
 	CU_add_test(s, "cells and flushes", test_cells);
 	CU_add_test(s, "cells of user code", test_user_cells);

@@ -83,8 +83,6 @@ static int access_done(struct vcpu *v, const struct site *s, uint64_t gva, int r
 		v->next.how = NEXT_ALONE; /* the rest of this block is gone: run this instruction by itself */
 	else if (r == TLB_FILLED_IN || r == TLB_STORED) {
 		v->resume = (uint64_t)(uintptr_t)bt_rx(v->bt, s->resume_off);
-		if (v->kick)
-			link_kick(v, s->block);
 		vcpu_fpu_in(v); /* a trace line has saved it */
 		return 1;
 	}

@@ -16,6 +16,7 @@
 #include "vcpu/vcpu.h"
 
 #define BT_CODE_SIZE  (64u << 20)
+#define BT_COPY_SIZE  (1u << 16) /* at the end of code memory, for each CPU: more than a block's code */
 #define BT_MAX_SITES  (1u << 21)
 #define BT_MAX_EXITS  (9u << 16)
 #define BT_MAX_SYS    (1u << 15)
@@ -130,6 +131,7 @@ struct block {
 	uint8_t fl_livein;
 	uint8_t dead;
 	uint8_t combine_fails;
+	uint8_t locked; /* the first instruction is a locked read-modify-write */
 } __attribute__((aligned(64)));
 
 /* The block index: open addressing, so that a look-up touches this and the block. */
@@ -170,6 +172,7 @@ struct bt {
 	uint8_t *rw;
 	const uint8_t *rx;
 	uint32_t used;
+	uint32_t copies; /* blocks end before: the CPUs' copies (copy_make()) */
 	struct block *blocks;
 	uint32_t n_blocks;
 	struct site *sites;
@@ -264,8 +267,13 @@ void unlink_incoming(struct vcpu *v, uint32_t block);
 void cells_create(struct vcpu *v);                      /* of a new vcpu: lead to the stubs */
 void cells_forget(struct vcpu *v);                      /* all blocks have gone */
 void link_forget_cells(struct vcpu *v, uint32_t block); /* no cell of @v's leads to it any more */
-void link_kick(struct vcpu *v, uint32_t block);  /* makes the running chain stop after @block; async-signal-safe */
-void link_unkick(struct bt *bt, uint32_t block); /* its indirect exit looks at the jump cache again */
+/*
+ * Copies @block to @v's place for it, so that a kick has an effect: all that leaves the copy goes to C, while other CPUs run the
+ * block itself as fast as ever.  Its offset in code memory.  Async-signal-safe, on @v's thread, which is not in the copy.
+ */
+uint32_t copy_make(struct vcpu *v, uint32_t block);
+/* Where in its block the code at @off is, if that is @v's copy; else @off. */
+uint32_t copy_original(const struct vcpu *v, uint32_t off);
 void cells_reset_user(struct vcpu *v);
 void cells_reset_all(struct vcpu *v);
 /* Points a cell at host address @host, where it pointed before a reset, unless it is in use. */

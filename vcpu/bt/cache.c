@@ -87,6 +87,7 @@ int bt_create(struct vm *vm)
 	memset(bt->page_hash, 0xff, BT_MAX_PAGES * sizeof *bt->page_hash);
 	bt->have_bmi2 = cpu_has_fast_pext();
 	bt->smp = vm->ncpus > 1;
+	bt->copies = BT_CODE_SIZE - (uint32_t)vm->ncpus * BT_COPY_SIZE;
 	vm->bt = bt;
 	return 0;
 }

@@ -199,15 +199,10 @@ void emit_align_rel32(struct emit *c, unsigned opcode)
 		emit8(c, 0x2e);
 }
 
-/* Two bytes each: 0f 85 and 90 e9, with the same rel32 behind them. */
+/* 0f 85 becomes 90 e9, with the same rel32 behind it. */
 void emit_always(uint8_t *jne)
 {
 	__builtin_memcpy(jne, "\x90\xe9", 2);
-}
-
-void emit_jne(uint8_t *always)
-{
-	__builtin_memcpy(always, "\x0f\x85", 2);
 }
 
 void emit_jmp_to(struct emit *c, const uint8_t *target)

@@ -97,9 +97,8 @@ void emit_jmp_mem(struct emit *c, struct hmem m);
 /* Points a rel32 at @target, by one store; another CPU may run it if emit_align_rel32() came before its opcode. */
 void emit_patch(uint8_t *rel32, const uint8_t *target);
 void emit_align_rel32(struct emit *c, unsigned opcode);
-/* Makes a jne into a jmp to the same place, and back: nothing else of it changes. */
+/* Makes a jne into a jmp to the same place. */
 void emit_always(uint8_t *jne);
-void emit_jne(uint8_t *always);
 
 enum { ALU_ADD = 0, ALU_OR = 1, ALU_AND = 4, ALU_SUB = 5, ALU_XOR = 6, ALU_CMP = 7 };
 enum { SH_SHL = 4, SH_SHR = 5, SH_SAR = 7 };

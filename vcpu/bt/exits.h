@@ -19,6 +19,7 @@ int bt_c_mem_checked(struct vcpu *v);   /* the same through segments, with align
 /* A gather that was not done in place, its registers in v->gather: 1 = done but for loading v->gather.dst, resume at
  * v->resume; 0 = nothing has happened that counts, bt_c_sys() is to do it. */
 int bt_c_gather(struct vcpu *v);
+void bt_c_kicked(struct vcpu *v); /* v->resume, with a kick pending: where the CPU stops soon */
 
 /* Does something wait for the run loop? */
 bool bt_must_stop(const struct vcpu *v);

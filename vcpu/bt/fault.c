@@ -1,7 +1,7 @@
 /*
  * The vcpu thread's signals: kicks, and host faults in translated code.
- * Invariant: a handler changes nothing but the patch points of exits and, for
- * faults, the interrupted context itself.
+ * Invariant: a handler changes nothing but the interrupted context and what is
+ * the CPU's own: its copy of a block, and cells.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -19,6 +19,7 @@
 #include "vcpu/kick.h"
 
 extern const uint8_t glue_load_begin[], glue_load_end[], glue_abort[], glue_fault[], glue_gone[];
+extern const uint8_t glue_resume_begin[], glue_resume_end[], glue_resume_kicked[];
 
 /* Register order of ucontext to ours. */
 static const int greg_of[16] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
@@ -35,6 +36,17 @@ static bool in_code_memory(const struct bt *bt, uint64_t rip, uint32_t *off)
 	return true;
 }
 
+/* The block whose code is at @off, and in *orig where it is there: the CPU may be in its copy of a block. */
+static uint32_t block_at(const struct vcpu *v, uint32_t off, uint32_t *orig)
+{
+	*orig = copy_original(v, off);
+	return block_by_host(v->bt, *orig);
+}
+
+/*
+ * In translated code the CPU goes on in a copy of the block that leads to C alone.  What is on its way into translated code turns
+ * round; what is in C looks at vcpu.kick before it goes there.
+ */
 static void kick_running(struct vcpu *v, greg_t *g)
 {
 	struct bt *bt = v->bt;
@@ -44,16 +56,26 @@ static void kick_running(struct vcpu *v, greg_t *g)
 	v->kick = 1;
 	if (in_code_memory(bt, rip, &off)) {
 		b = block_by_host(bt, off);
-		if (b == BT_NONE)
+		if (b == BT_NONE) /* in the copy */
 			return;
 		if (bt->blocks[b].ind_jmp != BT_NONE && off >= bt->blocks[b].ind_jne && off <= bt->blocks[b].ind_jmp)
-			g[REG_RIP] = (greg_t)(uintptr_t)bt_rx(bt, bt->blocks[b].ind_cold);
-		link_kick(v, b);
+			off = bt->blocks[b].ind_cold;
+		g[REG_RIP] = (greg_t)(uintptr_t)bt_rx(bt, copy_make(v, b) + off - bt->blocks[b].host_start);
 	} else if (rip >= (uint64_t)(uintptr_t)glue_load_begin && rip < (uint64_t)(uintptr_t)glue_load_end) {
 		g[REG_RIP] = (greg_t)(uintptr_t)glue_abort;
-	} else if (v->site < bt->n_sites && bt->sites[v->site].block < bt->n_blocks) {
-		link_kick(v, bt->sites[v->site].block); /* a soft TLB slow path may return into it */
+	} else if (rip >= (uint64_t)(uintptr_t)glue_resume_begin && rip < (uint64_t)(uintptr_t)glue_resume_end) {
+		g[REG_RIP] = (greg_t)(uintptr_t)glue_resume_kicked;
 	}
+}
+
+/* A slow path is about to go back into translated code, and there is a kick: into the copy. */
+void bt_c_kicked(struct vcpu *v)
+{
+	uint32_t off, orig, b;
+
+	if (!in_code_memory(v->bt, v->resume, &off) || (b = block_at(v, off, &orig)) == BT_NONE || orig != off)
+		return;
+	v->resume = (uint64_t)(uintptr_t)bt_rx(v->bt, copy_make(v, b) + off - v->bt->blocks[b].host_start);
 }
 
 static void on_kick(int sig, siginfo_t *si, void *ctx)
@@ -94,7 +116,7 @@ static void on_trap(int sig, siginfo_t *si, void *ctx)
 	uint8_t fl;
 
 	if (v && in_code_memory(v->bt, (uint64_t)g[REG_RIP] - 1, &off))
-		b = block_by_host(v->bt, off);
+		b = block_at(v, off, &off);
 	if (b == BT_NONE || !block_entered_at(&v->bt->blocks[b], off, &spare, &fl)) {
 		sigaddset(&((ucontext_t *)ctx)->uc_sigmask, sig);
 		g[REG_RIP]--; /* it comes again, and is fatal then */
@@ -116,7 +138,7 @@ static void on_fault(int sig, siginfo_t *si, void *ctx)
 	struct bt *bt = v ? v->bt : NULL;
 	uint32_t off, b;
 
-	if (!bt || !in_code_memory(bt, (uint64_t)g[REG_RIP], &off) || (b = block_by_host(bt, off)) == BT_NONE ||
+	if (!bt || !in_code_memory(bt, (uint64_t)g[REG_RIP], &off) || (b = block_at(v, off, &off)) == BT_NONE ||
 	    g[REG_TRAPNO] == EXC_PF) {
 		/* the engine's own fault: with the signal blocked it is fatal when it comes again on return */
 		sigaddset(&((ucontext_t *)ctx)->uc_sigmask, sig);

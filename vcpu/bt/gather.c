@@ -149,7 +149,5 @@ int bt_c_gather(struct vcpu *v)
 	}
 	memset(v->gather.dst + end, 0, sizeof v->gather.dst - end);
 	v->resume = (uint64_t)(uintptr_t)bt_rx(v->bt, s.resume_off);
-	if (v->kick)
-		link_kick(v, s.block);
 	return 1;
 }

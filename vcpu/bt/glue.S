@@ -160,6 +160,13 @@ glue_mem:
 mem_done:
 	testl %eax, %eax
 	jz glue_leave
+
+	/* A kick between here and the jump goes to glue_resume_kicked. */
+	.globl glue_resume_begin, glue_resume_end, glue_resume_kicked
+glue_resume_begin:
+	cmpl $0, %gs:V_KICK
+	jne glue_resume_kicked
+glue_resume_loads:
 	cmpb $0, %gs:V_DF
 	je 1f
 	std
@@ -174,6 +181,14 @@ mem_done:
 	movq %gs:(V_HOST_REGS + 80), %r10
 	movq %gs:(V_HOST_REGS + 88), %r11
 	jmpq *%gs:V_RESUME
+glue_resume_end:
+
+glue_resume_kicked:
+	movq %gs:V_ENGINE_SP, %rsp
+	movq %gs:V_SELF, %rdi
+	cld
+	call bt_c_kicked
+	jmp glue_resume_loads
 
 	.globl glue_mem_checked
 glue_mem_checked:

@@ -11,16 +11,6 @@
 #include "vcpu/bt/bt.h"
 #include "vcpu/bt/emit.h"
 
-static void point_at(struct vcpu *v, const struct bexit *e, uint32_t off)
-{
-	struct bt *bt = v->bt;
-
-	if (e->cell != BT_NONE)
-		v->cells[e->cell] = (uint64_t)(uintptr_t)bt_rx(bt, off);
-	else if (e->rel_off != BT_NONE)
-		emit_patch(bt->rw + e->rel_off, bt->rw + off);
-}
-
 /* ---- cells: the vcpu's own ---- */
 
 static void cell_unlist(struct vcpu *v, uint32_t cell)
@@ -180,24 +170,58 @@ void link_exit(struct vcpu *v, uint32_t x, uint32_t target, bool global)
 	bt_unlock(v);
 }
 
-void link_kick(struct vcpu *v, uint32_t b)
+/* ---- a copy to stop in ---- */
+
+/* Behind `mov dword gs:[site or exit], n` of twelve bytes and the opcode: the rel32 of a stub's jump to the glue. */
+#define STUB_REL32 13
+
+static void move_rel32(uint8_t *copy, const uint8_t *from)
+{
+	int32_t d;
+
+	memcpy(&d, from, sizeof d);
+	emit_patch(copy, copy + 4 + d - (copy - from));
+}
+
+static bool leads_to_glue(const struct site *s)
+{
+	return s->kind != SITE_INSN && s->kind != SITE_STEP_END;
+}
+
+uint32_t copy_make(struct vcpu *v, uint32_t b)
 {
 	struct bt *bt = v->bt;
 	const struct block *k = &bt->blocks[b];
+	uint32_t at = bt->copies + (uint32_t)v->id * BT_COPY_SIZE;
+	uint8_t *to = bt->rw + at, *from = bt->rw + k->host_start;
 
-	for (uint32_t x = k->exit; x < k->exit + k->n_exits; x++)
-		point_at(v, &bt->exits[x], bt->exits[x].stub_off);
+	memcpy(to, from, k->host_end - k->host_start);
+	for (const struct site *s = &bt->sites[k->site]; s < &bt->sites[k->site + k->n_sites]; s++)
+		if (leads_to_glue(s))
+			move_rel32(to + (s->host_off - k->host_start) + STUB_REL32, bt->rw + s->host_off + STUB_REL32);
+	for (uint32_t x = k->exit; x < k->exit + k->n_exits; x++) {
+		const struct bexit *e = &bt->exits[x];
+
+		if (e->cell != BT_NONE)
+			v->cells[e->cell] = (uint64_t)(uintptr_t)bt_rx(bt, e->stub_off);
+		else if (e->rel_off != BT_NONE)
+			emit_patch(to + (e->rel_off - k->host_start), to + (e->stub_off - k->host_start));
+	}
 	if (k->ind_jmp != BT_NONE)
-		emit_always(bt->rw + k->ind_jne);
+		emit_always(to + (k->ind_jne - k->host_start));
+	v->copy_of = b + 1;
+	return at;
 }
 
-void link_unkick(struct bt *bt, uint32_t b)
+uint32_t copy_original(const struct vcpu *v, uint32_t off)
 {
-	const struct block *k = &bt->blocks[b];
+	uint32_t at = v->bt->copies + (uint32_t)v->id * BT_COPY_SIZE;
 
-	if (k->ind_jmp != BT_NONE)
-		emit_jne(bt->rw + k->ind_jne);
+	return v->copy_of && off >= at && off < at + BT_COPY_SIZE ? off - at + v->bt->blocks[v->copy_of - 1].host_start
+								  : off;
 }
+
+/* ---- flushes ---- */
 
 static void reset_cells(struct vcpu *v, const uint32_t *cells, uint32_t n)
 {

@@ -336,10 +336,8 @@ const void *bt_c_indirect_step(struct vcpu *v)
 
 const void *bt_c_indirect(struct vcpu *v)
 {
-	uint64_t target = jump_target(v), tag = jump_tag(v, target);
+	uint64_t target = jump_target(v);
 
-	if (v->jc[mode_jc(v->mode)].e[jc_index(tag)].tag == tag) /* no miss: it was kicked */
-		link_unkick(v->bt, v->bt->sites[v->site].block);
 	regs_sync(v, BT_SPARE, FLS_SLOT);
 	if (!target_ok(v, target)) {
 		struct site s = v->bt->sites[v->site];

@@ -527,6 +527,12 @@ static void emit_block(struct tr *t)
 	emit_cold_parts(t);
 }
 
+/* xchg with memory locks without a prefix (SDM 3A 9.1.2.1). */
+static bool is_locked(const struct insn *in)
+{
+	return in->has_mem && (in->lock || (in->opcode_map == 0 && (in->opcode & 0xfe) == 0x86));
+}
+
 static uint64_t storing(const struct tr *t, uint64_t gpa, uint64_t parts)
 {
 	int64_t frame = gmem_frame(t->v->vm->mem, gpa);
@@ -562,6 +568,7 @@ static void finish_block(struct tr *t)
 
 	b->len = (uint16_t)len;
 	b->n_insns = (uint16_t)t->n;
+	b->locked = is_locked(&t->in[0]);
 	b->host_end = (uint32_t)(t->c.p - bt->rw);
 	b->n_sites = bt->n_sites - b->site;
 	b->n_exits = bt->n_exits - b->exit;
@@ -584,7 +591,7 @@ static void start_block(struct tr *t, struct vcpu *v, uint64_t gpa, uint32_t mod
 	t->long_mode = !(mode & (MODE_CS32 | MODE_CS16));
 	t->gva = t->pic ? v->rip & 0xfff : v->rip;
 	t->goff[0] = 0;
-	t->c = (struct emit){bt->rw + bt->used, bt->rw, bt->rw + BT_CODE_SIZE - 64, false};
+	t->c = (struct emit){bt->rw + bt->used, bt->rw, bt->rw + bt->used + BT_COPY_SIZE - 64, false};
 	bt->blocks[t->block] = (struct block){.gpa = gpa,
 					      .gva = t->pic ? 0 : v->rip,
 					      .mode = mode,
@@ -649,7 +656,8 @@ uint32_t bt_translate(struct vcpu *v, uint64_t gpa, uint32_t mode, struct bt_wai
 		refuse(v, mode);
 		return BT_NONE;
 	}
-	if (bt->n_blocks + 1 >= BT_MAX_BLOCKS || bt->used + 65536 > BT_CODE_SIZE || bt->n_pages + 2 >= BT_MAX_PAGES) {
+	if (bt->n_blocks + 1 >= BT_MAX_BLOCKS || bt->used + BT_COPY_SIZE > bt->copies ||
+	    bt->n_pages + 2 >= BT_MAX_PAGES) {
 		why->full = true;
 		return BT_NONE;
 	}
