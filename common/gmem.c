@@ -19,21 +19,45 @@ int gmem_join(const struct gmem *g)
 	return g->epochs ? -ENOSPC : (int)SHM_SLOT_DEVICE;
 }
 
+int64_t gmem_rom_frame(const struct gmem *g, uint64_t gpa)
+{
+	uint64_t page = (gpa - GMEM_SHADOW_BASE) >> GMEM_PAGE_SHIFT;
+
+	if (page < GMEM_SHADOW_PAGES) {
+		if (g->rom->shadow[page] & GMEM_SHADOW_READ)
+			return (int64_t)(gpa >> GMEM_PAGE_SHIFT);
+		if (page < GMEM_SHADOW_PAGES / 2) /* no expansion ROM is wired here */
+			return -1;
+		gpa += GMEM_HIGH_BASE - 0x100000; /* the ROM's last 128 KiB */
+	}
+	if (gpa < g->rom->base + g->rom->chip || gpa >= GMEM_HIGH_BASE)
+		return -1;
+	return (int64_t)((gpa - g->rom->base + g->size) >> GMEM_PAGE_SHIFT);
+}
+
+bool gmem_write_protected(const struct gmem *g, uint64_t frame)
+{
+	uint64_t page = frame - (GMEM_SHADOW_BASE >> GMEM_PAGE_SHIFT);
+
+	if (page < GMEM_SHADOW_PAGES)
+		return g->rom->shadow[page] != (GMEM_SHADOW_READ | GMEM_SHADOW_WRITE);
+	return frame >= g->size >> GMEM_PAGE_SHIFT;
+}
+
 void *gmem_run(const struct gmem *g, uint64_t gpa, size_t *len, unsigned intent)
 {
-	uint64_t frame, done;
-	uint8_t *p, *next;
+	int64_t first = *len && gmem_is_ram(g, gpa, *len) ? gmem_frame(g, gpa) : -1;
+	uint8_t *p = first < 0 ? NULL : gmem_frame_ptr(g, (uint64_t)first, intent), *next = p;
+	uint64_t done;
 
-	if (!*len || !gmem_is_ram(g, gpa, *len))
-		return NULL;
-	frame = (uint64_t)gmem_frame(g, gpa);
-	p = next = gmem_frame_ptr(g, frame, intent);
 	if (!p)
 		return NULL;
 	/* each further page must follow its predecessor */
 	for (done = GMEM_PAGE_SIZE - (gpa & (GMEM_PAGE_SIZE - 1)); done < *len; done += GMEM_PAGE_SIZE) {
+		int64_t frame = gmem_frame(g, gpa + done);
+
 		next += GMEM_PAGE_SIZE;
-		if (gmem_frame_ptr(g, ++frame, intent) != next)
+		if (frame < 0 || gmem_frame_ptr(g, (uint64_t)frame, intent) != next)
 			break;
 	}
 	if (done < *len)

@@ -1,7 +1,7 @@
 /*
  * Guest memory: the resolver.  gmem_frame_ptr() is the only code of any process that reads the p2m table and turns a page of
  * RAM into a pointer; what gives pointers below stands on it.  RAM is one sealed memfd; guest-physical space maps onto its
- * pages ("frames") as [0, low) -> frame 0 and [4 GiB, 4 GiB + high) -> low, with low <= GMEM_LOW_MAX.
+ * pages ("frames") as [0, low) -> frame 0 and [4 GiB, 4 GiB + high) -> low, with low <= GMEM_LOW_MAX, but for struct gmem_rom.
  *
  * A pointer holds between gmem_enter() and gmem_leave(), by which memsvc knows when a page that it withdrew is out of use
  * (proto/shm.h).  A vcpu's thread needs neither between two block boundaries: what it keeps (soft TLB, code) is withdrawn at
@@ -18,27 +18,53 @@
 
 #define GMEM_PAGE_SHIFT 12
 #define GMEM_PAGE_SIZE  4096u
-#define GMEM_LOW_MAX    0xc0000000ull  /* RAM below the PCI hole */
+#define GMEM_LOW_MAX    0xb0000000ull  /* RAM below the PCI hole */
 #define GMEM_HIGH_BASE  0x100000000ull /* RAM above it starts here */
 
-#define GMEM_READ  1u /* intents */
-#define GMEM_WRITE 2u
+#define GMEM_READ    1u /* intents */
+#define GMEM_WRITE   2u
+#define GMEM_PROGRAM 4u /* with WRITE: by the chip set, where the guest must not */
+
+#define GMEM_SHADOW_BASE  0xc0000u
+#define GMEM_SHADOW_PAGES 64u
+
+/*
+ * Where guest-physical space is not RAM at its own place: firmware that ends at 4 GiB, in frames behind those of RAM, never to
+ * be written; and the 256 KiB below 1 MiB, where the chip set says page by page whether RAM, or what the ROM ends with, is
+ * there.  Only the vcpu's process has it.
+ */
+enum { GMEM_SHADOW_READ = 1, GMEM_SHADOW_WRITE = 2 }; /* RAM answers reads, takes writes */
+struct gmem_rom {
+	uint64_t base; /* the ROM is [base, 4 GiB) */
+	uint64_t chip; /* bytes from its base that a chip answers for at present: no memory */
+	uint8_t shadow[GMEM_SHADOW_PAGES];
+};
 
 struct gmem {
-	uint8_t *ram;              /* mapping of the whole RAM memfd, rw */
-	uint64_t size;             /* bytes of RAM, a multiple of the page size */
-	uint64_t low;              /* bytes of it below the PCI hole */
-	uint64_t *p2m;             /* one entry per RAM page: RAM offset | flags */
-	uint64_t *code_bm;         /* one bit per RAM page: translated code exists */
-	uint64_t *dirty_bm;        /* one bit per RAM page: written since harvest */
-	struct shm_epochs *epochs; /* NULL: nobody ever withdraws a page (unit tests) */
-	const uint8_t *pool;       /* merged pages, to be read only; NULL: there are none */
+	uint8_t *ram;               /* mapping of the whole RAM memfd, rw */
+	uint64_t size;              /* bytes of RAM, a multiple of the page size */
+	uint64_t rom_size;          /* bytes of ROM behind it in the memfd */
+	uint64_t low;               /* bytes of RAM below the PCI hole */
+	const struct gmem_rom *rom; /* NULL: none is to be seen */
+	uint64_t *p2m;              /* one entry per RAM page: RAM offset | flags */
+	uint64_t *code_bm;          /* one bit per RAM page: translated code exists */
+	uint64_t *dirty_bm;         /* one bit per RAM page: written since harvest */
+	struct shm_epochs *epochs;  /* NULL: nobody ever withdraws a page (unit tests) */
+	const uint8_t *pool;        /* merged pages, to be read only; NULL: there are none */
 	uint64_t pool_size;
 };
 
-/* RAM page index of @gpa, or -1 when @gpa is no RAM. */
+/* The same where ROM may be in the way. */
+int64_t gmem_rom_frame(const struct gmem *g, uint64_t gpa);
+/* May @frame, of RAM or ROM, not be written? */
+bool gmem_write_protected(const struct gmem *g, uint64_t frame);
+
+/* Page index of @gpa in RAM, or ROM behind it; -1 when there is no memory. */
 static inline int64_t gmem_frame(const struct gmem *g, uint64_t gpa)
 {
+	if (g->rom &&
+	    (gpa - GMEM_SHADOW_BASE < GMEM_SHADOW_PAGES << GMEM_PAGE_SHIFT || gpa - g->low < GMEM_HIGH_BASE - g->low))
+		return gmem_rom_frame(g, gpa);
 	if (gpa < g->low)
 		return (int64_t)(gpa >> GMEM_PAGE_SHIFT);
 	if (gpa >= GMEM_HIGH_BASE && gpa - GMEM_HIGH_BASE < g->size - g->low)
@@ -64,8 +90,10 @@ static inline uint8_t *gmem_frame_ptr(const struct gmem *g, uint64_t frame, unsi
 	uint64_t e = g->p2m ? __atomic_load_n(&g->p2m[frame], __ATOMIC_RELAXED) : frame << GMEM_PAGE_SHIFT;
 	uint64_t off = e & ~SHM_P2M_FLAGS;
 
+	if (g->rom && (intent & (GMEM_WRITE | GMEM_PROGRAM)) == GMEM_WRITE && gmem_write_protected(g, frame))
+		return NULL;
 	if (!(e & SHM_P2M_SHARED))
-		return off < g->size ? g->ram + off : NULL;
+		return off < g->size + g->rom_size ? g->ram + off : NULL;
 	return (intent & GMEM_WRITE) || off >= g->pool_size ? NULL : (uint8_t *)(uintptr_t)(g->pool + off);
 }
 

@@ -12,14 +12,16 @@
 
 #include "proto/shm.h"
 
-static int check_fd(int fd, uint64_t size)
+/* Its size, which is at least @size and at most @more above it. */
+static int check_fd(int fd, uint64_t size, uint64_t more, uint64_t *got)
 {
 	struct stat st;
 	int seals = fcntl(fd, F_GET_SEALS);
 
 	if (seals < 0 || fstat(fd, &st) < 0)
 		return -errno;
-	return (seals & F_SEAL_SHRINK) && (uint64_t)st.st_size == size ? 0 : -EPROTO;
+	*got = (uint64_t)st.st_size;
+	return (seals & F_SEAL_SHRINK) && *got - size <= more && !(*got % SHM_PAGE) ? 0 : -EPROTO;
 }
 
 static int check_header(const struct shm_header *h, uint64_t size)
@@ -31,23 +33,25 @@ static int check_header(const struct shm_header *h, uint64_t size)
 
 int memory_map(struct gmem *g, int ram_fd, int control_fd, uint64_t size)
 {
-	struct shm_layout l = shm_layout(size);
-	int rc = check_fd(ram_fd, size);
+	uint64_t all = 0, control;
+	int rc = check_fd(ram_fd, size, SHM_MAX_ROM, &all);
+	struct shm_layout l = shm_layout(all);
 
 	if (!rc)
-		rc = check_fd(control_fd, l.total);
+		rc = check_fd(control_fd, l.total, 0, &control);
 	if (rc)
 		return rc;
-	uint8_t *ram = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, ram_fd, 0);
+	uint8_t *ram = mmap(NULL, all, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, ram_fd, 0);
 	uint8_t *ctl = mmap(NULL, l.total, PROT_READ | PROT_WRITE, MAP_SHARED, control_fd, 0);
 	if (ram == MAP_FAILED || ctl == MAP_FAILED)
 		return -ENOMEM;
-	rc = check_header((const struct shm_header *)(const void *)ctl, size);
+	rc = check_header((const struct shm_header *)(const void *)ctl, all);
 	if (rc)
 		return rc;
 	memset(g, 0, sizeof *g);
 	g->ram = ram;
 	g->size = size;
+	g->rom_size = all - size;
 	g->low = size < GMEM_LOW_MAX ? size : GMEM_LOW_MAX;
 	g->p2m = (uint64_t *)(void *)(ctl + l.p2m);
 	g->code_bm = (uint64_t *)(void *)(ctl + l.code);

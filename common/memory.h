@@ -9,7 +9,7 @@
 
 #include "common/gmem.h"
 
-/* Maps both and fills @g; 0 or a negative error: -EPROTO when they are not what they should be.
+/* Maps both and fills @g for @size bytes of RAM; what the memfd has beyond them is ROM.  0 or a negative error: -EPROTO when they are not what they should be.
  * The descriptors stay the caller's. */
 int memory_map(struct gmem *g, int ram_fd, int control_fd, uint64_t size);
 

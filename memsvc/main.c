@@ -225,7 +225,7 @@ static void configure(struct memsvc *s)
 	if (unpack_mem_config(f.data, f.len, &cfg) || f.nfds != cfg.balloon)
 		child_fail(&s->child, HVX_EXIT_FAIL, "malformed configuration from the monitor");
 	s->vcpu_fd = cfg.balloon ? f.fds[0] : -1;
-	int rc = ram_create(&s->ram, cfg.ram_size);
+	int rc = ram_create(&s->ram, cfg.ram_size + cfg.rom_size);
 	if (rc)
 		child_fail(&s->child, HVX_EXIT_HOST, "cannot make %llu MiB of guest RAM: %s",
 			   (unsigned long long)(cfg.ram_size >> 20), strerror(-rc));

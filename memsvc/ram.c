@@ -62,7 +62,7 @@ int ram_create(struct ram *r, uint64_t size)
 {
 	memset(r, 0, sizeof *r);
 	r->ram_fd = r->control_fd = -1;
-	if (!size || size % SHM_PAGE || size > SHM_MAX_RAM)
+	if (!size || size % SHM_PAGE || size > SHM_MAX_RAM + SHM_MAX_ROM)
 		return -EINVAL;
 	r->size = size;
 	r->control_size = shm_layout(size).total;

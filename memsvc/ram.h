@@ -10,7 +10,7 @@
 #include "proto/pack.h"
 
 struct ram {
-	uint64_t size;         /* of guest RAM, bytes */
+	uint64_t size;         /* of guest RAM and the ROM behind it, bytes */
 	uint64_t control_size; /* of the control region, bytes */
 	int ram_fd, control_fd;
 	uint64_t *p2m; /* in the control region, which others can write too: flags are looked at, offsets are not */

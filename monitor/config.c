@@ -110,6 +110,32 @@ static int set_kernel(struct config *c, const char *v, char *err, size_t len)
 	return set_text(c->kernel, sizeof c->kernel, v, err, len);
 }
 
+static int set_firmware(struct config *c, const char *v, char *err, size_t len)
+{
+	c->firmware = !strcmp(v, "bios") ? FIRMWARE_BIOS : !strcmp(v, "uefi") ? FIRMWARE_UEFI : FIRMWARE_FILE;
+	return set_text(c->firmware_path, sizeof c->firmware_path, v, err, len);
+}
+
+static int set_nvram(struct config *c, const char *v, char *err, size_t len)
+{
+	return set_text(c->nvram, sizeof c->nvram, v, err, len);
+}
+
+/* WHAT[,menu] or menu alone */
+static int set_boot(struct config *c, const char *v, char *err, size_t len)
+{
+	const char *comma = strchr(v, ',');
+	size_t n = comma ? (size_t)(comma - v) : strlen(v);
+
+	c->boot_menu = comma || !strcmp(v, "menu");
+	if (comma && strcmp(comma, ",menu"))
+		return bad(err, len, "boot is disk, net or a device's id, then perhaps ,menu", v);
+	if (n >= sizeof c->boot)
+		return bad(err, len, "no device has such an id", v);
+	snprintf(c->boot, sizeof c->boot, "%.*s", (int)n, strcmp(v, "menu") ? v : "");
+	return 0;
+}
+
 /* FILE[,args=TEXT], once for each; an empty one forgets those before it. */
 static int set_initrd(struct config *c, const char *v, char *err, size_t len)
 {
@@ -348,6 +374,9 @@ static const struct key {
 	{"memory", set_memory, 0},
 	{"cpus", set_cpus, 0},
 	{"kernel", set_kernel, 0},
+	{"firmware", set_firmware, 0},
+	{"nvram", set_nvram, 0},
+	{"boot", set_boot, 0},
 	{"initrd", set_initrd, MAY_BE_EMPTY | REPEATABLE},
 	{"append", set_append, MAY_BE_EMPTY},
 	{"console", set_console, 0},
@@ -498,12 +527,54 @@ int config_load(struct config *c, const char *path, char *err, size_t len)
 	return config_parse(c, text, n, path, err, len);
 }
 
-int config_check(const struct config *c, char *err, size_t len)
+static bool has_device(const struct config *c, const char *id)
 {
-	if (!c->kernel[0]) {
-		snprintf(err, len, "no kernel: name one with --kernel");
+	for (unsigned i = 0; i < c->ndisks; i++)
+		if (!strcmp(c->disk[i].id, id))
+			return true;
+	for (unsigned i = 0; i < c->nnets; i++)
+		if (!strcmp(c->net[i].id, id))
+			return true;
+	return false;
+}
+
+/* What a VM starts from: a kernel by itself, or what firmware finds. */
+static int check_start(struct config *c, char *err, size_t len)
+{
+	const char *wrong = NULL;
+
+	if (!c->kernel[0] && c->firmware == FIRMWARE_NONE && (c->ndisks || c->boot[0]))
+		c->firmware = FIRMWARE_BIOS;
+	if (!c->kernel[0] && c->firmware == FIRMWARE_NONE)
+		wrong = "nothing to start: name a kernel with --kernel, or a disk";
+	else if (c->kernel[0] && c->firmware == FIRMWARE_BIOS)
+		wrong = "a kernel starts by itself: --kernel needs no BIOS";
+	else if (c->kernel[0] && c->firmware != FIRMWARE_NONE && c->ninitrds > 1)
+		wrong = "firmware takes one initrd";
+	else if (!c->kernel[0] && (c->ninitrds || c->append[0]))
+		wrong = "initrd and append are a kernel's: name it with --kernel";
+	else if (c->nvram[0] && c->firmware != FIRMWARE_UEFI && c->firmware != FIRMWARE_FILE)
+		wrong = "nvram keeps what UEFI writes: it needs --firmware=uefi";
+	else if ((c->boot[0] || c->boot_menu) && c->firmware == FIRMWARE_NONE)
+		wrong = "boot is for firmware: the kernel has been chosen";
+	else if (!strcmp(c->boot, "disk") && !c->ndisks)
+		wrong = "boot=disk without a disk";
+	else if (!strcmp(c->boot, "net") && !c->nnets)
+		wrong = "boot=net without a network card";
+	if (wrong) {
+		snprintf(err, len, "%s", wrong);
 		return -EINVAL;
 	}
+	if (!c->boot[0] || !strcmp(c->boot, "disk") || !strcmp(c->boot, "net") || has_device(c, c->boot))
+		return 0;
+	snprintf(err, len, "boot=%s: no disk or network card has this id", c->boot);
+	return -EINVAL;
+}
+
+int config_check(struct config *c, char *err, size_t len)
+{
+	if (check_start(c, err, len))
+		return -EINVAL;
 	if (c->trace_file[0] && !c->trace) {
 		snprintf(err, len, "trace-file without trace");
 		return -EINVAL;
@@ -512,8 +583,8 @@ int config_check(const struct config *c, char *err, size_t len)
 		snprintf(err, len, "console and virtio-console cannot both be stdio");
 		return -EINVAL;
 	}
-	if (c->debugcon[0] && !c->debug_exit) {
-		snprintf(err, len, "debugcon without debug-exit");
+	if (c->debugcon[0] && !c->debug_exit && c->firmware == FIRMWARE_NONE) {
+		snprintf(err, len, "debugcon without debug-exit or firmware");
 		return -EINVAL;
 	}
 	return 0;

@@ -19,6 +19,8 @@
 
 enum config_console { CONSOLE_DEFAULT, CONSOLE_STDIO, CONSOLE_PTY, CONSOLE_FILE };
 
+enum config_firmware { FIRMWARE_NONE, FIRMWARE_BIOS, FIRMWARE_UEFI, FIRMWARE_FILE };
+
 struct config {
 	char name[MSG_NAME_MAX];
 	uint64_t memory; /* bytes */
@@ -29,6 +31,11 @@ struct config {
 	} initrd[MSG_MODULES_MAX];
 	unsigned ninitrds;
 	char append[MSG_CMDLINE_MAX];
+	enum config_firmware firmware; /* after config_check(): NONE starts the kernel by itself */
+	char firmware_path[CONFIG_PATH_MAX];
+	char nvram[CONFIG_PATH_MAX];
+	char boot[MSG_ID_MAX]; /* disk, net or a device's id; empty: disks first, then the network */
+	bool boot_menu;
 	enum config_console console;
 	char console_path[CONFIG_PATH_MAX];
 	enum config_console second; /* --virtio-console; DEFAULT: there is none */
@@ -71,8 +78,8 @@ int config_load(struct config *c, const char *path, char *err, size_t len);
 /* The same from memory; @where is for messages. */
 int config_parse(struct config *c, const char *text, size_t n, const char *where, char *err, size_t len);
 
-/* Is it complete and consistent?  0 or -EINVAL. */
-int config_check(const struct config *c, char *err, size_t len);
+/* Is it complete and consistent?  Settles what follows from other settings.  0 or -EINVAL. */
+int config_check(struct config *c, char *err, size_t len);
 
 /* An amount of memory: amount_parse() in M; whole pages from 1M to 1024G.  0, -EINVAL or -ERANGE. */
 int config_size(const char *v, uint64_t *bytes);

@@ -31,7 +31,7 @@ int handle_hello(struct machine *m, struct peer *p, struct ipc_frame *f)
 		return 0; /* another device could not be had meanwhile */
 	if (p->role != ROLE_MEMSVC)
 		return machine_configure(m);
-	struct msg_mem_config cfg = {m->cfg.memory, m->mem_end >= 0};
+	struct msg_mem_config cfg = {m->cfg.memory, m->firmware.rom_size, m->mem_end >= 0};
 	int rc = machine_send(m, p, MSG_MEM_CONFIG, pack_mem_config(&cfg, m->buf, sizeof m->buf), &m->mem_end,
 			      cfg.balloon);
 	if (m->mem_end >= 0)
@@ -84,7 +84,8 @@ int handle_region(struct machine *m, struct peer *p, struct ipc_frame *f)
 {
 	struct msg_mem_region r;
 
-	if (unpack_mem_region(f->data, f->len, &r) || !p->proc->sealed || m->region || r.ram_size != m->cfg.memory)
+	if (unpack_mem_region(f->data, f->len, &r) || !p->proc->sealed || m->region ||
+	    r.ram_size != m->cfg.memory + m->firmware.rom_size)
 		return -EPROTO;
 	if (!memfd_ok(f->fds[0], r.ram_size) || !memfd_ok(f->fds[1], r.control_size))
 		return -EPROTO;

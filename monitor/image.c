@@ -162,6 +162,15 @@ static int settle_format(struct disk_option *d, int fd, bool block, bool write, 
 	return -EINVAL;
 }
 
+int image_lock(int fd, bool write, char *who, size_t len)
+{
+	int rc = wait_for_lock(fd, write);
+
+	if (rc == -EBUSY)
+		name_holder(fd, who, len);
+	return rc;
+}
+
 int image_open(struct disk_option *d, int *fd, char *err, size_t len)
 {
 	bool write = !d->readonly && !d->snapshot;
@@ -181,9 +190,8 @@ int image_open(struct disk_option *d, int *fd, char *err, size_t len)
 	rc = settle_format(d, f, S_ISBLK(st.st_mode), write, err, len);
 	if (rc)
 		goto out;
-	rc = wait_for_lock(f, write);
+	rc = image_lock(f, write, holder, sizeof holder);
 	if (rc == -EBUSY) {
-		name_holder(f, holder, sizeof holder);
 		snprintf(err, len, "disk %s: in use by %s", d->path, holder);
 	} else if (rc) {
 		snprintf(err, len, "disk %s: lock: %s", d->path, strerror(-rc));

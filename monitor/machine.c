@@ -85,6 +85,7 @@ static void close_given(struct machine *m)
 			close(m->initrd_fd[i]);
 		m->initrd_fd[i] = -1;
 	}
+	firmware_close(&m->firmware);
 }
 
 static void hand_over_consoles(struct machine *m)
@@ -119,9 +120,16 @@ static int configure_vcpu(struct machine *m)
 	v.trace = m->cfg.trace;
 	v.devices = (uint32_t)m->ncards;
 	v.local = m->cfg.local;
+	v.firmware.menu = m->cfg.boot_menu;
+	v.firmware.keep = m->firmware.keep;
+	if (m->firmware.rom_size)
+		firmware_order(&m->cfg, CARD_FIRST_SLOT, v.firmware.order, sizeof v.firmware.order);
 	add_fd(&v, fds, FD_RAM, m->ram_fd);
 	add_fd(&v, fds, FD_CONTROL, m->control_fd);
 	add_fd(&v, fds, FD_KERNEL, m->kernel_fd);
+	add_fd(&v, fds, FD_FIRMWARE, m->firmware.code);
+	add_fd(&v, fds, FD_NVRAM, m->firmware.nvram);
+	add_fd(&v, fds, FD_VGAROM, m->firmware.vgarom);
 	add_modules(m, &v, fds);
 	add_fd(&v, fds, FD_CONSOLE_IN, console_vcpu_in(m->console));
 	add_fd(&v, fds, FD_CONSOLE_OUT, console_vcpu_out(m->console));
@@ -508,8 +516,14 @@ static int open_log(struct machine *m)
 /* Every file the VM needs, by name, before any child exists. */
 static int open_files(struct machine *m)
 {
-	int rc = open_input(m->cfg.kernel, "kernel", &m->kernel_fd);
+	char err[CONFIG_PATH_MAX + 256];
+	int rc = m->cfg.kernel[0] ? open_input(m->cfg.kernel, "kernel", &m->kernel_fd) : 0;
 
+	if (!rc) {
+		rc = firmware_open(&m->firmware, &m->cfg, err, sizeof err);
+		if (rc)
+			log_error("%s", err);
+	}
 	for (unsigned i = 0; !rc && i < m->cfg.ninitrds; i++)
 		rc = open_input(m->cfg.initrd[i].path, "initrd", &m->initrd_fd[i]);
 	if (!rc && m->cfg.trace)
@@ -776,6 +790,7 @@ int machine_run(const struct config *cfg, bool debug, int notify_fd)
 	m->nprocs = PROC_CARDS;
 	group_init(&m->bound.group);
 	m->cgroup.events = m->log_fd = m->lock_fd = m->listen_fd = m->ram_fd = m->control_fd = -1;
+	m->firmware.code = m->firmware.nvram = m->firmware.vgarom = -1;
 	m->past_fd = m->kernel_fd = m->trace_fd = m->debugcon_fd = m->mem_end = m->vcpu_end = -1;
 	for (unsigned i = 0; i < MSG_MODULES_MAX; i++)
 		m->initrd_fd[i] = -1;

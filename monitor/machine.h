@@ -10,6 +10,7 @@
 #include "monitor/cause.h"
 #include "monitor/config.h"
 #include "monitor/console.h"
+#include "monitor/firmware.h"
 #include "monitor/past.h"
 #include "monitor/permit.h"
 #include "monitor/runtime.h"
@@ -58,6 +59,7 @@ struct machine {
 	int ram_fd, control_fd; /* until handed over; never mapped here */
 	int mem_end, vcpu_end;  /* of the balloon's channel, until handed over; -1 */
 	bool region, vcpu_hello;
+	struct firmware_files firmware;
 	int kernel_fd, initrd_fd[MSG_MODULES_MAX], trace_fd, debugcon_fd;
 	struct lines debugcon; /* of --debugcon=stderr */
 	uint32_t boots;

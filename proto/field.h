@@ -53,6 +53,7 @@ struct field_table {
 	X(pages, msg_pages)                     \
 	X(local, msg_local)                     \
 	X(cpus, msg_cpus)                       \
+	X(firmware, msg_firmware)               \
 	X(counter, msg_counter)                 \
 	X(named_counter, msg_counter)           \
 	X(process, msg_process)                 \

@@ -64,6 +64,7 @@ MESSAGE(failed, Failed, failed, msg_failed, NULL)
 static const struct field mem_config_rows[] = {
 	NUM_IF(MemConfig, msg_mem_config, ram_size, field_ram_size),
 	FLAG(MemConfig, msg_mem_config, balloon),
+	NUM(MemConfig, msg_mem_config, rom_size, 0, SHM_MAX_ROM),
 };
 MESSAGE(mem_config, MemConfig, mem_config, msg_mem_config, NULL)
 
@@ -71,11 +72,12 @@ static bool region_ok(const void *p)
 {
 	const struct msg_mem_region *m = p;
 
-	return m->control_size == shm_layout(m->ram_size).total;
+	return m->ram_size <= SHM_MAX_RAM + SHM_MAX_ROM && m->ram_size % SHM_PAGE == 0 && m->ram_size &&
+	       m->control_size == shm_layout(m->ram_size).total;
 }
 
 static const struct field mem_region_rows[] = {
-	NUM_IF(MemRegion, msg_mem_region, ram_size, field_ram_size),
+	ANY(MemRegion, msg_mem_region, ram_size),
 	ANY(MemRegion, msg_mem_region, control_size),
 };
 MESSAGE(mem_region, MemRegion, mem_region, msg_mem_region, region_ok)
@@ -151,17 +153,24 @@ static const struct field cpus_rows[] = {
 };
 TABLE(cpus, Cpus, cpus, msg_cpus, cpus_ok);
 
+static const struct field firmware_rows[] = {
+	STRING(Firmware, msg_firmware, order),
+	FLAG(Firmware, msg_firmware, menu),
+	FLAG(Firmware, msg_firmware, keep),
+};
+TABLE(firmware, Firmware, firmware, msg_firmware, NULL);
+
 /* The descriptors that every vcpu needs are there, and one for each module. */
 static bool vcpu_config_ok(const void *p)
 {
 	const struct msg_vcpu_config *m = p;
-	const uint32_t need = 1u << FD_RAM | 1u << FD_CONTROL | 1u << FD_KERNEL;
+	const uint32_t need = 1u << FD_RAM | 1u << FD_CONTROL, start = 1u << FD_KERNEL | 1u << FD_FIRMWARE;
 	const uint32_t initrds = ((1u << MSG_MODULES_MAX) - 1) << FD_INITRD;
 	uint32_t seen = 0;
 
 	for (uint32_t i = 0; i < m->nfds; i++)
 		seen |= 1u << m->fds[i];
-	return (seen & need) == need && (seen & initrds) == ((1u << m->nmodules) - 1) << FD_INITRD;
+	return (seen & need) == need && (seen & start) && (seen & initrds) == ((1u << m->nmodules) - 1) << FD_INITRD;
 }
 
 static const struct field vcpu_config_rows[] = {
@@ -178,6 +187,7 @@ static const struct field vcpu_config_rows[] = {
 	STRING_LIST(VcpuConfig, module_names, msg_vcpu_config, module, name, nmodules, .beside = false),
 	STRING_LIST(VcpuConfig, module_args, msg_vcpu_config, module, args, nmodules, .beside = true),
 	SUB(VcpuConfig, msg_vcpu_config, local, local_table),
+	SUB(VcpuConfig, msg_vcpu_config, firmware, firmware_table),
 };
 MESSAGE(vcpu_config, VcpuConfig, vcpu_config, msg_vcpu_config, vcpu_config_ok)
 

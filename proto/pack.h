@@ -70,6 +70,9 @@ enum msg_fd {
 	FD_MEMSVC, /* channel for the balloon: MEM_CHANGE, MEM_CHANGED */
 	FD_VCONSOLE_IN,
 	FD_VCONSOLE_OUT,
+	FD_FIRMWARE, /* instead of a kernel */
+	FD_NVRAM,    /* what it keeps, for reading and writing; or only its template, for reading */
+	FD_VGAROM,   /* the display's BIOS */
 	FD_COUNT
 };
 
@@ -115,13 +118,14 @@ enum msg_request { /* the numbers of the oneof in control.proto */
 #define MSG_CMDLINE_MAX    4096
 #define MSG_COUNTERS_MAX   1280
 #define MSG_PROCS_MAX      56
-#define MSG_FDS_MAX        18
+#define MSG_FDS_MAX        21
 #define MSG_MODULES_MAX    8 /* initial ramdisks, or modules of a multiboot kernel */
 #define MSG_MODULE_MAX     512
-#define MSG_ID_MAX         32 /* of a device */
-#define MSG_SERIAL_MAX     21 /* 20 characters, virtio 1.2 5.2.6.1 */
-#define MSG_DEVICES_MAX    24 /* cards of one VM that are processes */
-#define MSG_QUEUES_MAX     16 /* of a card */
+#define MSG_ORDER_MAX      1024 /* a path of 40 characters for each device */
+#define MSG_ID_MAX         32   /* of a device */
+#define MSG_SERIAL_MAX     21   /* 20 characters, virtio 1.2 5.2.6.1 */
+#define MSG_DEVICES_MAX    24   /* cards of one VM that are processes */
+#define MSG_QUEUES_MAX     16   /* of a card */
 #define MSG_QUEUE_SIZE_MAX 1024
 #define MSG_VCONFIG_MAX    256 /* device configuration space */
 #define MSG_RANGES_MAX     512
@@ -142,11 +146,11 @@ struct msg_failed {
 	char text[MSG_TEXT_MAX];
 };
 struct msg_mem_config {
-	uint64_t ram_size;
+	uint64_t ram_size, rom_size;
 	bool balloon; /* one descriptor comes along: the channel to the vcpu */
 };
 struct msg_mem_region {
-	uint64_t ram_size, control_size;
+	uint64_t ram_size /* with the ROM */, control_size;
 };
 struct msg_mem_stats {
 	uint64_t pages_total, pages_present, host_bytes, pages_ballooned, pages_punched;
@@ -180,6 +184,11 @@ static inline uint32_t msg_cpus_count(const struct msg_cpus *c)
 struct msg_module { /* what a kernel is told about an initrd or module */
 	char name[MSG_MODULE_MAX], args[MSG_MODULE_MAX];
 };
+struct msg_firmware {              /* how it is to start the machine */
+	char order[MSG_ORDER_MAX]; /* what to start from, a line each, the best first */
+	bool menu;
+	bool keep; /* what is written to FD_NVRAM's flash goes to the file */
+};
 struct msg_vcpu_config {
 	char name[MSG_NAME_MAX];
 	uint64_t ram_size;
@@ -193,6 +202,7 @@ struct msg_vcpu_config {
 	uint32_t nmodules;            /* FD_INITRD to FD_INITRD + nmodules - 1 are among the fds */
 	struct msg_module module[MSG_MODULES_MAX];
 	struct msg_local local;
+	struct msg_firmware firmware;
 };
 /* Descriptors: channel, page of doorbells, kick (eventfd), call (a pipe's reading end). */
 struct msg_vcpu_device {

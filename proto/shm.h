@@ -15,6 +15,7 @@
 #define SHM_VERSION    2
 #define SHM_PAGE       4096u
 #define SHM_MAX_RAM    (1ull << 40)
+#define SHM_MAX_ROM    (16ull << 20) /* firmware, in pages behind those of RAM, which count as such in all the tables here */
 #define SHM_P2M_FLAGS  0xfffull    /* low bits of a p2m entry; the rest is the RAM offset */
 #define SHM_P2M_ABSENT (1ull << 0) /* in the guest's balloon: reads as zeros; memory comes when it is touched */
 #define SHM_P2M_SHARED (1ull << 1) /* offset is into the merged pool, read-only */

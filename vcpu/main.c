@@ -35,6 +35,7 @@ struct process {
 	struct gmem mem;
 	struct vm vm;
 	struct boot_config boot;
+	struct firmware firmware;
 	struct runner run;
 	struct control control;
 	struct cards cards;
@@ -156,6 +157,8 @@ static void make_platform(struct process *p)
 		.debugcon = on_debugcon,
 		.watchdog = p->cfg.local.watchdog != WATCHDOG_OFF,
 		.watchdog_cb = on_watchdog,
+		.firmware_log = p->run.firmware && p->fd[FD_DEBUGCON] >= 0,
+		.firmware = p->run.firmware ? &p->firmware.hooks : NULL,
 		.arm = on_arm,
 		.ctx = p,
 	};
@@ -163,6 +166,28 @@ static void make_platform(struct process *p)
 	p->vm.plat = platform_create(&p->vm, &c);
 	if (!p->vm.plat)
 		child_fail(&p->child, HVX_EXIT_HOST, "no memory for the platform's devices");
+	int rc = p->run.firmware ? firmware_tell(&p->firmware) : 0;
+	if (rc)
+		child_fail(&p->child, HVX_EXIT_CONFIG, "what firmware is to be told: %s", strerror(-rc));
+}
+
+static void make_firmware(struct process *p)
+{
+	if (p->fd[FD_FIRMWARE] < 0)
+		return;
+	p->firmware = (struct firmware){
+		.vm = &p->vm,
+		.code_fd = p->fd[FD_FIRMWARE],
+		.nvram_fd = p->fd[FD_NVRAM],
+		.vgarom_fd = p->fd[FD_VGAROM],
+		.keep = p->cfg.firmware.keep,
+		.order = p->cfg.firmware.order,
+		.menu = p->cfg.firmware.menu,
+		.boot = &p->boot,
+	};
+	if (firmware_init(&p->firmware))
+		child_fail(&p->child, HVX_EXIT_FAIL, "the firmware's files are not what the monitor saw");
+	p->run.firmware = &p->firmware;
 }
 
 static void make_vm(struct process *p)
@@ -205,6 +230,7 @@ static void make_threads(struct process *p)
 	p->control.local = &p->local;
 	p->control.run = &p->run;
 	p->control.console_fd = p->fd[FD_CONSOLE_IN];
+	make_firmware(p);
 	make_platform(p); /* its callbacks use p->run */
 	int rc = control_init(&p->control);
 	if (!rc)

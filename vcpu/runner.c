@@ -93,7 +93,8 @@ static int load(struct runner *r)
 		locals_wait_reset(r->vm->locals, v);
 	reset_cpus(r);
 	unsigned in = gmem_enter(r->vm->mem, SHM_SLOT_VCPU + (unsigned)v->id);
-	int rc = boot_load(r->vm, r->boot, r->error, sizeof r->error);
+	int rc = r->firmware ? firmware_load(r->firmware, r->error, sizeof r->error)
+			     : boot_load(r->vm, r->boot, r->error, sizeof r->error);
 	gmem_leave(r->vm->mem, SHM_SLOT_VCPU + (unsigned)v->id, in);
 	if (!rc)
 		park_cpus(r);

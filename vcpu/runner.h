@@ -10,6 +10,7 @@
 #include <stdbool.h>
 
 #include "proto/pack.h"
+#include "vcpu/boot/firmware.h"
 #include "vcpu/boot/load.h"
 #include "vcpu/cards.h"
 #include "vcpu/vcpu.h"
@@ -29,7 +30,8 @@ struct runner {
 	struct vm *vm;
 	struct runner_cpu cpu[TOPOLOGY_CPUS_MAX]; /* the first one's thread loads, and leads the others */
 	const struct boot_config *boot;
-	struct cards *cards; /* may be NULL */
+	struct firmware *firmware; /* NULL: the kernel is started without */
+	struct cards *cards;       /* may be NULL */
 	bool reboot;
 	int wake_fd; /* eventfd of the main thread's loop */
 	sem_t ready; /* a thread is */

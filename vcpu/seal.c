@@ -64,6 +64,7 @@ static const struct sandbox_call calls[] = {
 	ALLOW(read, "kernel, initrd, console, wake-ups"),
 	ALLOW(readv, "as read"),
 	ALLOW(pread64, "kernel and initrd"),
+	ALLOW(pwrite64, "what firmware keeps in --nvram"),
 	ALLOW(write, "console, trace, log, wake-ups"),
 	ALLOW(writev, "as write"),
 	ALLOW(lseek, "kernel and initrd"),

@@ -31,6 +31,8 @@
 	X(pm)          \
 	X(i6300esb)    \
 	X(platform)    \
+	X(fwcfg)       \
+	X(rom)         \
 	X(boot)        \
 	X(acpi)        \
 	X(log)         \

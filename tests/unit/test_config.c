@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "monitor/config.h"
+#include "monitor/firmware.h"
 #include "vcpu/trace.h"
 
 static struct config c;
@@ -241,6 +242,75 @@ static void test_check(void)
 	CU_ASSERT_EQUAL(config_check(&c, err, sizeof err), 0);
 }
 
+/* Checks lines of settings; what is wrong, or "". */
+static const char *start(const char *lines)
+{
+	err[0] = '\0';
+	if (!parse(lines))
+		config_check(&c, err, sizeof err);
+	return err;
+}
+
+static void test_firmware(void)
+{
+	static const char *const good[] = {
+		"kernel=/k",
+		"disk=path=/d",
+		"disk=path=/d\nboot=disk",
+		"disk=path=/d\nboot=disk,menu",
+		"disk=path=/d\nboot=menu",
+		"disk=path=/d,id=root\nboot=root",
+		"net=user\nboot=net",
+		"disk=path=/d\nfirmware=uefi\nnvram=/n",
+		"firmware=/f\nnvram=/n",
+		"firmware=uefi\nkernel=/k\ninitrd=/i\nappend=x",
+		"disk=path=/d\ndebugcon=stderr",
+	};
+	static const char *const bad[] = {
+		"",
+		"net=user",
+		"append=x\ndisk=path=/d",
+		"initrd=/i\ndisk=path=/d",
+		"kernel=/k\nfirmware=bios",
+		"kernel=/k\nnvram=/n",
+		"kernel=/k\nboot=disk",
+		"disk=path=/d\nnvram=/n",
+		"disk=path=/d\nboot=net",
+		"disk=path=/d\nboot=root",
+		"disk=path=/d\nboot=disk,often",
+		"net=user\nboot=disk",
+		"firmware=uefi\nkernel=/k\ninitrd=/i\ninitrd=/j",
+	};
+
+	for (size_t i = 0; i < sizeof good / sizeof good[0]; i++)
+		CU_ASSERT_STRING_EQUAL(start(good[i]), "");
+	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+		CU_ASSERT_STRING_NOT_EQUAL(start(bad[i]), "");
+	start("disk=path=/d");
+	CU_ASSERT_EQUAL(c.firmware, FIRMWARE_BIOS);
+	start("kernel=/k\ndisk=path=/d");
+	CU_ASSERT_EQUAL(c.firmware, FIRMWARE_NONE);
+	start("disk=path=/d\nboot=disk,menu");
+	CU_ASSERT(c.boot_menu);
+}
+
+static void test_order(void)
+{
+	char order[MSG_ORDER_MAX];
+
+	start("disk=path=/d\ndisk=path=/e,id=second\nnet=user");
+	firmware_order(&c, 1, order, sizeof order);
+	CU_ASSERT_STRING_EQUAL(order, "/pci@i0cf8/scsi@2/disk@0,0\n/pci@i0cf8/scsi@3/disk@0,0\n"
+				      "/pci@i0cf8/ethernet@1/ethernet-phy@0\n");
+	start("disk=path=/d\ndisk=path=/e,id=second\nnet=user\nboot=second");
+	firmware_order(&c, 15, order, sizeof order);
+	CU_ASSERT_STRING_EQUAL(order, "/pci@i0cf8/scsi@11/disk@0,0\n/pci@i0cf8/scsi@10/disk@0,0\n"
+				      "/pci@i0cf8/ethernet@f/ethernet-phy@0\n");
+	start("disk=path=/d\nnet=user\nboot=net");
+	firmware_order(&c, 1, order, sizeof order);
+	CU_ASSERT_STRING_EQUAL(order, "/pci@i0cf8/ethernet@1/ethernet-phy@0\n/pci@i0cf8/scsi@2/disk@0,0\n");
+}
+
 CU_ErrorCode suite_config(void)
 {
 	CU_pSuite s = CU_add_suite("config", NULL, NULL);
@@ -248,7 +318,7 @@ CU_ErrorCode suite_config(void)
 	if (!s || !CU_ADD_TEST(s, test_memory) || !CU_ADD_TEST(s, test_memory_cost) || !CU_ADD_TEST(s, test_twice) ||
 	    !CU_ADD_TEST(s, test_names) || !CU_ADD_TEST(s, test_values) || !CU_ADD_TEST(s, test_trace) ||
 	    !CU_ADD_TEST(s, test_local) || !CU_ADD_TEST(s, test_file) || !CU_ADD_TEST(s, test_file_errors) ||
-	    !CU_ADD_TEST(s, test_check))
+	    !CU_ADD_TEST(s, test_check) || !CU_ADD_TEST(s, test_firmware) || !CU_ADD_TEST(s, test_order))
 		return CU_get_error();
 	return CUE_SUCCESS;
 }

@@ -101,12 +101,12 @@ static void test_covered(void)
 	HAS_FIELDS(hello, msg_hello, 3, 0, 0, {0});
 	HAS_FIELDS(sealed, msg_sealed, 2, 0, {0});
 	HAS_FIELDS(failed, msg_failed, 2, 0, {0});
-	HAS_FIELDS(mem_config, msg_mem_config, 2, 0, 0);
+	HAS_FIELDS(mem_config, msg_mem_config, 3, 0, 0, 0);
 	HAS_FIELDS(mem_region, msg_mem_region, 2, 0, 0);
 	HAS_FIELDS(mem_stats, msg_mem_stats, 5, 0, 0, 0, 0, 0);
 	HAS_FIELDS(mem_change, msg_mem_change, 4, 0, 0, 0, {});
 	HAS_FIELDS(mem_changed, msg_mem_changed, 1, 0);
-	HAS_FIELDS(vcpu_config, msg_vcpu_config, 14, {0}, 0, {0}, {0}, 0, 0, 0, 0, 0, {}, 0, 0, {}, {});
+	HAS_FIELDS(vcpu_config, msg_vcpu_config, 15, {0}, 0, {0}, {0}, 0, 0, 0, 0, 0, {}, 0, 0, {}, {}, {});
 	HAS_FIELDS(vcpu_running, msg_vcpu_running, 1, 0);
 	HAS_FIELDS(vcpu_exit, msg_vcpu_exit, 2, 0, 0);
 	HAS_FIELDS(vcpu_command, msg_vcpu_command, 2, 0, 0);
@@ -131,6 +131,7 @@ static void test_covered(void)
 	HAS_FIELDS(pages, msg_pages, 2, 0, 0);
 	HAS_FIELDS(local, msg_local, 5, 0, 0, 0, 0, 0);
 	HAS_FIELDS(cpus, msg_cpus, 3, 0, 0, 0);
+	HAS_FIELDS(firmware, msg_firmware, 3, {0}, 0, 0);
 	HAS_FIELDS(counter, msg_counter, 2, {0}, 0);
 	HAS_FIELDS(named_counter, msg_counter, 2, {0}, 0);
 	HAS_FIELDS(process, msg_process, 4, {0}, 0, 0, 0);
@@ -163,13 +164,13 @@ static const struct edge {
 	{"sealed.layers", 0, SANDBOX_ALL, 0, false},
 	{"failed.status", 1, 255, 0, false},
 	{"mem_config.ram_size", SHM_PAGE, SHM_MAX_RAM, 0, false},
-	{"mem_region.ram_size", SHM_PAGE, SHM_MAX_RAM, 0, false},
+	{"mem_config.rom_size", 0, SHM_MAX_ROM, 0, false},
 	{"mem_change.op", MEM_OP_BALLOON, MEM_OP_RETURN_ALL, 0, false},
 	{"vcpu_config.ram_size", SHM_PAGE, SHM_MAX_RAM, 0, false},
 	{"cpus.sockets", 1, MSG_CPUS_MAX, 0, false},
 	{"cpus.cores", 1, MSG_CPUS_MAX, 0, false},
 	{"cpus.threads", 1, MSG_CPUS_MAX, 0, false},
-	{"vcpu_config.fds", FD_RAM, FD_VCONSOLE_OUT, 0, true},
+	{"vcpu_config.fds", FD_RAM, FD_VGAROM, 0, true},
 	{"vcpu_config.devices", 0, MSG_DEVICES_MAX, 0, false},
 	{"vcpu_running.boots", 1, UINT32_MAX, 0, false},
 	{"vcpu_exit.kind", EXIT_POWEROFF, EXIT_DEBUG, 0, false},

@@ -9,6 +9,7 @@
 
 #include "tests/unit/chipfakes.h"
 #include "vcpu/chipset/debugexit.h"
+#include "vcpu/chipset/fwcfg.h"
 #include "vcpu/chipset/i6300esb.h"
 #include "vcpu/chipset/i8042.h"
 #include "vcpu/chipset/i8254.h"
@@ -17,6 +18,8 @@
 #include "vcpu/chipset/lapic.h"
 #include "vcpu/chipset/mc146818.h"
 #include "vcpu/chipset/ns16550.h"
+#include "vcpu/chipset/pam.h"
+#include "vcpu/chipset/pflash.h"
 #include "vcpu/chipset/platform.h"
 #include "vcpu/chipset/pm.h"
 #include "vcpu/chipset/savechips.h"
@@ -83,7 +86,10 @@ static void test_covered(void)
 	HAS_FIELDS(ns16550_save, struct ns16550, 28, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, {}, 0, 0, {}, 0, 0, {},
 		   0, 0, 0, 0, 0, {}, {});
 	HAS_FIELDS(pci_func_save, struct pci_func, 12, 0, 0, {}, {}, {}, {}, 0, 0, 0, 0, 0, 0);
-	HAS_FIELDS(pci_save, struct pci, 15, 0, 0, {}, 0, 0, 0, 0, {}, 0, 0, 0, 0, 0, {}, {});
+	HAS_FIELDS(pci_save, struct pci, 17, 0, 0, {}, 0, 0, 0, 0, {}, 0, 0, 0, 0, 0, 0, 0, {}, {});
+	HAS_FIELDS(fwcfg_save, struct fwcfg, 9, 0, 0, 0, {}, 0, {}, 0, 0, 0);
+	HAS_FIELDS(pflash_save, struct pflash, 11, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+	HAS_FIELDS(pam_save, struct pam, 4, {}, 0, 0, 0);
 	HAS_FIELDS(pm_save, struct pm, 11, 0, 0, 0, 0, 0, 0, {}, {}, 0, 0, 0);
 	HAS_FIELDS(sysports_save, struct sysports, 5, 0, 0, 0, 0, 0);
 	HAS_FIELDS(virtio_offer_save, struct msg_virtio_offer, 6, 0, 0, 0, {}, 0, {});

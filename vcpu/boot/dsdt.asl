@@ -26,9 +26,7 @@ DefinitionBlock ("dsdt.aml", "DSDT", 2, "HVX   ", "HVXPC   ", 1)
 				WordIO (ResourceProducer, MinFixed, MaxFixed, PosDecode, EntireRange,
 					0, 0x0d00, 0xffff, 0, 0xf300)
 				DWordMemory (ResourceProducer, PosDecode, MinFixed, MaxFixed, NonCacheable, ReadWrite,
-					0, 0xc0000000, 0xdfffffff, 0, 0x20000000)
-				DWordMemory (ResourceProducer, PosDecode, MinFixed, MaxFixed, NonCacheable, ReadWrite,
-					0, 0xf0000000, 0xfebfffff, 0, 0x0ec00000)
+					0, 0xc0000000, 0xfebfffff, 0, 0x3ec00000)
 				QWordMemory (ResourceProducer, PosDecode, MinFixed, MaxFixed, NonCacheable, ReadWrite,
 					0, 0x7000000000, 0x7fffffffff, 0, 0x1000000000)
 			})
@@ -173,7 +171,7 @@ DefinitionBlock ("dsdt.aml", "DSDT", 2, "HVX   ", "HVXPC   ", 1)
 			Name (_UID, Zero)
 			Name (_CRS, ResourceTemplate ()
 			{
-				Memory32Fixed (ReadWrite, 0xe0000000, 0x10000000)
+				Memory32Fixed (ReadWrite, 0xb0000000, 0x10000000)
 				IO (Decode16, 0x0600, 0x0600, 0, 0x80)
 				IO (Decode16, 0x0080, 0x0080, 0, 1)
 				IO (Decode16, 0x0092, 0x0092, 0, 1)

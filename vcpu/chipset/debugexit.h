@@ -9,8 +9,9 @@
 
 #include "vcpu/chipset/bus.h"
 
-#define DEBUGEXIT_PORT 0xf4
-#define DEBUGCON_PORT  0xe9
+#define DEBUGEXIT_PORT    0xf4
+#define DEBUGCON_PORT     0xe9
+#define FIRMWARE_LOG_PORT 0x402
 
 struct debugexit {
 	void (*exit)(void *ctx, int status); /* (value << 1) | 1 */

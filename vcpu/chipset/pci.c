@@ -258,6 +258,13 @@ int pci_add_cap(struct pci_func *f, uint8_t id, unsigned len)
 	return (int)at;
 }
 
+/* As the specification has it after a reset: addresses zero, spaces not decoded, as far as software can change that. */
+static void unassign(struct pci_func *f)
+{
+	for (unsigned i = PCI_COMMAND; i < PCI_BAR0 + 24; i = i == PCI_COMMAND + 1 ? PCI_BAR0 : i + 1)
+		f->cfg[i] &= (uint8_t)~f->wmask[i];
+}
+
 void pci_reset(struct pci *p)
 {
 	p->address = 0;
@@ -269,6 +276,8 @@ void pci_reset(struct pci *p)
 		pci_set_intx(f, false);
 		for (unsigned j = 0; j < 256; j++)
 			f->cfg[j] = f->reset_cfg[j];
+		if (p->firmware)
+			unassign(f);
 		remap(f);
 		if (f->written)
 			f->written(f, 0, 256);
@@ -315,6 +324,8 @@ static const struct save_row pci_save_rows[] = {
 	SAVE_OMIT(struct pci, cf9_read, SAVE_WIRED),
 	SAVE_OMIT(struct pci, cf9_write, SAVE_WIRED),
 	SAVE_OMIT(struct pci, ctx, SAVE_WIRED),
+	SAVE_OMIT(struct pci, firmware, SAVE_WIRED),
+	SAVE_OMIT(struct pci, ecam, "follows from the host bridge's registers: pci_loaded()"),
 	SAVE_STRUCT(struct pci, host, pci_func_save),
 	SAVE_STRUCT(struct pci, lpc, pci_func_save),
 };

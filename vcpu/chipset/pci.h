@@ -11,10 +11,10 @@
 
 #include "vcpu/chipset/bus.h"
 
-#define PCI_ECAM_BASE   0xe0000000u
+#define PCI_ECAM_BASE   0xb0000000u /* where both firmwares put it, too */
 #define PCI_ECAM_LEN    0x10000000u /* 256 buses */
-#define PCI_MMIO_BASE   0xc0000000u /* window for BARs, up to the ECAM; the DSDT says the same */
-#define PCI_MMIO_END    0xe0000000u
+#define PCI_MMIO_BASE   0xc0000000u /* window for BARs, up to the IOAPIC; the DSDT says the same */
+#define PCI_MMIO_END    0xfec00000u
 #define PCI_MMIO64_BASE 0x7000000000ull /* 64-bit window */
 #define PCI_MMIO64_END  0x8000000000ull
 #define PCI_IO_BASE     0xc000u
@@ -81,6 +81,8 @@ struct pci {
 	uint8_t (*cf9_read)(void *ctx);
 	void (*cf9_write)(void *ctx, uint8_t val);
 	void *ctx;
+	bool firmware;             /* resources are firmware's to assign: from reset nothing is decoded */
+	uint64_t ecam;             /* where configuration space is mapped; 0: nowhere */
 	struct pci_func host, lpc; /* 00:00.0 and 00:1f.0 (pci_bridges.c) */
 };
 
@@ -90,6 +92,7 @@ struct pci_ids {
 	uint8_t revision, int_pin; /* 1-4: INTA-INTD, 0: none */
 };
 
+/* ->firmware, ->ctx and the hooks are set before. */
 void pci_init(struct pci *p, struct bus *io, struct bus *mem);
 void pci_reset(struct pci *p);
 void pci_loaded(struct pci *p); /* after registers were loaded (savechips.h) */
@@ -107,6 +110,10 @@ void pci_put(struct pci_func *f, unsigned off, unsigned size, uint32_t val, uint
 uint32_t pci_get(const struct pci_func *f, unsigned off, unsigned size);
 
 void pci_set_intx(struct pci_func *f, bool level);
+/* The host bridge's PAM registers. */
+const uint8_t *pci_pam(const struct pci *p);
+/* After the host bridge's registers changed: maps configuration space where they say. */
+void pci_map_ecam(struct pci *p);
 /* The 8259 input that INTx line @line (0-3) is routed to in the LPC bridge, or -1. */
 int pci_route(const struct pci *p, unsigned line);
 

@@ -5,6 +5,7 @@
  * Invariant: their registers agree with the DSDT and the FADT (ECAM, PM_BASE,
  * SCI on IRQ 9).
  */
+#include "vcpu/chipset/pam.h"
 #include "vcpu/chipset/pci.h"
 #include "vcpu/chipset/pm.h"
 
@@ -17,15 +18,40 @@ enum {
 	LPC_PIRQA = 0x60,
 	LPC_PIRQE = 0x68
 };
+#define ECAM_ON   1u
+#define ECAM_BASE 0xf0000000u /* bits of the address that can be set */
 
+/* By the subsystem's numbers SeaBIOS knows that there is fw_cfg. */
 static void add_host(struct pci *p)
 {
-	static const struct pci_ids ids = {.vendor = 0x8086, .device = 0x29c0, .class_code = 0x060000};
+	static const struct pci_ids ids = {
+		.vendor = 0x8086, .device = 0x29c0, .subsys_vendor = 0x1af4, .subsys = 0x1100, .class_code = 0x060000};
 
 	pci_add(p, &p->host, 0, &ids);
-	pci_put(&p->host, HOST_PCIEXBAR, 4, PCI_ECAM_BASE | 1, 0);
-	for (unsigned i = 0; i < 7; i++) /* all of 0xc0000-0xfffff is RAM already: the bits only store */
-		pci_put(&p->host, HOST_PAM0 + i, 1, 0x33, 0x33);
+	if (p->firmware)
+		pci_put(&p->host, HOST_PCIEXBAR, 4, 0, ECAM_BASE | ECAM_ON);
+	else
+		pci_put(&p->host, HOST_PCIEXBAR, 4, PCI_ECAM_BASE | ECAM_ON, 0);
+	for (unsigned i = 0; i < PAM_REGS;
+	     i++) /* without firmware all of 0xc0000-0xfffff is RAM: the bits only store */
+		pci_put(&p->host, HOST_PAM0 + i, 1, p->firmware ? 0 : 0x33, i ? 0x33 : 0x30);
+}
+
+const uint8_t *pci_pam(const struct pci *p)
+{
+	return p->host.cfg + HOST_PAM0;
+}
+
+void pci_map_ecam(struct pci *p)
+{
+	uint32_t reg = pci_get(&p->host, HOST_PCIEXBAR, 4);
+	uint64_t want = reg & ECAM_ON ? reg & ECAM_BASE : 0;
+
+	if (want == p->ecam)
+		return;
+	if (p->ecam)
+		bus_remove(p->mem, p->ecam, p);
+	p->ecam = want && !bus_add(p->mem, want, PCI_ECAM_LEN, &pci_ecam_ops, p) ? want : 0;
 }
 
 static void add_lpc(struct pci *p)

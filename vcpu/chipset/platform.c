@@ -22,6 +22,7 @@
 #include "vcpu/chipset/bus.h"
 #include "vcpu/chipset/clock.h"
 #include "vcpu/chipset/debugexit.h"
+#include "vcpu/chipset/fwcfg.h"
 #include "vcpu/chipset/i6300esb.h"
 #include "vcpu/chipset/i8042.h"
 #include "vcpu/chipset/i8254.h"
@@ -30,7 +31,9 @@
 #include "vcpu/chipset/lapic.h"
 #include "vcpu/chipset/mc146818.h"
 #include "vcpu/chipset/ns16550.h"
+#include "vcpu/chipset/pam.h"
 #include "vcpu/chipset/pci.h"
+#include "vcpu/chipset/pflash.h"
 #include "vcpu/chipset/pm.h"
 #include "vcpu/chipset/savechips.h"
 #include "vcpu/chipset/sysports.h"
@@ -71,6 +74,10 @@ struct platform {
 	struct debugexit debugexit;
 	struct pci pci;
 	struct i6300esb watchdog;
+	struct platform_firmware fw; /* with firmware */
+	struct fwcfg fwcfg;
+	struct pflash flash;
+	struct pam pam;
 	struct virtio_pci *virtio[PCI_SLOTS];
 	unsigned nvirtio;
 };
@@ -203,6 +210,15 @@ static void pci_msi(void *ctx, uint64_t addr, uint32_t data)
 static void lpc_written(struct pci_func *f, unsigned off, unsigned size)
 {
 	pci_wires(f->dev);
+}
+
+static void host_written(struct pci_func *f, unsigned off, unsigned size)
+{
+	struct platform *p = f->dev;
+
+	pci_map_ecam(&p->pci);
+	if (p->cfg.firmware)
+		pam_set(&p->pam, pci_pam(&p->pci));
 }
 
 /* ---- events upward; console output comes first ---- */
@@ -429,9 +445,13 @@ static void ports_power(struct platform *p)
 
 static int debugexit_create(struct platform *p)
 {
-	if (!p->cfg.debug_exit)
-		return 0;
+	int err = 0;
+
 	p->debugexit = (struct debugexit){on_debug_exit, on_debugcon, p};
+	if (p->cfg.firmware_log)
+		err = bus_add(&p->pio, FIRMWARE_LOG_PORT, 1, &debugcon_ops, &p->debugexit);
+	if (!p->cfg.debug_exit || err)
+		return err;
 	return bus_add(&p->pio, DEBUGEXIT_PORT, 4, &debugexit_ops, &p->debugexit) |
 	       bus_add(&p->pio, DEBUGCON_PORT, 1, &debugcon_ops, &p->debugexit);
 }
@@ -443,18 +463,86 @@ static int pci_create(struct platform *p)
 	p->pci.cf9_read = cf9_read;
 	p->pci.cf9_write = cf9_write;
 	p->pci.ctx = p;
+	p->pci.firmware = p->cfg.firmware;
 	pci_init(&p->pci, &p->pio, &p->mmio);
 	p->pci.lpc.written = lpc_written;
 	p->pci.lpc.dev = p;
-	return bus_add(&p->pio, 0xcf8, 8, &pci_mech1_ops, &p->pci) |
-	       bus_add(&p->mmio, PCI_ECAM_BASE, PCI_ECAM_LEN, &pci_ecam_ops, &p->pci);
+	p->pci.host.written = host_written;
+	p->pci.host.dev = p;
+	pci_map_ecam(&p->pci);
+	return bus_add(&p->pio, 0xcf8, 8, &pci_mech1_ops, &p->pci);
 }
 
 static void pci_power(struct platform *p)
 {
-	pci_reset(&p->pci);
+	pci_reset(&p->pci); /* and by host_written() what the host bridge maps */
 	for (unsigned i = 0; i < p->nvirtio; i++)
 		virtio_pci_reset(p->virtio[i]);
+}
+
+/* ---- firmware ---- */
+static uint8_t *flash_at(void *ctx, uint64_t off, bool write)
+{
+	struct platform *p = ctx;
+	uint8_t *page = gmem_frame_ptr(p->vm->mem, (p->vm->mem->size + off) >> GMEM_PAGE_SHIFT,
+				       GMEM_READ | (write ? GMEM_WRITE | GMEM_PROGRAM : 0));
+
+	return page ? page + off % GMEM_PAGE_SIZE : NULL;
+}
+
+static void on_flash_chip(void *ctx, bool chip)
+{
+	struct platform *p = ctx;
+
+	p->fw.flash_chip(p->fw.ctx, chip);
+}
+
+static void on_flash_changed(void *ctx, uint64_t off, uint64_t len)
+{
+	struct platform *p = ctx;
+
+	p->fw.flash_changed(p->fw.ctx, off, len);
+}
+
+static int firmware_create(struct platform *p)
+{
+	if (!p->cfg.firmware)
+		return 0;
+	p->fw = *p->cfg.firmware;
+	p->fwcfg.selected = p->fw.selected;
+	p->fwcfg.copy = p->fw.copy;
+	p->fwcfg.ctx = p->fw.ctx;
+	fwcfg_init(&p->fwcfg);
+	p->flash.at = flash_at;
+	p->flash.mode = on_flash_chip;
+	p->flash.changed = on_flash_changed;
+	p->flash.ctx = p;
+	pflash_init(&p->flash, p->fw.rom_size, p->fw.bank);
+	p->pam.mem = p->vm->mem;
+	p->pam.changed = p->fw.shadow;
+	p->pam.ctx = p->fw.ctx;
+	return bus_add(&p->pio, FWCFG_PORT, 2, &fwcfg_ops, &p->fwcfg) |
+	       bus_add(&p->pio, FWCFG_DMA_PORT, 8, &fwcfg_dma_ops, &p->fwcfg) |
+	       bus_add(&p->mmio, (1ull << 32) - p->fw.rom_size, p->fw.rom_size, &pflash_ops, &p->flash) |
+	       bus_add(&p->mmio, GMEM_SHADOW_BASE, GMEM_SHADOW_PAGES * GMEM_PAGE_SIZE, &pam_ops, &p->pam);
+}
+
+static void firmware_power(struct platform *p)
+{
+	if (!p->cfg.firmware)
+		return;
+	fwcfg_reset(&p->fwcfg);
+	pflash_reset(&p->flash);
+}
+
+struct fwcfg *platform_fwcfg(struct platform *p)
+{
+	return p->cfg.firmware ? &p->fwcfg : NULL;
+}
+
+uint64_t platform_ecam(struct platform *p)
+{
+	return p->pci.ecam;
 }
 
 static void on_watchdog(void *ctx)
@@ -486,10 +574,13 @@ static const struct chip {
 	int (*create)(struct platform *p);
 	void (*power)(struct platform *p); /* power-on state; NULL: has none */
 } chips[] = {
-	{lapic_create, lapic_power}, {ioapic_create, ioapic_power}, {pic_create, pic_power},
-	{pit_create, pit_power},     {rtc_create, rtc_power},       {com_create, com_power},
-	{kbc_create, kbc_power},     {pm_create, pm_power},         {ports_create, ports_power},
-	{debugexit_create, NULL},    {pci_create, pci_power},       {watchdog_create, watchdog_power},
+	{lapic_create, lapic_power},       {ioapic_create, ioapic_power},
+	{pic_create, pic_power},           {pit_create, pit_power},
+	{rtc_create, rtc_power},           {com_create, com_power},
+	{kbc_create, kbc_power},           {pm_create, pm_power},
+	{ports_create, ports_power},       {debugexit_create, NULL},
+	{firmware_create, firmware_power}, {pci_create, pci_power},
+	{watchdog_create, watchdog_power},
 };
 
 #define CHIPS (sizeof(chips) / sizeof(chips[0]))
@@ -764,15 +855,19 @@ static const struct save_row platform_state_save_rows[] = {
 	SAVE_STRUCT(struct platform, debugexit, debugexit_save),
 	SAVE_STRUCT(struct platform, pci, pci_save),
 	SAVE_STRUCT(struct platform, watchdog, i6300esb_save),
+	SAVE_OMIT(struct platform, fw, SAVE_WIRED),
+	SAVE_STRUCT(struct platform, fwcfg, fwcfg_save),
+	SAVE_STRUCT(struct platform, flash, pflash_save),
+	SAVE_STRUCT(struct platform, pam, pam_save),
 	SAVE_OMIT(struct platform, virtio, "records of their own, behind this one"),
 	SAVE_OMIT(struct platform, nvirtio, "records of their own, behind this one"),
 };
 SAVE_TABLE(platform_state_save, struct platform, "machine");
 
 /* The compiler counts: with one value too few for the structure this is an error (-Wmissing-field-initializers). */
-_Static_assert(sizeof((struct platform){{}, 0,  {}, {}, {}, {}, {}, {}, {}, 0,  0,  {}, {},
-					{}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, 0}) &&
-		       sizeof platform_state_save_rows / sizeof platform_state_save_rows[0] == 25,
+_Static_assert(sizeof((struct platform){{}, 0,  {}, {}, {}, {}, {}, {}, {}, 0,  0,  {}, {}, {}, {},
+					{}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, 0}) &&
+		       sizeof platform_state_save_rows / sizeof platform_state_save_rows[0] == 29,
 	       "a row for each field");
 
 int platform_save(struct platform *p, struct save_buf *b)
@@ -813,6 +908,9 @@ int platform_load(struct platform *p, const uint8_t *data, size_t len, char *err
 	rc = load(p, data, len, err, err_len);
 	if (!rc) {
 		pci_loaded(&p->pci);
+		host_written(&p->pci.host, 0, 256);
+		if (p->cfg.firmware && p->flash.bank)
+			p->fw.flash_chip(p->fw.ctx, pflash_answers(&p->flash));
 		for (int i = 0; i < p->lapics.n; i++)
 			lapic_update(&p->lapics.apic[i]);
 	}

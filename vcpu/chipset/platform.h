@@ -13,13 +13,27 @@ struct platform;
 struct vm;
 struct vcpu;
 
+/* What firmware needs of the machine, and the machine of those who keep the guest's memory. */
+struct platform_firmware {
+	uint64_t rom_size;                                            /* bytes that end at 4 GiB */
+	uint64_t bank;                                                /* bytes they begin with that are flash */
+	void (*shadow)(void *ctx, const uint8_t *shadow);             /* chipset/pam.h */
+	void (*flash_chip)(void *ctx, bool chip);                     /* chipset/pflash.h: mode */
+	void (*flash_changed)(void *ctx, uint64_t off, uint64_t len); /* changed */
+	bool (*copy)(void *ctx, uint64_t gpa, void *buf, size_t len, bool write); /* chipset/fwcfg.h */
+	void (*selected)(void *ctx, uint16_t key);
+	void *ctx;
+};
+
 struct platform_config {
 	uint64_t ram_size;
 	int ncpus;
 	bool debug_exit;           /* ports 0xf4 and 0xe9 */
+	bool firmware_log;         /* port 0x402, where firmware writes what it does; the same as 0xe9 */
 	bool watchdog;             /* an i6300esb */
 	int com_in[4], com_out[4]; /* console fds (non-blocking) per UART, -1 = not wired */
 	uint64_t tsc_hz;
+	const struct platform_firmware *firmware; /* NULL: none, the machine is as firmware leaves it; copied */
 	/* events upward; called with the lock held, from any thread */
 	void (*power_off)(void *ctx);    /* ACPI S5 */
 	void (*reset)(void *ctx);        /* keyboard controller, 0xcf9, ACPI reset */
@@ -43,6 +57,10 @@ int platform_save(struct platform *p, struct save_buf *b);
 /* Into a machine made from the same configuration, before its vcpus run.  0, or -EPROTO with a line that says what is wrong:
  * then the machine is of no use. */
 int platform_load(struct platform *p, const uint8_t *data, size_t len, char *err, size_t err_len);
+
+struct fwcfg;
+struct fwcfg *platform_fwcfg(struct platform *p); /* NULL: there is no firmware */
+uint64_t platform_ecam(struct platform *p);       /* where configuration space is mapped, 0: nowhere; under the lock */
 
 struct pci;
 struct pci *platform_pci(struct platform *p); /* for adding functions before the machine starts: chipset/pci.h */

@@ -292,6 +292,21 @@ static uint32_t fit_amd_l3(const struct build *b, uint32_t edx)
 	return (edx & 0x3ffff) | units << 18;
 }
 
+/*
+ * Bits of a physical address: enough for twice the RAM, and 40 at least.  As many as the host's would be too many: OVMF maps
+ * all that they can name in pages of 2 MiB, and fails where RAM is too small for such tables.
+ */
+static uint32_t phys_bits(struct build *b)
+{
+	uint64_t end = GMEM_HIGH_BASE + b->v->vm->mem->size;
+	uint32_t r[4], bits = 40;
+
+	host_leaf(b, 0x80000008, 0, r);
+	while (end > 1ull << (bits - 1))
+		bits++;
+	return bits < (r[0] & 0xff) ? bits : r[0] & 0xff;
+}
+
 static void build_extended(struct build *b)
 {
 	struct vcpu *v = b->v;
@@ -317,7 +332,7 @@ static void build_extended(struct build *b)
 	}
 	add_values(v, 0x80000007, 0, 0, 0, 0, BIT(8)); /* invariant TSC */
 	host_leaf(b, 0x80000008, 0, r);
-	r[0] = (r[0] & 0xff) | 48 << 8;
+	r[0] = phys_bits(b) | 48 << 8;
 	r[1] = v->amd ? (r[1] & F8B_HOST) | F8B_OURS : 0;
 	r[2] = v->amd ? (in_socket(b) - 1) | topology_socket_shift(&b->topo) << 12 : 0;
 	r[3] = 0;
@@ -357,10 +372,8 @@ static uint32_t host_mxcsr_mask(struct vcpu *v)
 static void derive(struct build *b)
 {
 	struct vcpu *v = b->v;
-	uint32_t r[4], bits;
+	uint32_t bits = phys_bits(b);
 
-	host_leaf(b, 0x80000008, 0, r);
-	bits = r[0] & 0xff;
 	v->phys_rsvd = bits >= 52 ? 0 : 0x000fffffffffffffull & ~((1ull << bits) - 1);
 	v->mxcsr_mask = host_mxcsr_mask(v);
 	v->cr4_mask = CR4_VME | CR4_PVI | CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_MCE | CR4_PGE | CR4_PCE |

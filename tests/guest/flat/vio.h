@@ -8,7 +8,7 @@
 
 #include "rt.h"
 
-#define VIO_ECAM 0xe0000000ul
+#define VIO_ECAM 0xb0000000ul
 #define VIO_MAX  128u /* descriptors of a queue here */
 
 /* common configuration, virtio 1.2 4.1.4.3 */
