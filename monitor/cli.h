@@ -23,6 +23,7 @@ enum cli_command {
 	CMD_KILL,
 	CMD_LIMIT,
 	CMD_LINK,
+	CMD_SCREEN,
 	CMD_BALLOON,
 	CMD_TOP,
 	CMD_METRICS,

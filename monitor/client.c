@@ -232,6 +232,40 @@ int client_status(struct client *c)
 	return 0;
 }
 
+/* Without the blanks at the lines' ends, and the empty lines below. */
+static void print_screen(const struct msg_screen *s)
+{
+	uint32_t rows = 0;
+
+	for (uint32_t i = 0; i < s->len; i++)
+		if (s->text[i] != ' ')
+			rows = i / s->columns + 1;
+	for (uint32_t row = 0; row < rows; row++) {
+		const char *line = (const char *)s->text + row * s->columns;
+		uint32_t n = s->columns;
+
+		while (n && line[n - 1] == ' ')
+			n--;
+		printf("%.*s\n", (int)n, line);
+	}
+}
+
+int client_screen(struct client *c)
+{
+	static struct msg_screen s;
+	int rc = ask_or_say(c, REQ_SCREEN);
+
+	if (rc)
+		return rc;
+	if (c->f.type != MSG_SCREEN_REPLY || unpack_screen_reply(c->f.data, c->f.len, &s))
+		return take_reply(c, NULL) ?: HVX_EXIT_FAIL;
+	if (s.graphics)
+		log_error("%s: the display shows a picture, not text", c->name);
+	else
+		print_screen(&s);
+	return s.graphics ? HVX_EXIT_FAIL : 0;
+}
+
 static int counters(struct client *c, const char *prefix)
 {
 	static struct msg_counters s;

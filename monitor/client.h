@@ -17,6 +17,7 @@ int client_stats(struct client *c);
 int client_console(struct client *c);
 int client_simple(struct client *c);
 int client_balloon(struct client *c);
+int client_screen(struct client *c);
 int client_stop(struct client *c);
 int client_kill(struct client *c);
 int client_top(struct client *c);        /* top.c */

@@ -103,6 +103,8 @@ const struct command command_table[] = {
 	 0, 1, limit_word, REQ_LIMIT, LIVE, control_limit, client_simple},
 	{CMD_BALLOON, "balloon", "NAME [SIZE] [--json]", "how much memory the guest is to have; or what it has",
 	 TAKES_JSON, 0, balloon_word, REQ_BALLOON, LIVE, control_balloon, client_balloon},
+	{CMD_SCREEN, "screen", "[NAME]", "the text on the guest's display",
+	 0, 0, NULL, REQ_SCREEN, LIVE, control_screen, client_screen},
 	{CMD_LINK, "link", "NAME ID up|down", "put a network card's cable in, or pull it",
 	 0, 2, link_word, REQ_LINK, LIVE, control_link, client_simple},
 	{CMD_COMPLETION, "completion", "bash|zsh", "print what makes a shell complete these words",

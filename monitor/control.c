@@ -180,6 +180,30 @@ void control_stats_part(struct machine *m, int proc)
 	}
 }
 
+int control_screen(struct machine *m, struct peer *p, const struct msg_request_head *r)
+{
+	(void)r;
+	if (m->cfg.firmware == FIRMWARE_NONE) {
+		reply(m, p, HVX_EXIT_FAIL, "this VM has no display: its kernel was started without firmware", -1);
+		return 0;
+	}
+	return machine_command(m, OP_SCREEN, 0);
+}
+
+/* For all who wait. */
+void control_screen_is(struct machine *m, const struct msg_screen *s)
+{
+	int n = pack_screen_reply(s, m->buf, sizeof m->buf);
+
+	for (int i = 0; i < MACHINE_MAX_CLIENTS; i++) {
+		struct peer *p = &m->client[i];
+		if (!p->conn || p->waits != REQ_SCREEN)
+			continue;
+		p->waits = 0;
+		machine_send(m, p, MSG_SCREEN_REPLY, n, NULL, 0);
+	}
+}
+
 int control_stop(struct machine *m, struct peer *p, const struct msg_request_head *r)
 {
 	(void)r;

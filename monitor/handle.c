@@ -231,6 +231,17 @@ int handle_dev_stats(struct machine *m, struct peer *p, struct ipc_frame *f)
 	return 0;
 }
 
+int handle_vcpu_screen(struct machine *m, struct peer *p, struct ipc_frame *f)
+{
+	static struct msg_screen s; /* large; there is one loop */
+
+	(void)p;
+	if (unpack_vcpu_screen(f->data, f->len, &s))
+		return -EPROTO;
+	control_screen_is(m, &s);
+	return 0;
+}
+
 int handle_vcpu_stats(struct machine *m, struct peer *p, struct ipc_frame *f)
 {
 	static struct msg_counters c; /* large; there is one loop */

@@ -94,6 +94,7 @@ void control_close(struct machine *m);
 void control_late(void *m); /* the answer timer: whoever has waited too long is told who does not answer */
 int control_request(struct machine *m, struct peer *p, struct ipc_frame *f);
 void control_answer(struct machine *m, enum msg_request op, uint32_t status, const char *text);
+void control_screen_is(struct machine *m, const struct msg_screen *s);
 void control_stats_part(struct machine *m, int proc);
 
 /* control.c: what a client may ask, a row of command.c each */
@@ -108,6 +109,7 @@ int control_limit(struct machine *m, struct peer *p, const struct msg_request_he
 int control_link(struct machine *m, struct peer *p, const struct msg_request_head *r);
 int control_balloon(struct machine *m, struct peer *p, const struct msg_request_head *r);
 int control_resize(struct machine *m, struct peer *p, const struct msg_request_head *r);
+int control_screen(struct machine *m, struct peer *p, const struct msg_request_head *r);
 
 /* handle.c: messages from children */
 int handle_hello(struct machine *m, struct peer *p, struct ipc_frame *f);
@@ -120,6 +122,7 @@ int handle_vcpu_state(struct machine *m, struct peer *p, struct ipc_frame *f);
 int handle_mem_stats(struct machine *m, struct peer *p, struct ipc_frame *f);
 int handle_dev_event(struct machine *m, struct peer *p, struct ipc_frame *f);
 int handle_dev_stats(struct machine *m, struct peer *p, struct ipc_frame *f);
+int handle_vcpu_screen(struct machine *m, struct peer *p, struct ipc_frame *f);
 int handle_vcpu_stats(struct machine *m, struct peer *p, struct ipc_frame *f);
 
 #endif

@@ -26,6 +26,7 @@ const struct permit permit_table[] = {
 	{MSG_VCPU_EXIT, ROLE_VCPU, LIVE | VM_BIT(VM_ENDING), 0, 0, handle_exit},
 	{MSG_VCPU_STATE, ROLE_VCPU, LIVE | VM_BIT(VM_ENDING), 0, 0, handle_vcpu_state},
 	{MSG_VCPU_STATS, ROLE_VCPU, LIVE | VM_BIT(VM_ENDING), 0, 0, handle_vcpu_stats},
+	{MSG_VCPU_SCREEN, ROLE_VCPU, LIVE | VM_BIT(VM_ENDING), 0, 0, handle_vcpu_screen},
 	{MSG_HELLO, ROLE_BLK, VM_BIT(VM_STARTING) | VM_BIT(VM_ENDING), 0, 0, handle_hello},
 	{MSG_HELLO, ROLE_NET, VM_BIT(VM_STARTING) | VM_BIT(VM_ENDING), 0, 0, handle_hello},
 	{MSG_FAILED, ROLE_BLK, ANY, 0, 0, handle_failed},

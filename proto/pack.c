@@ -220,6 +220,28 @@ static const struct field vcpu_state_rows[] = {
 };
 MESSAGE(vcpu_state, VcpuState, vcpu_state, msg_vcpu_state, NULL)
 
+/* ---- the display ---- */
+
+static bool screen_ok(const void *p)
+{
+	const struct msg_screen *m = p;
+
+	for (uint32_t i = 0; i < m->len; i++)
+		if (m->text[i] < ' ' || m->text[i] > '~')
+			return false;
+	return m->len == (uint64_t)m->columns * m->rows && !(m->graphics && m->len);
+}
+
+static const struct field vcpu_screen_rows[] = {
+	FLAG(Screen, msg_screen, graphics),
+	NUM(Screen, msg_screen, columns, 0, 132),
+	NUM(Screen, msg_screen, rows, 0, 60),
+	BYTES(Screen, msg_screen, text, len),
+};
+MESSAGE(vcpu_screen, Screen, screen, msg_screen, screen_ok)
+#define screen_reply_rows vcpu_screen_rows
+MESSAGE(screen_reply, Screen, screen, msg_screen, screen_ok)
+
 /* ---- counters ---- */
 
 static const char low[] = "abcdefghijklmnopqrstuvwxyz0123456789_.-";
@@ -283,12 +305,9 @@ static const struct field rates_rows[] = {
 TABLE(rates, DeviceLimits, device_limits, msg_dev_limits, NULL);
 
 static const struct field vm_limits_rows[] = {
-	BITS(VmLimits, msg_vm_limits, given, VM_LIMIT_ALL),
-	NUM(VmLimits, msg_vm_limits, cpu, 0, MSG_CPU_MAX),
-	NUM(VmLimits, msg_vm_limits, weight, 0, MSG_WEIGHT_MAX),
-	ANY(VmLimits, msg_vm_limits, memory),
-	NUM(VmLimits, msg_vm_limits, pids, 0, MSG_PIDS_MAX),
-	SUB(VmLimits, msg_vm_limits, io, rates_table),
+	BITS(VmLimits, msg_vm_limits, given, VM_LIMIT_ALL),      NUM(VmLimits, msg_vm_limits, cpu, 0, MSG_CPU_MAX),
+	NUM(VmLimits, msg_vm_limits, weight, 0, MSG_WEIGHT_MAX), ANY(VmLimits, msg_vm_limits, memory),
+	NUM(VmLimits, msg_vm_limits, pids, 0, MSG_PIDS_MAX),     SUB(VmLimits, msg_vm_limits, io, rates_table),
 };
 TABLE(vm_limits, VmLimits, vm_limits, msg_vm_limits, NULL);
 
@@ -349,6 +368,7 @@ static const struct field request_rows[] = {
 	ASKS(link, link, request_link_table, REQ_LINK),
 	ASKS(balloon, balloon, request_balloon_table, REQ_BALLOON),
 	ASKS(resize, resize, request_resize_table, REQ_RESIZE),
+	ASKS(screen, nothing, nothing_table, REQ_SCREEN),
 };
 MESSAGE(request, Request, request, msg_request_head, request_ok)
 

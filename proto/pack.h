@@ -28,10 +28,12 @@
 	X(VCPU_STATS_GET, 37)      \
 	X(VCPU_STATS, 38)          \
 	X(VCPU_DEVICE, 39)         \
+	X(VCPU_SCREEN, 40)         \
 	X(REQUEST, 48)             \
 	X(REPLY, 49)               \
 	X(STATUS_REPLY, 50)        \
 	X(STATS_REPLY, 51)         \
+	X(SCREEN_REPLY, 52)        \
 	X(DEV_CONFIG, 64)          \
 	X(DEV_COMMAND, 65)         \
 	X(DEV_LIMITS, 66)          \
@@ -93,7 +95,18 @@ enum msg_dev_op { DEV_OP_RETRY = 1, DEV_OP_LINK_UP, DEV_OP_LINK_DOWN, DEV_OP_COU
 enum msg_dev_news { DEV_EVENT_IO_ERROR = 1, DEV_EVENT_LINK_LOST, DEV_EVENT_COUNT };
 
 enum msg_exit { EXIT_POWEROFF = 1, EXIT_RESET, EXIT_TRIPLE_FAULT, EXIT_DEBUG, EXIT_COUNT };
-enum msg_op { OP_PAUSE = 1, OP_RESUME, OP_POWER_BUTTON, OP_QUIT, OP_BALLOON, OP_CONSOLE_SIZE, OP_CPU_LIMIT, OP_CPU_CHARGE, OP_COUNT };
+enum msg_op {
+	OP_PAUSE = 1,
+	OP_RESUME,
+	OP_POWER_BUTTON,
+	OP_QUIT,
+	OP_BALLOON,
+	OP_CONSOLE_SIZE,
+	OP_CPU_LIMIT,
+	OP_CPU_CHARGE,
+	OP_SCREEN,
+	OP_COUNT
+};
 /* What a guest does with its pages: into the balloon, reported as free, out of the balloon, all out of it. */
 enum msg_mem_op { MEM_OP_BALLOON = 1, MEM_OP_REPORT, MEM_OP_RETURN, MEM_OP_RETURN_ALL, MEM_OP_COUNT };
 /* What becomes of a VM whose watchdog runs out. */
@@ -110,6 +123,7 @@ enum msg_request { /* the numbers of the oneof in control.proto */
 		   REQ_LINK,
 		   REQ_BALLOON,
 		   REQ_RESIZE,
+		   REQ_SCREEN,
 		   REQ_COUNT
 };
 
@@ -129,6 +143,7 @@ enum msg_request { /* the numbers of the oneof in control.proto */
 #define MSG_QUEUE_SIZE_MAX 1024
 #define MSG_VCONFIG_MAX    256 /* device configuration space */
 #define MSG_RANGES_MAX     512
+#define MSG_SCREEN_MAX     (132 * 60) /* characters of a display */
 #define MSG_BALLOON_MIN    (1ull << 20)
 #define MSG_RATE_MAX       (1ull << 41) /* of a limit */
 
@@ -290,6 +305,12 @@ struct msg_vcpu_state {
 	bool paused;
 	char reason[MSG_NAME_MAX]; /* when it has paused by itself */
 };
+struct msg_screen {    /* VCPU_SCREEN and SCREEN_REPLY */
+	bool graphics; /* then there is no text */
+	uint32_t columns, rows;
+	uint32_t len;                 /* columns * rows */
+	uint8_t text[MSG_SCREEN_MAX]; /* printable ASCII */
+};
 struct msg_counter {
 	char name[64]; /* an id, a dot, a name */
 	uint64_t value;
@@ -314,7 +335,7 @@ enum msg_vm_limit {
 #define MSG_CPU_MAX    100000u /* percent */
 #define MSG_WEIGHT_MAX 10000u
 #define MSG_PIDS_MAX   (1u << 22)
-struct msg_vm_limits { /* 0: none */
+struct msg_vm_limits {  /* 0: none */
 	uint32_t given; /* VM_LIMIT_* */
 	uint32_t cpu;   /* percent of a CPU */
 	uint32_t weight;
@@ -404,6 +425,7 @@ const char *pack_type_name(uint16_t type); /* for traces; NULL when unknown */
 	X(vcpu_state, msg_vcpu_state)               \
 	X(vcpu_stats, msg_counters)                 \
 	X(vcpu_device, msg_vcpu_device)             \
+	X(vcpu_screen, msg_screen)                  \
 	X(dev_config, msg_dev_config)               \
 	X(dev_limits, msg_dev_limits)               \
 	X(dev_command, msg_dev_command)             \
@@ -418,6 +440,7 @@ const char *pack_type_name(uint16_t type); /* for traces; NULL when unknown */
 	X(request, msg_request_head)                \
 	X(reply, msg_reply)                         \
 	X(status_reply, msg_status)                 \
+	X(screen_reply, msg_screen)                 \
 	X(stats_reply, msg_counters)
 #define X(fn, type)                                                    \
 	int pack_##fn(const struct type *m, uint8_t *buf, size_t len); \

@@ -16,6 +16,7 @@
 #include "vcpu/chipset/i6300esb.h"
 #include "vcpu/chipset/platform.h"
 #include "vcpu/local/local.h"
+#include "vcpu/screen.h"
 
 #define ROOM_POLL_MS 2 /* how often a full UART is looked at */
 
@@ -85,6 +86,14 @@ static void hold_watchdog(struct control *c, bool hold)
 	platform_unlock(p);
 }
 
+static int send_screen(struct control *c)
+{
+	static struct msg_screen m; /* large; there is one loop */
+
+	screen_read(c->run->vm, &m);
+	return send_packed(c, MSG_VCPU_SCREEN, pack_vcpu_screen(&m, c->child->buf, sizeof c->child->buf));
+}
+
 static int command(struct control *c, const struct ipc_frame *f)
 {
 	struct msg_vcpu_command m;
@@ -116,6 +125,7 @@ static int command(struct control *c, const struct ipc_frame *f)
 			return -EPROTO;
 		vconsole_size(&c->local->console, (uint16_t)(m.value >> 16), (uint16_t)m.value);
 		return 0;
+	case OP_SCREEN: return send_screen(c);
 	case OP_POWER_BUTTON: platform_power_button(c->run->vm->plat); return 0;
 	default: return -EPROTO;
 	}

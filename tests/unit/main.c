@@ -33,6 +33,7 @@
 	X(platform)    \
 	X(fwcfg)       \
 	X(rom)         \
+	X(hpet)        \
 	X(boot)        \
 	X(acpi)        \
 	X(log)         \

@@ -125,6 +125,8 @@ static void test_covered(void)
 	HAS_FIELDS(virtio_broken, msg_virtio_broken, 1, {0});
 	HAS_FIELDS(virtio_invalidate, msg_virtio_invalidate, 3, 0, 0, {});
 	HAS_FIELDS(request, msg_request_head, 7, 0, 0, {}, {}, {}, {}, {}, {});
+	HAS_FIELDS(vcpu_screen, msg_screen, 5, 0, 0, 0, 0, {});
+	HAS_FIELDS(screen_reply, msg_screen, 5, 0, 0, 0, 0, {});
 	HAS_FIELDS(reply, msg_reply, 2, 0, {0});
 	HAS_FIELDS(status_reply, msg_status, 15, {0}, {0}, {0}, {0}, {0}, 0, 0, {0}, 0, 0, 0, {}, 0, {}, {0});
 	HAS_FIELDS(stats_reply, msg_counters, 2, 0, {});
@@ -175,7 +177,7 @@ static const struct edge {
 	{"vcpu_running.boots", 1, UINT32_MAX, 0, false},
 	{"vcpu_exit.kind", EXIT_POWEROFF, EXIT_DEBUG, 0, false},
 	{"vcpu_exit.code", 0, 255, 0, false},
-	{"vcpu_command.op", OP_PAUSE, OP_CPU_CHARGE, 0, false},
+	{"vcpu_command.op", OP_PAUSE, OP_SCREEN, 0, false},
 	{"vcpu_device.id", 1, 0, 0, false},
 	{"vcpu_device.slot", 1, 30, 0, false},
 	{"dev_config.id", 1, 0, 0, false},
@@ -205,6 +207,10 @@ static const struct edge {
 	{"local.rng_bytes", 0, MSG_RATE_MAX, 0, false},
 	{"local.rng_burst", 0, MSG_RATE_MAX, 0, false},
 	{"local.watchdog", WATCHDOG_OFF, WATCHDOG_NONE, 0, false},
+	{"vcpu_screen.columns", 0, 132, 0, false},
+	{"vcpu_screen.rows", 0, 60, 0, false},
+	{"screen_reply.columns", 0, 132, 0, false},
+	{"screen_reply.rows", 0, 60, 0, false},
 	{"counter.name", 1, 0, 0, false},
 	{"named_counter.name", 1, 0, 0, false},
 	{"process.layers", 0, SANDBOX_ALL | SANDBOX_UNWANTED(SANDBOX_ALL), 0, false},

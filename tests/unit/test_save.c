@@ -10,6 +10,7 @@
 #include "tests/unit/chipfakes.h"
 #include "vcpu/chipset/debugexit.h"
 #include "vcpu/chipset/fwcfg.h"
+#include "vcpu/chipset/hpet.h"
 #include "vcpu/chipset/i6300esb.h"
 #include "vcpu/chipset/i8042.h"
 #include "vcpu/chipset/i8254.h"
@@ -24,6 +25,7 @@
 #include "vcpu/chipset/pm.h"
 #include "vcpu/chipset/savechips.h"
 #include "vcpu/chipset/sysports.h"
+#include "vcpu/chipset/vga.h"
 #include "vcpu/chipset/virtio_pci.h"
 #include "vcpu/cpu/save_cpu.h"
 
@@ -80,7 +82,8 @@ static void test_covered(void)
 	HAS_FIELDS(i8259_chip_save, struct i8259, 17, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
 	HAS_FIELDS(i8259_save, struct i8259_pair, 2, {}, {});
 	HAS_FIELDS(ioapic_save, struct ioapic, 5, 0, {}, 0, 0, 0);
-	HAS_FIELDS(lapic_save, struct lapic, 22, 0, 0, 0, 0, 0, 0, 0, 0, {}, {}, {}, {}, 0, 0, 0, 0, 0, 0, 0, 0, {}, {});
+	HAS_FIELDS(lapic_save, struct lapic, 22, 0, 0, 0, 0, 0, 0, 0, 0, {}, {}, {}, {}, 0, 0, 0, 0, 0, 0, 0, 0, {},
+		   {});
 	HAS_FIELDS(lapics_save, struct lapics, 8, {}, 0, 0, 0, 0, 0, 0, 0);
 	HAS_FIELDS(mc146818_save, struct mc146818, 9, {}, 0, 0, 0, 0, 0, 0, {}, {});
 	HAS_FIELDS(ns16550_save, struct ns16550, 28, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, {}, 0, 0, {}, 0, 0, {},
@@ -89,6 +92,9 @@ static void test_covered(void)
 	HAS_FIELDS(pci_save, struct pci, 17, 0, 0, {}, 0, 0, 0, 0, {}, 0, 0, 0, 0, 0, 0, 0, {}, {});
 	HAS_FIELDS(fwcfg_save, struct fwcfg, 9, 0, 0, 0, {}, 0, {}, 0, 0, 0);
 	HAS_FIELDS(pflash_save, struct pflash, 11, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+	HAS_FIELDS(vga_save, struct vga, 18, 0, 0, 0, {}, 0, {}, 0, {}, 0, {}, 0, 0, 0, 0, 0, 0, {}, 0);
+	HAS_FIELDS(hpet_timer_save, struct hpet_timer, 7, 0, 0, 0, 0, 0, 0, {});
+	HAS_FIELDS(hpet_save, struct hpet, 8, 0, 0, 0, {}, 0, 0, 0, 0);
 	HAS_FIELDS(pam_save, struct pam, 4, {}, 0, 0, 0);
 	HAS_FIELDS(pm_save, struct pm, 11, 0, 0, 0, 0, 0, 0, {}, {}, 0, 0, 0);
 	HAS_FIELDS(sysports_save, struct sysports, 5, 0, 0, 0, 0, 0);

@@ -12,6 +12,7 @@
 
 #include "common/gmem.h"
 #include "vcpu/boot/load.h"
+#include "vcpu/chipset/hpet.h"
 #include "vcpu/chipset/ioapic.h"
 #include "vcpu/chipset/lapic.h"
 #include "vcpu/chipset/mc146818.h"
@@ -252,6 +253,18 @@ static uint64_t put_mcfg(struct acpi *a)
 	return put_table(a, t, sizeof(t));
 }
 
+static uint64_t put_hpet(struct acpi *a)
+{
+	uint8_t t[HEADER + 20] = {0};
+
+	header(t, "HPET", sizeof(t), 1);
+	put32(t + HEADER, HPET_ID);
+	t[HEADER + 5] = 64; /* bits, in memory */
+	put64(t + HEADER + 8, HPET_BASE);
+	put16(t + HEADER + 17, 0x80); /* ticks: the shortest period that loses none */
+	return put_table(a, t, sizeof(t));
+}
+
 static uint64_t put_xsdt(struct acpi *a)
 {
 	uint8_t t[HEADER + 8 * 4] = {0};
@@ -302,6 +315,8 @@ static int build(struct acpi *a, const struct topology *by)
 		return -ENOSPC;
 	a->xsdt[a->n++] = put_fadt(a, facs, dsdt_at);
 	a->xsdt[a->n++] = put_madt(a, by);
+	if (a->files)
+		a->xsdt[a->n++] = put_hpet(a);
 	if (a->ecam)
 		a->xsdt[a->n++] = put_mcfg(a);
 	for (unsigned i = 0; i < a->n; i++)

@@ -23,6 +23,7 @@
 #include "vcpu/chipset/clock.h"
 #include "vcpu/chipset/debugexit.h"
 #include "vcpu/chipset/fwcfg.h"
+#include "vcpu/chipset/hpet.h"
 #include "vcpu/chipset/i6300esb.h"
 #include "vcpu/chipset/i8042.h"
 #include "vcpu/chipset/i8254.h"
@@ -38,6 +39,7 @@
 #include "vcpu/chipset/savechips.h"
 #include "vcpu/chipset/sysports.h"
 #include "vcpu/chipset/timer.h"
+#include "vcpu/chipset/vga.h"
 #include "vcpu/chipset/virtio_pci.h"
 #include "vcpu/cpu/start.h"
 #include "vcpu/kick.h"
@@ -50,7 +52,7 @@
 #define WATCHDOG_SLOT 28
 
 /* Who drives an ISA interrupt line: a line is high while any of its sources is. */
-enum source { SRC_CHIP, SRC_COM, SRC_PCI = SRC_COM + COMS, SRC_EXTERNAL };
+enum source { SRC_CHIP, SRC_COM, SRC_PCI = SRC_COM + COMS, SRC_EXTERNAL, SRC_HPET };
 
 struct platform {
 	pthread_mutex_t lock;
@@ -60,8 +62,9 @@ struct platform {
 	struct timerq timers;                 /* of all chips but the local APICs; CPU 0's thread runs it */
 	struct timerq apic_timers[LAPIC_MAX]; /* each is its vcpu's thread's */
 	struct bus pio, mmio;
-	uint8_t isa[ISA_IRQS];          /* one bit per source */
-	uint32_t gsi_external, gsi_pci; /* lines above the ISA ones, by source */
+	uint8_t isa[ISA_IRQS];                    /* one bit per source */
+	uint32_t gsi_external, gsi_pci, gsi_hpet; /* lines above the ISA ones, by source */
+	bool hpet_legacy;                         /* the HPET has the lines of 8254 and clock */
 	struct lapics lapics;
 	struct ioapic ioapic;
 	struct i8259_pair pic;
@@ -78,6 +81,8 @@ struct platform {
 	struct fwcfg fwcfg;
 	struct pflash flash;
 	struct pam pam;
+	struct vga vga;
+	struct hpet hpet;
 	struct virtio_pci *virtio[PCI_SLOTS];
 	unsigned nvirtio;
 };
@@ -115,7 +120,11 @@ static void isa_drive(struct platform *p, unsigned irq, unsigned source, bool le
 /* irq_out of the chips: line = IRQ | source << 8 */
 static void chip_irq(void *ctx, unsigned line, bool level)
 {
-	isa_drive(ctx, line & 0xff, line >> 8, level);
+	struct platform *p = ctx;
+
+	if (p->hpet_legacy && ((line & 0xff) == 0 || (line & 0xff) == 8))
+		level = false;
+	isa_drive(p, line & 0xff, line >> 8, level);
 }
 
 static struct irq_out isa_wire(struct platform *p, unsigned irq, unsigned source)
@@ -154,7 +163,7 @@ static void apic_eoi(void *ctx, uint8_t vector)
 
 static void gsi_drive(struct platform *p, unsigned gsi)
 {
-	ioapic_set(&p->ioapic, gsi, (p->gsi_external | p->gsi_pci) >> gsi & 1);
+	ioapic_set(&p->ioapic, gsi, (p->gsi_external | p->gsi_pci | p->gsi_hpet) >> gsi & 1);
 }
 
 /* INTx goes to GSI 16-19, and through the LPC bridge's routing to the 8259s. */
@@ -554,6 +563,72 @@ static void on_watchdog(void *ctx)
 		p->cfg.watchdog_cb(p->cfg.ctx);
 }
 
+/* ---- display and HPET, of machines with firmware ---- */
+static int vga_create(struct platform *p)
+{
+	if (!p->cfg.firmware)
+		return 0;
+	vga_init(&p->vga, &p->clock);
+	return bus_add(&p->pio, VGA_PORT, VGA_LEN, &vga_ops, &p->vga);
+}
+
+static void vga_power(struct platform *p)
+{
+	if (p->cfg.firmware)
+		vga_reset(&p->vga);
+}
+
+bool platform_screen(struct platform *p, struct vga_screen *s)
+{
+	if (!p->cfg.firmware)
+		return false;
+	lock(p);
+	vga_screen(&p->vga, s);
+	unlock(p);
+	return true;
+}
+
+/* Pins 2 and 8 are those of IRQ 0 and 8. */
+static void hpet_irq(void *ctx, unsigned gsi, bool level)
+{
+	struct platform *p = ctx;
+
+	if (gsi == 2 || gsi == 8) {
+		isa_drive(p, gsi == 2 ? 0 : 8, SRC_HPET, level);
+	} else if (gsi > ISA_IRQS && gsi < IOAPIC_PINS) {
+		p->gsi_hpet = level ? p->gsi_hpet | 1u << gsi : p->gsi_hpet & ~(1u << gsi);
+		gsi_drive(p, gsi);
+	}
+}
+
+static void hpet_legacy(void *ctx, bool on)
+{
+	struct platform *p = ctx;
+
+	p->hpet_legacy = on;
+	if (on) {
+		isa_drive(p, 0, SRC_CHIP, false);
+		isa_drive(p, 8, SRC_CHIP, false);
+	}
+}
+
+static int hpet_create(struct platform *p)
+{
+	if (!p->cfg.firmware)
+		return 0;
+	p->hpet.irq = hpet_irq;
+	p->hpet.legacy = hpet_legacy;
+	p->hpet.ctx = p;
+	hpet_init(&p->hpet, &p->clock, &p->timers);
+	return bus_add(&p->mmio, HPET_BASE, HPET_LEN, &hpet_ops, &p->hpet);
+}
+
+static void hpet_power(struct platform *p)
+{
+	if (p->cfg.firmware)
+		hpet_reset(&p->hpet);
+}
+
 static int watchdog_create(struct platform *p)
 {
 	if (!p->cfg.watchdog)
@@ -580,7 +655,8 @@ static const struct chip {
 	{kbc_create, kbc_power},           {pm_create, pm_power},
 	{ports_create, ports_power},       {debugexit_create, NULL},
 	{firmware_create, firmware_power}, {pci_create, pci_power},
-	{watchdog_create, watchdog_power},
+	{watchdog_create, watchdog_power}, {vga_create, vga_power},
+	{hpet_create, hpet_power},
 };
 
 #define CHIPS (sizeof(chips) / sizeof(chips[0]))
@@ -843,6 +919,8 @@ static const struct save_row platform_state_save_rows[] = {
 	SAVE_ARRAY(struct platform, isa),
 	SAVE(struct platform, gsi_external),
 	SAVE(struct platform, gsi_pci),
+	SAVE(struct platform, gsi_hpet),
+	SAVE(struct platform, hpet_legacy),
 	SAVE_STRUCT(struct platform, lapics, lapics_save),
 	SAVE_STRUCT(struct platform, ioapic, ioapic_save),
 	SAVE_STRUCT(struct platform, pic, i8259_save),
@@ -859,15 +937,17 @@ static const struct save_row platform_state_save_rows[] = {
 	SAVE_STRUCT(struct platform, fwcfg, fwcfg_save),
 	SAVE_STRUCT(struct platform, flash, pflash_save),
 	SAVE_STRUCT(struct platform, pam, pam_save),
+	SAVE_STRUCT(struct platform, vga, vga_save),
+	SAVE_STRUCT(struct platform, hpet, hpet_save),
 	SAVE_OMIT(struct platform, virtio, "records of their own, behind this one"),
 	SAVE_OMIT(struct platform, nvirtio, "records of their own, behind this one"),
 };
 SAVE_TABLE(platform_state_save, struct platform, "machine");
 
 /* The compiler counts: with one value too few for the structure this is an error (-Wmissing-field-initializers). */
-_Static_assert(sizeof((struct platform){{}, 0,  {}, {}, {}, {}, {}, {}, {}, 0,  0,  {}, {}, {}, {},
-					{}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, 0}) &&
-		       sizeof platform_state_save_rows / sizeof platform_state_save_rows[0] == 29,
+_Static_assert(sizeof((struct platform){{}, 0,  {}, {}, {}, {}, {}, {}, {}, 0,  0,  0,  0,  {}, {}, {}, {},
+					{}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, 0}) &&
+		       sizeof platform_state_save_rows / sizeof platform_state_save_rows[0] == 33,
 	       "a row for each field");
 
 int platform_save(struct platform *p, struct save_buf *b)

@@ -60,7 +60,10 @@ int platform_load(struct platform *p, const uint8_t *data, size_t len, char *err
 
 struct fwcfg;
 struct fwcfg *platform_fwcfg(struct platform *p); /* NULL: there is no firmware */
-uint64_t platform_ecam(struct platform *p);       /* where configuration space is mapped, 0: nowhere; under the lock */
+/* The text on the display, @len bytes of its memory at most by @read: chipset/vga.h.  False: there is no display. */
+struct vga_screen;
+bool platform_screen(struct platform *p, struct vga_screen *s);
+uint64_t platform_ecam(struct platform *p); /* where configuration space is mapped, 0: nowhere; under the lock */
 
 struct pci;
 struct pci *platform_pci(struct platform *p); /* for adding functions before the machine starts: chipset/pci.h */
