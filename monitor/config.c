@@ -546,7 +546,7 @@ static int check_start(struct config *c, char *err, size_t len)
 	if (!c->kernel[0] && c->firmware == FIRMWARE_NONE && (c->ndisks || c->boot[0]))
 		c->firmware = FIRMWARE_BIOS;
 	if (!c->kernel[0] && c->firmware == FIRMWARE_NONE)
-		wrong = "nothing to start: name a kernel with --kernel, or a disk";
+		wrong = "no kernel: name one with --kernel, or a disk to start from";
 	else if (c->kernel[0] && c->firmware == FIRMWARE_BIOS)
 		wrong = "a kernel starts by itself: --kernel needs no BIOS";
 	else if (c->kernel[0] && c->firmware != FIRMWARE_NONE && c->ninitrds > 1)

@@ -156,6 +156,82 @@ static void test_mcfg(void)
 	teardown();
 }
 
+/* ---- the files that firmware puts into place ---- */
+
+#define AT 0x7f000000u /* where it puts the tables, and at 0xf0000 the RSDP */
+
+static struct acpi_files files;
+
+static uint8_t *file(const uint8_t *name)
+{
+	return !strcmp((const char *)name, ACPI_FILE_RSDP) ? files.rsdp : files.tables;
+}
+
+/* As a firmware does; how many commands there were. */
+static unsigned load_files(void)
+{
+	unsigned n = 0;
+
+	for (const uint8_t *c = files.loader; get32(c); c += 128, n++) {
+		uint8_t *f = file(c + 4), sum = 0;
+
+		switch (get32(c)) {
+		case 1: CU_ASSERT_EQUAL(c[64], f == files.rsdp ? 2 : 1); break;
+		case 2:
+			f += get32(c + 116);
+			CU_ASSERT_PTR_EQUAL(file(c + 60), files.tables);
+			CU_ASSERT(get32(f) < ACPI_TABLES_MAX && get32(f) >= 64);
+			put32(f, get32(f) + AT);
+			CU_ASSERT(c[120] == 4 || (c[120] == 8 && !get32(f + 4)));
+			break;
+		case 3:
+			for (uint32_t i = 0; i < get32(c + 68); i++)
+				sum += f[get32(c + 64) + i];
+			f[get32(c + 60)] -= sum;
+			break;
+		default: CU_FAIL("a command that nobody knows"); break;
+		}
+	}
+	return n;
+}
+
+static uint8_t *at(uint64_t gpa)
+{
+	CU_ASSERT_FATAL(gpa >= AT && gpa < AT + ACPI_TABLES_MAX);
+	return files.tables + (gpa - AT);
+}
+
+static void test_files(void)
+{
+	char seen[64] = "";
+	const uint8_t *x, *fadt = NULL;
+
+	CU_ASSERT_EQUAL_FATAL(acpi_files_build(&files, &(struct topology){1, 4, 1}, 0xb0000000), 0);
+	CU_ASSERT_EQUAL(load_files(), 2 + 3 + 1 + 4 + 1 + 1 + 2);
+	CU_ASSERT_EQUAL(sum(files.rsdp, 20), 0);
+	CU_ASSERT_EQUAL(sum(files.rsdp, 36), 0);
+	x = at(get64(files.rsdp + 24));
+	CU_ASSERT_EQUAL(sum(x, get32(x + 4)), 0);
+	for (unsigned i = 36; i < get32(x + 4); i += 8) {
+		const uint8_t *t = at(get64(x + i));
+
+		CU_ASSERT_EQUAL(sum(t, get32(t + 4)), 0);
+		strncat(seen, (const char *)t, 4);
+		if (!memcmp(t, "FACP", 4))
+			fadt = t;
+		if (!memcmp(t, "MCFG", 4))
+			CU_ASSERT_EQUAL(get64(t + 44), 0xb0000000);
+	}
+	CU_ASSERT_STRING_EQUAL(seen, "FACPAPICHPETMCFG");
+	CU_ASSERT_PTR_NOT_NULL_FATAL(fadt);
+	CU_ASSERT_NSTRING_EQUAL(at(get32(fadt + 36)), "FACS", 4);
+	CU_ASSERT_NSTRING_EQUAL(at(get32(fadt + 40)), "DSDT", 4);
+	CU_ASSERT_EQUAL(get64(fadt + 140), get32(fadt + 40));
+	CU_ASSERT_EQUAL(acpi_files_build(&files, &(struct topology){1, 1, 1}, 0), 0); /* no MCFG */
+	CU_ASSERT_EQUAL(load_files(), 2 + 3 + 1 + 3 + 1 + 1 + 2);
+	CU_ASSERT_EQUAL(acpi_files_build(&files, &(struct topology){1, TOPOLOGY_CPUS_MAX, 1}, 0xb0000000), 0);
+}
+
 static void test_limits(void)
 {
 	uint8_t tiny[4096];
@@ -175,6 +251,7 @@ CU_ErrorCode suite_acpi(void)
 	CU_add_test(s, "FADT", test_fadt);
 	CU_add_test(s, "MADT", test_madt);
 	CU_add_test(s, "MCFG", test_mcfg);
+	CU_add_test(s, "files for firmware", test_files);
 	CU_add_test(s, "limits", test_limits);
 	return CU_get_error();
 }

@@ -21,11 +21,21 @@
 
 /* ---- what the platform asks for, with its lock held, on a vcpu's thread ---- */
 
+/* The CPU on whose thread this is; at a reset the first one's runs alone. */
+static struct vcpu *cpu(const struct firmware *f)
+{
+	struct vcpu *v = platform_cpu(f->vm->plat);
+
+	return v ? v : f->vm->vcpu[0];
+}
+
+/*
+ * What others have kept of these pages is theirs until they flush or are reset: they may write shadow RAM that has become
+ * read-only, or read the array of a flash while this CPU talks to the chip.  Firmware runs these pieces on one CPU.
+ */
 static void forget_mappings(struct firmware *f)
 {
-	for (int i = 0; i < f->vm->ncpus; i++)
-		if (f->vm->vcpu[i])
-			tlb_flush_all(f->vm->vcpu[i]);
+	tlb_flush_all(cpu(f));
 }
 
 static void on_shadow(void *ctx, const uint8_t *shadow)
@@ -35,7 +45,7 @@ static void on_shadow(void *ctx, const uint8_t *shadow)
 	for (unsigned i = 0; i < GMEM_SHADOW_PAGES; i++) {
 		if (f->rom.shadow[i] == shadow[i])
 			continue;
-		code_written(f->vm->vcpu[0], GMEM_SHADOW_BASE + i * GMEM_PAGE_SIZE, GMEM_PAGE_SIZE);
+		code_written(cpu(f), GMEM_SHADOW_BASE + i * GMEM_PAGE_SIZE, GMEM_PAGE_SIZE);
 		f->rom.shadow[i] = shadow[i];
 	}
 	forget_mappings(f);
@@ -45,7 +55,7 @@ static void on_flash_chip(void *ctx, bool chip)
 {
 	struct firmware *f = ctx;
 
-	code_written(f->vm->vcpu[0], f->rom.base, f->hooks.bank);
+	code_written(cpu(f), f->rom.base, f->hooks.bank);
 	f->rom.chip = chip ? f->hooks.bank : 0;
 	forget_mappings(f);
 }
@@ -80,7 +90,7 @@ static bool on_copy(void *ctx, uint64_t gpa, void *buf, size_t len, bool write)
 		return !gmem_read(g, gpa, buf, len);
 	if (gmem_write(g, gpa, buf, len))
 		return false;
-	code_written(f->vm->vcpu[0], gpa, len);
+	code_written(cpu(f), gpa, len);
 	return true;
 }
 

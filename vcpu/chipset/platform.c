@@ -85,6 +85,7 @@ struct platform {
 	struct hpet hpet;
 	struct virtio_pci *virtio[PCI_SLOTS];
 	unsigned nvirtio;
+	struct vcpu *by; /* whose access is being served */
 };
 
 static void lock(struct platform *p)
@@ -99,8 +100,16 @@ static void lock(struct platform *p)
 	pthread_mutex_lock(&p->lock);
 }
 
+/* For an access of a CPU's; unlock() ends it. */
+static void lock_for(struct platform *p, struct vcpu *v)
+{
+	lock(p);
+	p->by = v;
+}
+
 static void unlock(struct platform *p)
 {
+	p->by = NULL;
 	pthread_mutex_unlock(&p->lock);
 }
 
@@ -549,6 +558,11 @@ struct fwcfg *platform_fwcfg(struct platform *p)
 	return p->cfg.firmware ? &p->fwcfg : NULL;
 }
 
+struct vcpu *platform_cpu(struct platform *p)
+{
+	return p->by;
+}
+
 uint64_t platform_ecam(struct platform *p)
 {
 	return p->pci.ecam;
@@ -751,7 +765,7 @@ uint64_t platform_pio_read(struct platform *p, struct vcpu *v, uint16_t port, un
 {
 	uint64_t val;
 
-	lock(p);
+	lock_for(p, v);
 	val = bus_read(&p->pio, port, size);
 	unlock(p);
 	return val;
@@ -759,7 +773,7 @@ uint64_t platform_pio_read(struct platform *p, struct vcpu *v, uint16_t port, un
 
 void platform_pio_write(struct platform *p, struct vcpu *v, uint16_t port, uint64_t val, unsigned size)
 {
-	lock(p);
+	lock_for(p, v);
 	bus_write(&p->pio, port, val, size);
 	unlock(p);
 }
@@ -780,7 +794,7 @@ uint64_t platform_mmio_read(struct platform *p, struct vcpu *v, uint64_t gpa, un
 
 	if (is_lapic(l, gpa))
 		return lapic_page_read(l, gpa, size);
-	lock(p);
+	lock_for(p, v);
 	val = bus_read(&p->mmio, gpa, size);
 	unlock(p);
 	return val;
@@ -794,7 +808,7 @@ void platform_mmio_write(struct platform *p, struct vcpu *v, uint64_t gpa, uint6
 		lapic_mmio_write(l, gpa & 0xfff, (uint32_t)val);
 		return;
 	}
-	lock(p);
+	lock_for(p, v);
 	bus_write(&p->mmio, gpa, val, size);
 	unlock(p);
 }
@@ -941,13 +955,14 @@ static const struct save_row platform_state_save_rows[] = {
 	SAVE_STRUCT(struct platform, hpet, hpet_save),
 	SAVE_OMIT(struct platform, virtio, "records of their own, behind this one"),
 	SAVE_OMIT(struct platform, nvirtio, "records of their own, behind this one"),
+	SAVE_OMIT(struct platform, by, "an access is over before anything is saved"),
 };
 SAVE_TABLE(platform_state_save, struct platform, "machine");
 
 /* The compiler counts: with one value too few for the structure this is an error (-Wmissing-field-initializers). */
 _Static_assert(sizeof((struct platform){{}, 0,  {}, {}, {}, {}, {}, {}, {}, 0,  0,  0,  0,  {}, {}, {}, {},
-					{}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, 0}) &&
-		       sizeof platform_state_save_rows / sizeof platform_state_save_rows[0] == 33,
+					{}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, 0,  0}) &&
+		       sizeof platform_state_save_rows / sizeof platform_state_save_rows[0] == 34,
 	       "a row for each field");
 
 int platform_save(struct platform *p, struct save_buf *b)

@@ -63,6 +63,8 @@ struct fwcfg *platform_fwcfg(struct platform *p); /* NULL: there is no firmware 
 /* The text on the display, @len bytes of its memory at most by @read: chipset/vga.h.  False: there is no display. */
 struct vga_screen;
 bool platform_screen(struct platform *p, struct vga_screen *s);
+/* Under the lock: the CPU whose access of a port or register is being served; NULL: none is, as at a reset. */
+struct vcpu *platform_cpu(struct platform *p);
 uint64_t platform_ecam(struct platform *p); /* where configuration space is mapped, 0: nowhere; under the lock */
 
 struct pci;
