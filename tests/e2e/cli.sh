@@ -38,7 +38,7 @@ try "no such VM to stop" 1 'no VM named' stop ${prefix}none
 try "help" 0 'usage: hvx-monitor' --help
 sed -n '/^commands:/,/^options/s/^  \([a-z][a-z]*\) .*/\1/p' "$tmp/out" | sort >"$tmp/told"
 sed -n '/^The commands are/,/^\.El/s/^\.It Cm //p' "$here/../../man/hvx-monitor.1" | tr -s ' ,' '\n\n' | sort >"$tmp/written"
-is "help and the man page list commands" 15 "$(wc -l <"$tmp/told")"
+is "help and the man page list commands" 16 "$(wc -l <"$tmp/told")"
 is "help and the man page list the same" "$(cat "$tmp/written")" "$(cat "$tmp/told")"
 try "help of a command" 0 'power button' stop --help
 try "version" 0 '^hvx-monitor [0-9]' --version
@@ -50,11 +50,27 @@ try "nine initrds" 2 '8 initrds at most' run --kernel="$guest" $(printf -- '--in
 try "second initrd not there" 3 'initrd .*none: No such file' run --kernel="$guest" --initrd="$guest" --initrd="$tmp/none,args=x" --name=${prefix}a
 try "initrd with arguments and no file" 2 'FILE\[,args=TEXT\]' run --kernel="$guest" --initrd=,args=x
 echo "this is no kernel" >"$tmp/junk"
+head -c 65536 /dev/zero >"$tmp/rom"
 try "not a kernel" 3 'kernel' run --kernel="$tmp/junk" --name=${prefix}a
 : >"$tmp/empty"
 try "empty kernel" 3 'kernel' run --kernel="$tmp/empty" --name=${prefix}a
 head -c 200000000 /dev/zero >"$tmp/big"
 try "initrd that does not fit" 3 'initrd' run --kernel="$guest" --initrd="$tmp/big" --memory=64M --name=${prefix}a
+rm -f "$tmp/big"
+
+
+try "firmware not there" 3 'firmware .*none: No such file' run --firmware="$tmp/none" --name=${prefix}a
+try "firmware is too small" 3 'firmware .*junk: 18 bytes; .* at least 64 KiB' run --firmware="$tmp/junk" --name=${prefix}a
+head -c 20971520 /dev/zero >"$tmp/big"
+try "firmware is too big" 3 'more than 16 MiB' run --firmware="$tmp/big" --name=${prefix}a
+head -c 65537 /dev/zero >"$tmp/big"
+try "firmware of odd size" 3 'whole pages of 4 KiB' run --firmware="$tmp/big" --name=${prefix}a
+try "nvram without template" 3 'nvram .*none: No such file' run --firmware="$tmp/rom" --nvram="$tmp/none" --name=${prefix}a
+try "nvram of a directory" 3 'nvram' run --firmware="$tmp/rom" --nvram="$tmp" --name=${prefix}a
+try "a BIOS keeps nothing" 3 'needs --firmware=uefi' run --firmware=bios --nvram="$tmp/x" --name=${prefix}a
+try "a kernel and a BIOS" 3 'a kernel starts by itself' run --kernel="$guest" --firmware=bios --name=${prefix}a
+try "boot from what is not there" 3 'boot=blk7: no disk' run --firmware=bios --boot=blk7 --name=${prefix}a
+try "boot from no network" 3 'without a network card' run --boot=net --name=${prefix}a
 rm -f "$tmp/big"
 
 printf 'kernel = %s\nmemory = 16M\ncolour = blue\n' "$guest" >"$tmp/conf"

@@ -52,9 +52,32 @@ run --firmware=uefi --nvram="$tmp/nvram"
 [ $status = 0 ] && has '^BOOT: by uefi' && told && result 0 "UEFI, GRUB, kernel" || result 1 "UEFI, GRUB, kernel"
 # the firmware has written where it starts from, and reads it again
 cmp -s "$tmp/nvram" /usr/share/OVMF/OVMF_VARS_4M.fd && result 1 "UEFI keeps variables" || result 0 "UEFI keeps variables"
-cp "$tmp/nvram" "$tmp/before"
 run --firmware=uefi --nvram="$tmp/nvram"
 [ $status = 0 ] && has '^BOOT: by uefi' && result 0 "UEFI with its variables" || result 1 "UEFI with its variables"
+
+"$monitor" run --name=$name-restart --firmware=uefi --nvram="$tmp/nvram" --boot=menu </dev/null >"$tmp/log" 2>&1 &
+pid=$!
+until "$monitor" status $name-restart 2>/dev/null | grep -q '^state: *running' || ! kill -0 $pid 2>/dev/null; do sleep 1; done
+run --firmware=uefi --nvram="$tmp/nvram"
+[ $status = 3 ] && has 'nvram .*: in use by hvx-monitor.*VM .*-restart' && result 0 "nvram is locked" || result 1 "nvram is locked"
+"$monitor" kill $name-restart >/dev/null 2>&1 || :
+wait $pid || :
+head -c 65536 /dev/zero >"$tmp/other"
+run --firmware=uefi --nvram="$tmp/other"
+[ $status = 3 ] && has 'it belongs to another one' && result 0 "nvram of another size" || result 1 "nvram of another size"
+
+# the display of a BIOS that finds nothing
+truncate -s 1M "$tmp/nothing.raw"
+"$monitor" run --name=$name-restart --disk="path=$tmp/nothing.raw,format=raw" </dev/null >"$tmp/log" 2>&1 &
+pid=$!
+while kill -0 $pid 2>/dev/null; do
+	"$monitor" screen $name-restart >"$tmp/screen" 2>/dev/null || :
+	! grep -q 'No bootable device' "$tmp/screen" || break
+	sleep 1
+done
+grep -q '^SeaBIOS (version' "$tmp/screen" && result 0 "the display" || result 1 "the display"
+"$monitor" kill $name-restart >/dev/null 2>&1 || :
+wait $pid || :
 
 # a guest that restarts goes through firmware again
 for firmware in bios ${1:+uefi}; do
