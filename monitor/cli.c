@@ -12,6 +12,7 @@
 
 #include "common/err.h"
 #include "monitor/command.h"
+#include "monitor/notify.h"
 
 static const char vm_options[] =
 	"  --name=NAME          name of the VM (default: vm and the process number)\n"
@@ -285,7 +286,8 @@ static int finish_vm(struct cli *c, char *err, size_t len)
 		return HVX_EXIT_USAGE;
 	}
 	if (c->cfg.console == CONSOLE_DEFAULT)
-		c->cfg.console = c->cmd == CMD_RUN && c->cfg.second != CONSOLE_STDIO ? CONSOLE_STDIO : CONSOLE_PTY;
+		c->cfg.console = c->cmd == CMD_RUN && c->cfg.second != CONSOLE_STDIO && !notify_wanted() ? CONSOLE_STDIO
+													 : CONSOLE_PTY;
 	if (!c->cfg.name[0])
 		snprintf(c->cfg.name, sizeof c->cfg.name, "vm%d", (int)getpid());
 	return config_check(&c->cfg, err, len) ? HVX_EXIT_CONFIG : 0;

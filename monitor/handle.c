@@ -170,6 +170,7 @@ int handle_vcpu_state(struct machine *m, struct peer *p, struct ipc_frame *f)
 	m->state = s.paused ? VM_PAUSED : VM_RUNNING;
 	if (s.reason[0])
 		memcpy(m->reason, s.reason, sizeof s.reason);
+	notify_say(&m->manager, s.paused ? "STATUS=paused" : "STATUS=the guest runs");
 	control_answer(m, s.paused ? REQ_PAUSE : REQ_RESUME, 0, "");
 	return 0;
 }

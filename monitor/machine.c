@@ -228,6 +228,7 @@ void machine_end(struct machine *m, int status)
 	m->status = status;
 	if (!m->why[0])
 		snprintf(m->why, sizeof m->why, "%.*s", (int)sizeof m->why - 1, log_last_error());
+	notify_say(&m->manager, "STOPPING=1\nSTATUS=the VM ends");
 	hang_up(m, 0, PROC_CARDS);
 	if (m->proc[PROC_VCPU].pid <= 0)
 		hang_up(m, PROC_CARDS, m->nprocs);
@@ -344,6 +345,7 @@ static void on_child_frame(void *ctx, struct ipc_conn *c, struct ipc_frame *f)
 	if (p->proc->killed)
 		return;
 	p->proc->silent = false;
+	p->m->heard |= p->role == ROLE_VCPU;
 	if (!ok) {
 		const char *name = pack_type_name(f->type);
 		snprintf(what, sizeof what, "%s (%u), not permitted while %s", name ? name : "a message", f->type,
@@ -432,6 +434,20 @@ void machine_console_size(void *ctx, unsigned columns, unsigned rows)
 
 	if (m->state == VM_RUNNING || m->state == VM_PAUSED)
 		machine_command(m, OP_CONSOLE_SIZE, (uint64_t)columns << 16 | rows);
+}
+
+/* The service's watchdog is fed while the vcpu's process answers: its counters are asked for, by nobody else. */
+static void on_watchdog(void *ctx)
+{
+	struct machine *m = ctx;
+	bool live = m->state == VM_RUNNING || m->state == VM_PAUSED;
+
+	if (m->heard || !live)
+		notify_say(&m->manager, "WATCHDOG=1");
+	m->heard = false;
+	if (live)
+		machine_send(m, &m->child[PROC_VCPU], MSG_VCPU_STATS_GET, 0, NULL, 0);
+	ipc_timer_set(m->watchdog, m->manager.watchdog_ms / 3 + 1);
 }
 
 static int watch_signals(struct machine *m)
@@ -589,7 +605,12 @@ static int make_loop(struct machine *m)
 	m->end_timer = ipc_watch_timer(m->loop, on_end_timer, m);
 	m->drain_timer = ipc_watch_timer(m->loop, on_drain, m);
 	m->answer_timer = ipc_watch_timer(m->loop, control_late, m);
-	return m->end_timer && m->drain_timer && m->answer_timer ? 0 : HVX_EXIT_HOST;
+	m->watchdog = ipc_watch_timer(m->loop, on_watchdog, m);
+	if (!m->end_timer || !m->drain_timer || !m->answer_timer || !m->watchdog)
+		return HVX_EXIT_HOST;
+	if (m->manager.watchdog_ms)
+		on_watchdog(m);
+	return 0;
 }
 
 /* No third process is in the balloon's path. */
@@ -642,6 +663,11 @@ static int prepare(struct machine *m)
 {
 	char err[512];
 	int rc = open_log(m);
+
+	if (!rc && notify_open(&m->manager)) {
+		log_error("NOTIFY_SOCKET is neither a path nor an abstract name");
+		rc = HVX_EXIT_CONFIG;
+	}
 
 	if (!rc)
 		rc = check_memory(m);
@@ -736,6 +762,7 @@ void machine_started(struct machine *m)
 		log_info("console on %s", console_describe(m->console));
 	if (m->cfg.second == CONSOLE_PTY)
 		log_info("second console on %s", console_describe(m->second));
+	notify_say(&m->manager, "READY=1\nSTATUS=the guest runs");
 	if (m->notify_fd >= 0) {
 		notify(m, 0);
 		detach(m);
@@ -769,6 +796,8 @@ static void cleanup(struct machine *m)
 	ipc_watch_free(m->end_timer);
 	ipc_watch_free(m->drain_timer);
 	ipc_watch_free(m->answer_timer);
+	ipc_watch_free(m->watchdog);
+	notify_close(&m->manager);
 	ipc_loop_free(m->loop);
 	if (m->lock_fd >= 0) {
 		if (m->cfg.pidfile[0])
@@ -789,6 +818,7 @@ int machine_run(const struct config *cfg, bool debug, int notify_fd)
 	m->notify_fd = notify_fd;
 	m->nprocs = PROC_CARDS;
 	group_init(&m->bound.group);
+	m->manager.fd = -1;
 	m->cgroup.events = m->log_fd = m->lock_fd = m->listen_fd = m->ram_fd = m->control_fd = -1;
 	m->firmware.code = m->firmware.nvram = m->firmware.vgarom = -1;
 	m->past_fd = m->kernel_fd = m->trace_fd = m->debugcon_fd = m->mem_end = m->vcpu_end = -1;

@@ -11,6 +11,7 @@
 #include "monitor/config.h"
 #include "monitor/console.h"
 #include "monitor/firmware.h"
+#include "monitor/notify.h"
 #include "monitor/past.h"
 #include "monitor/permit.h"
 #include "monitor/runtime.h"
@@ -51,7 +52,10 @@ struct machine {
 	struct bound bound;
 	struct past past; /* what is written down of it */
 	int past_fd;
-	char why[128]; /* it has ended; empty: the last error says so */
+	struct notify manager;
+	struct ipc_watch *watchdog; /* the manager's */
+	bool heard;                 /* of the vcpu, since the watchdog was fed */
+	char why[128];              /* it has ended; empty: the last error says so */
 	struct peer child[PROC_MAX], client[MACHINE_MAX_CLIENTS];
 	struct console *console, *second; /* second: NULL, there is none */
 	int log_fd, lock_fd, listen_fd;
