@@ -92,6 +92,9 @@ if [ $? -eq 0 ] && look && grep -q 'pids 64 count, kept by cgroup' "$tmp/status"
 	"$monitor" kill $vm 2>/dev/null
 	nothing_left $vm
 	is "nothing is left then" "" "$(groups_of $vm)"
+	start --memory-limit=4M
+	is "a VM that its memory limit kills: status" 6 $?
+	has "and memory is said to be the cause" 'out of memory: the limit of its memory cgroup is 4 MiB' "$tmp/err"
 	start --pids=1 2>/dev/null
 	[ $? -ne 0 ] && [ -z "$(groups_of $vm)" ]
 	ok "a VM that cannot start leaves no group" $?
@@ -114,7 +117,7 @@ if unshare -m true 2>/dev/null; then
 	nstart --memory-limit=100M
 	is "memory that rlimits cannot keep: status" 4 $?
 	has "and that is said" 'memory-limit: no cgroup can be had here .*needs [0-9]+M' "$tmp/err"
-	nstart --memory-limit="$(sed -n 's/.*needs \([0-9]*M\)$/\1/p' "$tmp/err")" --cpu-limit=10 --cpu-weight=50
+	nstart --memory-limit="$(sed -n 's/.*needs \([0-9]*M\)$/\1/p' "$tmp/err")" --cpu-limit=10 --cpu-weight=50 --debug --log="$tmp/log"
 	is "what they can keep: status" 0 $?
 	look
 	has "rlimits" 'memory-limit [0-9]+ bytes, kept by rlimits' "$tmp/status"
@@ -129,6 +132,9 @@ if unshare -m true 2>/dev/null; then
 	u1=$(cut -d' ' -f1 /proc/uptime)
 	awk -v t="$((t1 - t0))" -v hz="$(getconf CLK_TCK)" -v u="$u0 $u1" 'BEGIN { split(u, a, " "); exit !(t / hz <= 0.15 * (a[2] - a[1]) + 0.1) }'
 	ok "the guest gets no more ($((t1 - t0)) ticks)" $?
+	# the limit, and what other processes have used of it
+	[ "$(grep -c "^$vm: debug: monitor -> vcpu: VCPU_COMMAND" "$tmp/log")" -ge 2 ]
+	ok "it is told what others use" $?
 	"$monitor" limit $vm memory-limit=1G 2>"$tmp/err"
 	is "memory cannot be changed: status" 1 $?
 	has "and it is said why" 'memory-limit: no cgroup can be had here' "$tmp/err"

@@ -481,12 +481,33 @@ static void test_oneof(void)
 	CU_ASSERT_EQUAL(unpack_request(buf, (size_t)n, &out), -EPROTO);
 }
 
+static int limit_request(const char *id, uint32_t given, uint32_t vm)
+{
+	struct msg_request_head in = {.version = 1, .op = REQ_LIMIT, .limit = {.given = given, .vm = {.given = vm}}},
+				out;
+
+	snprintf(in.limit.id, sizeof in.limit.id, "%s", id);
+	int n = pack_request(&in, buf, sizeof buf);
+	return n < 0 ? n : unpack_request(buf, (size_t)n, &out);
+}
+
+/* A limit is a device's or the VM's. */
+static void test_limit(void)
+{
+	CU_ASSERT_EQUAL(limit_request("blk0", LIMIT_OPS, 0), 0);
+	CU_ASSERT_EQUAL(limit_request("", 0, VM_LIMIT_CPU), 0);
+	CU_ASSERT_EQUAL(limit_request("blk0", LIMIT_OPS, VM_LIMIT_CPU), -EPROTO);
+	CU_ASSERT_EQUAL(limit_request("", LIMIT_OPS, VM_LIMIT_CPU), -EPROTO);
+	CU_ASSERT_EQUAL(limit_request("", 0, 0), -EPROTO);
+}
+
 CU_ErrorCode suite_fields(void)
 {
 	CU_pSuite s = CU_add_suite("fields", NULL, NULL);
 
 	if (!s || !CU_ADD_TEST(s, test_covered) || !CU_ADD_TEST(s, test_rows) || !CU_ADD_TEST(s, test_unknown) ||
-	    !CU_ADD_TEST(s, test_case) || !CU_ADD_TEST(s, test_beside) || !CU_ADD_TEST(s, test_oneof))
+	    !CU_ADD_TEST(s, test_case) || !CU_ADD_TEST(s, test_beside) || !CU_ADD_TEST(s, test_oneof) ||
+	    !CU_ADD_TEST(s, test_limit))
 		return CU_get_error();
 	return CUE_SUCCESS;
 }
