@@ -1,6 +1,6 @@
 /*
  * Back ends outside HVX.  Invariant: whatever program is started gets one connected or
- * listening socket (and at most the image), and ends when the other end of that socket goes.
+ * listening socket (and at most the files of one image), and ends when the other end of that socket goes.
  */
 #include "monitor/backend.h"
 
@@ -11,6 +11,7 @@
 #include <net/if.h>
 #include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -23,6 +24,8 @@
 #include "common/sandbox.h"
 #include "devices/net/join.h"
 #include "monitor/confine.h"
+#include "monitor/image.h"
+#include "monitor/json.h"
 #include "monitor/machine.h"
 #include "monitor/ready.h"
 #include "monitor/toolseal.h"
@@ -232,7 +235,6 @@ static int start_passt(struct machine *m, struct card *c)
 			       .root_args = 2,
 			       .files = files,
 			       .fd = sv[1],
-			       .image = -1,
 			       .table = &passt_seal,
 			       .guest = {.want = SANDBOX_ALL & ~SANDBOX_BIT(NETNS),
 					 .uid = NOBODY,
@@ -268,17 +270,28 @@ static int listening_pair(struct machine *m, const char *id, int *server, int *c
 }
 
 /* Who qemu-nbd is to be, where we are root: the image's owner, who opens it without privileges. */
-static int image_owner(const struct stat *st, bool writes, struct sandbox_guest *g, char *err, size_t len)
+static int image_owner(const struct image *i, struct sandbox_guest *g, char *err, size_t len)
 {
-	const mode_t need = writes ? S_IRUSR | S_IWUSR : S_IRUSR;
+	struct stat st;
 
-	g->uid = st->st_uid;
-	g->gid = st->st_gid;
-	if (geteuid() != 0 || (st->st_mode & need) == need)
-		return 0;
-	snprintf(err, len, "it runs as the image's owner, user %u, who may not %s the image", (unsigned)st->st_uid,
-		 writes ? "write" : "read");
-	return -EACCES;
+	for (unsigned k = 0; k < i->n; k++) {
+		const struct image_file *f = &i->file[k];
+		mode_t need = f->write ? S_IRUSR | S_IWUSR : S_IRUSR;
+		if (fstat(f->fd, &st) < 0)
+			return -errno;
+		if (!k) {
+			g->uid = st.st_uid;
+			g->gid = st.st_gid;
+		} else if (st.st_uid != g->uid) {
+			need >>= st.st_gid == g->gid ? 3 : 6;
+		}
+		if (geteuid() != 0 || (st.st_mode & need) == need)
+			continue;
+		snprintf(err, len, "it runs as the image's owner, user %u, who may not %s %s%.128s", (unsigned)g->uid,
+			 f->write ? "write" : "read", k ? "its " : "the image", k ? f->path : "");
+		return -EACCES;
+	}
+	return 0;
 }
 
 /* A descriptor that can only be opened anew: without our lock on it. */
@@ -291,55 +304,122 @@ static int open_again(int fd)
 	return again < 0 ? -errno : again;
 }
 
-/* The image as it was opened and locked, not what its name is now; the lock is ours alone. */
-static void nbd_args(struct args *a, const char *path, const struct disk_option *d, bool block, bool writes)
+static void describe_file(struct json *j, const char *key, const struct image_file *f, unsigned k)
 {
-	char image[128];
+	char name[32];
 
+	snprintf(name, sizeof name, CONFINE_IMAGE_PREFIX "%u", CONFINE_IMAGE_FD + k);
+	json_open(j, key, '{');
+	json_text(j, "driver", f->block ? "host_device" : "file");
+	json_text(j, "filename", name);
+	json_text(j, "locking", "off"); /* the lock is ours alone */
+	json_close(j, '}');
+}
+
+/* File @k and all that it refers to: as they were opened and locked, not what the names in their headers lead to. */
+static void describe_image(struct json *j, const char *key, const struct image *i, unsigned k)
+{
+	const struct image_file *f = &i->file[k];
+	unsigned extents = 0, backing = 0;
+	char locking[32];
+
+	json_open(j, key, '{');
+	json_text(j, "driver", devopt_format_name(f->format));
+	describe_file(j, "file", f, k);
+	for (unsigned c = 1; c < i->n; c++) {
+		const struct image_file *g = &i->file[c];
+		if (g->parent != k)
+			continue;
+		snprintf(locking, sizeof locking, "extents.%u.locking", extents);
+		if (g->link == HEADER_BACKING)
+			backing = c;
+		else if (g->link == HEADER_DATA)
+			describe_file(j, "data-file", g, c);
+		else
+			extents++, json_text(j, locking, "off");
+	}
+	if (backing)
+		describe_image(j, "backing", i, backing);
+	else if (f->format == FORMAT_QCOW2)
+		json_text(j, "backing", NULL); /* whatever the header says by now */
+	json_close(j, '}');
+}
+
+/* "json:{...}", which the caller frees; NULL: no memory. */
+static char *image_text(const struct image *i)
+{
+	char *text = NULL;
+	size_t n;
+	FILE *f = open_memstream(&text, &n);
+	struct json j;
+
+	if (!f)
+		return NULL;
+	fputs("json:", f);
+	json_begin(&j, f);
+	describe_image(&j, NULL, i, 0);
+	return fclose(f) ? NULL : text;
+}
+
+static void nbd_args(struct args *a, const char *path, const struct disk_option *d, char *image, bool writes)
+{
 	a->n = 0;
 	arg(a, path);
 	arg(a, d->nocache ? "--cache=writethrough" : "--cache=writeback");
 	arg(a, "--discard=unmap");
 	if (!writes)
 		arg(a, "--read-only");
-	snprintf(image, sizeof image, "driver=%s,file.driver=%s,file.filename=" CONFINE_IMAGE ",file.locking=off",
-		 devopt_format_name(d->format), block ? "host_device" : "file");
-	arg(a, "--image-opts");
-	arg(a, image);
+	a->v[a->n++] = image;
+	a->v[a->n] = NULL;
+}
+
+static int open_images(const struct image *i, int fds[CONFINE_IMAGES], uint32_t *writable)
+{
+	int rc = 0;
+
+	for (unsigned k = 0; k < i->n; k++) {
+		fds[k] = open_again(i->file[k].hand >= 0 ? i->file[k].hand : i->file[k].fd);
+		*writable |= (uint32_t)i->file[k].write << k;
+		rc = fds[k] < 0 && !rc ? fds[k] : rc;
+	}
+	return rc;
 }
 
 int backend_run_nbd(struct ipc_loop *l, struct proc *p, const char *vm, bool strict, const struct disk_option *d,
-		    int image, int server, char *err, size_t len)
+		    const struct image *image, int server, char *err, size_t len)
 {
 	static const char *const files[] = {"/etc/ld.so.cache", "/dev/null", "/dev/urandom", NULL};
 	static struct args a; /* large; there is one loop */
-	bool writes = !d->readonly && !d->snapshot;
-	char path[64];
-	struct stat st;
+	bool writes = image->file[0].write;
+	char path[64], *text = image_text(image);
+	int fds[CONFINE_IMAGES];
 	struct spawn_tool t = {.argv = a.v,
 			       .strict = strict,
 			       .files = files,
 			       .fd = server,
-			       .image = open_again(image),
-			       .writes = writes,
+			       .images = fds,
+			       .nimages = image->n,
 			       .listens = true,
 			       .table = writes ? &nbd_seal : &nbd_readonly_seal,
 			       .guest = {.want = SANDBOX_ALL}};
-	int rc = t.image < 0 ? t.image : fstat(image, &st) < 0 ? -errno : 0;
+	int rc = open_images(image, fds, &t.writable);
 
-	if (rc) {
+	if (rc || !text) {
+		rc = rc ? rc : -ENOMEM;
 		snprintf(err, len, "the image once more: %s", strerror(-rc));
 	} else if (!program("qemu-nbd", path, sizeof path)) {
 		snprintf(err, len, "not installed: format %s needs it", devopt_format_name(d->format));
 		rc = -ENOENT;
 	} else {
-		nbd_args(&a, path, d, S_ISBLK(st.st_mode), writes);
-		rc = image_owner(&st, writes, &t.guest, err, len);
+		nbd_args(&a, path, d, text, writes);
+		rc = image_owner(image, &t.guest, err, len);
 	}
 	if (!rc)
 		rc = spawn_tool(l, p, &t, vm, err, len);
-	if (t.image >= 0)
-		close(t.image);
+	for (unsigned k = 0; k < image->n; k++)
+		if (fds[k] >= 0)
+			close(fds[k]);
+	free(text);
 	return rc;
 }
 
@@ -352,13 +432,12 @@ static int start_nbd(struct machine *m, struct card *c)
 	if (rc)
 		snprintf(err, sizeof err, "its socket: %s", strerror(-rc));
 	else
-		rc = backend_run_nbd(m->loop, p, m->cfg.name, m->cfg.strict, &m->cfg.disk[c->option], c->backend,
-				     server, err, sizeof err);
+		rc = backend_run_nbd(m->loop, p, m->cfg.name, m->cfg.strict, &m->cfg.disk[c->option], c->image, server,
+				     err, sizeof err);
 	rc = tool_runs(m, c, p, rc, err);
 	if (server >= 0)
 		close(server);
-	c->image = c->backend; /* keeps the lock: qemu-nbd opens it anew, and has none */
-	c->backend = client;
+	c->backend = client; /* c->image keeps the locks: qemu-nbd opens its files anew, and has none */
 	return rc ? rc : ready_await(m, c);
 }
 

@@ -36,7 +36,7 @@ static struct card *add(struct machine *m, enum msg_role role, int option, const
 	struct card *c = &m->card[m->ncards++];
 
 	*c = (struct card){.role = role, .option = option, .id = id, .limits = *limits};
-	c->image = c->backend = c->overlay = c->device_end = c->vcpu_end = c->page = c->kick = -1;
+	c->backend = c->overlay = c->device_end = c->vcpu_end = c->page = c->kick = -1;
 	c->call[0] = c->call[1] = -1;
 	return c;
 }
@@ -77,11 +77,15 @@ static int wire(struct card *c)
 static int open_disk(struct machine *m, struct card *c)
 {
 	struct disk_option *d = &m->cfg.disk[c->option];
-	char err[DEVOPT_PATH_MAX + 256];
+	char err[DEVOPT_PATH_MAX + PATH_MAX + 512];
 
-	if (image_open(d, &c->backend, err, sizeof err)) {
+	if (image_open(d, m->cfg.allow_path, m->cfg.nallowed, &c->image, err, sizeof err)) {
 		log_error("%s", err);
 		return HVX_EXIT_CONFIG;
+	}
+	if (d->format == FORMAT_RAW) { /* its process gets the file itself */
+		c->backend = image_take(c->image);
+		c->image = NULL;
 	}
 	if (d->format == FORMAT_RAW && lseek(c->backend, 0, SEEK_END) < SECTOR)
 		log_warn("disk %s: the image is empty: the guest sees a disk of 0 bytes", d->path);
@@ -248,6 +252,15 @@ void card_close_all(struct machine *m)
 				    &c->page,    &c->kick,    &c->call[0],    &c->call[1]};
 		for (size_t k = 0; k < sizeof fds / sizeof fds[0]; k++)
 			drop(fds[k]);
+	}
+}
+
+void card_free_all(struct machine *m)
+{
+	card_close_all(m);
+	for (int i = 0; i < m->ncards; i++) {
+		image_free(m->card[i].image);
+		m->card[i].image = NULL;
 	}
 }
 

@@ -9,6 +9,7 @@
 #include "monitor/forward.h"
 #include "proto/pack.h"
 
+struct image;
 struct ipc_watch;
 struct machine;
 struct peer;
@@ -26,8 +27,8 @@ struct card {
 	struct proc *tool;          /* passt or qemu-nbd, if there is one */
 	struct ipc_watch *awaits;   /* its sign that it serves: ready.c */
 	struct forward_claim claim; /* until then */
-	int image;                  /* kept for its lock while qemu-nbd serves it */
-	int device_end, vcpu_end;   /* of the channel */
+	struct image *image; /* its files are kept for their locks while qemu-nbd serves them; of a raw one: NULL */
+	int device_end, vcpu_end; /* of the channel */
 	int page, kick;
 	int call[2]; /* a pipe, not an eventfd: only pipes can signal a thread (fcntl(2), O_ASYNC) */
 	struct msg_dev_limits limits;
@@ -46,6 +47,7 @@ bool card_all_configured(const struct machine *m);
 /* After VCPU_CONFIG: the vcpu's ends. */
 int card_give_vcpu(struct machine *m);
 void card_close_all(struct machine *m);
+void card_free_all(struct machine *m); /* at the end: locks of images too */
 struct card *card_find(struct machine *m, const char *id, struct peer **peer);
 
 #endif

@@ -285,6 +285,15 @@ static int set_disk(struct config *c, const char *v, char *err, size_t len)
 	return rc;
 }
 
+static int set_allow_path(struct config *c, const char *v, char *err, size_t len)
+{
+	if (c->nallowed == IMAGE_ALLOWED)
+		return bad(err, len, "more than " TEXT(IMAGE_ALLOWED) " folders", v);
+	int rc = set_text(c->allow_path[c->nallowed], sizeof c->allow_path[0], v, err, len);
+	c->nallowed += !rc;
+	return rc;
+}
+
 static bool forwards_meet(const struct config *c, const struct net_option *n)
 {
 	for (unsigned i = 0; i < c->nnets; i++)
@@ -391,6 +400,7 @@ static const struct key {
 	{"pidfile", set_pidfile, 0},
 	{"log", set_log, 0},
 	{"disk", set_disk, REPEATABLE},
+	{"allow-path", set_allow_path, REPEATABLE},
 	{"net", set_net, REPEATABLE},
 	{"rng", set_rng, VALUE_OPTIONAL},
 	{"balloon", set_balloon, SWITCH},

@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "monitor/devopt.h"
+#include "monitor/image.h"
 #include "monitor/limits.h"
 #include "proto/pack.h"
 
@@ -50,6 +51,8 @@ struct config {
 	struct disk_option disk[CONFIG_DISKS];
 	struct net_option net[CONFIG_NETS];
 	unsigned ndisks, nnets;
+	char allow_path[IMAGE_ALLOWED][PATH_MAX]; /* where images may find what they name, beside their own folder */
+	unsigned nallowed;
 	struct msg_local local; /* devices that hvx-vcpu serves itself */
 	struct msg_vm_limits limits;
 	struct limits_cpus affinity; /* if @affine */

@@ -2,7 +2,7 @@
  * A root that holds one program: itself, its loader, its libraries and what it cannot do without, each mounted
  * read-only at its own name in an otherwise empty file system; of /proc there is self/exe, and self/fd, the process's own
  * descriptors.
- * Invariant: nothing of the user's is in it; the image is there as a descriptor that can only be opened anew.
+ * Invariant: nothing of the user's is in it; the image's files are there as descriptors that can only be opened anew.
  */
 #include "monitor/confine.h"
 
@@ -206,7 +206,7 @@ static int make_proc(const struct confine *c)
 	if (mkdir(SANDBOX_NEW_ROOT "/proc", 0755) < 0 || mkdir(SANDBOX_NEW_ROOT "/proc/self", 0755) < 0 ||
 	    symlink(c->program, SANDBOX_NEW_ROOT "/proc/self/exe") < 0)
 		return -errno;
-	if (!c->image)
+	if (!c->images)
 		return 0;
 	if (mkdir(SANDBOX_NEW_ROOT "/proc/self/fd", 0755) < 0)
 		return -errno;
@@ -230,7 +230,7 @@ int confine_root(void *ctx)
 
 static void grant(struct sandbox_grant *g, int *n, const char *path, bool write)
 {
-	int fd = *n >= SANDBOX_GRANTS - 1 ? -1 : open(path, O_PATH | O_CLOEXEC);
+	int fd = *n >= SANDBOX_GRANTS - CONFINE_IMAGES ? -1 : open(path, O_PATH | O_CLOEXEC);
 
 	if (fd >= 0) /* what is not there needs no rule */
 		g[(*n)++] = (struct sandbox_grant){fd, write};
@@ -247,8 +247,10 @@ int confine_grants(void *ctx, bool emptied, struct sandbox_grant g[SANDBOX_GRANT
 	for (unsigned i = 0; i < c->n && !emptied; i++)
 		grant(g, &n, c->file[i], false);
 	grant(g, &n, "/dev/null", true);
-	int image = c->image ? fcntl(CONFINE_IMAGE_FD, F_DUPFD_CLOEXEC, 10) : -1;
-	if (image >= 0)
-		g[n++] = (struct sandbox_grant){image, c->writable};
+	for (unsigned i = 0; i < c->images && n < SANDBOX_GRANTS; i++) {
+		int image = fcntl(CONFINE_IMAGE_FD + (int)i, F_DUPFD_CLOEXEC, CONFINE_IMAGE_FD + CONFINE_IMAGES);
+		if (image >= 0)
+			g[n++] = (struct sandbox_grant){image, c->writable >> i & 1};
+	}
 	return n;
 }

@@ -13,17 +13,20 @@
 
 #define CONFINE_FILES 96
 
-/* Where an O_PATH descriptor of the image is, in the program, and under which name it is opened. */
-#define CONFINE_IMAGE_FD 4
-#define CONFINE_IMAGE    "/proc/self/fd/4"
+/* Where O_PATH descriptors of the image's files are, in the program, from which number on, and under which names they are
+ * opened. */
+#define CONFINE_IMAGE_FD     4
+#define CONFINE_IMAGE        "/proc/self/fd/4"
+#define CONFINE_IMAGE_PREFIX "/proc/self/fd/"
+#define CONFINE_IMAGES       32
 
 /* What a program may see of the host's files: itself, its loader and libraries, and what else it reads. */
 struct confine {
 	char *file[CONFINE_FILES];
 	unsigned n;
 	const char *program;
-	bool image;    /* descriptor CONFINE_IMAGE_FD is one */
-	bool writable; /* it is */
+	unsigned images;   /* so many descriptors from CONFINE_IMAGE_FD on are one */
+	uint32_t writable; /* those, a bit each */
 };
 
 /*

@@ -105,6 +105,16 @@ const char *devopt_format_name(enum disk_format f)
 	return f < FORMAT_COUNT ? formats[f] : "?";
 }
 
+int devopt_format_find(const char *name, enum disk_format *f)
+{
+	for (int i = 0; i < FORMAT_COUNT; i++)
+		if (!strcmp(formats[i], name)) {
+			*f = (enum disk_format)i;
+			return 0;
+		}
+	return -ENOENT;
+}
+
 static int one_of(const char *const *names, int n, const char *v)
 {
 	for (int i = 0; i < n; i++)
@@ -187,12 +197,10 @@ static int disk_path(void *o, const char *v, char *err, size_t len)
 static int disk_format(void *o, const char *v, char *err, size_t len)
 {
 	struct disk_option *d = o;
-	int f = one_of(formats, FORMAT_COUNT, v);
 
-	if (f < 0)
-		return bad(err, len, "format is auto, raw, qcow2, vmdk, vdi, vhdx or vpc", v);
-	d->format = (enum disk_format)f;
-	return 0;
+	return devopt_format_find(v, &d->format)
+		       ? bad(err, len, "format is auto, raw, qcow2, vmdk, vdi, vhdx or vpc", v)
+		       : 0;
 }
 
 static int disk_readonly(void *o, const char *v, char *err, size_t len)

@@ -76,5 +76,7 @@ int devopt_cpus(struct msg_cpus *o, const char *text, char *err, size_t len);
 bool devopt_forwards_meet(const struct net_forward *a, const struct net_forward *b, bool one_card);
 
 const char *devopt_format_name(enum disk_format f);
+/* The format of this name; 0 or -ENOENT. */
+int devopt_format_find(const char *name, enum disk_format *f);
 
 #endif

@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #include "common/err.h"
-#include "monitor/image.h"
+#include "monitor/imagelock.h"
 #include "proto/shm.h"
 
 /* Where packages put them: what configure was told or found, then Debian's and others' places. */
@@ -101,8 +101,9 @@ static int open_nvram(struct firmware_files *f, const char *path, int template, 
 		snprintf(err, len, "nvram %s: %s", path, strerror(rc ? -rc : errno));
 		return HVX_EXIT_CONFIG;
 	}
-	rc = image_lock(f->nvram, true, who, sizeof who);
+	rc = image_lock(f->nvram, true);
 	if (rc) {
+		image_lock_holder(f->nvram, who, sizeof who);
 		snprintf(err, len, "nvram %s: %s%s", path,
 			 rc == -EBUSY ? "in use by " : "lock: ", rc == -EBUSY ? who : strerror(-rc));
 		return HVX_EXIT_CONFIG;

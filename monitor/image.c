@@ -1,106 +1,66 @@
 /*
- * Opening disk images.  Invariant: a raw image is never recognised by what is in it, because
- * the guest writes that; and no descriptor leaves here without its lock.
+ * Opening disk images, with the files that their headers name.  Invariant: a raw image is never recognised by what is in it,
+ * because the guest writes that; no descriptor leaves here without its lock; what an image names is a regular file below a
+ * folder that the user named, whatever links and dots are on the way.
  */
 #include "monitor/image.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "monitor/probe.h"
+#include "common/text.h"
+#include "monitor/confine.h"
+#include "monitor/imagelock.h"
+#include "monitor/inspect.h"
 
-/* Byte LOCK_BASE is the lock itself; its holder takes all bytes before it too, which keeps QEMU away.
- * One byte further on, at its process number, each holder has a shared lock: that is how others name it. */
-#define LOCK_BASE  (1ll << 40)
-#define LOCK_NAMES (LOCK_BASE + 1)
-#define PID_LIMIT  (1ll << 22)
-#define LOCK_TRIES 100 /* a hundredth of a second apart */
+#define NAME_SHOWN 200
 
-static int lock(int fd, int cmd, struct flock *l, short type, off_t start, off_t n)
+struct open {
+	struct image *i;
+	struct disk_option *d;
+	char *err;
+	size_t len;
+};
+
+static const char *const links[HEADER_LINKS] = {"backing file", "data file", "extent"};
+
+/* "disk web.qcow2: backing file 2, base.raw: " */
+static int where(const struct open *o, unsigned parent, const struct header_ref *r, char *s, size_t len)
 {
-	*l = (struct flock){.l_type = type, .l_whence = SEEK_SET, .l_start = start, .l_len = n};
-	return fcntl(fd, cmd, l) < 0 ? -errno : 0;
+	const struct image_file *p = &o->i->file[parent];
+	char name[NAME_SHOWN + 1], of[48] = "";
+
+	if (!r)
+		return snprintf(s, len, "disk %s: ", o->d->path);
+	text_clean(name, sizeof name, r->name, strlen(r->name));
+	if (r->link == HEADER_BACKING)
+		return snprintf(s, len, "disk %s: backing file %u, %s: ", o->d->path, p->depth + 1, name);
+	if (p->depth)
+		snprintf(of, sizeof of, " of backing file %u", p->depth);
+	return snprintf(s, len, "disk %s: %s%s, %s: ", o->d->path, links[r->link], of, name);
 }
 
-/* The process that took the lock; 0: it does not tell. */
-static int holder(int fd)
+__attribute__((format(printf, 5, 6))) static int fail(const struct open *o, unsigned parent, const struct header_ref *r,
+						      int rc, const char *fmt, ...)
 {
-	struct flock l;
+	va_list ap;
+	int n = where(o, parent, r, o->err, o->len);
 
-	if (lock(fd, F_OFD_GETLK, &l, F_WRLCK, LOCK_NAMES, PID_LIMIT) || l.l_type == F_UNLCK)
-		return 0;
-	return (int)(l.l_start - LOCK_NAMES);
-}
-
-/* "hvx-monitor, process 12 (--name=web)" as far as the host tells. */
-static void name_holder(int fd, char *s, size_t len)
-{
-	char path[64], text[4096] = "", comm[32] = "a process";
-	int pid = holder(fd);
-
-	if (!pid) {
-		snprintf(s, len, "another program");
-		return;
-	}
-	snprintf(path, sizeof path, "/proc/%d/cmdline", pid);
-	int f = open(path, O_RDONLY | O_CLOEXEC);
-	ssize_t n = f < 0 ? 0 : read(f, text, sizeof text - 1);
-	if (f >= 0)
-		close(f);
-	const char *vm = NULL;
-	for (ssize_t i = 0; i < n; i += (ssize_t)strlen(text + i) + 1)
-		if (!strncmp(text + i, "--name=", 7))
-			vm = text + i + 7;
-	const char *base = strrchr(text, '/');
-	if (n > 0)
-		snprintf(comm, sizeof comm, "%.31s", base ? base + 1 : text);
-	snprintf(s, len, "%s, process %d%s%.63s", comm, pid, vm ? ", VM " : "", vm ? vm : "");
-}
-
-/* -EBUSY when somebody else has it. */
-static int take_lock(int fd, bool write)
-{
-	struct flock l;
-	int rc = lock(fd, F_OFD_SETLK, &l, write ? F_WRLCK : F_RDLCK, 0, LOCK_NAMES);
-
-	if (!rc)
-		rc = lock(fd, F_OFD_SETLK, &l, F_RDLCK, LOCK_NAMES + getpid(), 1);
-	return rc == -EACCES || rc == -EAGAIN ? -EBUSY : rc;
-}
-
-/* A process that has ended has no command line, whether somebody has waited for it or not. */
-static bool lives(int pid)
-{
-	char path[64], c;
-
-	snprintf(path, sizeof path, "/proc/%d/cmdline", pid);
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	bool yes = fd >= 0 && read(fd, &c, 1) == 1;
-	if (fd >= 0)
-		close(fd);
-	return yes;
-}
-
-/* After a kill the kernel lets go of an io_uring's files a little later than of the process. */
-static int wait_for_lock(int fd, bool write)
-{
-	int rc = take_lock(fd, write);
-
-	for (int i = 0; rc == -EBUSY && i < LOCK_TRIES; i++) {
-		int pid = holder(fd);
-		if (!pid || lives(pid))
-			break; /* somebody has it who lives */
-		usleep(10000);
-		rc = take_lock(fd, write);
-	}
+	va_start(ap, fmt);
+	if (n >= 0 && (size_t)n < o->len)
+		vsnprintf(o->err + n, o->len - (size_t)n, fmt, ap);
+	va_end(ap);
 	return rc;
 }
+
+/* ---- one file ---- */
 
 static bool named_raw(const char *path)
 {
@@ -109,99 +69,274 @@ static bool named_raw(const char *path)
 	return dot && (!strcmp(dot, ".raw") || !strcmp(dot, ".img"));
 }
 
-/* format=auto: what is told, or d->format settled. */
-static int choose(struct disk_option *d, const struct probe_kind *k, bool ends, bool block, char *err, size_t len)
+/* Lock, header; what it names goes into @found. */
+static int look(const struct open *o, struct image_file *f, unsigned parent, const struct header_ref *r,
+		struct inspection *found)
 {
-	const char *like = ends ? "ends" : "begins";
-	bool raw = named_raw(d->path) || block;
-
-	if (!k && !raw) {
-		snprintf(err, len, "disk %s: no known format; if it is a raw image say format=raw", d->path);
-		return -EINVAL;
-	}
-	if (k && k->format == FORMAT_AUTO) {
-		snprintf(
-			err, len,
-			"disk %s: %s like %s, which is not supported: %s, or say format=raw if the guest is to see it as it is",
-			d->path, like, k->name, k->way_out);
-		return -EINVAL;
-	}
-	if (k && raw) {
-		snprintf(err, len, "disk %s: named like a raw image but %s like %s: say which with format=", d->path,
-			 like, k->name);
-		return -EINVAL;
-	}
-	d->format = k ? k->format : FORMAT_RAW;
-	return 0;
-}
-
-static int settle_format(struct disk_option *d, int fd, bool block, bool write, char *err, size_t len)
-{
-	static struct probe p; /* large; there is one thread */
-	char why[160];
-	bool ends;
-	int rc = probe_read(&p, fd);
-
-	if (rc) {
-		snprintf(err, len, "disk %s: %s", d->path, strerror(-rc));
-		return rc;
-	}
-	const struct probe_kind *k = probe_kind(&p, &ends);
-	if (d->format == FORMAT_AUTO)
-		rc = choose(d, k, ends, block, err, len);
-	if (rc || d->format == FORMAT_RAW)
-		return rc;
-	if (!probe_like(&p, d->format)) {
-		snprintf(err, len, "disk %s: does not begin like its format, %s%s%s", d->path,
-			 devopt_format_name(d->format), k ? ", but like " : "", k ? k->name : "");
-		return -EINVAL;
-	}
-	if (!probe_refuses(&p, d->format, write, why, sizeof why))
-		return 0;
-	snprintf(err, len, "disk %s: %s", d->path, why);
-	return -EINVAL;
-}
-
-int image_lock(int fd, bool write, char *who, size_t len)
-{
-	int rc = wait_for_lock(fd, write);
-
-	if (rc == -EBUSY)
-		name_holder(fd, who, len);
-	return rc;
-}
-
-int image_open(struct disk_option *d, int *fd, char *err, size_t len)
-{
-	bool write = !d->readonly && !d->snapshot;
-	struct stat st = {0};
+	const struct inspect_ask ask = {.format = f->format, .raw = named_raw(f->path) || f->block, .write = f->write};
 	char holder[160];
-	int flags = (write ? O_RDWR : O_RDONLY) | (d->nocache ? O_DSYNC : 0);
-	int f = open(d->path, flags | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-	int rc = f < 0 || fstat(f, &st) < 0 ? -errno : 0;
+	int rc = inspect(f->fd, &ask, found);
 
-	if (!rc && !S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
-		rc = -EINVAL;
-	if (rc) {
-		snprintf(err, len, "disk %s: %s", d->path,
-			 rc == -EINVAL ? "neither a file nor a block device" : strerror(-rc));
-		goto out;
-	}
-	rc = settle_format(d, f, S_ISBLK(st.st_mode), write, err, len);
 	if (rc)
-		goto out;
-	rc = image_lock(f, write, holder, sizeof holder);
+		return fail(o, parent, r, rc, "%s", found->why);
+	f->format = found->format;
+	rc = image_lock(f->fd, f->write);
 	if (rc == -EBUSY) {
-		snprintf(err, len, "disk %s: in use by %s", d->path, holder);
-	} else if (rc) {
-		snprintf(err, len, "disk %s: lock: %s", d->path, strerror(-rc));
+		image_lock_holder(f->fd, holder, sizeof holder);
+		return fail(o, parent, r, rc, "in use by %s", holder);
 	}
-out:
-	if (rc && f >= 0)
-		close(f);
-	else if (!rc)
-		*fd = f;
+	return rc ? fail(o, parent, r, rc, "lock: %s", strerror(-rc)) : 0;
+}
+
+static struct image_file *add(struct image *i)
+{
+	struct image_file *f = &i->file[i->n++];
+
+	*f = (struct image_file){.fd = -1, .hand = -1};
+	return f;
+}
+
+/* ---- what is named ---- */
+
+/* By what qemu's rules are a protocol's name: a colon before the first slash. */
+static bool is_protocol(const char *name)
+{
+	return name[strcspn(name, ":/")] == ':';
+}
+
+static int in_root(const struct image *i, const char *absolute, unsigned *root, char path[PATH_MAX])
+{
+	for (unsigned k = 0; k < i->nroots; k++) {
+		const char *rest = beneath_root_rest(&i->root[k], absolute);
+		if (!rest)
+			continue;
+		int fd = beneath_open(i->root[k].dir, rest, false);
+		if (fd == -EXDEV)
+			continue;
+		*root = k;
+		snprintf(path, PATH_MAX, "%s", rest);
+		return fd;
+	}
+	return -EXDEV;
+}
+
+/* @name is relative to the folder of @of.  What leads out of the folder it began in may still lead into an allowed one. */
+static int find_relative(const struct image *i, const struct image_file *of, const char *name, unsigned *root,
+			 char path[PATH_MAX])
+{
+	const char *slash = strrchr(of->path, '/');
+	char absolute[PATH_MAX], real[PATH_MAX];
+
+	if (snprintf(path, PATH_MAX, "%.*s%s", slash ? (int)(slash + 1 - of->path) : 0, of->path, name) >= PATH_MAX)
+		return -ENAMETOOLONG;
+	int fd = beneath_open(i->root[of->root].dir, path, false);
+	*root = of->root;
+	if (fd != -EXDEV)
+		return fd;
+	if (snprintf(absolute, sizeof absolute, "%s/%s", i->root[of->root].real, path) >= PATH_MAX)
+		return -ENAMETOOLONG;
+	return realpath(absolute, real) ? in_root(i, real, root, path) : -EXDEV;
+}
+
+static int find_absolute(const struct image *i, const char *name, unsigned *root, char path[PATH_MAX])
+{
+	char real[PATH_MAX];
+	int fd = in_root(i, name, root, path);
+
+	return fd == -EXDEV && realpath(name, real) ? in_root(i, real, root, path) : fd;
+}
+
+/* A descriptor (O_PATH) can only be opened anew: as this very file, whatever its name is by now. */
+static int open_found(int path, bool write, struct stat *st)
+{
+	char name[32];
+	int rc = fstat(path, st) < 0 ? -errno : 0;
+
+	if (!rc && !S_ISREG(st->st_mode)) /* opening anything else could already do something */
+		return -EINVAL;
+	snprintf(name, sizeof name, "/proc/self/fd/%d", path);
+	int fd = rc ? -1 : open(name, (write ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	return rc ? rc : fd < 0 ? -errno : fd;
+}
+
+static bool already_there(const struct image *i, const struct stat *st)
+{
+	struct stat other;
+
+	for (unsigned k = 0; k < i->n; k++)
+		if (i->file[k].fd >= 0 && fstat(i->file[k].fd, &other) == 0 && other.st_dev == st->st_dev &&
+		    other.st_ino == st->st_ino)
+			return true;
+	return false;
+}
+
+static int refused(const struct open *o, unsigned parent, const struct header_ref *r, int rc)
+{
+	const struct image *i = o->i;
+
+	if (rc == -EXDEV)
+		return fail(o, parent, r, rc, "not below %s; --allow-path=FOLDER allows another place",
+			    i->root[i->file[parent].root].real);
+	return fail(o, parent, r, rc, "%s", rc == -EINVAL ? "not a regular file" : strerror(-rc));
+}
+
+/* Opens what @r says, as a new file of the image. */
+static int open_named(const struct open *o, unsigned parent, const struct header_ref *r)
+{
+	struct image *i = o->i;
+	struct stat st;
+
+	if (is_protocol(r->name))
+		return fail(o, parent, r, -EINVAL, "no file: it names a protocol, and none is followed");
+	if (i->n == IMAGE_FILES_MAX)
+		return fail(o, parent, r, -E2BIG, "a disk is made of %u files at most", IMAGE_FILES_MAX);
+	struct image_file *f = add(i);
+	const struct image_file *of = &i->file[parent];
+	f->link = r->link;
+	f->parent = parent;
+	f->depth = of->depth + (r->link == HEADER_BACKING);
+	f->format = r->format;
+	f->write = of->write && r->link != HEADER_BACKING;
+	int path = r->name[0] == '/' ? find_absolute(i, r->name, &f->root, f->path)
+				     : find_relative(i, of, r->name, &f->root, f->path);
+	int fd = path < 0 ? path : open_found(path, f->write, &st);
+	if (path >= 0)
+		close(path);
+	if (fd < 0)
+		return refused(o, parent, r, fd);
+	bool loop = already_there(i, &st);
+	f->fd = fd;
+	return loop ? fail(o, parent, r, -ELOOP, "is part of this disk already") : 0;
+}
+
+/* A descriptor that names the extents as the server finds them. */
+static int rename_extents(const struct open *o, struct image_file *f, const struct header_refs *refs, unsigned first)
+{
+	static char text[16384]; /* more than HEADER_REFS_MAX lines */
+	int n = header_descriptor(refs, CONFINE_IMAGE_PREFIX, CONFINE_IMAGE_FD + first, text, sizeof text);
+
+	f->hand = memfd_create("hvx-descriptor", MFD_CLOEXEC);
+	if (n > 0 && f->hand >= 0 && write(f->hand, text, (size_t)n) == n)
+		return 0;
+	return fail(o, 0, NULL, -ENOMEM, "no place for its descriptor");
+}
+
+/* The files that file @k names, and what they name; those of one file are numbered in a row. */
+static int follow(const struct open *o, unsigned k, const struct header_refs *refs)
+{
+	struct image *i = o->i;
+	unsigned first = i->n;
+	int rc = 0;
+
+	for (uint32_t r = 0; r < refs->n && !rc; r++)
+		rc = open_named(o, k, &refs->ref[r]);
+	if (!rc && refs->n && refs->ref[0].link == HEADER_EXTENT)
+		rc = rename_extents(o, &i->file[k], refs, first);
+	struct inspection *found = rc || !refs->n ? NULL : malloc(sizeof *found);
+	if (!rc && refs->n && !found)
+		return fail(o, 0, NULL, -ENOMEM, "%s", strerror(ENOMEM));
+	for (uint32_t r = 0; r < refs->n && !rc; r++) {
+		rc = look(o, &i->file[first + r], k, &refs->ref[r], found);
+		if (!rc)
+			rc = follow(o, first + r, &found->refs);
+	}
+	free(found);
 	return rc;
+}
+
+/* ---- all of it ---- */
+
+static int open_first(const struct open *o)
+{
+	struct disk_option *d = o->d;
+	struct image_file *f = add(o->i);
+	struct stat st = {0};
+	const char *slash = strrchr(d->path, '/');
+
+	f->write = !d->readonly && !d->snapshot;
+	f->format = d->format;
+	snprintf(f->path, sizeof f->path, "%s", slash ? slash + 1 : d->path);
+	int flags = (f->write ? O_RDWR : O_RDONLY) | (d->nocache ? O_DSYNC : 0);
+	f->fd = open(d->path, flags | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	if (f->fd < 0 || fstat(f->fd, &st) < 0)
+		return fail(o, 0, NULL, -errno, "%s", strerror(errno));
+	f->block = S_ISBLK(st.st_mode);
+	return f->block || S_ISREG(st.st_mode) ? 0 : fail(o, 0, NULL, -EINVAL, "neither a file nor a block device");
+}
+
+static int add_root(const struct open *o, const char *folder, bool own)
+{
+	struct beneath_root *r = &o->i->root[o->i->nroots++];
+	int rc = beneath_root_open(r, folder);
+
+	if (rc && own)
+		return fail(o, 0, NULL, rc, "its folder: %s", strerror(-rc));
+	if (rc)
+		snprintf(o->err, o->len, "allow-path %s: %s", folder, strerror(-rc));
+	return rc;
+}
+
+static int open_roots(const struct open *o, const char (*allowed)[PATH_MAX], unsigned n)
+{
+	const char *slash = strrchr(o->d->path, '/');
+	char folder[DEVOPT_PATH_MAX];
+
+	snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash + 1 - o->d->path) : 1, slash ? o->d->path : ".");
+	int rc = add_root(o, folder, true);
+	for (unsigned k = 0; k < n && !rc; k++)
+		rc = add_root(o, allowed[k], false);
+	return rc;
+}
+
+int image_open(struct disk_option *d, const char (*allowed)[PATH_MAX], unsigned nallowed, struct image **out, char *err,
+	       size_t len)
+{
+	struct open o = {calloc(1, sizeof *o.i), d, err, len};
+	struct inspection *found = calloc(1, sizeof *found);
+	int rc = o.i && found ? 0 : -ENOMEM;
+
+	if (rc)
+		snprintf(err, len, "disk %s: %s", d->path, strerror(ENOMEM));
+	else
+		rc = open_first(&o);
+	if (!rc)
+		rc = look(&o, &o.i->file[0], 0, NULL, found);
+	if (!rc)
+		d->format = o.i->file[0].format;
+	if (!rc && found->refs.n)
+		rc = open_roots(&o, allowed, nallowed);
+	if (!rc)
+		rc = follow(&o, 0, &found->refs);
+	free(found);
+	if (rc)
+		image_free(o.i);
+	else
+		*out = o.i;
+	return rc;
+}
+
+void image_free(struct image *i)
+{
+	if (!i)
+		return;
+	for (unsigned k = 0; k < i->n; k++) {
+		if (i->file[k].fd >= 0)
+			close(i->file[k].fd);
+		if (i->file[k].hand >= 0)
+			close(i->file[k].hand);
+	}
+	for (unsigned k = 0; k < i->nroots; k++)
+		beneath_root_close(&i->root[k]);
+	free(i);
+}
+
+int image_take(struct image *i)
+{
+	int fd = i->file[0].fd;
+
+	i->file[0].fd = -1;
+	image_free(i);
+	return fd;
 }
 
 int image_overlay(void)

@@ -8,7 +8,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
-#define JSON_DEPTH 8
+#define JSON_DEPTH 72 /* of an image with as many backing files as there may be */
 
 struct json {
 	FILE *f;

@@ -789,7 +789,7 @@ static void cleanup(struct machine *m)
 	console_free(m->second);
 	close_given(m);
 	lines_close(&m->debugcon);
-	card_close_all(m);
+	card_free_all(m);
 	cause_cgroup_close(&m->cgroup);
 	for (size_t i = 0; i < sizeof m->sig / sizeof m->sig[0]; i++)
 		ipc_watch_free(m->sig[i]);

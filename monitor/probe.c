@@ -160,7 +160,7 @@ static bool says(char *why, size_t len, const char *text)
 /* qemu's docs/interop/qcow2: big-endian; the words from byte 72 on are there from version 3. */
 static bool qcow2_refuses(const struct probe *p, bool write, char *why, size_t len)
 {
-	enum { CORRUPT = 1 << 1, DATA_FILE = 1 << 2, KNOWN = 0x1f };
+	enum { CORRUPT = 1 << 1, KNOWN = 0x1f };
 	const uint8_t *h = p->head;
 	uint32_t version = be32(h + 4);
 	uint64_t bits = version >= 3 ? be64(h + 72) : 0;
@@ -171,12 +171,6 @@ static bool qcow2_refuses(const struct probe *p, bool write, char *why, size_t l
 		snprintf(why, len, "is qcow2 of version %u, which is not known", version);
 		return true;
 	}
-	if (be64(h + 8))
-		return says(why, len, "has a backing file, which is not followed: flatten it with qemu-img convert");
-	if (bits & DATA_FILE)
-		return says(why, len,
-			    "keeps its data in another file, which is not followed: make one of both with qemu-img "
-			    "convert");
 	if (bits & ~(uint64_t)KNOWN) {
 		snprintf(why, len, "is qcow2 with features that are not known (incompatible bits 0x%llx)",
 			 (unsigned long long)(bits & ~(uint64_t)KNOWN));
@@ -197,10 +191,8 @@ static bool vmdk_refuses(const struct probe *p, bool write, char *why, size_t le
 	static const char hint[] = "parentFileNameHint";
 	const uint8_t *h = p->head;
 
-	if (p->n && h[0] != 'K' && h[0] != 'C')
-		return says(why, len, "names other files, which are not followed: convert it with qemu-img");
-	if (h[0] == 'C')
-		return false;
+	if (h[0] != 'K')
+		return false; /* COWD; or a descriptor: header.c reads it */
 	if (p->n < 80)
 		return says(why, len, "is cut short within its header");
 	uint64_t at = (uint64_t)le32(h + 28) * 512, end = at + (uint64_t)le32(h + 36) * 512;

@@ -193,17 +193,20 @@ struct report {
 /* In the child; 3 and up may overlap with what is to be put there, so everything moves up first. */
 static void place(const struct spawn_tool *t, int log, int null, int *report)
 {
-	int a = t->fd < 0 ? -1 : fcntl(t->fd, F_DUPFD, 10), b = t->image < 0 ? -1 : fcntl(t->image, F_DUPFD, 10);
-	int lg = fcntl(log, F_DUPFD, 10), nl = fcntl(null, F_DUPFD, 10), keep[3], n = 0;
+	enum { UP = CONFINE_IMAGE_FD + CONFINE_IMAGES };
+	int a = t->fd < 0 ? -1 : fcntl(t->fd, F_DUPFD, UP), lg = fcntl(log, F_DUPFD, UP), nl = fcntl(null, F_DUPFD, UP);
+	int image[CONFINE_IMAGES], keep[2 + CONFINE_IMAGES], n = 0;
 
-	*report = fcntl(*report, F_DUPFD_CLOEXEC, 10);
+	for (unsigned i = 0; i < t->nimages; i++)
+		image[i] = fcntl(t->images[i], F_DUPFD, UP);
+	*report = fcntl(*report, F_DUPFD_CLOEXEC, UP);
 	dup2(nl, 0);
 	dup2(nl, 1);
 	dup2(lg, 2);
 	if (a >= 0)
 		keep[n++] = dup2(a, 3);
-	if (b >= 0)
-		keep[n++] = dup2(b, CONFINE_IMAGE_FD);
+	for (unsigned i = 0; i < t->nimages; i++)
+		keep[n++] = dup2(image[i], CONFINE_IMAGE_FD + (int)i);
 	keep[n++] = *report;
 	sandbox_close_fds(keep, n);
 }
@@ -297,10 +300,12 @@ static int start_tool(struct proc *p, const struct spawn_tool *t, struct confine
 
 int spawn_tool(struct ipc_loop *l, struct proc *p, const struct spawn_tool *t, const char *vm, char *err, size_t len)
 {
-	struct confine files = {.image = t->image >= 0, .writable = t->writes};
+	struct confine files = {.images = t->nimages, .writable = t->writable};
 	char why[256];
 	int log = -1, null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	int rc = null < 0 ? -errno : lines_open(&p->log, l, p->name, false, &log);
+	int rc = null < 0                      ? -errno
+		 : t->nimages > CONFINE_IMAGES ? -E2BIG
+					       : lines_open(&p->log, l, p->name, false, &log);
 
 	err[0] = '\0';
 	if (!rc) {

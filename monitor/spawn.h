@@ -44,10 +44,11 @@ struct spawn_tool {
 	unsigned root_args;       /* the last so many are for one that finds itself id 0 */
 	const char *const *files; /* what it needs beside itself and its libraries; ends with NULL */
 	int fd;                   /* becomes descriptor 3; -1: none */
-	int image;                /* becomes descriptor CONFINE_IMAGE_FD; -1: none */
-	bool writes;              /* the image may be written */
-	bool listens;             /* 3 is a listening socket, told as systemd does it: LISTEN_FDS, LISTEN_PID */
-	bool strict;              /* all layers of @guest.want, or it is not started */
+	const int *images;        /* @nimages of them become descriptors CONFINE_IMAGE_FD and so on */
+	unsigned nimages;
+	uint32_t writable; /* those of them that may be written, a bit each */
+	bool listens;      /* 3 is a listening socket, told as systemd does it: LISTEN_FDS, LISTEN_PID */
+	bool strict;       /* all layers of @guest.want, or it is not started */
 	const struct sandbox_table *table;
 	struct sandbox_guest guest; /* want, uid, gid, caps, network */
 };

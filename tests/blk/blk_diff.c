@@ -27,9 +27,9 @@ struct kind {
 	enum disk_format format;
 	bool snapshot, no_uring;
 	unsigned share;      /* of the kills, in percent */
-	const char *options; /* for qemu-img create */
+	const char *options; /* for qemu-img create; %s is the image */
 };
-/* The last five promise nothing of what a qemu-nbd that is killed leaves: only hvx-blk is. */
+/* The last six promise nothing of what a qemu-nbd that is killed leaves: only hvx-blk is. */
 static const struct kind kinds[] = {
 	{"raw", FORMAT_RAW, false, false, 28, ""},
 	{"threads", FORMAT_RAW, false, true, 26, ""},
@@ -37,6 +37,9 @@ static const struct kind kinds[] = {
 	{"snapshot", FORMAT_RAW, true, false, 4, ""},
 	{"snapshot-threads", FORMAT_RAW, true, true, 4, ""},
 	{"snapshot-qcow2", FORMAT_QCOW2, true, false, 4, ""},
+	{"qcow2-base", FORMAT_QCOW2, false, false, 4, "-b %s.base -F raw"},
+	{"qcow2-data", FORMAT_QCOW2, false, false, 2, "-o data_file=%s.data"},
+	{"vmdk-extents", FORMAT_VMDK, false, false, 2, "-o subformat=twoGbMaxExtentSparse"},
 	{"vmdk", FORMAT_VMDK, false, false, 2, ""},
 	{"vdi", FORMAT_VDI, false, false, 2, ""},
 	{"vhdx", FORMAT_VHDX, false, false, 2, ""},
@@ -287,9 +290,12 @@ static void make_image(struct test *t)
 {
 	unlink(t->image);
 	if (t->kind->format != FORMAT_RAW) {
-		char cmd[600];
+		char cmd[1000], options[400];
+		if (strstr(t->kind->options, ".base"))
+			must_run("truncate -s 4609536 %s.base", t->image);
+		snprintf(options, sizeof options, t->kind->options, t->image);
 		snprintf(cmd, sizeof cmd, "qemu-img create -q -f %s %s %s %u", devopt_format_name(t->kind->format),
-			 t->kind->options, t->image, SECTORS * MODEL_SECTOR);
+			 options, t->image, SECTORS * MODEL_SECTOR);
 		if (system(cmd))
 			vm_die("%s fails", cmd);
 		return;
@@ -326,7 +332,7 @@ static void check_image(struct test *t)
 			vm_die("%s: sector %llu of the image is wrong", t->kind->name, (unsigned long long)i);
 	close(fd);
 	unlink(raw);
-	unlink(t->image);
+	must_run("f=%s; rm -f $f* ${f%%.img}-*.img", t->image);
 }
 
 /* ---- all of it ---- */

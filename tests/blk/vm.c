@@ -125,9 +125,8 @@ static void open_image(struct vm *v)
 	d.format = v->set.format;
 	d.readonly = v->set.readonly;
 	d.snapshot = v->set.snapshot;
-	v->keep = -1;
 	/* After a kill the kernel lets go of an io_uring's files a little later. */
-	for (int ms = 0; image_open(&d, &v->image, err, sizeof err); ms++) {
+	for (int ms = 0; image_open(&d, NULL, 0, &v->image, err, sizeof err); ms++) {
 		if (ms == VM_LIMIT)
 			vm_die("%s", err);
 		usleep(1000);
@@ -216,10 +215,12 @@ void vm_start(struct vm *v, const struct vm_setup *s, uint64_t seed)
 	v->nbd.pid = 0;
 	memory(v);
 	open_image(v);
-	int backend = v->image;
+	int backend;
 	if (v->set.format != FORMAT_RAW) {
 		backend = start_nbd(v);
-		v->keep = v->image;
+	} else {
+		backend = image_take(v->image);
+		v->image = NULL;
 	}
 	v->bell = mmap(NULL, SHM_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, page, 0);
 	v->log = memfd_create("log", MFD_CLOEXEC);
@@ -250,8 +251,8 @@ static void close_all(struct vm *v)
 	close(v->kick);
 	close(v->call);
 	close(v->log);
-	if (v->keep >= 0)
-		close(v->keep);
+	image_free(v->image);
+	v->image = NULL;
 	munmap(v->bell, SHM_PAGE);
 }
 

@@ -24,6 +24,8 @@ enum { VM_IN = 0, VM_OUT = 1, VM_FLUSH = 4, VM_GET_ID = 8, VM_DISCARD = 11, VM_Z
 enum { VM_OK = 0, VM_IOERR = 1, VM_UNSUPP = 2, VM_FREE = -1, VM_FLYING = -2 };
 #define VM_F_FLUSH (1ull << 9)
 
+struct image;
+
 struct vm_setup {
 	const char *image;
 	enum disk_format format; /* AUTO: raw */
@@ -48,7 +50,7 @@ struct vm {
 	struct gmem mem;
 	struct shm_doorbells *bell;
 	int control, channel, kick, call;
-	int image, keep; /* keep: a lock, while qemu-nbd has the image open by itself */
+	struct image *image; /* its locks, while qemu-nbd has it open by itself */
 	struct msg_virtio_offer offer;
 	uint64_t features;
 	struct vm_slot slot[VM_SLOTS];

@@ -14,15 +14,13 @@ try() { # NAME STATUS PATTERN OPTIONS...
 
 truncate -s 1M "$tmp/a.raw" "$tmp/plain"
 printf 'QFI\373\0\0\0\003' >"$tmp/cow.raw"
-printf 'QFI\373\0\0\0\003\0\0\0\0\0\0\002\0' >"$tmp/backed"
-truncate -s 1M "$tmp/cow.raw" "$tmp/backed"
+truncate -s 1M "$tmp/cow.raw"
 
 try "no file" 3 'none.raw: No such file' --disk=path="$tmp/none.raw"
 try "a directory" 3 'directory|neither a file' --disk=path="$tmp",format=raw
 try "nobody says it is raw" 3 'say format=raw' --disk=path="$tmp/plain"
 try "raw by name, qcow2 by content" 3 'begins like qcow2' --disk=path="$tmp/cow.raw"
 try "another format than said" 3 'does not begin like' --disk=path="$tmp/a.raw",format=vdi
-try "a backing file" 3 'backing file' --disk=path="$tmp/backed"
 try "the same image twice" 3 'in use by .*process' --disk=path="$tmp/a.raw" --disk=path="$tmp/a.raw"
 try "written and read" 3 'in use by .*process' --disk=path="$tmp/a.raw",readonly --disk=path="$tmp/a.raw"
 try "a path without path=" 2 'path=FILE' --disk="$tmp/a.raw"
@@ -106,8 +104,52 @@ if command -v qemu-img >/dev/null; then
 	try "a vdi of no known version" 3 "disk $tmp/v.vdi: qemu-nbd: .*version" --disk=path="$tmp/v.vdi",readonly
 	image e.qcow2 -f qcow2 --object secret,id=s,data=x -o encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10
 	try "an encrypted qcow2" 3 'encrypted' --disk=path="$tmp/e.qcow2"
-	image d.qcow2 -f qcow2 -o data_file="$tmp/d.data"
-	try "a qcow2 with a data file" 3 'another file.*qemu-img convert' --disk=path="$tmp/d.qcow2"
+
+	# files that images name: below their folder and nowhere else
+	mkdir "$tmp/in" "$tmp/in/bases" "$tmp/else"
+	image in/bases/g.raw -f raw
+	image else/o.raw -f raw
+	image in/bases/m.qcow2 -f qcow2 -b g.raw -F raw
+	image in/a.qcow2 -f qcow2 -b bases/m.qcow2 -F qcow2
+	image in/b.qcow2 -f qcow2 -b "$tmp/in/bases/m.qcow2" -F qcow2
+	image in/c.qcow2 -f qcow2 -b "$tmp/else/o.raw" -F raw
+	image in/d.qcow2 -f qcow2 -o data_file="$tmp/in/d.data"
+	image in/e.vmdk -f vmdk -o subformat=twoGbMaxExtentSparse
+	image in/f.vmdk -f vmdk -o subformat=monolithicFlat
+	bases=$(cat "$tmp/in/bases/"* | cksum)
+	runs "backing files, and two disks on one base" --disk=path="$tmp/in/a.qcow2" --disk=path="$tmp/in/b.qcow2"
+	runs "with a snapshot on top" --disk=path="$tmp/in/a.qcow2",snapshot
+	runs "a data file" --disk=path="$tmp/in/d.qcow2"
+	runs "extents" --disk=path="$tmp/in/e.vmdk" --disk=path="$tmp/in/f.vmdk",readonly
+	is "the bases are as they were" "$bases" "$(cat "$tmp/in/bases/"* | cksum)"
+	try "a base in another folder" 3 "c.qcow2: backing file 1, $tmp/else/o.raw: not below $tmp/in; --allow-path" \
+		--disk=path="$tmp/in/c.qcow2"
+	runs "that is allowed" --allow-path="$tmp/else" --disk=path="$tmp/in/c.qcow2"
+	try "a folder that is none" 3 'allow-path /none: No such' --allow-path=/none --disk=path="$tmp/in/c.qcow2"
+	try "a base that another disk writes" 3 'backing file 1, bases/m.qcow2: in use by' \
+		--disk=path="$tmp/in/bases/m.qcow2" --disk=path="$tmp/in/a.qcow2"
+	mkfifo "$tmp/in/fifo"
+	ln -s /etc/shadow "$tmp/in/link"
+	names() { # NAME PATTERN BACKING-FILE
+		image in/h.qcow2 -f qcow2
+		qemu-img rebase -q -u -F raw -b "$3" "$tmp/in/h.qcow2"
+		try "$1" 3 "disk [^ ]*/h.qcow2: backing file 1, .*$2" --disk=path="$tmp/in/h.qcow2",readonly
+	}
+	names "/etc/shadow for a base" 'not below' /etc/shadow
+	names "a way out" 'not below' ../../../../../../../../../../etc/shadow
+	names "a link that leads out" 'not below' link
+	names "a fifo" 'not a regular file' fifo
+	names "itself" 'part of this disk already' h.qcow2
+	names "nothing" 'No such file' gone.raw
+	names "json" 'protocol' 'json:{"driver":"file","filename":"/etc/shadow"}'
+	names "a server" 'protocol' nbd://127.0.0.1/x
+	n=0
+	while [ $n -lt 40 ]; do
+		image in/n$n -f qcow2
+		qemu-img rebase -q -u -F qcow2 -b n$((n + 1)) "$tmp/in/n$n"
+		n=$((n + 1))
+	done
+	try "a chain without end" 3 'backing file 32, n32: a disk is made of 32 files' --disk=path="$tmp/in/n0"
 fi
 
 again=

@@ -78,6 +78,7 @@
 	X(vendor)      \
 	X(offered)     \
 	X(probe)       \
+	X(image)       \
 	X(keys)        \
 	X(verify)
 /* clang-format on */

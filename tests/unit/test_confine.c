@@ -94,7 +94,7 @@ static int in_child(struct confine *c, const char *program, int image, uint32_t 
 static void test_root(void)
 {
 	static const char program[] = "/bin/sh";
-	struct confine c = {.image = true, .writable = true};
+	struct confine c = {.images = 1, .writable = 1};
 	char err[256] = "", again[64];
 	uint32_t ns;
 	int a = mkstemp(mine), b = mkstemp(other), ws = -1;

@@ -228,11 +228,11 @@ static void test_ids(void)
 static int open_as(const char *path, const char *options)
 {
 	char text[200];
-	int fd = -1;
+	struct image *i;
 
 	snprintf(text, sizeof text, "path=%s%s", path, options);
 	CU_ASSERT_EQUAL_FATAL(disk(text), 0);
-	return image_open(&d, &fd, err, sizeof err) ? -1 : fd;
+	return image_open(&d, NULL, 0, &i, err, sizeof err) ? -1 : image_take(i);
 }
 
 /* Open file descriptions of one process exclude each other as those of two do. */
@@ -277,10 +277,10 @@ static void test_image_format(void)
 	a = open_as(path, "");
 	CU_ASSERT(a >= 0 && d.format == FORMAT_QCOW2);
 	close(a);
-	head[15] = 1; /* a backing file */
+	head[32 + 3] = 1;
 	CU_ASSERT_EQUAL_FATAL(pwrite(fd, head, sizeof head, 0), sizeof head);
 	CU_ASSERT_EQUAL(open_as(path, ""), -1);
-	CU_ASSERT_PTR_NOT_NULL(strstr(err, "backing"));
+	CU_ASSERT_PTR_NOT_NULL(strstr(err, "encrypted"));
 	close(fd);
 	unlink(path);
 	CU_ASSERT_EQUAL(open_as(path, ""), -1);

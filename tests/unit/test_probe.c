@@ -125,8 +125,6 @@ static void test_qcow2(void)
 	p.head[79] = 2;
 	CU_ASSERT(refuses(FORMAT_QCOW2, true, "corrupt") && strstr(why, "readonly"));
 	CU_ASSERT(!probe_refuses(&p, FORMAT_QCOW2, false, why, sizeof why));
-	p.head[79] = 4;
-	CU_ASSERT(refuses(FORMAT_QCOW2, false, "another file") && strstr(why, "qemu-img convert"));
 	p.head[79] = 0x20;
 	CU_ASSERT(refuses(FORMAT_QCOW2, false, "0x20"));
 	p.head[79] = 0;
@@ -137,8 +135,6 @@ static void test_qcow2(void)
 	p.head[35] = 2;
 	CU_ASSERT(refuses(FORMAT_QCOW2, false, "encrypted"));
 	p.head[35] = 0;
-	p.head[15] = 1;
-	CU_ASSERT(refuses(FORMAT_QCOW2, false, "backing"));
 	p.head[7] = 4;
 	CU_ASSERT(refuses(FORMAT_QCOW2, false, "version 4"));
 	p.n = 103;
@@ -147,9 +143,6 @@ static void test_qcow2(void)
 
 static void test_vmdk(void)
 {
-	clear();
-	PUT(0, "# Disk DescriptorFile\n");
-	CU_ASSERT(refuses(FORMAT_VMDK, false, "other files"));
 	clear();
 	PUT(0, "KDMV\1\0\0\0\3\0\0\0");
 	CU_ASSERT(!probe_refuses(&p, FORMAT_VMDK, true, why, sizeof why));
