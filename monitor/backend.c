@@ -441,8 +441,26 @@ static int start_nbd(struct machine *m, struct card *c)
 	return rc ? rc : ready_await(m, c);
 }
 
+/* Before anybody has the disk. */
+static int fill_seed(struct machine *m, struct card *c)
+{
+	char err[512];
+
+	m->seed.disk = c->backend;
+	int rc = seed_make(&m->seed, m->loop, m->cfg.name, m->cfg.strict, err, sizeof err);
+	if (rc)
+		log_error("cloud-init: genisoimage: %s", err);
+	else if (err[0])
+		log_warn("cloud-init: genisoimage: %s", err);
+	m->seed.disk = -1; /* the card's */
+	seed_close(&m->seed);
+	return rc;
+}
+
 int backend_start(struct machine *m, struct card *c)
 {
+	if (c->seed)
+		return fill_seed(m, c);
 	if (c->role == ROLE_NET)
 		return m->cfg.net[c->option].backend == NET_PASST ? start_passt(m, c) : 0;
 	return m->cfg.disk[c->option].format == FORMAT_RAW ? 0 : start_nbd(m, c);

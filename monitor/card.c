@@ -97,6 +97,26 @@ static int open_disk(struct machine *m, struct card *c)
 	return HVX_EXIT_HOST;
 }
 
+/* One more disk, whose contents are made when there is a loop (backend.c). */
+static int open_seed(struct machine *m)
+{
+	struct config *cfg = &m->cfg;
+	struct disk_option *d = &cfg->disk[cfg->ndisks];
+	char err[PATH_MAX + 256];
+
+	if (seed_open(&m->seed, &cfg->seed, cfg->name, err, sizeof err)) {
+		log_error("%s", err);
+		return HVX_EXIT_CONFIG;
+	}
+	*d = (struct disk_option){
+		.id = SEED_ID, .path = SEED_ID, .serial = SEED_ID, .format = FORMAT_RAW, .readonly = true};
+	struct card *c = add(m, ROLE_BLK, (int)cfg->ndisks++, d->id, &d->limits);
+	c->backend = m->seed.disk;
+	m->seed.disk = -1;
+	c->seed = true;
+	return wire(c);
+}
+
 /* Without mac=: locally administered and the same at every start of a VM of this name. */
 static void default_mac(uint8_t mac[6], const char *vm, const char *id)
 {
@@ -138,7 +158,7 @@ int card_open_all(struct machine *m)
 		if (!rc)
 			rc = wire(c);
 	}
-	return rc;
+	return rc || !cfg->seed.wanted ? rc : open_seed(m);
 }
 
 int card_start_all(struct machine *m)

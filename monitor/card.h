@@ -32,6 +32,7 @@ struct card {
 	int page, kick;
 	int call[2]; /* a pipe, not an eventfd: only pipes can signal a thread (fcntl(2), O_ASYNC) */
 	struct msg_dev_limits limits;
+	bool seed; /* cloud-init's disk */
 	bool configured;
 	bool link_down, failed; /* failed: an I/O error that waits for resume */
 	char lost[128];         /* why the link stays down; empty: it does not */

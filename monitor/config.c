@@ -256,7 +256,7 @@ static bool is_cpu(const char *id)
 
 static int take_id(const struct config *c, char *id, const char *prefix, unsigned n, char *err, size_t len)
 {
-	static const char *const ours[] = {"rng", "balloon", "console", "watchdog"}; /* in `stats` */
+	static const char *const ours[] = {"rng", "balloon", "console", "watchdog", SEED_ID}; /* in `stats` */
 
 	if (!id[0])
 		snprintf(id, MSG_ID_MAX, "%s%u", prefix, n);
@@ -292,6 +292,17 @@ static int set_allow_path(struct config *c, const char *v, char *err, size_t len
 	int rc = set_text(c->allow_path[c->nallowed], sizeof c->allow_path[0], v, err, len);
 	c->nallowed += !rc;
 	return rc;
+}
+
+static int set_cloud_init(struct config *c, const char *v, char *err, size_t len)
+{
+	return seed_parse(&c->seed, v, err, len);
+}
+
+static int set_ssh_key(struct config *c, const char *v, char *err, size_t len)
+{
+	c->seed.wanted = true;
+	return set_text(c->seed.key, sizeof c->seed.key, v, err, len);
 }
 
 static bool forwards_meet(const struct config *c, const struct net_option *n)
@@ -401,6 +412,8 @@ static const struct key {
 	{"log", set_log, 0},
 	{"disk", set_disk, REPEATABLE},
 	{"allow-path", set_allow_path, REPEATABLE},
+	{"cloud-init", set_cloud_init, 0},
+	{"ssh-key", set_ssh_key, 0},
 	{"net", set_net, REPEATABLE},
 	{"rng", set_rng, VALUE_OPTIONAL},
 	{"balloon", set_balloon, SWITCH},
@@ -591,6 +604,10 @@ int config_check(struct config *c, char *err, size_t len)
 	}
 	if (c->console == CONSOLE_STDIO && c->second == CONSOLE_STDIO) {
 		snprintf(err, len, "console and virtio-console cannot both be stdio");
+		return -EINVAL;
+	}
+	if (c->seed.wanted && c->ndisks == CONFIG_DISKS) {
+		snprintf(err, len, "cloud-init and ssh-key take the place of a disk: name one less");
 		return -EINVAL;
 	}
 	if (c->debugcon[0] && !c->debug_exit && c->firmware == FIRMWARE_NONE) {

@@ -12,6 +12,7 @@
 #include "monitor/devopt.h"
 #include "monitor/image.h"
 #include "monitor/limits.h"
+#include "monitor/seed.h"
 #include "proto/pack.h"
 
 #define CONFIG_PATH_MAX 4096
@@ -50,6 +51,7 @@ struct config {
 	char log[CONFIG_PATH_MAX]; /* of a detached monitor; empty: syslog */
 	struct disk_option disk[CONFIG_DISKS];
 	struct net_option net[CONFIG_NETS];
+	struct seed_option seed;
 	unsigned ndisks, nnets;
 	char allow_path[IMAGE_ALLOWED][PATH_MAX]; /* where images may find what they name, beside their own folder */
 	unsigned nallowed;

@@ -814,6 +814,7 @@ int machine_run(const struct config *cfg, bool debug, int notify_fd)
 	if (!m)
 		return HVX_EXIT_HOST;
 	m->cfg = *cfg;
+	m->seed = (struct seed){{-1, -1, -1}, -1};
 	m->debug = debug;
 	m->notify_fd = notify_fd;
 	m->nprocs = PROC_CARDS;

@@ -48,6 +48,7 @@ struct machine {
 	int nprocs;
 	struct card card[MACHINE_MAX_CARDS];
 	int ncards;
+	struct seed seed; /* until its disk is made */
 	struct cause_cgroup cgroup;
 	struct bound bound;
 	struct past past; /* what is written down of it */

@@ -1,7 +1,8 @@
 /*
- * The filters of qemu-nbd and passt.  They are in force before the program is, so what its loader does is in them; what
+ * The filters of qemu-nbd, passt and genisoimage.  They are in force before the program is, so what its loader does is in them; what
  * another release may try is answered with ENOSYS, as an older kernel would.  Invariant: none makes a process, a
- * namespace or an io_uring, reaches another process, or makes a file or a socket with a name in a file system.
+ * namespace or an io_uring, reaches another process, or makes a socket with a name in a file system; the
+ * first two make no file either.
  */
 #include "monitor/toolseal.h"
 
@@ -173,6 +174,24 @@ const struct sandbox_table passt_seal = {
 	.calls = passt_calls,
 	.n = sizeof passt_calls / sizeof passt_calls[0],
 	.max_fds = 1 << 20, /* a descriptor for each connection */
+	.memory = 1ull << 30,
+	.refuse = ENOSYS,
+};
+
+/* ---- genisoimage: three texts become a disk ---- */
+
+static const struct sandbox_call seed_calls[] = {
+	PROGRAM,
+	ALLOW(openat, "the texts, libraries; the disk, which it would make, or empty, and which is there"),
+	ALLOW(open, "as openat"),
+	FAKE(setreuid, "to who it is already"),
+};
+
+const struct sandbox_table seed_seal = {
+	.name = "genisoimage",
+	.calls = seed_calls,
+	.n = sizeof seed_calls / sizeof seed_calls[0],
+	.max_fds = 64,
 	.memory = 1ull << 30,
 	.refuse = ENOSYS,
 };

@@ -9,5 +9,6 @@
 extern const struct sandbox_table nbd_seal;          /* qemu-nbd */
 extern const struct sandbox_table nbd_readonly_seal; /* which opens nothing for writing */
 extern const struct sandbox_table passt_seal;
+extern const struct sandbox_table seed_seal; /* genisoimage */
 
 #endif

@@ -152,6 +152,33 @@ if command -v qemu-img >/dev/null; then
 	try "a chain without end" 3 'backing file 32, n32: a disk is made of 32 files' --disk=path="$tmp/in/n0"
 fi
 
+# cloud-init's seed: made of what is given, gone with the machine
+printf '#cloud-config\n{}\n' >"$tmp/user"
+echo 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOl8C1H7LuJxG7EyXq3YQvJ9xw953 me' >"$tmp/key.pub"
+echo 'packages: [a]' >"$tmp/nodata"
+if command -v genisoimage >/dev/null; then
+	mkdir "$tmp/t"
+	TMPDIR="$tmp/t" "$monitor" start --name=$vm --kernel="$guest" --memory=16M --cloud-init="$tmp/user" --ssh-key="$tmp/key.pub" \
+		>"$tmp/out" 2>"$tmp/err" </dev/null
+	is "a seed: status" 0 $?
+	"$monitor" stats $vm >"$tmp/out"
+	has "it is a disk" '^cidata.reads ' "$tmp/out"
+	pid=$("$monitor" status $vm | sed -n 's/^process: *cidata pid \([0-9]*\):.*/\1/p')
+	for fd in /proc/$pid/fd/*; do
+		case $(readlink "$fd") in
+		*memfd:seed*) cp "$fd" "$tmp/seed.iso" ;;
+		esac
+	done
+	is "labelled CIDATA" CIDATA "$(dd if="$tmp/seed.iso" bs=1 skip=32808 count=6 status=none)"
+	has "with the key" 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOl8C1H7LuJxG7EyXq3YQvJ9xw953 me' "$tmp/seed.iso"
+	"$monitor" kill $vm
+	nothing_left $vm
+	is "and no file of it" '' "$(ls "$tmp/t")"
+fi
+try "user-data that is none" 3 'cloud-init: .*/nodata: begins like no user-data' --cloud-init="$tmp/nodata"
+try "a key that is none" 3 'not a public key' --ssh-key="$tmp/user"
+try "too many texts" 2 'USER-DATA' --cloud-init=a,b,c,d
+
 again=
 for _ in 1 2 3 4 5; do
 	printf p | timeout 30 "$monitor" run --name=$vm --kernel="$guest" --memory=16M --disk=path="$tmp/a.raw" >"$tmp/out" 2>&1

@@ -79,6 +79,7 @@
 	X(offered)     \
 	X(probe)       \
 	X(image)       \
+	X(seed)        \
 	X(keys)        \
 	X(verify)
 /* clang-format on */
