@@ -290,6 +290,66 @@ static void test_topology(void)
 	}
 }
 
+/* CPU 7 of two sockets of three cores of two threads: the second socket's first core, its second thread. */
+static struct vcpu *seventh(const struct host *h)
+{
+	struct vcpu *v = on_host(h, GIB(8));
+
+	v->vm->topology = (struct topology){2, 3, 2};
+	v->vm->ncpus = 12;
+	v->id = 7;
+	v->apic_id = topology_apic_id(&v->vm->topology, 7);
+	CU_ASSERT_EQUAL(v->apic_id, 9); /* socket 1, core 0, thread 1, in 1 + 2 + 1 bits */
+	cpuid_build_from(v, &h->from);
+	return v;
+}
+
+static void agree_on_levels(struct vcpu *v, uint32_t leaf)
+{
+	CU_ASSERT_EQUAL(EAX(leaf, 0), 1);
+	CU_ASSERT_EQUAL(EBX(leaf, 0), 2);
+	CU_ASSERT_EQUAL(ECX(leaf, 0), 0x100);
+	CU_ASSERT_EQUAL(EAX(leaf, 1), 3);
+	CU_ASSERT_EQUAL(EBX(leaf, 1), 6);
+	CU_ASSERT_EQUAL(ECX(leaf, 1), 0x201);
+	CU_ASSERT_EQUAL(EBX(leaf, 2), 0);
+	CU_ASSERT_EQUAL(ECX(leaf, 9), 9);
+	for (uint32_t sub = 0; sub < 4; sub++)
+		CU_ASSERT_EQUAL(EDX(leaf, sub), 9);
+}
+
+static void test_sockets_intel(void)
+{
+	struct vcpu *v = seventh(&intel);
+
+	CU_ASSERT_EQUAL(EBX(1, 0) >> 24, 9);
+	CU_ASSERT_EQUAL(EBX(1, 0) >> 16 & 0xff, 8); /* ids of a socket */
+	CU_ASSERT_EQUAL(EDX(1, 0) >> 28 & 1, 1);
+	agree_on_levels(v, 0xb);
+	agree_on_levels(v, 0x1f);
+	CU_ASSERT_EQUAL(EAX(0, 0), 0x1f);
+	CU_ASSERT_EQUAL(EAX(4, 0) >> 26, 3);         /* cores of a socket */
+	CU_ASSERT_EQUAL(EAX(4, 2) >> 14 & 0xfff, 1); /* L2: a core's threads */
+	CU_ASSERT_EQUAL(EAX(4, 3) >> 14 & 0xfff, 7); /* L3: the socket */
+}
+
+static void test_sockets_amd(void)
+{
+	struct vcpu *v = seventh(&amd);
+
+	CU_ASSERT_EQUAL(EBX(1, 0) >> 24, 9);
+	agree_on_levels(v, 0xb);
+	CU_ASSERT_EQUAL(EAX(0, 0), 0xd); /* leaf 0x1f is Intel's */
+	CU_ASSERT_EQUAL(EDX(0x1f, 9), 0);
+	CU_ASSERT_EQUAL(ECX(0x80000001, 0) >> 1 & 1, 1);
+	CU_ASSERT_EQUAL(ECX(0x80000008, 0), 5 | 3 << 12);
+	CU_ASSERT_EQUAL(EAX(0x8000001e, 0), 9);
+	CU_ASSERT_EQUAL(EBX(0x8000001e, 0), 0 | 1 << 8);
+	CU_ASSERT_EQUAL(ECX(0x8000001e, 0), 1);
+	CU_ASSERT_EQUAL(EAX(0x8000001d, 2) >> 14 & 0xfff, 1);
+	CU_ASSERT_EQUAL(EAX(0x8000001d, 3) >> 14 & 0xfff, 5);
+}
+
 static void test_hypervisor(void)
 {
 	struct vcpu *v = mach_long();
@@ -382,9 +442,10 @@ CU_ErrorCode suite_cpuid(void)
 	    !CU_add_test(s, "an AMD host", test_amd_host) || !CU_add_test(s, "MSRs, Intel", test_intel_msrs) ||
 	    !CU_add_test(s, "MSRs, AMD", test_amd_msrs) || !CU_add_test(s, "not offered", test_forbidden) ||
 	    !CU_add_test(s, "offered", test_required) || !CU_add_test(s, "xsave", test_osxsave) ||
-	    !CU_add_test(s, "topology", test_topology) || !CU_add_test(s, "hypervisor leaves", test_hypervisor) ||
-	    !CU_add_test(s, "mitigations", test_mitigations) || !CU_add_test(s, "msrs", test_msrs) ||
-	    !CU_add_test(s, "paravirtual clock", test_pvclock))
+	    !CU_add_test(s, "topology", test_topology) || !CU_add_test(s, "sockets, Intel", test_sockets_intel) ||
+	    !CU_add_test(s, "sockets, AMD", test_sockets_amd) ||
+	    !CU_add_test(s, "hypervisor leaves", test_hypervisor) || !CU_add_test(s, "mitigations", test_mitigations) ||
+	    !CU_add_test(s, "msrs", test_msrs) || !CU_add_test(s, "paravirtual clock", test_pvclock))
 		return CU_get_error();
 	return CUE_SUCCESS;
 }

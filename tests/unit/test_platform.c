@@ -344,6 +344,127 @@ static void test_random(void)
 	teardown();
 }
 
+/* ---- several CPUs ---- */
+static struct vcpu *cpu[3];
+static uint64_t armed[3][VCPU_TIMER_PLATFORM + 1];
+
+static void on_arm(void *ctx, struct vcpu *of, unsigned timer, uint64_t deadline)
+{
+	armed[of->id][timer] = deadline;
+}
+
+static void setup_cpus(void)
+{
+	struct platform_config cfg = {.ram_size = 256 << 20,
+				      .ncpus = 3,
+				      .com_in = {-1, -1, -1, -1},
+				      .com_out = {-1, -1, -1, -1},
+				      .tsc_hz = 2000000000,
+				      .arm = on_arm};
+
+	memset(&vm, 0, sizeof(vm));
+	memset(armed, 0xff, sizeof armed);
+	vm.ncpus = 3;
+	for (int i = 0; i < 3; i++) {
+		vm.vcpu[i] = cpu[i] = fake_vcpu(i);
+		cpu[i]->vm = &vm;
+	}
+	v = cpu[0];
+	p = platform_create(&vm, &cfg);
+	CU_ASSERT_PTR_NOT_NULL_FATAL(p);
+	for (int i = 0; i < 3; i++)
+		platform_mmio_write(p, cpu[i], 0xfee000f0, 0x1ff, 4);
+}
+
+static void teardown_cpus(void)
+{
+	platform_destroy(p);
+	for (int i = 0; i < 3; i++)
+		free(cpu[i]);
+}
+
+static bool only(int i)
+{
+	bool yes = true;
+
+	for (int k = 0; k < 3; k++)
+		yes &= !!(cpu[k]->pending & PEND_INTR) == (k == i);
+	return yes;
+}
+
+/* A level-triggered line to CPU 2, whose EOI lets it come again; messages to CPU 1; INIT. */
+static void test_other_cpus(void)
+{
+	setup_cpus();
+	redirect(20, 0x8060);
+	platform_mmio_write(p, v, 0xfec00000, 0x10 + 2 * 20 + 1, 4);
+	platform_mmio_write(p, v, 0xfec00010, 2u << 24, 4);
+	platform_set_irq(p, 20, true);
+	CU_ASSERT_TRUE(only(2));
+	for (int i = 0; i < 2; i++) {
+		CU_ASSERT_EQUAL(platform_ack_intr(p, cpu[0]), -1);
+		CU_ASSERT_EQUAL(platform_ack_intr(p, cpu[2]), 0x60);
+		CU_ASSERT_TRUE(only(-1));
+		if (i)
+			platform_set_irq(p, 20, false);
+		platform_mmio_write(p, cpu[2], 0xfee000b0, 0, 4);
+		CU_ASSERT_TRUE(only(i ? -1 : 2));
+	}
+	platform_msi(p, 0xfee01000, 0x41);
+	CU_ASSERT_TRUE(only(1));
+	CU_ASSERT_EQUAL(platform_ack_intr(p, cpu[1]), 0x41);
+	platform_msi(p, 0xfee01000, 0x400); /* NMI */
+	CU_ASSERT_EQUAL(cpu[1]->pending & PEND_NMI, PEND_NMI);
+	platform_mmio_write(p, v, 0xfee00310, 1u << 24, 4);
+	platform_mmio_write(p, v, 0xfee00300, 0x4500, 4);
+	CU_ASSERT_EQUAL(cpu[1]->start, (uint32_t)-1);
+	CU_ASSERT_EQUAL(platform_mmio_read(p, cpu[1], 0xfee000f0, 4), 0x1ff);
+	platform_apic_init(p, cpu[1]);
+	CU_ASSERT_EQUAL(platform_mmio_read(p, cpu[1], 0xfee000f0, 4), 0xff);
+	teardown_cpus();
+}
+
+/* Where two CPUs take the 8259's interrupts one gets it, and the other finds nothing. */
+static void test_two_take_extint(void)
+{
+	setup_cpus();
+	platform_mmio_write(p, cpu[1], 0xfee00350, 0x700, 4);
+	out(0x20, 0x11, 1), out(0x21, 0x30, 1), out(0x21, 4, 1), out(0x21, 1, 1);
+	out(0x21, 0xef, 1);
+	out(0x3f9, 2, 1);
+	CU_ASSERT_TRUE((cpu[0]->pending & cpu[1]->pending & PEND_INTR) && !(cpu[2]->pending & PEND_INTR));
+	CU_ASSERT_EQUAL(platform_ack_intr(p, cpu[1]), 0x34);
+	CU_ASSERT_EQUAL(platform_ack_intr(p, cpu[0]), -1);
+	CU_ASSERT_TRUE(only(-1));
+	teardown_cpus();
+}
+
+/* A local timer is its CPU's; all other timers are CPU 0's. */
+static void test_timers_of_cpus(void)
+{
+	uint64_t soon = now() + 60000000000ull;
+
+	setup_cpus();
+	platform_mmio_write(p, cpu[1], 0xfee00320, 0x31, 4);
+	platform_mmio_write(p, cpu[1], 0xfee00380, 1000000, 4);
+	CU_ASSERT(armed[1][VCPU_TIMER_APIC] < soon && armed[0][VCPU_TIMER_APIC] == UINT64_MAX);
+	CU_ASSERT_EQUAL(platform_next_deadline(p, cpu[1]), armed[1][VCPU_TIMER_APIC]);
+	CU_ASSERT_EQUAL(platform_next_deadline(p, cpu[2]), UINT64_MAX);
+	platform_run_timers(p, cpu[0], soon);
+	CU_ASSERT_TRUE(only(-1));
+	platform_run_timers(p, cpu[1], soon);
+	CU_ASSERT_TRUE(only(1));
+	CU_ASSERT_EQUAL(armed[1][VCPU_TIMER_APIC], UINT64_MAX); /* it does not repeat */
+	CU_ASSERT_EQUAL(platform_ack_intr(p, cpu[1]), 0x31);
+	platform_pio_write(p, cpu[2], 0x43, 0x34, 1); /* the 8254, by whichever CPU */
+	platform_pio_write(p, cpu[2], 0x40, 0xa9, 1);
+	platform_pio_write(p, cpu[2], 0x40, 0x04, 1);
+	CU_ASSERT(armed[0][VCPU_TIMER_PLATFORM] < soon);
+	CU_ASSERT_EQUAL(platform_next_deadline(p, cpu[2]), UINT64_MAX);
+	CU_ASSERT_EQUAL(platform_next_deadline(p, cpu[0]), armed[0][VCPU_TIMER_PLATFORM]);
+	teardown_cpus();
+}
+
 static void test_bad_config(void)
 {
 	struct platform_config cfg = {.ncpus = 0};
@@ -372,6 +493,9 @@ CU_ErrorCode suite_platform(void)
 	CU_add_test(s, "local APIC page", test_lapic_page);
 	CU_add_test(s, "cost", test_cost);
 	CU_add_test(s, "random accesses", test_random);
+	CU_add_test(s, "other CPUs", test_other_cpus);
+	CU_add_test(s, "the 8259 and two CPUs", test_two_take_extint);
+	CU_add_test(s, "whose timer", test_timers_of_cpus);
 	CU_add_test(s, "bad configuration", test_bad_config);
 	return CU_get_error();
 }

@@ -368,18 +368,21 @@ static void test_cpu(void)
 /* ---- a machine, through its buses ---- */
 
 static struct vm vm[2];
+#define CPUS 3
 
 static struct platform *machine(int i)
 {
 	struct platform_config cfg = {.ram_size = 64 << 20,
-				      .ncpus = 1,
+				      .ncpus = CPUS,
 				      .watchdog = true,
 				      .com_in = {-1, -1, -1, -1},
 				      .com_out = {-1, -1, -1, -1},
 				      .tsc_hz = 2000000000};
-	vm[i].ncpus = 1;
-	vm[i].vcpu[0] = fake_vcpu(0);
-	vm[i].vcpu[0]->vm = &vm[i];
+	vm[i].ncpus = CPUS;
+	for (int k = 0; k < CPUS; k++) {
+		vm[i].vcpu[k] = fake_vcpu(k);
+		vm[i].vcpu[k]->vm = &vm[i];
+	}
 	vm[i].plat = platform_create(&vm[i], &cfg);
 	CU_ASSERT_FATAL(vm[i].plat != NULL);
 	platform_reset(vm[i].plat);
@@ -430,6 +433,11 @@ static void use(struct platform *p)
 	platform_mmio_write(p, v, WATCHDOG_BAR + 0xc, 0x80, 1);
 	platform_set_irq(p, 5, true);
 	platform_set_irq(p, 20, true);
+	/* a vector on its way to CPU 2, the timer of CPU 1 */
+	platform_mmio_write(p, vm[0].vcpu[2], 0xfee000f0, 0x1ff, 4);
+	platform_mmio_write(p, v, 0xfee00310, 2u << 24, 4);
+	platform_mmio_write(p, v, 0xfee00300, 0x55, 4);
+	platform_mmio_write(p, vm[0].vcpu[1], 0xfee00380, 4000000000u, 4);
 }
 
 static size_t save_to(struct platform *p, uint8_t *buf)
@@ -463,6 +471,10 @@ static void test_machine(void)
 	CU_ASSERT(platform_mmio_read(b, v, 0xfee00390, 4) > 0);
 	CU_ASSERT_EQUAL(platform_next_deadline(b, vm[1].vcpu[0]),
 			platform_next_deadline(a, vm[0].vcpu[0])); /* timers are queued */
+	CU_ASSERT_EQUAL(platform_next_deadline(b, vm[1].vcpu[1]), platform_next_deadline(a, vm[0].vcpu[1]));
+	CU_ASSERT(platform_next_deadline(b, vm[1].vcpu[1]) != UINT64_MAX);
+	CU_ASSERT(vm[1].vcpu[2]->pending & PEND_INTR);
+	CU_ASSERT_EQUAL(platform_ack_intr(b, vm[1].vcpu[2]), 0x55);
 	CU_ASSERT_EQUAL(platform_mmio_read(b, v, WATCHDOG_BAR + 0xc, 2),
 			platform_mmio_read(a, v, WATCHDOG_BAR + 0xc, 2));
 	/* and what is no machine of this kind */
@@ -471,7 +483,8 @@ static void test_machine(void)
 	CU_ASSERT_STRING_EQUAL(err, "1 bytes behind the machine's state");
 	for (int i = 0; i < 2; i++) {
 		platform_destroy(vm[i].plat);
-		free(vm[i].vcpu[0]);
+		for (int k = 0; k < CPUS; k++)
+			free(vm[i].vcpu[k]);
 	}
 }
 
