@@ -73,7 +73,7 @@ for sig in TERM INT HUP; do
 done
 
 # ---- start ----
-"$monitor" start --name=$vm --kernel="$guest" --memory=16M --pidfile="$tmp/pid" >"$tmp/out" 2>"$tmp/err" </dev/null
+"$monitor" start --name=$vm --kernel="$guest" --memory=16M --cpus=6,sockets=3 --pidfile="$tmp/pid" >"$tmp/out" 2>"$tmp/err" </dev/null
 is "start: status" 0 $?
 is "start names the VM" $vm "$(cat "$tmp/out")"
 has "start names the pty" 'console on pty /dev/pts/' "$tmp/err"
@@ -84,6 +84,7 @@ has "the same name again: says so" 'already running' "$tmp/out"
 "$monitor" status $vm >"$tmp/out"
 has "status: state" '^state: +running' "$tmp/out"
 has "status: memory" '^memory: +16M' "$tmp/out"
+has "status: CPUs" '^cpus: +6 \(sockets 3, cores 2, threads 1\)$' "$tmp/out"
 for p in memsvc vcpu; do
 	has "status: $p is confined" "^process:  $p .*seccomp=filter\(2\) no-new-privs=yes caps=none .*user-ns=own mnt-ns=own pid-ns=own net-ns=own ipc-ns=own uts-ns=own root=empty,read-only" "$tmp/out"
 done
@@ -92,16 +93,17 @@ has "status: the monitor can start and open nothing any more" '^process:  monito
 has "stats: engine" '^blocks +[1-9][0-9]* count$' "$tmp/out"
 has "stats: memory" '^ram_pages +4096 pages$' "$tmp/out"
 has "stats: bytes" '^ram_host_bytes +[0-9]+ bytes$' "$tmp/out"
+has "stats: of each CPU" '^cpu5\.kicks +[0-9]+ count$' "$tmp/out"
 is "stats: every line has its unit" "" "$(grep -Ev '^[a-z0-9_.]+ +[0-9]+ (count|pages|bytes)$' "$tmp/out")"
 if command -v python3 >/dev/null; then
-	"$monitor" stats $vm --json | python3 -c 'import json,sys; d = json.load(sys.stdin); assert d["ram_pages"] == 4096 and len(d["cpus"]) == 1 and d["cpus"][0]["cr3_loads"] == d["cr3_loads"]'
+	"$monitor" stats $vm --json | python3 -c 'import json,sys; d = json.load(sys.stdin); assert d["ram_pages"] == 4096 and len(d["cpus"]) == 6 and sum(c["cr3_loads"] for c in d["cpus"]) == d["cr3_loads"]'
 	ok "stats --json is JSON" $?
 	"$monitor" status --json $vm >"$tmp/out"
 	python3 -m json.tool "$tmp/out" >/dev/null && python3 - "$tmp/out" $vm <<-'PY'
 		import json, sys
 		s = json.load(open(sys.argv[1]))
 		assert s["name"] == sys.argv[2] and s["state"] == "running" and s["reason"] is None and s["boots"] == 1, s
-		assert s["memory_bytes"] == 16 << 20 and s["cpus"] == 1 and s["second_console"] is None, s
+		assert s["memory_bytes"] == 16 << 20 and (s["cpus"], s["sockets"], s["cores"], s["threads"]) == (6, 3, 2, 1) and s["second_console"] is None, s
 		p = {p["name"]: p for p in s["processes"]}
 		assert set(p) == {"monitor", "memsvc", "vcpu"} and all(x["pid"] > 0 and x["answers"] is True for x in p.values()), p
 		assert "seccomp" in p["vcpu"]["layers"] or "seccomp" in p["vcpu"]["missing"], p
