@@ -5,6 +5,7 @@
  * filter is in force.
  */
 #include <errno.h>
+#include <sched.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -190,6 +191,13 @@ static void make_firmware(struct process *p)
 	p->run.firmware = &p->firmware;
 }
 
+static int host_cpus(void)
+{
+	cpu_set_t set;
+
+	return sched_getaffinity(0, sizeof set, &set) ? 1 : CPU_COUNT(&set);
+}
+
 static void make_vm(struct process *p)
 {
 	int rc = memory_map(&p->mem, p->fd[FD_RAM], p->fd[FD_CONTROL], p->cfg.ram_size);
@@ -201,6 +209,7 @@ static void make_vm(struct process *p)
 	p->vm = (struct vm){
 		.mem = &p->mem,
 		.ncpus = (int)msg_cpus_count(&p->cfg.cpus),
+		.host_cpus = host_cpus(),
 		.topology = {p->cfg.cpus.sockets, p->cfg.cpus.cores, p->cfg.cpus.threads},
 		.name = p->cfg.name,
 	};

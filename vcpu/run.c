@@ -120,7 +120,8 @@ static bool wakes(const struct vcpu *v, uint32_t pending)
 /*
  * A sleeping thread wakes up late, by tens of microseconds on a host that is a VM itself.  So HLT looks for a while whether
  * something comes, where that has been worth it lately: @halt_poll_ns grows while waits are short enough to be waited out,
- * and is given up after one that was not.
+ * and is given up after one that was not.  While more CPUs of the guest are awake than the host has for them it is not done:
+ * the time would be another's.
  */
 #define HALT_POLL_MIN 10000u
 #define HALT_POLL_MAX 200000u
@@ -129,6 +130,8 @@ static void poll_halt(struct vcpu *v, uint64_t from)
 {
 	uint64_t end = from + v->halt_poll_ns;
 
+	if (atomic_load(&v->vm->awake) > v->vm->host_cpus)
+		return;
 	for (uint64_t now = from; now < end && !wakes(v, atomic_load(&v->pending)); now = now_ns())
 		__builtin_ia32_pause();
 }
@@ -155,6 +158,7 @@ static void halt(struct vcpu *v)
 	world_leave(v);
 	poll_halt(v, from);
 	kick_sleep(v, true);
+	atomic_fetch_sub(&v->vm->awake, 1);
 	while (!wakes(v, p = atomic_load(&v->pending))) {
 		uint64_t due = platform_next_deadline(v->vm->plat, v), now = now_ns();
 		struct timespec ts = {.tv_sec = (time_t)(due / 1000000000u), .tv_nsec = (long)(due % 1000000000u)};
@@ -166,6 +170,7 @@ static void halt(struct vcpu *v)
 		syscall(SYS_futex, &v->pending, FUTEX_WAIT_BITSET_PRIVATE, p, due == UINT64_MAX ? NULL : &ts, NULL,
 			FUTEX_BITSET_MATCH_ANY);
 	}
+	atomic_fetch_add(&v->vm->awake, 1);
 	kick_sleep(v, false); /* still halted: what is delivered ends that */
 	world_enter(v);
 	adapt_halt_poll(v, now_ns() - from);
@@ -577,6 +582,7 @@ static void run_guest(struct vcpu *v)
 int vcpu_run(struct vcpu *v)
 {
 	world_enter(v);
+	atomic_fetch_add(&v->vm->awake, 1);
 	v->exit_reason = VM_EXIT_NONE;
 	while (!v->exit_reason) {
 		v->kick = 0;
@@ -586,6 +592,7 @@ int vcpu_run(struct vcpu *v)
 			run_guest(v);
 	}
 	vcpu_fpu_out(v);
+	atomic_fetch_sub(&v->vm->awake, 1);
 	world_leave(v);
 	atomic_fetch_and(&v->pending, ~(PEND_STOP | PEND_RESET));
 	return (int)v->exit_reason;

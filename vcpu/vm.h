@@ -23,6 +23,8 @@ struct vm {
 	struct topology topology; /* ncpus is its product; zeros: one socket of single threads */
 	struct vcpu *vcpu[TOPOLOGY_CPUS_MAX];
 	struct world world;
+	int host_cpus;     /* that this process may use */
+	_Atomic int awake; /* CPUs whose thread does not sleep in HLT */
 	bool a20; /* address line 20 is on: what CPUs are told behind PEND_A20 */
 	const char *name;
 	_Atomic uint64_t pvclock_tsc; /* cpu/pvclock.c: host TSC at which the paravirtual clocks start; 0: not yet */
