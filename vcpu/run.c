@@ -180,11 +180,14 @@ static void wait_paused(struct vcpu *v, uint32_t why)
 {
 	uint32_t p;
 
+	for (unsigned i = 0; i < v->timers; i++)
+		vcpu_arm(v, i, UINT64_MAX); /* they would go off all the time */
 	world_leave(v);
 	kick_sleep(v, true);
 	while ((p = atomic_load(&v->pending)) & why && !(p & (PEND_STOP | PEND_RESET | PEND_FLUSH)))
 		syscall(SYS_futex, &v->pending, FUTEX_WAIT_PRIVATE, p, NULL, NULL, 0);
 	kick_sleep(v, false);
+	platform_rearm(v->vm->plat, v);
 	world_enter(v);
 }
 

@@ -462,6 +462,9 @@ static void test_timers_of_cpus(void)
 	CU_ASSERT(armed[0][VCPU_TIMER_PLATFORM] < soon);
 	CU_ASSERT_EQUAL(platform_next_deadline(p, cpu[2]), UINT64_MAX);
 	CU_ASSERT_EQUAL(platform_next_deadline(p, cpu[0]), armed[0][VCPU_TIMER_PLATFORM]);
+	armed[0][VCPU_TIMER_PLATFORM] = UINT64_MAX; /* switched off, as by a pause */
+	platform_rearm(p, cpu[0]);
+	CU_ASSERT_EQUAL(platform_next_deadline(p, cpu[0]), armed[0][VCPU_TIMER_PLATFORM]);
 	teardown_cpus();
 }
 

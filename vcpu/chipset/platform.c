@@ -875,6 +875,16 @@ void platform_run_timers(struct platform *p, struct vcpu *v, uint64_t now_ns)
 	unlock(p);
 }
 
+void platform_rearm(struct platform *p, struct vcpu *v)
+{
+	timerq_rearm(&p->apic_timers[v->id]);
+	if (v->id)
+		return;
+	lock(p);
+	timerq_rearm(&p->timers);
+	unlock(p);
+}
+
 uint64_t platform_next_deadline(struct platform *p, struct vcpu *v)
 {
 	uint64_t next = timerq_next(&p->apic_timers[v->id]), due;

@@ -108,6 +108,8 @@ void platform_apic_init(struct platform *p, struct vcpu *v);
  * two calls.  Call platform_next_deadline() before sleeping. */
 /* Runs the callbacks of all timers whose deadline is not after @now_ns and re-arms. */
 void platform_run_timers(struct platform *p, struct vcpu *v, uint64_t now_ns);
+/* Tells of the deadlines again: the vcpu's alarms were switched off. */
+void platform_rearm(struct platform *p, struct vcpu *v);
 uint64_t platform_next_deadline(struct platform *p, struct vcpu *v);
 
 /* Console: bytes for a UART's receiver.  Returns how many were taken (FIFO room).  com_room tells the room. */

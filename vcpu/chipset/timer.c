@@ -121,6 +121,12 @@ uint64_t timerq_run(struct timerq *q, uint64_t now)
 	return earliest(q);
 }
 
+void timerq_rearm(struct timerq *q)
+{
+	q->armed = 0;
+	tell(q);
+}
+
 uint64_t timerq_next(struct timerq *q)
 {
 	tell(q);

@@ -36,6 +36,8 @@ void timer_init(struct timer *t, struct timerq *q, void (*fn)(void *ctx, uint64_
 void timer_set(struct timer *t, uint64_t deadline);
 /* Calls everything due at @now, arms, returns the next deadline. */
 uint64_t timerq_run(struct timerq *q, uint64_t now);
+/* The owner has forgotten what it was told: tells it of the earliest deadline, or that there is none. */
+void timerq_rearm(struct timerq *q);
 /* The earliest deadline, after telling the owner of it if that changed. */
 uint64_t timerq_next(struct timerq *q);
 
