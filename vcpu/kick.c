@@ -38,6 +38,17 @@ void kick_sleep(struct vcpu *v, bool asleep)
 	atomic_exchange(&v->sleeping, asleep); /* and a full fence before pending is looked at */
 }
 
+#define PAUSES 32 /* a few microseconds: locks are mostly held for less */
+
+void kick_pause(struct vcpu *v)
+{
+	if (++v->pauses < PAUSES)
+		return;
+	v->pauses = 0;
+	v->stats.yields++;
+	world_yield(v);
+}
+
 /* A thread that sleeps looks at pending when it has woken up, and behind a fence: it needs no signal. */
 void vcpu_kick(struct vcpu *v, uint32_t pend)
 {

@@ -215,10 +215,8 @@ static bool handle_events(struct vcpu *v)
 {
 	uint32_t p = atomic_load(&v->pending);
 
-	if (p & PEND_WORLD) {
-		atomic_fetch_and(&v->pending, ~PEND_WORLD);
+	if (p & PEND_WORLD)
 		world_serve(v);
-	}
 	v->storing_frame = 0; /* that store is done */
 	if (p & PEND_STOP) {
 		v->exit_reason = VM_EXIT_STOPPED;
@@ -614,6 +612,7 @@ int vcpu_run_until(struct vcpu *v, uint64_t stop_rip, uint64_t max_blocks)
 	for (uint64_t i = 0; i < max_blocks && !v->exc_pending && (v->rip != stop_rip || next_is_bounced(v)); i++) {
 		v->kick = 0;
 		world_serve(v);
+		v->storing_frame = 0;
 		run_guest(v);
 	}
 	vcpu_fpu_out(v);

@@ -85,7 +85,8 @@ struct vcpu_stats { /* all counted by the vcpu's thread; names as in `hvx-monito
 	X(combo_fails)      \
 	X(refused_code)     \
 	X(mode_flushes)     \
-	X(lock_waits)
+	X(lock_waits)       \
+	X(yields)
 /* clang-format on */
 #define X(n) uint64_t n;
 	VCPU_STATS(X)

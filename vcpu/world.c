@@ -5,6 +5,8 @@
  */
 #include "vcpu/world.h"
 
+#include <sched.h>
+
 #include "vcpu/kick.h"
 #include "vcpu/vcpu.h"
 
@@ -16,6 +18,7 @@ static __thread char me;          /* its address names the thread */
 void world_enter(struct vcpu *v)
 {
 	mutex_lock(&v->world.held);
+	atomic_store_explicit(&v->world.holder, &me, memory_order_relaxed);
 	own = v;
 	if (atomic_load(&v->world.wanted)) { /* who wants it may have seen it free, and kicked nobody */
 		atomic_fetch_or(&v->pending, PEND_WORLD);
@@ -34,12 +37,24 @@ void world_serve(struct vcpu *v)
 {
 	uint32_t n;
 
+	atomic_fetch_and(&v->pending, ~PEND_WORLD);
 	if (!atomic_load(&v->world.wanted) || world_stopped(v->vm))
 		return;
 	world_leave(v);
 	while ((n = atomic_load(&v->world.wanted)) != 0)
 		syscall(SYS_futex, &v->world.wanted, FUTEX_WAIT_PRIVATE, n, NULL, NULL, 0);
 	world_enter(v);
+}
+
+void world_yield(struct vcpu *v)
+{
+	bool mine = own == v && !world_stopped(v->vm);
+
+	if (mine)
+		world_leave(v);
+	sched_yield();
+	if (mine)
+		world_enter(v);
 }
 
 static void want(struct vcpu *v)
@@ -53,6 +68,7 @@ static void take(struct vcpu *v)
 {
 	while (!mutex_try(&v->world.held) && !mutex_wait(&v->world.held, AGAIN_NS))
 		kick_again(v);
+	atomic_store_explicit(&v->world.holder, &me, memory_order_relaxed);
 }
 
 static void give(struct vcpu *v)
@@ -148,5 +164,6 @@ bool world_stopped(const struct vm *vm)
 
 bool world_mine(const struct vcpu *v)
 {
-	return own == v || world_stopped(v->vm) || !atomic_load_explicit(&v->world.held.word, memory_order_relaxed);
+	return atomic_load_explicit(&v->world.holder, memory_order_relaxed) == &me ||
+	       !atomic_load_explicit(&v->world.held.word, memory_order_relaxed);
 }

@@ -16,10 +16,11 @@ struct world {                   /* the VM's */
 	unsigned depth;
 };
 
-struct world_cpu {               /* a vcpu's */
-	struct mutex held;       /* by its thread while it is between two boundaries, or by who has it at one */
-	_Atomic uint32_t wanted; /* so many wait for a boundary */
-	uint32_t lets;           /* how often it was let go: numbers of blocks and exits held then are no good now */
+struct world_cpu {                    /* a vcpu's */
+	_Atomic(const void *) holder; /* thread that has it */
+	struct mutex held;            /* by its thread while it is between two boundaries, or by who has it at one */
+	_Atomic uint32_t wanted;      /* so many wait for a boundary */
+	uint32_t lets; /* how often it was let go: numbers of blocks and exits held then are no good now */
 };
 
 #define WORLD_ALL (~0ull)
@@ -32,6 +33,7 @@ struct world_cpu {               /* a vcpu's */
 void world_enter(struct vcpu *v);
 void world_leave(struct vcpu *v);
 void world_serve(struct vcpu *v);
+void world_yield(struct vcpu *v); /* the same, and the host's other threads may run */
 
 /*
  * Calls @fn for each CPU of @mask while it is at a boundary, on the calling thread, and returns when all have been; they go on

@@ -69,6 +69,7 @@
 	X(emit)        \
 	X(translate)   \
 	X(link)        \
+	X(smp)         \
 	X(codepage)    \
 	X(tlb)         \
 	X(sysinline)   \

@@ -197,7 +197,8 @@ struct bt {
 	uint64_t stop_rip;                 /* blocks do not run past it (tests) */
 	bool exact_flags; /* flags are kept for whatever may fault or be interrupted, read or not; set once */
 	bool have_bmi2;
-	bool smp; /* several CPUs; set once */
+	bool smp;     /* several CPUs; set once */
+	bool crowded; /* more than the host has cores: pause gives way; set once */
 };
 
 /* bt/cache.c: makes the code memory and tables; before the final seal.  0 or -errno. */

@@ -75,6 +75,7 @@ struct bt_cpu {
 		uint32_t epoch;                  /* in which that and the next hold */
 		bool aliased;                    /* user code: at two addresses at least */
 	} place[BT_MAX_PAGES];
+	uint32_t pauses;  /* since the thread gave way last (kick_pause()) */
 	uint32_t copy_of; /* block + 1 that was copied last to be stopped in */
 	/* A store that this CPU is about to make to a page with code, after it has dropped what was made of the bytes: who
 	 * translates them waits until it is at a boundary.  Frame + 1, or 0; the 64-byte parts.  Written under the lock of

@@ -7,6 +7,7 @@
 
 #include <cpuid.h>
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -53,6 +54,13 @@ static bool cpu_has_fast_pext(void)
 	return family >= 0x19; /* microcoded on Zen 1 and 2 */
 }
 
+static int host_cores(void)
+{
+	cpu_set_t set;
+
+	return sched_getaffinity(0, sizeof set, &set) < 0 ? 1 : CPU_COUNT(&set);
+}
+
 int bt_create(struct vm *vm)
 {
 	struct bt *bt = calloc(1, sizeof *bt);
@@ -87,6 +95,7 @@ int bt_create(struct vm *vm)
 	memset(bt->page_hash, 0xff, BT_MAX_PAGES * sizeof *bt->page_hash);
 	bt->have_bmi2 = cpu_has_fast_pext();
 	bt->smp = vm->ncpus > 1;
+	bt->crowded = vm->ncpus > host_cores();
 	bt->copies = BT_CODE_SIZE - (uint32_t)vm->ncpus * BT_COPY_SIZE;
 	vm->bt = bt;
 	return 0;
@@ -163,7 +172,7 @@ void bt_lock(struct vcpu *v)
 {
 	struct bt *bt = v->bt;
 
-	if (__atomic_load_n(&bt->owner, __ATOMIC_RELAXED) == v) {
+	if (!bt->smp || __atomic_load_n(&bt->owner, __ATOMIC_RELAXED) == v) {
 		bt->depth++;
 		return;
 	}
@@ -176,7 +185,7 @@ void bt_unlock(struct vcpu *v)
 {
 	struct bt *bt = v->bt;
 
-	if (--bt->depth)
+	if (--bt->depth || !bt->smp)
 		return;
 	__atomic_store_n(&bt->owner, NULL, __ATOMIC_RELAXED);
 	mutex_unlock(&bt->lock);

@@ -620,7 +620,8 @@ static bool classify_special(struct insn *in, const ZydisDecodedInstruction *z, 
 	if (z->meta.category == ZYDIS_CATEGORY_PREFETCH || z->meta.category == ZYDIS_CATEGORY_NOP ||
 	    z->meta.category == ZYDIS_CATEGORY_WIDENOP || z->meta.category == ZYDIS_CATEGORY_CLDEMOTE ||
 	    z->meta.category == ZYDIS_CATEGORY_PREFETCHWT1) {
-		in->cls = z->mnemonic == M(PAUSE) ? CLS_REG : CLS_NOP;
+		in->pause = z->mnemonic == M(PAUSE);
+		in->cls = in->pause ? CLS_REG : CLS_NOP;
 		return true;
 	}
 	return false;

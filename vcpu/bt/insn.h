@@ -116,6 +116,7 @@ enum sysop {
 	SYS_NM,     /* x87/SSE instruction while CR0.TS or EM forbids it: #NM or #UD */
 	SYS_NEAR16, /* near branches with 16-bit operands: imm, rm or mem */
 	SYS_NEAR,   /* those of the code's own size that cannot be translated: imm, rm or mem */
+	SYS_PAUSE,  /* with more CPUs than the host has cores */
 	SYS_COUNT
 };
 
@@ -141,6 +142,7 @@ struct insn {
 	uint8_t rep; /* 0, 0xf2 or 0xf3 */
 	uint8_t has_mem : 1, has_modrm : 1, lock : 1, rex_w : 1, imm_port : 1, mem_read : 1, mem_write : 1;
 	uint8_t masked : 1; /* AVX masked move */
+	uint8_t pause : 1;
 	uint8_t waits : 1;  /* looks for a pending x87 exception first */
 	uint8_t high8;      /* uses ah, ch, dh or bh: no REX may be added */
 	struct insn_mem mem;

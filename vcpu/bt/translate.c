@@ -125,6 +125,11 @@ static void apply_mode(const struct tr *t, struct insn *in, uint64_t rip)
 		in->sysop = SYS_NEAR;
 		return;
 	}
+	if (in->pause && t->bt->crowded && in->cls == CLS_REG) {
+		in->cls = CLS_SYS;
+		in->sysop = SYS_PAUSE;
+		return;
+	}
 	if (!fpu || keep || in->cls == CLS_SYS)
 		return;
 	if ((in->isa == ISA_SSE && (t->mode & MODE_NOSSE)) || (in->isa == ISA_AVX && (t->mode & MODE_NOAVX))) {

@@ -7,6 +7,7 @@
 
 #include "vcpu/cpu/cpuid.h"
 #include "vcpu/cpu/msr.h"
+#include "vcpu/kick.h"
 
 int (*const sys_handlers[SYS_COUNT])(struct vcpu *v, const struct insn *in) = {
 #define X(op, fn) [SYS_##op] = sys_##fn,
@@ -22,6 +23,13 @@ _Static_assert(0 SYS_HANDLERS(X) == SYS_COUNT, "every sysop has a handler");
 int sys_ud(struct vcpu *v, const struct insn *in)
 {
 	return raise_ud(v);
+}
+
+int sys_pause(struct vcpu *v, const struct insn *in)
+{
+	insn_done(v, in);
+	kick_pause(v);
+	return 0;
 }
 
 int sys_rdmsr(struct vcpu *v, const struct insn *in)

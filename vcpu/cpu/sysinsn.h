@@ -114,6 +114,7 @@ extern int (*const sys_handlers[SYS_COUNT])(struct vcpu *v, const struct insn *i
 	X(SALC, salc)                 \
 	X(NEAR16, near16)             \
 	X(NEAR, near)                 \
+	X(PAUSE, pause)               \
 	X(ENTER, enter)
 /* clang-format on */
 
