@@ -123,6 +123,7 @@ static void test_random(void)
 		raised++;
 		vcpu_fpu_out(v);
 		v->nmi_blocked = before.nmi_blocked;
+		v->db_hits = before.db_hits; /* no state of the guest's: what the instruction met until it faulted */
 		if (in.sysop == SYS_INS || in.sysop == SYS_OUTS)
 			memcpy(before.regs, v->regs, sizeof(before.regs));
 		if (v->exc_pending && memcmp(&before, v, ARCH_BYTES) == 0)
