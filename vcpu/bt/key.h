@@ -12,7 +12,8 @@
  *                         mode (bexit.mode) and one page
  *   branch cell           its exit, of one mode as above, and    mapping; code segment; two places of one page:
  *                         its place                              codepage_place(); a block that goes: unlink_incoming(),
- *                                                                or all of them while some were brought back
+ *                                                                or all of them while some were brought back; of another
+ *                                                                CPU: the block's entries trap
  *   jump cache entry      target's offset; table by mode_jc(),   mapping; code segment; a block that goes: its indirect
  *                         its mode in vcpu.jc_mode[]: another    entry leads to glue_stale
  *                         mode flushes the table first
