@@ -21,6 +21,9 @@ static const char *const bios[] = {HVX_SEABIOS, "/usr/share/seabios/bios-256k.bi
 				   NULL};
 static const char *const vgabios[] = {HVX_VGABIOS, "/usr/share/seabios/vgabios-isavga.bin",
 				      "/usr/share/qemu/vgabios.bin", NULL};
+/* iPXE for virtio cards; UEFI has drivers of its own. */
+static const char *const netrom[] = {HVX_IPXE, "/usr/lib/ipxe/qemu/pxe-virtio.rom", "/usr/share/qemu/pxe-virtio.rom",
+				     NULL};
 static const char *const uefi[] = {HVX_OVMF_CODE, "/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_CODE.fd",
 				   "/usr/share/edk2/ovmf/OVMF_CODE.fd", NULL};
 static const char *const uefi_vars[] = {HVX_OVMF_VARS, "/usr/share/OVMF/OVMF_VARS_4M.fd",
@@ -145,6 +148,15 @@ static int missing(const char *what, const char *package, char *err, size_t len)
 	return HVX_EXIT_HOST;
 }
 
+/* Is the network what is tried first?  Only then a BIOS has iPXE, which takes seconds of each start. */
+static bool net_first(const struct config *c)
+{
+	for (unsigned i = 0; i < c->nnets; i++)
+		if (!strcmp(c->boot, "net") || !strcmp(c->boot, c->net[i].id) || !c->ndisks)
+			return true;
+	return false;
+}
+
 static int open_bios(struct firmware_files *f, const char **path, char *err, size_t len)
 {
 	unsigned which;
@@ -183,7 +195,7 @@ int firmware_open(struct firmware_files *f, const struct config *c, char *err, s
 	const char *path = c->firmware_path;
 	unsigned which;
 
-	*f = (struct firmware_files){.code = -1, .nvram = -1, .vgarom = -1};
+	*f = (struct firmware_files){.code = -1, .nvram = -1, .vgarom = -1, .netrom = -1};
 	switch (c->firmware) {
 	case FIRMWARE_NONE: return 0;
 	case FIRMWARE_BIOS: rc = open_bios(f, &path, err, len); break;
@@ -200,6 +212,10 @@ int firmware_open(struct firmware_files *f, const struct config *c, char *err, s
 	}
 	if (!rc && c->firmware != FIRMWARE_UEFI)
 		f->vgarom = open_first(vgabios, &which); /* without one the screen is the serial port alone */
+	if (!rc && c->firmware == FIRMWARE_BIOS && net_first(c)) {
+		f->netrom = open_first(netrom, &which);
+		rc = f->netrom < 0 ? missing("iPXE for the BIOS to start from the network", "ipxe-qemu", err, len) : 0;
+	}
 	if (template >= 0)
 		close(template);
 	return rc;
@@ -207,7 +223,7 @@ int firmware_open(struct firmware_files *f, const struct config *c, char *err, s
 
 void firmware_close(struct firmware_files *f)
 {
-	int *const fd[] = {&f->code, &f->nvram, &f->vgarom};
+	int *const fd[] = {&f->code, &f->nvram, &f->vgarom, &f->netrom};
 
 	for (size_t i = 0; i < sizeof fd / sizeof fd[0]; i++) {
 		if (*fd[i] > 2)
@@ -239,19 +255,21 @@ static void add_net(const struct config *c, unsigned first, unsigned i, char *ou
 
 void firmware_order(const struct config *c, unsigned first, char *out, size_t len)
 {
-	bool net_first = !strcmp(c->boot, "net");
+	bool net = !strcmp(c->boot, "net");
 
 	out[0] = '\0';
+	if (c->firmware == FIRMWARE_BIOS && net_first(c))
+		snprintf(out, len, "/rom@genroms/net.rom\n");
 	for (unsigned i = 0; i < c->ndisks; i++)
 		if (!strcmp(c->disk[i].id, c->boot))
 			add_disk(c, first, i, out, len);
 	for (unsigned i = 0; i < c->nnets; i++)
-		if (net_first || !strcmp(c->net[i].id, c->boot))
+		if (net || !strcmp(c->net[i].id, c->boot))
 			add_net(c, first, i, out, len);
 	for (unsigned i = 0; i < c->ndisks; i++)
 		if (strcmp(c->disk[i].id, c->boot))
 			add_disk(c, first, i, out, len);
 	for (unsigned i = 0; i < c->nnets; i++)
-		if (!net_first && strcmp(c->net[i].id, c->boot))
+		if (!net && strcmp(c->net[i].id, c->boot))
 			add_net(c, first, i, out, len);
 }

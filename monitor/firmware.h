@@ -10,9 +10,9 @@
 #include "monitor/config.h"
 
 struct firmware_files {
-	int code, nvram, vgarom; /* -1: none */
-	uint64_t rom_size;       /* bytes of code and nvram */
-	bool keep;               /* nvram is the user's file, not its template */
+	int code, nvram, vgarom, netrom; /* -1: none */
+	uint64_t rom_size;               /* bytes of code and nvram */
+	bool keep;                       /* nvram is the user's file, not its template */
 };
 
 /* Opens what @c asks for; 0 or enum hvx_exit with a line in @err.  firmware_close() in either case. */

@@ -130,6 +130,7 @@ static int configure_vcpu(struct machine *m)
 	add_fd(&v, fds, FD_FIRMWARE, m->firmware.code);
 	add_fd(&v, fds, FD_NVRAM, m->firmware.nvram);
 	add_fd(&v, fds, FD_VGAROM, m->firmware.vgarom);
+	add_fd(&v, fds, FD_NETROM, m->firmware.netrom);
 	add_modules(m, &v, fds);
 	add_fd(&v, fds, FD_CONSOLE_IN, console_vcpu_in(m->console));
 	add_fd(&v, fds, FD_CONSOLE_OUT, console_vcpu_out(m->console));
@@ -821,7 +822,7 @@ int machine_run(const struct config *cfg, bool debug, int notify_fd)
 	group_init(&m->bound.group);
 	m->manager.fd = -1;
 	m->cgroup.events = m->log_fd = m->lock_fd = m->listen_fd = m->ram_fd = m->control_fd = -1;
-	m->firmware.code = m->firmware.nvram = m->firmware.vgarom = -1;
+	m->firmware.code = m->firmware.nvram = m->firmware.vgarom = m->firmware.netrom = -1;
 	m->past_fd = m->kernel_fd = m->trace_fd = m->debugcon_fd = m->mem_end = m->vcpu_end = -1;
 	for (unsigned i = 0; i < MSG_MODULES_MAX; i++)
 		m->initrd_fd[i] = -1;

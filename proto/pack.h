@@ -75,6 +75,7 @@ enum msg_fd {
 	FD_FIRMWARE, /* instead of a kernel */
 	FD_NVRAM,    /* what it keeps, for reading and writing; or only its template, for reading */
 	FD_VGAROM,   /* the display's BIOS */
+	FD_NETROM,   /* what starts from network cards, for a BIOS */
 	FD_COUNT
 };
 
@@ -132,7 +133,7 @@ enum msg_request { /* the numbers of the oneof in control.proto */
 #define MSG_CMDLINE_MAX    4096
 #define MSG_COUNTERS_MAX   1280
 #define MSG_PROCS_MAX      56
-#define MSG_FDS_MAX        21
+#define MSG_FDS_MAX        22
 #define MSG_MODULES_MAX    8 /* initial ramdisks, or modules of a multiboot kernel */
 #define MSG_MODULE_MAX     512
 #define MSG_ORDER_MAX      1024 /* a path of 40 characters for each device */

@@ -181,6 +181,7 @@ static void make_firmware(struct process *p)
 		.code_fd = p->fd[FD_FIRMWARE],
 		.nvram_fd = p->fd[FD_NVRAM],
 		.vgarom_fd = p->fd[FD_VGAROM],
+		.netrom_fd = p->fd[FD_NETROM],
 		.keep = p->cfg.firmware.keep,
 		.order = p->cfg.firmware.order,
 		.menu = p->cfg.firmware.menu,

@@ -79,6 +79,14 @@ grep -q '^SeaBIOS (version' "$tmp/screen" && result 0 "the display" || result 1 
 "$monitor" kill $name-restart >/dev/null 2>&1 || :
 wait $pid || :
 
+# iPXE is given an address, by a card of virtio's
+"$monitor" run --name=$name-restart --net=user --boot=net </dev/null >"$tmp/log" 2>&1 &
+pid=$!
+while kill -0 $pid 2>/dev/null && ! has 'No more network devices'; do sleep 1; done
+has 'net0: [0-9.]*/[0-9.]* gw' && has 'virtio-net on' && result 0 "BIOS, network" || result 1 "BIOS, network"
+"$monitor" kill $name-restart >/dev/null 2>&1 || :
+wait $pid || :
+
 # a guest that restarts goes through firmware again
 for firmware in bios ${1:+uefi}; do
 	"$monitor" run --name=$name-restart --firmware=$firmware --disk="path=$tmp/disk.raw,format=raw" </dev/null >"$tmp/log" 2>&1 &

@@ -11,7 +11,7 @@ guestdir=$(cd "$(dirname "$0")" && pwd)
 build="autoconf automake make gcc libc6-dev binutils pkg-config libevent-dev libprotobuf-c-dev
 	protobuf-c-compiler libseccomp-dev liburing-dev libnbd-dev libzydis-dev libcunit1-dev acpica-tools cpio busybox-static ca-certificates"
 check="mandoc clang libclang-rt-dev python3 xz-utils util-linux procps
-	seabios ovmf grub-common grub-pc-bin grub-efi-amd64-bin mtools fdisk
+	seabios ovmf ipxe-qemu grub-common grub-pc-bin grub-efi-amd64-bin mtools fdisk
 	mmdebstrap e2fsprogs qemu-utils genisoimage uidmap passt openssh-client libc6-dev-i386 lib32gcc-12-dev"
 bench="qemu-system-x86 fio iperf3 iputils-ping"
 

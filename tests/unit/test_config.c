@@ -308,7 +308,8 @@ static void test_order(void)
 				      "/pci@i0cf8/ethernet@f/ethernet-phy@0\n");
 	start("disk=path=/d\nnet=user\nboot=net");
 	firmware_order(&c, 1, order, sizeof order);
-	CU_ASSERT_STRING_EQUAL(order, "/pci@i0cf8/ethernet@1/ethernet-phy@0\n/pci@i0cf8/scsi@2/disk@0,0\n");
+	CU_ASSERT_STRING_EQUAL(
+		order, "/rom@genroms/net.rom\n/pci@i0cf8/ethernet@1/ethernet-phy@0\n/pci@i0cf8/scsi@2/disk@0,0\n");
 }
 
 CU_ErrorCode suite_config(void)

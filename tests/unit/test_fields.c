@@ -172,7 +172,7 @@ static const struct edge {
 	{"cpus.sockets", 1, MSG_CPUS_MAX, 0, false},
 	{"cpus.cores", 1, MSG_CPUS_MAX, 0, false},
 	{"cpus.threads", 1, MSG_CPUS_MAX, 0, false},
-	{"vcpu_config.fds", FD_RAM, FD_VGAROM, 0, true},
+	{"vcpu_config.fds", FD_RAM, FD_NETROM, 0, true},
 	{"vcpu_config.devices", 0, MSG_DEVICES_MAX, 0, false},
 	{"vcpu_running.boots", 1, UINT32_MAX, 0, false},
 	{"vcpu_exit.kind", EXIT_POWEROFF, EXIT_DEBUG, 0, false},

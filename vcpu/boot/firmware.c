@@ -16,8 +16,8 @@
 #include "vcpu/chipset/fwcfg.h"
 #include "vcpu/mmu/mmu.h"
 
-#define VGAROM_MAX (128u << 10)
-#define TOP        (1ull << 32)
+#define EXPANSION_MAX (512u << 10)
+#define TOP           (1ull << 32)
 
 /* ---- what the platform asks for, with its lock held, on a vcpu's thread ---- */
 
@@ -221,25 +221,37 @@ static int tell_kernel(struct firmware *f, struct fwcfg *c)
 	       fwcfg_add(c, FWCFG_CMDLINE, f->boot->cmdline, (uint32_t)line);
 }
 
+/* An expansion ROM as a file; its bytes come with the ROM's. */
+static int tell_rom(struct fwcfg *c, const char *name, int fd, uint8_t **rom)
+{
+	uint64_t n = file_size(fd);
+
+	if (!n)
+		return 0;
+	*rom = n > EXPANSION_MAX ? NULL : malloc(n);
+	if (!*rom)
+		return n > EXPANSION_MAX ? -EFBIG : -ENOMEM;
+	return fwcfg_add_file(c, name, *rom, (uint32_t)n);
+}
+
+static int tell_roms(struct firmware *f, struct fwcfg *c)
+{
+	int rc = tell_rom(c, "vgaroms/vga.bin", f->vgarom_fd, &f->vgarom);
+
+	return rc < 0 ? rc : tell_rom(c, "genroms/net.rom", f->netrom_fd, &f->netrom);
+}
+
 /* The BIOS' screen is the display and the first serial port; UEFI has its own idea of consoles. */
 static int tell_consoles(struct firmware *f, struct fwcfg *c)
 {
-	uint64_t n = file_size(f->vgarom_fd);
-
 	put16(f->sercon, 0x3f8);
-	int rc = fwcfg_add_file(c, "etc/sercon-port", f->sercon, 2);
-	if (rc < 0 || !n)
-		return rc;
-	f->vgarom = n > VGAROM_MAX ? NULL : malloc(n);
-	if (!f->vgarom)
-		return n > VGAROM_MAX ? -EFBIG : -ENOMEM;
-	return fwcfg_add_file(c, "vgaroms/vga.bin", f->vgarom, (uint32_t)n);
+	return fwcfg_add_file(c, "etc/sercon-port", f->sercon, 2);
 }
 
 int firmware_tell(struct firmware *f)
 {
-	static int (*const what[])(struct firmware *, struct fwcfg *) = {tell_memory, tell_acpi,   tell_smbios,
-									 tell_start,  tell_kernel, tell_consoles};
+	static int (*const what[])(struct firmware *, struct fwcfg *) = {
+		tell_memory, tell_acpi, tell_smbios, tell_start, tell_kernel, tell_consoles, tell_roms};
 	struct fwcfg *c = platform_fwcfg(f->vm->plat);
 	int rc;
 
@@ -293,6 +305,8 @@ int firmware_load(struct firmware *f, char *err, size_t len)
 		rc = load_part(f, f->code_fd, bank, f->hooks.rom_size - bank);
 	if (!rc && f->vgarom)
 		rc = read_all(f->vgarom_fd, 0, f->vgarom, file_size(f->vgarom_fd));
+	if (!rc && f->netrom)
+		rc = read_all(f->netrom_fd, 0, f->netrom, file_size(f->netrom_fd));
 	if (rc) {
 		snprintf(err, len, "firmware: cannot be read: %s", strerror(-rc));
 		return -1;

@@ -19,9 +19,9 @@ struct boot_config;
 struct firmware {
 	/* set by the caller */
 	struct vm *vm;
-	int code_fd, nvram_fd, vgarom_fd; /* -1: none; a VM without code has no firmware */
-	bool keep;                        /* what is written to the flash goes to nvram_fd */
-	const char *order;                /* paths of devices to start from, a line each */
+	int code_fd, nvram_fd, vgarom_fd, netrom_fd; /* -1: none; a VM without code has no firmware */
+	bool keep;                                   /* what is written to the flash goes to nvram_fd */
+	const char *order;                           /* paths of devices to start from, a line each */
 	bool menu;
 	const struct boot_config *boot; /* a kernel that firmware is to start, if it has one */
 	/* firmware.c's own */
@@ -30,7 +30,7 @@ struct firmware {
 	bool loaded;
 	struct acpi_files acpi;
 	struct smbios smbios;
-	uint8_t *vgarom;
+	uint8_t *vgarom, *netrom;
 	uint8_t e820[3 * 20], cpus[2], menu_item[2], wait[2], sercon[2], sizes[3][4];
 	uint16_t acpi_key[3];
 };
