@@ -144,6 +144,7 @@ static void test_refused(void)
 	CU_ASSERT_EQUAL(request(FWCFG_FILES << 16 | 8 | 2, 4, 8190), 1);     /* no memory */
 	CU_ASSERT_EQUAL(request(FWCFG_FILES << 16 | 8 | 2, 2u << 20, 0), 1); /* zeros without end */
 	CU_ASSERT_EQUAL(request(FWCFG_FILES << 16 | 8 | 2, UINT32_MAX, 0), 1);
+	CU_ASSERT_EQUAL(ram[2000], 0xcc); /* nothing is copied of what is refused */
 	CU_ASSERT_NSTRING_EQUAL(body, "0123456789", 10);
 	memset(ram, 0xcc, sizeof ram);
 	fwcfg_dma_ops.write(&f, 0, UINT32_MAX, 4); /* a request where there is no memory: nothing happens */
