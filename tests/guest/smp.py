@@ -34,6 +34,7 @@ class Guest:
             command = [monitor, "run", "--name=smp%d" % os.getpid(), "--kernel=" + args.kernel, "--initrd=" + args.initrd,
                        "--memory=768M", "--cpus=%d" % cpus, "--append=" + append] + ([] if reboot else ["--no-reboot"])
         self.cpus = cpus
+        self.second = False  # a kernel that kexec started: the first one's timer may still have been pending
         self.p = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         guests.append(self)
         self.text = ""
@@ -67,7 +68,8 @@ class Guest:
 
     def quiet(self):
         log = self.run("dmesg | grep -E '%s' || true" % COMPLAINTS)
-        assert log == "", log
+        lines = [x for x in log.splitlines() if not (self.second and "Spurious LAPIC timer" in x)]
+        assert not lines, log
 
     def end(self, cpu=0, how="poweroff -f"):
         """Powers it off from the CPU: the exit status is that of a guest that left well."""
@@ -128,6 +130,7 @@ def kexec(g, cpu):
     g.send("taskset -c %d kexec /kexec/vmlinuz /kexec/initrd 'console=ttyS0 panic=-1 quiet%s'" %
            (cpu, " emulator=tcg" if args.vmm == "tcg" else ""))
     g.until("DONE ready\n")
+    g.second = True
     g.run("smp cpus_are %d" % g.cpus)
     g.run("smp affinity")
 
