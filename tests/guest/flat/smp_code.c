@@ -89,7 +89,7 @@ static void synchronised(void)
 	uint8_t *const places[] = {code[0], code[0] + 61, code[1] - 3, code[2] + 100};
 	unsigned i;
 
-	turns = TURNS(300) / smp_n;
+	turns = TURNS(100) / smp_n;
 	for (i = 0; i < 4; i++) {
 		ran.bad = 0;
 		routine = places[i];
@@ -149,7 +149,7 @@ static void aligned_patches(void)
 {
 	struct batch b = {"aligned stores of 1 to 8 bytes into code that runs (APM 2 7.6.1)", 0, 0};
 	volatile uint8_t *imm;
-	word k, n = TURNS(600);
+	word k, n = TURNS(200);
 
 	for (store_size = 1; store_size <= 8; store_size *= 2) {
 		routine = code[0] + 256 * store_size;
@@ -184,7 +184,7 @@ static void run_jump(void *arg)
 static void jump_label(void)
 {
 	static const uint8_t text[] = {0x66, 0x90, 0xb8, 1, 0, 0, 0, 0xc3, 0xb8, 2, 0, 0, 0, 0xc3};
-	word k, n = TURNS(1500);
+	word k, n = TURNS(400);
 	uint16_t nop = 0x9066, jmp = 0x06eb;
 
 	routine = code[1] + 512;
@@ -248,7 +248,7 @@ static void poke(uint8_t *p, uint32_t v)
 
 static void text_poke(const char *name, uint8_t *base, unsigned off, uint8_t *write_at)
 {
-	word k, n = TURNS(150);
+	word k, n = TURNS(40);
 
 	routine = base;
 	memset(write_at, 0x90, off);
@@ -305,7 +305,7 @@ static void run_call(void *arg)
 static void static_call(void)
 {
 	uint8_t *site = code[3] + 3, insn[5] = {0xe8};
-	word k, n = TURNS(150);
+	word k, n = TURNS(40);
 	unsigned i;
 	int32_t rel;
 
@@ -357,7 +357,7 @@ static void run_beside(void *arg)
 static void data_beside_code(void)
 {
 	volatile word *own = (word *)(code[1] + 2048);
-	word sum = 0, k, n = TURNS(3000);
+	word sum = 0, k, n = TURNS(1000);
 	unsigned i;
 
 	memset(code[1], 0x90, 4096);
@@ -398,7 +398,7 @@ static void run_many(void *arg)
 
 static void many(void)
 {
-	turns = TURNS(100) / smp_n + 1;
+	turns = TURNS(40) / smp_n + 1;
 	ran.bad = 0;
 	smp_each(smp_n, run_many, NULL);
 	check("new code of one page, first run by all at once", !ran.bad, "%u wrong, one was %x", ran.bad, ran.example);
@@ -424,7 +424,7 @@ static void flush_place(void *arg)
 
 static void exchanged(void)
 {
-	word k, n = TURNS(300);
+	word k, n = TURNS(80);
 	uint64_t *e;
 	unsigned i;
 
@@ -469,7 +469,7 @@ static void run_churn(void *arg)
 
 static void churn(void)
 {
-	turns = TURNS(8) / smp_n + 1;
+	turns = TURNS(4) / smp_n + 1;
 	ran.bad = 0;
 	smp_each(smp_n, run_churn, NULL);
 	check("each CPU writes code and runs it", !ran.bad, "%u wrong, one was %x", ran.bad, ran.example);

@@ -8,7 +8,7 @@
  */
 #include "smp.h"
 
-#define BATCH 256u /* turns between two barriers */
+#define BATCH 2048u /* turns between two barriers */
 
 struct line {
 	volatile uint64_t v;
@@ -302,7 +302,7 @@ void flat_main(void)
 	if (!smp_init())
 		return;
 	smp_start_all();
-	batches = (unsigned)(TURNS(4096) / BATCH); /* times=13: some 50,000; times=250: a million */
+	batches = (unsigned)(TURNS(49152) / BATCH); /* times=21: a million */
 	for (unsigned i = 0; i < sizeof tests / sizeof *tests; i++)
 		if (tests[i].cpus > smp_n)
 			skip(tests[i].name, "takes more CPUs");

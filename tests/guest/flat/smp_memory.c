@@ -188,10 +188,10 @@ static void locked(void)
 {
 	word i;
 
-	turns = TURNS(2000) / smp_n & ~3ull;
+	turns = TURNS(800) / smp_n & ~3ull;
 	sums("locked sums: aligned (8.1.2)", frames[0] + 64, false);
 	sums("locked sums: odd, within a line", frames[0] + 129, false);
-	turns = TURNS(400) / smp_n & ~3ull;
+	turns = TURNS(160) / smp_n & ~3ull;
 	sums("locked sums: across cache lines", frames[0] + 256, true);
 	sums("locked sums: across pages", frames[1], true);
 	for (i = 0; i < 3; i++) /* 2, 1, 0: neighbours are not neighbours */
@@ -213,7 +213,7 @@ static void aliases(void)
 {
 	volatile uint64_t *p = (void *)(frames[1] + 512);
 
-	turns = TURNS(20000) / smp_n;
+	turns = TURNS(6000) / smp_n;
 	*p = 0;
 	smp_each(smp_n, two_ways, NULL);
 	check_eq("locked sums through two mappings", *p, turns * smp_n);
@@ -260,7 +260,7 @@ static void neighbours(void)
 	uint8_t *p = frames[0] + 1024;
 	unsigned i, kinds[4] = {0, 0, 0, 0};
 
-	turns = TURNS(20000) / smp_n;
+	turns = TURNS(6000) / smp_n;
 	memset(p, 0, 64);
 	smp_each(smp_n, mixed_sizes, p);
 	for (i = 0; i < smp_n; i++)
@@ -303,7 +303,7 @@ static void mmio(void)
 {
 	word root = (word)rt_pml4;
 
-	turns = TURNS(400) / smp_n;
+	turns = TURNS(160) / smp_n;
 	*(volatile uint32_t *)IOAPIC = 0;
 	smp_each(smp_n, mmio_add, NULL);
 	check_eq("lock xadd on a device's register (IOREGSEL)", *(volatile uint32_t *)IOAPIC & 0xff,
@@ -408,7 +408,7 @@ static void shootdowns(void)
 {
 	static const char *const names[] = {"shootdown storm: invlpg", "shootdown storm: CR3",
 					    "shootdown storm: CR4.PGE, global pages"};
-	word n = TURNS(400), generation = 1, k;
+	word n = TURNS(100), generation = 1, k;
 	unsigned i;
 
 	for (i = 0; i < FRAMES; i++)
@@ -469,7 +469,7 @@ static void shoot_all(void)
 		pt_entry((word)rt_pml4, SHOT + (i + 1) * 0x10000ull, 1);
 	for (i = 0; i < FRAMES; i++)
 		*(volatile word *)(word)shot.frame[i] = i * 77 + 5;
-	turns = TURNS(400) / smp_n;
+	turns = TURNS(100) / smp_n;
 	smp_each(smp_n, shoot_own, &b);
 	batch_end(&b);
 }
@@ -526,7 +526,7 @@ static word ad_sum(void)
 static void ad_races(void)
 {
 	struct batch b = {"A and D: set again after they were cleared and flushed (4.8)", 0, 0};
-	word n = TURNS(600), k, sum, dirty = 0;
+	word n = TURNS(150), k, sum, dirty = 0;
 	uint64_t e;
 	unsigned i, flipper = smp_n > 2 ? smp_n - 1 : 0;
 
@@ -572,7 +572,7 @@ static void ad_races(void)
 static void ad_take(void)
 {
 	struct batch b = {"an entry taken away by xchg: D tells of every write", 0, 0};
-	word n = TURNS(400), k, sum, was;
+	word n = TURNS(100), k, sum, was;
 	uint64_t e;
 	unsigned i;
 
@@ -626,7 +626,7 @@ static void ad_table(void)
 	uint64_t *e = pt_entry((word)rt_pml4, SHOT + 0x200000, 1);
 	word turn, i, frame = (word)ad.page;
 
-	for (turn = 0; turn < TURNS(6); turn++) {
+	for (turn = 0; turn < TURNS(2); turn++) {
 		for (i = 0; i < 512; i++)
 			e[i] = frame | P_P | P_W;
 		smp_each(smp_n, ad_touch, NULL);
