@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define FUZZ_MAX_LEN 16384u
+#define FUZZ_MAX_LEN 65536u /* a frame's most (common/ipc.h) */
 
 /* Runs one input; returns 0.  Ends the process when a property does not hold. */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
