@@ -232,6 +232,18 @@ static int set_exact_flags(struct config *c, const char *v, char *err, size_t le
 	return set_bool(&c->exact_flags, v, err, len);
 }
 
+static int set_windows(struct config *c, const char *v, char *err, size_t len)
+{
+	static const char *const names[WINDOWS_COUNT] = {"auto", "off", "kernel"};
+
+	for (int i = 0; i < WINDOWS_COUNT; i++)
+		if (!strcmp(v, names[i])) {
+			c->windows = (enum msg_windows)i;
+			return 0;
+		}
+	return bad(err, len, "windows is off, kernel or auto", v);
+}
+
 static int set_debugcon(struct config *c, const char *v, char *err, size_t len)
 {
 	return set_text(c->debugcon, sizeof c->debugcon, v, err, len);
@@ -407,6 +419,7 @@ static const struct key {
 	{"no-reboot", set_no_reboot, SWITCH},
 	{"debug-exit", set_debug_exit, SWITCH},
 	{"exact-flags", set_exact_flags, SWITCH},
+	{"windows", set_windows, 0},
 	{"debugcon", set_debugcon, 0},
 	{"pidfile", set_pidfile, 0},
 	{"log", set_log, 0},

@@ -103,6 +103,7 @@ int handle_running(struct machine *m, struct peer *p, struct ipc_frame *f)
 	if (unpack_vcpu_running(f->data, f->len, &r) || !p->proc->sealed || r.boots != m->boots + 1)
 		return -EPROTO;
 	m->boots = r.boots;
+	m->windows = r.windows;
 	if (m->state == VM_LOADING)
 		machine_started(m);
 	else if (m->state != VM_ENDING)

@@ -116,6 +116,7 @@ static int configure_vcpu(struct machine *m)
 	v.cpus = m->cfg.cpus;
 	v.debug_exit = m->cfg.debug_exit;
 	v.exact_flags = m->cfg.exact_flags;
+	v.windows = m->cfg.windows;
 	v.reboot = !m->cfg.no_reboot;
 	v.trace = m->cfg.trace;
 	v.devices = (uint32_t)m->ncards;

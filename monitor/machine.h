@@ -68,6 +68,7 @@ struct machine {
 	int kernel_fd, initrd_fd[MSG_MODULES_MAX], trace_fd, debugcon_fd;
 	struct lines debugcon; /* of --debugcon=stderr */
 	uint32_t boots;
+	enum msg_window_state windows;
 	char reason[MSG_TEXT_MAX]; /* why it is paused, if not by request */
 	uint64_t start_ns;
 	bool debug;

@@ -113,6 +113,17 @@ static void text_cpus(const struct msg_cpus *c)
 	printf("\n");
 }
 
+static const char *windows_name(enum msg_window_state w)
+{
+	switch (w) {
+	case WINDOW_KERNEL: return "kernel";
+	case WINDOW_NOT_WANTED: return "off";
+	case WINDOW_NO_PLACE: return "off: the host has put something in their place";
+	case WINDOW_CPUS: return "off: there are several CPUs";
+	default: return "not known yet";
+	}
+}
+
 static void text_status(const struct msg_status *s)
 {
 	printf("name:     %s\n", s->name);
@@ -129,6 +140,7 @@ static void text_status(const struct msg_status *s)
 		       s->limit[i].unit, s->limit[i].keeper);
 	if (s->cgroup[0])
 		printf("cgroup:   %s\n", s->cgroup);
+	printf("windows:  %s\n", windows_name(s->windows));
 	text_processes(s);
 }
 
@@ -194,6 +206,7 @@ static void json_status(const struct msg_status *s)
 	json_text(&j, "sandbox", s->strict ? "strict" : "best");
 	json_limits(&j, s);
 	json_text(&j, "cgroup", s->cgroup[0] ? s->cgroup : NULL);
+	json_text(&j, "windows", windows_name(s->windows));
 	json_open(&j, "processes", '[');
 	for (uint32_t i = 0; i < s->nprocs; i++)
 		json_process(&j, s, i);

@@ -186,6 +186,7 @@ static const struct field vcpu_config_rows[] = {
 	FLAG(VcpuConfig, msg_vcpu_config, exact_flags),
 	STRING_LIST(VcpuConfig, module_names, msg_vcpu_config, module, name, nmodules, .beside = false),
 	STRING_LIST(VcpuConfig, module_args, msg_vcpu_config, module, args, nmodules, .beside = true),
+	NUM(VcpuConfig, msg_vcpu_config, windows, 0, WINDOWS_COUNT - 1),
 	SUB(VcpuConfig, msg_vcpu_config, local, local_table),
 	SUB(VcpuConfig, msg_vcpu_config, firmware, firmware_table),
 };
@@ -199,6 +200,7 @@ MESSAGE(vcpu_device, VcpuDevice, vcpu_device, msg_vcpu_device, NULL)
 
 static const struct field vcpu_running_rows[] = {
 	NUM(VcpuRunning, msg_vcpu_running, boots, 1, UINT32_MAX),
+	NUM(VcpuRunning, msg_vcpu_running, windows, 0, WINDOW_STATE_COUNT - 1),
 };
 MESSAGE(vcpu_running, VcpuRunning, vcpu_running, msg_vcpu_running, NULL)
 
@@ -408,5 +410,6 @@ static const struct field status_reply_rows[] = {
 	TEXT(StatusReply, msg_status, reason),
 	SUB_LIST(StatusReply, limits, msg_status, limit, nlimits, limit_info_table),
 	TEXT(StatusReply, msg_status, cgroup),
+	NUM(StatusReply, msg_status, windows, 0, WINDOW_STATE_COUNT - 1),
 };
 MESSAGE(status_reply, StatusReply, status_reply, msg_status, NULL)

@@ -112,6 +112,9 @@ enum msg_op {
 enum msg_mem_op { MEM_OP_BALLOON = 1, MEM_OP_REPORT, MEM_OP_RETURN, MEM_OP_RETURN_ALL, MEM_OP_COUNT };
 /* What becomes of a VM whose watchdog runs out. */
 enum msg_watchdog { WATCHDOG_OFF, WATCHDOG_RESET, WATCHDOG_POWEROFF, WATCHDOG_PAUSE, WATCHDOG_NONE, WATCHDOG_COUNT };
+/* How translated code reaches memory without a check: --windows; what came of it. */
+enum msg_windows { WINDOWS_AUTO, WINDOWS_OFF, WINDOWS_KERNEL, WINDOWS_COUNT };
+enum msg_window_state { WINDOW_UNKNOWN, WINDOW_NOT_WANTED, WINDOW_KERNEL, WINDOW_NO_PLACE, WINDOW_CPUS, WINDOW_STATE_COUNT };
 enum msg_request { /* the numbers of the oneof in control.proto */
 		   REQ_STATUS = 2,
 		   REQ_STATS,
@@ -217,6 +220,7 @@ struct msg_vcpu_config {
 	uint32_t devices;             /* so many VCPU_DEVICE frames follow */
 	uint32_t nmodules;            /* FD_INITRD to FD_INITRD + nmodules - 1 are among the fds */
 	struct msg_module module[MSG_MODULES_MAX];
+	enum msg_windows windows;
 	struct msg_local local;
 	struct msg_firmware firmware;
 };
@@ -291,6 +295,7 @@ struct msg_virtio_invalidate { /* VIRTIO_INVALIDATE, and VIRTIO_INVALIDATED with
 };
 struct msg_vcpu_running {
 	uint32_t boots;
+	enum msg_window_state windows;
 };
 struct msg_vcpu_exit {
 	enum msg_exit kind;
@@ -395,6 +400,7 @@ struct msg_status {
 	uint64_t ram_size, uptime_ms;
 	struct msg_cpus cpus;
 	uint32_t boots;
+	enum msg_window_state windows;
 	bool strict;
 	uint32_t nprocs;
 	struct msg_process proc[MSG_PROCS_MAX];

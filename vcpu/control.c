@@ -251,7 +251,7 @@ static void tell_boots(struct control *c)
 	uint32_t boots = atomic_load(&c->run->boots);
 
 	while (c->boots_told < boots) {
-		struct msg_vcpu_running m = {++c->boots_told};
+		struct msg_vcpu_running m = {++c->boots_told, c->windows};
 		send_packed(c, MSG_VCPU_RUNNING, pack_vcpu_running(&m, c->child->buf, sizeof c->child->buf));
 	}
 }

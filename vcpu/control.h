@@ -23,6 +23,7 @@ struct control {
 	uint8_t input[256]; /* read, not yet taken by the UART */
 	size_t input_at, input_n;
 	uint32_t boots_told;
+	enum msg_window_state windows;
 	int status;
 };
 

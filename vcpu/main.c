@@ -21,6 +21,7 @@
 #include "vcpu/kick.h"
 #include "vcpu/local/set.h"
 #include "vcpu/mmu/mmu.h"
+#include "vcpu/mmu/window.h"
 #include "vcpu/runner.h"
 #include "vcpu/seal.h"
 #include "vcpu/trace.h"
@@ -142,6 +143,30 @@ static void on_arm(void *ctx, struct vcpu *v, unsigned timer, uint64_t deadline_
 
 /* ---- bring-up ---- */
 
+/* The guest kernel's window, where it is wanted and has room. */
+static void make_window(struct process *p)
+{
+	const struct window_config c = {WINDOW_KERNEL_DELTA, WINDOW_KERNEL_FIRST, WINDOW_KERNEL_LAST,
+					WINDOW_KERNEL_MODE, p->fd[FD_RAM]};
+	int rc;
+
+	p->control.windows = WINDOW_NOT_WANTED;
+	if (p->cfg.windows == WINDOWS_OFF)
+		return;
+	rc = p->vm.ncpus > 1 ? -EOPNOTSUPP : window_place_free();
+	if (rc && p->cfg.windows == WINDOWS_KERNEL)
+		child_fail(&p->child, HVX_EXIT_HOST, "no place for the guest kernel's window: %s", strerror(-rc));
+	p->control.windows = p->vm.ncpus > 1 ? WINDOW_CPUS : WINDOW_NO_PLACE;
+	if (rc)
+		return;
+	rc = window_create(&p->vm.window, &p->mem, &c);
+	if (rc)
+		child_fail(&p->child, HVX_EXIT_HOST, "cannot make the guest kernel's window: %s", strerror(-rc));
+	p->child.shared += window_space(p->cfg.ram_size);
+	p->child.own += window_tables(p->cfg.ram_size);
+	p->control.windows = WINDOW_KERNEL;
+}
+
 static void make_platform(struct process *p)
 {
 	struct platform_config c = {
@@ -214,6 +239,7 @@ static void make_vm(struct process *p)
 		.topology = {p->cfg.cpus.sockets, p->cfg.cpus.cores, p->cfg.cpus.threads},
 		.name = p->cfg.name,
 	};
+	make_window(p);
 	p->vm.tsc_hz = tsc_measure(TSC_MEASURE_MS);
 	rc = bt_create(&p->vm);
 	if (rc)

@@ -23,6 +23,7 @@
 #include "vcpu/kick.h"
 #include "vcpu/mmu/bank.h"
 #include "vcpu/mmu/mmu.h"
+#include "vcpu/mmu/window.h"
 #include "vcpu/trace.h"
 #include "vcpu/vcpu.h"
 
@@ -30,9 +31,26 @@
 #define sigev_notify_thread_id _sigev_un._tid
 #endif
 
+/*
+ * A vcpu's memory: struct vcpu, and behind it the stack of its thread.  Translated code reaches struct vcpu by its distance from
+ * the thread's pointer where gs is a window's: this way the distance is the same for all.
+ */
+#define VCPU_SIZE  ((sizeof(struct vcpu) + 0x1fffff) & ~0x1ffffful)
+#define STACK_SIZE (2ul << 20)
+
+int vcpu_thread_attr(struct vcpu *v, pthread_attr_t *attr)
+{
+	const size_t guard = 16 * (GUEST_PAGE_MASK + 1);
+	uint8_t *stack = (uint8_t *)v + VCPU_SIZE + guard;
+
+	if (mprotect(stack - guard, guard, PROT_NONE) < 0)
+		return -errno;
+	return -pthread_attr_setstack(attr, stack, STACK_SIZE - guard);
+}
+
 struct vcpu *vcpu_create(struct vm *vm, int id)
 {
-	struct vcpu *v = memory_anon(sizeof *v);
+	struct vcpu *v = memory_anon(VCPU_SIZE + STACK_SIZE);
 
 	if (!v)
 		return NULL;
@@ -59,7 +77,21 @@ void vcpu_destroy(struct vcpu *v)
 	v->vm->vcpu[v->id] = NULL;
 	bank_destroy(v);
 	branches_destroy(v);
-	memory_anon_free(v, sizeof *v);
+	memory_anon_free(v, VCPU_SIZE + STACK_SIZE);
+}
+
+int vcpu_set_segments(struct vcpu *v)
+{
+	const struct window *w = v->vm->window;
+	int64_t from_fs = (int64_t)((uintptr_t)v - (uintptr_t)__builtin_thread_pointer());
+
+	glue_set_self(v);
+	if (w && (from_fs != (int32_t)from_fs || (v->bt->vcpu_delta && v->bt->vcpu_delta != from_fs)))
+		return -ERANGE;
+	v->bt->vcpu_delta = w ? (int32_t)from_fs : 0;
+	return syscall(SYS_arch_prctl, 0x1001 /* ARCH_SET_GS */, w ? window_delta(w) : (uint64_t)(uintptr_t)v) < 0
+		       ? -errno
+		       : 0;
 }
 
 int vcpu_thread_init(struct vcpu *v)
@@ -73,8 +105,9 @@ int vcpu_thread_init(struct vcpu *v)
 		r = fault_init_thread();
 	if (r < 0)
 		return r;
-	if (syscall(SYS_arch_prctl, 0x1001 /* ARCH_SET_GS */, v) < 0)
-		return -errno;
+	r = vcpu_set_segments(v);
+	if (r < 0)
+		return r;
 	memset(&se, 0, sizeof se);
 	se.sigev_notify = SIGEV_THREAD_ID;
 	se.sigev_signo = SIGUSR1;

@@ -232,7 +232,12 @@ static int make_thread(struct runner *r, int i)
 	c->r = r;
 	c->v = r->vm->vcpu[i];
 	sem_init(&c->go, 0, 0);
-	int rc = -pthread_create(&c->thread, NULL, thread_main, c);
+	pthread_attr_t attr;
+	pthread_attr_init(&attr);
+	int rc = vcpu_thread_attr(c->v, &attr);
+	if (!rc)
+		rc = -pthread_create(&c->thread, &attr, thread_main, c);
+	pthread_attr_destroy(&attr);
 	if (rc)
 		return rc;
 	wait_for(&r->ready);

@@ -2,8 +2,9 @@
  * One virtual CPU: its parts put together, and what everybody may do with it.
  *
  * While translated code runs, the guest's general registers, arithmetic flags,
- * DF and x87/SSE/AVX state are in the host's registers and gs points at struct
- * vcpu.  In C the general registers are in regs[], the flags behind
+ * DF and x87/SSE/AVX state are in the host's registers; gs points at struct
+ * vcpu or is the distance of a window, and then fs, the thread's own as ever,
+ * lies at a fixed distance from struct vcpu.  In C the general registers are in regs[], the flags behind
  * vcpu_rflags(), and the extended state is still in the host's registers until
  * vcpu_fpu_out() saves it.  All C of this process is built with
  * -mgeneral-regs-only: call vcpu_fpu_out() before entering a library that may
@@ -12,6 +13,7 @@
 #ifndef HVX_VCPU_H
 #define HVX_VCPU_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -28,14 +30,14 @@
 /* Things for the vcpu thread to do at the next block boundary. */
 #define PEND_INTR  (1u << 0) /* the platform has a vector to deliver (INTR) */
 #define PEND_NMI   (1u << 1)
-#define PEND_TIMER (1u << 2) /* a platform timer's deadline has passed */
-#define PEND_RESET (1u << 3) /* reset the VM */
-#define PEND_STOP  (1u << 4) /* leave vcpu_run() */
-#define PEND_PAUSE (1u << 5) /* wait until cleared */
-#define PEND_FLUSH (1u << 6) /* another thread asks for invalidation */
-#define PEND_CALL  (1u << 7) /* a device process calls for an interrupt */
-#define PEND_WORLD (1u << 8) /* somebody waits for this CPU to be at a boundary (world.h) */
-#define PEND_START (1u << 9) /* INIT, or a start-up IPI */
+#define PEND_TIMER (1u << 2)  /* a platform timer's deadline has passed */
+#define PEND_RESET (1u << 3)  /* reset the VM */
+#define PEND_STOP  (1u << 4)  /* leave vcpu_run() */
+#define PEND_PAUSE (1u << 5)  /* wait until cleared */
+#define PEND_FLUSH (1u << 6)  /* another thread asks for invalidation */
+#define PEND_CALL  (1u << 7)  /* a device process calls for an interrupt */
+#define PEND_WORLD (1u << 8)  /* somebody waits for this CPU to be at a boundary (world.h) */
+#define PEND_START (1u << 9)  /* INIT, or a start-up IPI */
 #define PEND_A20   (1u << 11) /* this CPU has switched address line 20: the others follow */
 #define PEND_HOLD  (1u << 10) /* the VM has used its CPU time: wait until cleared */
 
@@ -86,7 +88,14 @@ struct vcpu_stats { /* all counted by the vcpu's thread; names as in `hvx-monito
 	X(refused_code)     \
 	X(mode_flushes)     \
 	X(lock_waits)       \
-	X(yields)
+	X(yields)           \
+	X(window_faults)    \
+	X(window_maps)      \
+	X(window_withdrawn) \
+	X(window_flushes)   \
+	X(window_evictions) \
+	X(window_refused)   \
+	X(window_off)
 /* clang-format on */
 #define X(n) uint64_t n;
 	VCPU_STATS(X)
@@ -124,6 +133,8 @@ struct frame {
 	uint32_t in_code;    /* translated code is running or being entered */
 	uint16_t host_flags; /* host's flags as a slow path left the translated code, in the format of flags */
 	uint32_t exit;       /* the direct exit that is left by */
+	uint16_t fault_vector,
+		fault_error; /* of the host fault that left the translated code: at mem_gva if it has an address */
 #define VCPU_COMBOS 8
 	uint64_t combo[VCPU_COMBOS];                     /* addends of the running block's groups of accesses */
 	uint64_t pext_mask;                              /* selects the soft TLB index out of an address */
@@ -154,6 +165,8 @@ struct vcpu {
 	uint32_t exit_reason; /* enum vm_exit set by helpers or the platform */
 	int exit_code;        /* with VM_EXIT_DEBUG */
 	struct next_run next;
+	uint64_t window_at;       /* host address of the last fault in the window whose page was there */
+	uint32_t window_vain;     /* how often in a row */
 	uint8_t last_sysop;       /* enum sysop of the last helper */
 	_Atomic uint8_t sleeping; /* kick_sleep() */
 	uint8_t settle;           /* it waits for devices' resets before it goes on */
@@ -217,6 +230,10 @@ static inline unsigned vcpu_timers(const struct vcpu *v)
 }
 int vcpu_thread_init(struct vcpu *v);
 void vcpu_arm(struct vcpu *v, unsigned timer, uint64_t deadline_ns);
+/* Part of it: gs is struct vcpu's, or the window's; then struct vcpu is found from the thread's pointer.  0 or -errno. */
+int vcpu_set_segments(struct vcpu *v);
+/* The stack for that thread; all threads of a VM that has a window need theirs from here.  0 or -errno. */
+int vcpu_thread_attr(struct vcpu *v, pthread_attr_t *attr);
 /* For tests: runs until v->rip == @stop_rip at an instruction boundary (0), an exception is pending (1), or @max_blocks
  * dispatches (2).  No block is translated past @stop_rip. */
 int vcpu_run_until(struct vcpu *v, uint64_t stop_rip, uint64_t max_blocks);

@@ -14,11 +14,13 @@ struct gmem;
 struct locals;
 struct platform;
 struct vcpu;
+struct window;
 
 struct vm {
 	struct gmem *mem;
 	struct platform *plat;
 	struct bt *bt;
+	struct window *window; /* mmu/window.h; NULL: none.  Before bt_create() and vcpu_create() */
 	int ncpus;
 	struct topology topology; /* ncpus is its product; zeros: one socket of single threads */
 	struct vcpu *vcpu[TOPOLOGY_CPUS_MAX];

@@ -178,7 +178,7 @@ size_t fuzz_seed(unsigned i, uint8_t *buf)
 	case 5: n = SEED(mem_stats, msg_mem_stats, 131072, 1000, 4096000, 24, 99); break;
 	case 6: n = seed_vcpu_config(buf, FD_COUNT - FD_RAM); break;
 	case 7: n = seed_vcpu_config(buf, 3); break;
-	case 8: n = SEED(vcpu_running, msg_vcpu_running, 1); break;
+	case 8: n = SEED(vcpu_running, msg_vcpu_running, 1, WINDOW_KERNEL); break;
 	case 9: n = SEED(vcpu_exit, msg_vcpu_exit, EXIT_DEBUG, 42); break;
 	case 10: n = SEED(vcpu_command, msg_vcpu_command, OP_BALLOON, 64 << 20); break;
 	case 11: n = SEED(vcpu_state, msg_vcpu_state, true, "watchdog"); break;

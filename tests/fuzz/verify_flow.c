@@ -9,6 +9,7 @@
 
 #include "tests/fuzz/verify.h"
 #include "vcpu/bt/tr.h"
+#include "vcpu/mmu/window.h"
 
 /* What a register holds.  Of equal kinds those for writing come right after those for reading. */
 enum kind {
@@ -20,12 +21,15 @@ enum kind {
 	ADDEND_W, /* and written */
 	HOST_R,   /* a host address that has been checked */
 	HOST_W,
+	IN_WINDOW,  /* the guest's value and the window's distance, for strings */
 	SELF,       /* of struct vcpu */
 	JC_SHIFTED, /* on the way to JC_INDEX */
 	JC_INDEX,   /* of the jump cache */
 	JC_OK,      /* and the tag there is the target */
 	SMALL,      /* below 64 */
-	NOTHING,    /* not reached yet */
+	TO_WINDOW,  /* its distance, and back */
+	FROM_WINDOW,
+	NOTHING, /* not reached yet */
 };
 
 #define SLOTS (VCPU_COMBOS + 4) /* vcpu.combo, vcpu.scratch: where addends and what rax holds are kept for a while */
@@ -80,6 +84,12 @@ static const struct field fields[] = {
 #undef F
 #undef F0
 
+/* How the blocks of this VM reach struct vcpu: bt.vcpu_seg and vcpu_delta. */
+static struct {
+	ZydisRegister seg;
+	int64_t delta;
+} own;
+
 static const struct verify_insn *insn(const struct verify *f, unsigned i)
 {
 	return &f->in[i];
@@ -93,18 +103,32 @@ static const ZydisDecodedOperand *mem_of(const struct verify_insn *in)
 	return NULL;
 }
 
-/* Of a memory operand alone. */
+/* Of a memory operand alone: through the segment of struct vcpu. */
 static bool is_gs(const ZydisDecodedOperand *m)
 {
 	return m && m->type == ZYDIS_OPERAND_TYPE_MEMORY && m->mem.type == ZYDIS_MEMOP_TYPE_MEM &&
-	       m->mem.segment == ZYDIS_REGISTER_GS;
+	       m->mem.segment == own.seg;
+}
+
+/* Of the guest's own address, in the window that code of this mode has. */
+static bool is_window(const struct verify *f, const ZydisDecodedOperand *m)
+{
+	return m && m->type == ZYDIS_OPERAND_TYPE_MEMORY && m->mem.type == ZYDIS_MEMOP_TYPE_MEM &&
+	       own.seg != ZYDIS_REGISTER_GS && m->mem.segment == ZYDIS_REGISTER_GS &&
+	       mode_has_window(f->bt, f->b->mode);
+}
+
+/* Where it is in struct vcpu, of an operand that is_gs(). */
+static int64_t offset_of(const ZydisDecodedOperand *m)
+{
+	return m->mem.disp.value - own.delta;
 }
 
 /* gs:[off], nothing else in it */
 static bool is_slot(const ZydisDecodedOperand *m, size_t off)
 {
 	return is_gs(m) && m->mem.base == ZYDIS_REGISTER_NONE && m->mem.index == ZYDIS_REGISTER_NONE &&
-	       m->mem.disp.value == (int64_t)off;
+	       offset_of(m) == (int64_t)off;
 }
 
 static unsigned access_of(const ZydisDecodedOperand *m)
@@ -127,7 +151,7 @@ static bool is_secret(unsigned kind)
 
 static bool field_ok(const struct verify *f, const ZydisDecodedOperand *m)
 {
-	uint64_t off = (uint64_t)m->mem.disp.value, size = m->size / 8;
+	uint64_t off = (uint64_t)offset_of(m), size = m->size / 8;
 
 	for (unsigned i = 0; i < sizeof fields / sizeof fields[0]; i++)
 		if (off >= fields[i].off && off + size <= fields[i].off + fields[i].size &&
@@ -140,7 +164,7 @@ static bool field_ok(const struct verify *f, const ZydisDecodedOperand *m)
 static unsigned table_of(const struct verify *f, const ZydisDecodedOperand *m, bool *data)
 {
 	size_t tlb = VOFF(tlb) + mode_tlb(f->b->mode) * sizeof(struct soft_tlb);
-	size_t jc = VOFF(jc) + mode_jc(f->b->mode) * sizeof(struct jump_cache), off = (size_t)m->mem.disp.value;
+	size_t jc = VOFF(jc) + mode_jc(f->b->mode) * sizeof(struct jump_cache), off = (size_t)offset_of(m);
 
 	*data = true;
 	if (m->mem.base != ZYDIS_REGISTER_NONE || m->mem.scale != 8 || m->size != 64 || (access_of(m) & ACC_W))
@@ -222,6 +246,12 @@ static bool mem_ok(struct verify *f, const struct state *s, const struct verify_
 		return verify_fail(f, in->off, "a kind of operand that is not known");
 	if (in->z.address_width != 64)
 		return verify_fail(f, in->off, "a host address cut to 32 bits");
+	if (in->z.meta.category == ZYDIS_CATEGORY_STRINGOP && m->mem.segment == ZYDIS_REGISTER_ES)
+		return (mode_has_window(f->bt, f->b->mode) && kind_of(s, m->mem.base) == IN_WINDOW) ||
+		       verify_fail(f, in->off, "a string that goes to no window");
+	if (is_window(f, m) && in->z.mnemonic != ZYDIS_MNEMONIC_JMP) /* the host's MMU checks it, wherever it leads */
+		return (!is_secret(kind_of(s, m->mem.base)) && !is_secret(kind_of(s, m->mem.index))) ||
+		       verify_fail(f, in->off, "an engine address in the window");
 	if (!bit_offset_ok(s, in))
 		return verify_fail(f, in->off, "the bit's number reaches out of the operand");
 	if (in->z.mnemonic == ZYDIS_MNEMONIC_JMP && !is_gs(m))
@@ -292,6 +322,10 @@ static unsigned derived(const struct state *s, const struct verify_insn *in)
 	index = kind_of(s, m->mem.index);
 	if (base == SELF && m->mem.index == ZYDIS_REGISTER_NONE && m->mem.disp.value == (int64_t)VOFF(bounce))
 		return HOST_W;
+	if (index == TO_WINDOW && base == ANY && m->mem.scale == 1 && !m->mem.disp.value)
+		return IN_WINDOW;
+	if (base == IN_WINDOW)
+		return index == FROM_WINDOW && m->mem.scale == 1 && !m->mem.disp.value ? ANY : IN_WINDOW;
 	if (checked_ok(s, m)) {
 		if (base >= HOST_R && base <= HOST_W)
 			return base;
@@ -325,6 +359,11 @@ static unsigned result(const struct verify *f, const struct state *s, const stru
 	}
 	if (in->op[1].type == ZYDIS_OPERAND_TYPE_REGISTER)
 		return derived(s, in);
+	if (in->op[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE && mode_has_window(f->bt, f->b->mode)) {
+		uint64_t by = in->op[1].imm.value.u, delta = window_delta(f->v->vm->window);
+
+		return by == delta ? TO_WINDOW : by == 0 - delta ? FROM_WINDOW : ANY;
+	}
 	if (!is_gs(m))
 		return ANY;
 	if (is_slot(m, VOFF(self)))
@@ -340,6 +379,11 @@ static unsigned result(const struct verify *f, const struct state *s, const stru
 	return slot_of(m) >= 0 ? s->slot[slot_of(m)] : ANY;
 }
 
+static bool is_string(const struct verify_insn *in)
+{
+	return in->z.meta.category == ZYDIS_CATEGORY_STRINGOP;
+}
+
 /* No operand but an address may be the engine's: registers that are read, and are data. */
 static bool secrets_ok(struct verify *f, const struct state *s, const struct verify_insn *in)
 {
@@ -347,7 +391,7 @@ static bool secrets_ok(struct verify *f, const struct state *s, const struct ver
 		      (in->op[0].type == ZYDIS_OPERAND_TYPE_REGISTER || slot_of(&in->op[0]) >= 0);
 
 	for (unsigned i = 0; i < in->z.operand_count; i++)
-		if (in->op[i].type == ZYDIS_OPERAND_TYPE_REGISTER && !copies &&
+		if (in->op[i].type == ZYDIS_OPERAND_TYPE_REGISTER && !copies && !is_string(in) &&
 		    (in->op[i].actions & ZYDIS_OPERAND_ACTION_MASK_READ) && is_secret(kind_of(s, in->op[i].reg.value)))
 			return verify_fail(f, in->off, "an engine address as data");
 	return true;
@@ -384,7 +428,7 @@ static bool transfer(struct verify *f, struct state *s, const struct verify_insn
 		int r = in->op[i].type == ZYDIS_OPERAND_TYPE_REGISTER ? verify_gpr(in->op[i].reg.value) : -1;
 
 		if (r >= 0 && (in->op[i].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)) {
-			s->reg[r] = i == 0 ? (uint8_t)kind : ANY;
+			s->reg[r] = i == 0 ? (uint8_t)kind : is_string(in) && r == R_DI ? s->reg[r] : ANY;
 			if (s->cmp_reg == r)
 				s->cmp = ANY;
 		}
@@ -567,6 +611,8 @@ bool verify_flow(struct verify *f)
 	struct trail w = {f, at, todo, 0, queued};
 	struct state start;
 
+	own.seg = f->bt->vcpu_seg == SEG_PREFIX_FS ? ZYDIS_REGISTER_FS : ZYDIS_REGISTER_GS;
+	own.delta = f->bt->vcpu_delta;
 	memset(at, NOTHING, f->n * sizeof at[0]);
 	memset(queued, 0, f->n);
 	memset(&start, ANY, sizeof start);

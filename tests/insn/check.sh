@@ -1,6 +1,7 @@
 #!/bin/sh
 # make check: fixed seeds, so that it tests the same every time; make soak-insn takes others.  Once with flags exact at
-# every fault, once as guests run by default.  Before that, instructions that were wrong once and are rare in random runs.
+# every fault, once as guests run by default, and both through a window as well.  Before that, instructions that were wrong
+# once and are rare in random runs.
 diff=${INSN_DIFF:-./tests/insn/insn-diff}
 
 # kinds (1: 64-bit code, 4: 32-bit code) and bytes
@@ -31,4 +32,5 @@ done <<'END'
 4 0fc76513 xsavec that ends in a bad page
 END
 rm -f insn-fixed.log
-"$diff" --seed=1 --cases=60000 && exec "$diff" --lax-flags --seed=77 --cases=60000
+"$diff" --seed=1 --cases=30000 && "$diff" --window --seed=5 --cases=30000 &&
+	"$diff" --lax-flags --window --seed=78 --cases=20000 && exec "$diff" --lax-flags --seed=77 --cases=40000

@@ -24,6 +24,7 @@
 #include "vcpu/chipset/platform.h"
 #include "vcpu/cpu/reset.h"
 #include "vcpu/mmu/mmu.h"
+#include "vcpu/mmu/window.h"
 #include "vcpu/vcpu.h"
 
 #define RAM_SIZE   (8u << 20)
@@ -51,8 +52,13 @@ static struct engine {
 	struct vcpu *v;
 	struct memview view;
 	uint64_t next_table;
-	int exact_flags;
+	int exact_flags, window;
+	int ram_fd;
 } eng;
+
+/* Far from the addresses of this process, as far as the cases' addresses reach. */
+#define WINDOW_DELTA 0x400000000000ull
+#define WINDOW_LAST  0x00007ffffffff000ull
 
 static void die(const char *what)
 {
@@ -193,7 +199,10 @@ static void make_memory(void)
 {
 	uint64_t pages = RAM_SIZE / PG;
 
-	eng.mem.ram = mmap(NULL, RAM_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	eng.ram_fd = memfd_create("insn-diff", MFD_CLOEXEC);
+	if (eng.ram_fd < 0 || ftruncate(eng.ram_fd, RAM_SIZE) < 0)
+		die("no memory");
+	eng.mem.ram = mmap(NULL, RAM_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, eng.ram_fd, 0);
 	eng.mem.size = eng.mem.low = RAM_SIZE;
 	eng.mem.p2m = calloc(pages, 8);
 	eng.mem.code_bm = calloc(pages / 64, 8);
@@ -207,6 +216,19 @@ static void make_memory(void)
 void engine_exact_flags(int on)
 {
 	eng.exact_flags = on;
+}
+
+void engine_window(int on)
+{
+	eng.window = on;
+}
+
+static void make_window(void)
+{
+	const struct window_config c = {WINDOW_DELTA, 0, WINDOW_LAST, MODE_USER, eng.ram_fd};
+
+	if (window_create(&eng.vm.window, &eng.mem, &c) < 0)
+		die("cannot make the window");
 }
 
 void engine_init(void)
@@ -224,6 +246,8 @@ void engine_init(void)
 
 	make_memory();
 	eng.vm = (struct vm){.mem = &eng.mem, .ncpus = 1, .name = "insn-diff", .tsc_hz = 1000000000};
+	if (eng.window)
+		make_window();
 	if (bt_create(&eng.vm) < 0 || fault_install() < 0)
 		die("cannot make the code memory");
 	eng.vm.bt->exact_flags = eng.exact_flags;
@@ -340,6 +364,8 @@ static void run_case(struct batch *b, struct worker_out *out, uint32_t k)
 	int rc;
 
 	mem_poke(&eng.view, tc);
+	/* what an earlier case here was refused says nothing of this one */
+	memset(v->bt->off_window, 0, sizeof v->bt->off_window);
 	put_state(v, tc, t->flags);
 	rc = vcpu_run_until(v, NO_STOP, MAX_BLOCKS);
 	if (rc == 1)

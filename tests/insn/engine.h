@@ -9,6 +9,9 @@ void engine_init(void);
 /* Before engine_init(): flags exact at every fault (hvx-monitor --exact-flags), or as guests have them by default. */
 void engine_exact_flags(int on);
 
+/* Likewise: 64-bit code reaches memory through a window, as guests' kernels do (vcpu/mmu/window.h). */
+void engine_window(int on);
+
 /* Runs cases [from, b->ncases), results into @out. */
 void engine_run(struct batch *b, struct worker_out *out, uint32_t from);
 

@@ -27,7 +27,7 @@ struct run {
 	uint64_t seed, cases, only_case;
 	double seconds;
 	int kinds; /* bit per enum kind */
-	int verbose, lax;
+	int verbose, lax, window;
 	int self;            /* native against native: checks the test itself */
 	int have_case, show; /* mismatches to print in full */
 	const char *bytes, *failures;
@@ -44,6 +44,7 @@ static int start_workers(struct run *run)
 	run->engine = (struct worker){.name = "engine", .b = run->b, .out = &run->b->engine};
 	run->engine.init = run->self ? native_init : engine_init;
 	engine_exact_flags(!run->lax);
+	engine_window(run->window);
 	run->engine.run = run->self ? native_run : engine_run;
 	run->native.verbose = run->engine.verbose = run->verbose;
 	if (worker_start(&run->native) < 0)
@@ -177,6 +178,7 @@ static void usage(FILE *f)
 	      "  --self          compare the host CPU with itself\n"
 	      "  --lax-flags     the engine as guests have it by default: without --exact-flags; arithmetic flags are not\n"
 	      "                  compared where a sequence faults\n"
+	      "  --window        64-bit code reaches memory through a window instead of the soft TLB\n"
 	      "  --verbose       tell which case a worker died on\n",
 	      f);
 }
@@ -188,7 +190,7 @@ static int parse(struct run *run, int argc, char **argv)
 		{"kinds", 1, NULL, 'k'},   {"case", 1, NULL, 'c'},      {"bytes", 1, NULL, 'b'},
 		{"show", 1, NULL, 'm'},    {"failures", 1, NULL, 'f'},  {"self", 0, NULL, 'S'},
 		{"verbose", 0, NULL, 'v'}, {"lax-flags", 0, NULL, 'l'}, {"help", 0, NULL, 'h'},
-		{NULL, 0, NULL, 0},
+		{"window", 0, NULL, 'w'},  {NULL, 0, NULL, 0},
 	};
 	int c;
 
@@ -205,6 +207,7 @@ static int parse(struct run *run, int argc, char **argv)
 		case 'S': run->self = 1; break;
 		case 'v': run->verbose = 1; break;
 		case 'l': run->lax = 1; break;
+		case 'w': run->window = 1; break;
 		case 'h': usage(stdout); exit(0);
 		default: usage(stderr); return -1;
 		}

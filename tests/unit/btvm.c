@@ -5,10 +5,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
+#include "vcpu/bt/emit.h"
 #include "vcpu/chipset/platform.h"
 #include "vcpu/cpu/reset.h"
 #include "vcpu/mmu/mmu.h"
+#include "vcpu/mmu/window.h"
 
 #define PG       4096ull
 #define TABLES   0x1000ull
@@ -24,6 +27,8 @@ static struct vm vm;
 static struct vcpu *vcpu;
 static uint64_t next_table;
 static bool host_bmi2;
+static int ram_fd;
+static struct window *window;
 
 static void no_event(void *ctx)
 {
@@ -68,7 +73,10 @@ static void create(void)
 				     .arm = no_arm};
 	uint64_t pages = BTVM_RAM / PG;
 
-	mem.ram = mmap(NULL, BTVM_RAM, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	ram_fd = memfd_create("btvm", MFD_CLOEXEC);
+	if (ram_fd < 0 || ftruncate(ram_fd, BTVM_RAM) < 0)
+		die("no memory");
+	mem.ram = mmap(NULL, BTVM_RAM, PROT_READ | PROT_WRITE, MAP_SHARED, ram_fd, 0);
 	mem.size = mem.low = BTVM_RAM;
 	mem.p2m = calloc(pages, 8);
 	mem.code_bm = calloc(pages / 64, 8);
@@ -139,6 +147,23 @@ void btvm_mode(struct vcpu *v, unsigned cpl, unsigned code_size)
 	vcpu_update_mode(v);
 }
 
+void btvm_window(struct vcpu *v, bool on)
+{
+	const struct window_config c = {WINDOW_KERNEL_DELTA, WINDOW_KERNEL_FIRST, WINDOW_KERNEL_LAST,
+					WINDOW_KERNEL_MODE, ram_fd};
+
+	bt_flush(v);
+	window_destroy(window);
+	window = NULL;
+	if (on && window_create(&window, &mem, &c) < 0)
+		die("cannot make the window");
+	vm.window = window;
+	vm.bt->vcpu_seg = on ? SEG_PREFIX_FS : SEG_PREFIX_GS;
+	vm.bt->vcpu_delta = 0;
+	if (vcpu_set_segments(v) < 0)
+		die("cannot set the segments");
+}
+
 struct vcpu *btvm_reset(void)
 {
 	struct vcpu *v;
@@ -146,6 +171,8 @@ struct vcpu *btvm_reset(void)
 	if (!vcpu)
 		create();
 	v = vcpu;
+	if (window)
+		btvm_window(v, false);
 	cpu_reset(v);
 	map_space();
 	v->cr0 = CR0_PE | CR0_MP | CR0_ET | CR0_NE | CR0_WP | CR0_PG;

@@ -18,6 +18,8 @@
 
 /* The same vcpu each time: registers zero, CPL 3, 64-bit code, nothing translated, TLBs empty. */
 struct vcpu *btvm_reset(void);
+/* A guest kernel has its window from now on (mmu/window.h), or, with @on false, none. */
+void btvm_window(struct vcpu *v, bool on);
 /* The privilege level and code size of what runs next; flat segments. */
 void btvm_mode(struct vcpu *v, unsigned cpl, unsigned code_size);
 /* Writes RAM and drops what was translated from it. */

@@ -82,7 +82,8 @@
 	X(image)       \
 	X(seed)        \
 	X(keys)        \
-	X(verify)
+	X(verify)      \
+	X(window)
 /* clang-format on */
 
 #define X(name) CU_ErrorCode suite_##name(void) __attribute__((weak));

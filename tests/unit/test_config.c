@@ -78,6 +78,7 @@ static void test_twice(void)
 		{"no-reboot", NULL},
 		{"debug-exit", NULL},
 		{"exact-flags", NULL},
+		{"windows", "kernel"},
 		{"debugcon", "stderr"},
 		{"pidfile", "/p"},
 		{"log", "/l"},
@@ -174,6 +175,9 @@ static void test_local(void)
 	CU_ASSERT_EQUAL(set("disk", "path=/d.raw,id=rng"), -EINVAL);
 	CU_ASSERT_EQUAL(set("disk", "path=/d.raw,id=cpu12"), -EINVAL);
 	CU_ASSERT_EQUAL(set("disk", "path=/d.raw,id=cpus"), 0);
+	CU_ASSERT_EQUAL(set("windows", "off"), 0);
+	CU_ASSERT_EQUAL(c.windows, WINDOWS_OFF);
+	CU_ASSERT_EQUAL(set("windows", "all"), -EINVAL);
 	CU_ASSERT_EQUAL(set("watchdog", "pause"), 0);
 	CU_ASSERT_EQUAL(c.local.watchdog, WATCHDOG_PAUSE);
 	CU_ASSERT_EQUAL(set("watchdog", "no"), 0);

@@ -15,7 +15,7 @@ static uint8_t buf[64];
 static struct emit start(void)
 {
 	memset(buf, 0xcc, sizeof buf);
-	return (struct emit){buf, buf, buf + sizeof buf, false};
+	return (struct emit){buf, buf, buf + sizeof buf, false, SEG_PREFIX_GS, 0};
 }
 
 struct back {

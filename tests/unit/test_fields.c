@@ -106,8 +106,8 @@ static void test_covered(void)
 	HAS_FIELDS(mem_stats, msg_mem_stats, 5, 0, 0, 0, 0, 0);
 	HAS_FIELDS(mem_change, msg_mem_change, 4, 0, 0, 0, {});
 	HAS_FIELDS(mem_changed, msg_mem_changed, 1, 0);
-	HAS_FIELDS(vcpu_config, msg_vcpu_config, 15, {0}, 0, {0}, {0}, 0, 0, 0, 0, 0, {}, 0, 0, {}, {}, {});
-	HAS_FIELDS(vcpu_running, msg_vcpu_running, 1, 0);
+	HAS_FIELDS(vcpu_config, msg_vcpu_config, 16, {0}, 0, {0}, {0}, 0, 0, 0, 0, 0, {}, 0, 0, {}, 0, {}, {});
+	HAS_FIELDS(vcpu_running, msg_vcpu_running, 2, 0, 0);
 	HAS_FIELDS(vcpu_exit, msg_vcpu_exit, 2, 0, 0);
 	HAS_FIELDS(vcpu_command, msg_vcpu_command, 2, 0, 0);
 	HAS_FIELDS(vcpu_state, msg_vcpu_state, 2, 0, {0});
@@ -128,7 +128,7 @@ static void test_covered(void)
 	HAS_FIELDS(vcpu_screen, msg_screen, 5, 0, 0, 0, 0, {});
 	HAS_FIELDS(screen_reply, msg_screen, 5, 0, 0, 0, 0, {});
 	HAS_FIELDS(reply, msg_reply, 2, 0, {0});
-	HAS_FIELDS(status_reply, msg_status, 15, {0}, {0}, {0}, {0}, {0}, 0, 0, {0}, 0, 0, 0, {}, 0, {}, {0});
+	HAS_FIELDS(status_reply, msg_status, 16, {0}, {0}, {0}, {0}, {0}, 0, 0, {0}, 0, 0, 0, 0, {}, 0, {}, {0});
 	HAS_FIELDS(stats_reply, msg_counters, 2, 0, {});
 	HAS_FIELDS(pages, msg_pages, 2, 0, 0);
 	HAS_FIELDS(local, msg_local, 5, 0, 0, 0, 0, 0);
@@ -174,7 +174,10 @@ static const struct edge {
 	{"cpus.threads", 1, MSG_CPUS_MAX, 0, false},
 	{"vcpu_config.fds", FD_RAM, FD_NETROM, 0, true},
 	{"vcpu_config.devices", 0, MSG_DEVICES_MAX, 0, false},
+	{"vcpu_config.windows", WINDOWS_AUTO, WINDOWS_KERNEL, 0, false},
 	{"vcpu_running.boots", 1, UINT32_MAX, 0, false},
+	{"vcpu_running.windows", WINDOW_UNKNOWN, WINDOW_CPUS, 0, false},
+	{"status_reply.windows", WINDOW_UNKNOWN, WINDOW_CPUS, 0, false},
 	{"vcpu_exit.kind", EXIT_POWEROFF, EXIT_DEBUG, 0, false},
 	{"vcpu_exit.code", 0, 255, 0, false},
 	{"vcpu_command.op", OP_PAUSE, OP_SCREEN, 0, false},

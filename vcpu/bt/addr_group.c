@@ -138,7 +138,7 @@ void tr_plan_combos(struct tr *t)
 	}
 	for (unsigned i = 0; i < t->n; i++) {
 		t->combo_of[i][EXPLICIT] = t->combo_of[i][STACK] = R_NONE;
-		if (!t->long_mode || (t->mode & (MODE_TRANSIENT | MODE_SLOWMEM)) ||
+		if (!t->long_mode || (t->mode & (MODE_TRANSIENT | MODE_SLOWMEM)) || t->window ||
 		    bt_downgraded(t->bt, t->gpa, ADDR_GROUP))
 			continue;
 		look(t, &p, i);

@@ -23,6 +23,7 @@
 #define BT_INDEX      (1u << 19) /* entries of the block index: at most half full */
 #define BT_MAX_INSNS  64         /* guest instructions in a block */
 #define BT_DOWNGRADES 4096
+#define BT_OFF_WINDOW (1u << 15)
 #define BT_MAX_REACH  0x7fff0000 /* of direct branches */
 #define BT_END16      0xfff0     /* 16-bit code from here on may run into the end of 64 KiB: it is not linked to */
 #define BT_NONE       0xffffffffu
@@ -39,6 +40,7 @@ enum site_kind {
 	SITE_INDIRECT, /* jump cache miss: target in r10 */
 	SITE_RAISE,    /* aux = vector */
 	SITE_STEP_END, /* end of a one-instruction block */
+	SITE_WSTRING,  /* a string instruction in the window: rdi is the host's address */
 };
 
 /*
@@ -194,12 +196,19 @@ struct bt {
 	struct vcpu *owner;     /* of the lock */
 	unsigned depth;
 	uint8_t downgraded[BT_DOWNGRADES]; /* by hashed gpa of a block: the first strategy that it may use */
-	uint64_t stop_rip;                 /* blocks do not run past it (tests) */
-	bool exact_flags; /* flags are kept for whatever may fault or be interrupted, read or not; set once */
+	/* of an instruction by hashed gpa: how often a window did not serve it; OFF_WINDOW: it is left alone */
+	uint8_t off_window[BT_OFF_WINDOW];
+	uint64_t stop_rip; /* blocks do not run past it (tests) */
+	bool exact_flags;  /* flags are kept for whatever may fault or be interrupted, read or not; set once */
 	bool have_bmi2;
-	bool smp;     /* several CPUs; set once */
-	bool crowded; /* more than the host has cores: pause gives way; set once */
+	bool smp;           /* several CPUs; set once */
+	bool crowded;       /* more than the host has cores: pause gives way; set once */
+	uint8_t vcpu_seg;   /* how translated code reaches struct vcpu: emit.vcpu_seg */
+	int32_t vcpu_delta; /* set by vcpu_thread_init(), the same for all vcpus */
 };
+
+/* Does code of this mode access memory through the VM's window? */
+bool mode_has_window(const struct bt *bt, uint32_t mode);
 
 /* bt/cache.c: makes the code memory and tables; before the final seal.  0 or -errno. */
 int bt_create(struct vm *vm);
@@ -261,6 +270,13 @@ void bt_wait(struct vcpu *v, const struct bt_wait *why, uint32_t flushes);
 void bt_downgrade(struct bt *bt, uint64_t gpa, unsigned strategy);
 bool bt_downgraded(struct bt *bt, uint64_t gpa, unsigned strategy);
 
+/* bt/access_window.c: the instruction at @gpa has left the window too often. */
+bool bt_off_window(const struct bt *bt, uint64_t gpa);
+/* A host fault at @s, of an access through the window: BT_FAULT_AGAIN when it can be done now, else NULL.  FAULT_STOP: none, but
+ * a kick that met a string instruction on its way. */
+#define FAULT_STOP 0x100
+const void *window_fault(struct vcpu *v, const struct site *s);
+
 /* bt/link.c */
 void link_exit(struct vcpu *v, uint32_t exit, uint32_t target, bool global);
 void unlink_exit(struct vcpu *v, uint32_t exit);
@@ -311,6 +327,7 @@ int fault_install(void);
 /* bt/glue.S */
 enum { BT_LEFT = 0, BT_KICKED = 1 };
 int bt_enter(struct vcpu *v, const void *host);
+void glue_set_self(struct vcpu *v); /* the calling thread's vcpu; once, before it enters */
 
 /* bt/string.c: one string instruction, as far as it gets: 0 with v->rip after it or still at it, -1 after raising */
 int bt_string(struct vcpu *v, const struct insn *in);
@@ -371,5 +388,7 @@ void codepage_del(struct bt *bt, uint32_t block);
 /* A store of @len bytes to RAM @frame at @off: 0 = hits no translation, 1 = translations were dropped. */
 int codepage_store(struct vcpu *v, uint64_t frame, unsigned off, unsigned len);
 int codepage_stored(struct vcpu *v, uint64_t frame, unsigned off, unsigned len); /* as struct mmu_hook has it */
+/* A store to RAM @frame has faulted in a window, which is dear: after a few the page turns into data.  True: it is data. */
+bool codepage_met(struct vcpu *v, uint64_t frame);
 
 #endif

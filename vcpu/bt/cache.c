@@ -97,6 +97,7 @@ int bt_create(struct vm *vm)
 	bt->smp = vm->ncpus > 1;
 	bt->crowded = vm->ncpus > host_cores();
 	bt->copies = BT_CODE_SIZE - (uint32_t)vm->ncpus * BT_COPY_SIZE;
+	bt->vcpu_seg = vm->window ? SEG_PREFIX_FS : SEG_PREFIX_GS;
 	vm->bt = bt;
 	return 0;
 }
@@ -147,6 +148,7 @@ static void flush_tables(struct vm *vm)
 	bt->n_blocks = bt->n_sites = bt->n_exits = bt->n_sys = bt->n_cells = bt->n_pages = 0;
 	bt->used = 0;
 	memset(bt->downgraded, 0, sizeof bt->downgraded);
+	memset(bt->off_window, 0, sizeof bt->off_window);
 	world_on(vm, WORLD_ALL, flush_cpu, NULL);
 }
 
@@ -281,7 +283,7 @@ struct site *site_by_host(const struct bt *bt, const struct block *b, uint32_t h
 static void entries_forget(struct bt *bt, const struct block *b)
 {
 	const uint32_t entry[] = {b->host, b->host_b, b->host_s, b->host_sb};
-	struct emit c = {bt->rw + b->host_sb, bt->rw, bt->rw + b->host_end, false};
+	struct emit c = {bt->rw + b->host_sb, bt->rw, bt->rw + b->host_end, false, 0, 0}; /* a jump needs no more */
 
 	if (!bt->smp)
 		emit_jmp_to(&c, bt->rw + (glue_stale - bt->rx));

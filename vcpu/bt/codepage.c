@@ -287,6 +287,23 @@ int codepage_store(struct vcpu *v, uint64_t frame, unsigned off, unsigned len)
 	return hit;
 }
 
+bool codepage_met(struct vcpu *v, uint64_t frame)
+{
+	struct codepage *cp;
+	bool data = true;
+
+	bt_lock(v);
+	cp = codepage_get(v->bt, frame, false);
+	if (cp) {
+		cp->writes += WRITES_WHEN_EMPTY;
+		data = cp->writes >= (cp->blocks == BT_NONE ? WRITES_WHEN_EMPTY : cp->limit);
+	}
+	if (cp && data)
+		turn_into_data(v, cp);
+	bt_unlock(v);
+	return data;
+}
+
 int codepage_stored(struct vcpu *v, uint64_t frame, unsigned off, unsigned len)
 {
 	if (!codepage_has(v, frame))

@@ -75,10 +75,20 @@ static void emit_head(struct emit *c, uint8_t rex, uint32_t op)
 		emit8(c, (uint8_t)(op >> (8 * n)));
 }
 
+/* The prefix that @m needs; its displacement from there. */
+static void emit_seg(struct emit *c, struct hmem *m)
+{
+	if (m->gs == HM_WINDOW)
+		emit8(c, SEG_PREFIX_GS);
+	if (m->gs != HM_VCPU)
+		return;
+	emit8(c, c->vcpu_seg);
+	m->disp += c->vcpu_delta;
+}
+
 void emit_rm_mem(struct emit *c, int w, uint32_t op, uint8_t reg, struct hmem m)
 {
-	if (m.gs)
-		emit8(c, 0x65);
+	emit_seg(c, &m);
 	emit_head(c, (uint8_t)((w ? 8 : 0) | (reg > 7 ? 4 : 0) | emit_rex_xb(m)), op);
 	emit_modrm_mem(c, reg, m);
 }
@@ -167,8 +177,7 @@ static void emit_vex_head(struct emit *c, uint32_t op, uint8_t reg, uint8_t vvvv
 
 void emit_vex_mem(struct emit *c, uint32_t op, uint8_t reg, uint8_t vvvv, struct hmem m)
 {
-	if (m.gs)
-		emit8(c, 0x65);
+	emit_seg(c, &m);
 	emit_vex_head(c, op, reg, vvvv, emit_rex_xb(m));
 	emit_modrm_mem(c, reg, m);
 }
@@ -330,8 +339,7 @@ void emit_guest_mem(struct emit *c, const struct insn *in, struct hmem m, uint8_
 	uint8_t xb = emit_rex_xb(m), reg = newreg == R_NONE ? in->reg : newreg, rex;
 
 	emit_prefixes(c, in);
-	if (m.gs)
-		emit8(c, 0x65);
+	emit_seg(c, &m);
 	if (in->enc == ENC_LEGACY) {
 		rex = (uint8_t)((in->rex_w ? 8 : 0) | (reg > 7 ? 4 : 0) | xb);
 		if (rex || in->off_opcode > in->off_prefix_end)

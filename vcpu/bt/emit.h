@@ -14,22 +14,31 @@
 struct emit {
 	uint8_t *p, *start, *end;
 	bool overflow;
+	uint8_t vcpu_seg; /* prefix of the segment that reaches struct vcpu: at this distance from its base */
+	int32_t vcpu_delta;
 };
+#define SEG_PREFIX_FS 0x64
+#define SEG_PREFIX_GS 0x65
 
-/* A host memory operand.  base or index may be R_NONE; gs: relative to struct vcpu. */
+/* A host memory operand.  base or index may be R_NONE; gs: what it is relative to. */
 struct hmem {
 	uint8_t base, index, scale, gs;
 	int32_t disp;
 };
+enum {
+	HM_FLAT,
+	HM_VCPU,  /* struct vcpu, through emit.vcpu_seg */
+	HM_WINDOW /* the guest's own address, in a window: gs (mmu/window.h) */
+};
 
 static inline struct hmem hm_gs(size_t off)
 {
-	return (struct hmem){R_NONE, R_NONE, 1, 1, (int32_t)off};
+	return (struct hmem){R_NONE, R_NONE, 1, HM_VCPU, (int32_t)off};
 }
 
 static inline struct hmem hm_gs_index(size_t off, uint8_t index, uint8_t scale)
 {
-	return (struct hmem){R_NONE, index, scale, 1, (int32_t)off};
+	return (struct hmem){R_NONE, index, scale, HM_VCPU, (int32_t)off};
 }
 
 static inline struct hmem hm_base(uint8_t base, int32_t disp)

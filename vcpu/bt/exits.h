@@ -13,9 +13,11 @@ const void *bt_c_indirect_step(struct vcpu *v);
 const void *bt_c_stale(struct vcpu *v); /* the jump cache led to a block that is gone: as bt_c_indirect, with no site */
 const void *bt_c_gone(struct vcpu *v);  /* block v->site is gone and was entered, at offset v->exit of code memory */
 const void *bt_c_sys(struct vcpu *v);   /* helpers, and branches that fault */
-const void *bt_c_fault(struct vcpu *v); /* a host fault in translated code; always NULL */
-int bt_c_mem(struct vcpu *v);           /* soft TLB slow path: 1 = resume at v->resume with v->mem_addend, 0 = leave */
-int bt_c_mem_checked(struct vcpu *v);   /* the same through segments, with alignment and breakpoint checks */
+/* A host fault in translated code: BT_FAULT_AGAIN to go on at v->resume with all registers as they were, or NULL. */
+#define BT_FAULT_AGAIN ((const void *)1)
+const void *bt_c_fault(struct vcpu *v);
+int bt_c_mem(struct vcpu *v);         /* soft TLB slow path: 1 = resume at v->resume with v->mem_addend, 0 = leave */
+int bt_c_mem_checked(struct vcpu *v); /* the same through segments, with alignment and breakpoint checks */
 /* A gather that was not done in place, its registers in v->gather: 1 = done but for loading v->gather.dst, resume at
  * v->resume; 0 = nothing has happened that counts, bt_c_sys() is to do it. */
 int bt_c_gather(struct vcpu *v);

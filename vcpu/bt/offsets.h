@@ -17,4 +17,6 @@
 #define V_DF         706
 #define V_IFLAG      707
 
+#define V_FAULT_AGAIN 1 /* what bt_c_fault() returns: BT_FAULT_AGAIN */
+
 #endif

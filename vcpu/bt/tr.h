@@ -64,6 +64,7 @@ struct tr {
 	struct bt_wait *why;
 	uint32_t mode, block;
 	bool pic, long_mode;
+	bool window;  /* of the mode that has one */
 	uint64_t gva; /* of the block; its page offset only when pic */
 	uint64_t gpa;
 	unsigned n, i;     /* instructions; the current one */
@@ -118,6 +119,11 @@ void tr_lea(struct tr *t, const struct insn *in);
 void tr_cold_mem(struct tr *t, const struct cold *k);
 void tr_cold_seg(struct tr *t, const struct cold *k);
 
+/* The operand of an access that a window serves (addr_window.c); clobbers no flags.  False: it does not. */
+bool tr_window(struct tr *t, const struct ea *e, uint16_t avoid, bool low, struct hmem *m);
+void tr_at_window(struct tr *t, const struct hmem *m); /* the access by @m comes next: if it may fault, a site */
+uint16_t tr_regs_of(const struct hmem *m);
+
 /* groups of accesses (addr_group.c) */
 void tr_plan_combos(struct tr *t);
 /* The operand of an access whose group has been checked; clobbers no flags.  False: it has not, use tr_access(). */
@@ -146,6 +152,10 @@ struct cold *tr_cold(struct tr *t, enum cold_kind kind);
 bool tr_gather_inlinable(const struct tr *t, const struct insn *in);
 void tr_gather_inline(struct tr *t, const struct insn *in);
 void tr_cold_gather(struct tr *t, const struct cold *k);
+
+/* string instructions in place (translate_string.c); @goff: of one that is being decoded */
+bool tr_string_inlinable(const struct tr *t, const struct insn *in, unsigned goff);
+void tr_string_inline(struct tr *t, const struct insn *in);
 
 /* system instructions in place (translate_sys.c) */
 bool tr_sys_inlinable(const struct tr *t, const struct insn *in);

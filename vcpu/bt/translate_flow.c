@@ -52,7 +52,7 @@ static struct hmem push_slot(struct tr *t, unsigned size, uint16_t avoid, uint8_
 	uint8_t t2;
 
 	*t1 = R_NONE;
-	if (tr_combined(t, &e, ACC_W | SITE_ACC_STACK, avoid, false, &m))
+	if (tr_window(t, &e, avoid, false, &m) || tr_combined(t, &e, ACC_W | SITE_ACC_STACK, avoid, false, &m))
 		return m;
 	*t1 = tr_scratch(t, avoid, false);
 	t2 = tr_scratch(t, avoid | BIT(*t1), false);
@@ -102,6 +102,7 @@ void tr_push(struct tr *t, const struct insn *in)
 		return;
 	}
 	m = push_slot(t, size, avoid, &t1);
+	tr_at_window(t, &m);
 	if (!imm) {
 		emit_store_size(t, size, m, src);
 	} else {
@@ -153,7 +154,9 @@ void tr_pop(struct tr *t, const struct insn *in)
 	dst = op_reg(in);
 	avoid = BIT(R_SP) | (size == 2 ? BIT(dst) : 0);
 	tr_need(t, avoid);
-	if (tr_combined(t, &e, ACC_R | SITE_ACC_STACK, avoid, false, &m)) { /* never 16 bits, never into rsp */
+	if (tr_window(t, &e, avoid, false, &m) ||
+	    tr_combined(t, &e, ACC_R | SITE_ACC_STACK, avoid, false, &m)) { /* never 16 bits, never into rsp */
+		tr_at_window(t, &m);
 		emit_load(&t->c, dst, m);
 		tr_wrote(t, BIT(dst));
 		adjust_sp(t, 8, R_NONE);
@@ -192,7 +195,10 @@ void tr_leave(struct tr *t, const struct insn *in)
 	struct hmem m;
 
 	tr_need(t, avoid);
-	if (tr_combined(t, &e, ACC_R | SITE_ACC_STACK, avoid, false, &m)) {
+	if (tr_window(t, &e, avoid, false, &m)) {
+		t1 = R_NONE;
+		t2 = tr_scratch(t, avoid, false);
+	} else if (tr_combined(t, &e, ACC_R | SITE_ACC_STACK, avoid, false, &m)) {
 		t1 = R_NONE;
 		t2 = m.index;
 	} else {
@@ -202,6 +208,7 @@ void tr_leave(struct tr *t, const struct insn *in)
 		m = tr_access(t, &e, size, ACC_R | SITE_ACC_STACK, t1, t2);
 	}
 	tr_take(t, t2); /* no group's addend from here on */
+	tr_at_window(t, &m);
 	emit_load_size(t, size, t2, m);
 	if (t->long_mode || !(t->mode & MODE_SS16)) {
 		emit_lea(&t->c, t->long_mode, R_SP, hm_base(R_BP, (int32_t)size));
@@ -511,7 +518,7 @@ static void check_direct_target(struct tr *t, const struct insn *in, uint16_t bu
 	}
 }
 
-static uint16_t regs_of(const struct hmem *m)
+uint16_t tr_regs_of(const struct hmem *m)
 {
 	return (uint16_t)((m->base == R_NONE ? 0 : BIT(m->base)) | (m->index == R_NONE ? 0 : BIT(m->index)));
 }
@@ -526,13 +533,14 @@ static void push_return(struct tr *t, const struct insn *in, uint8_t target)
 	uint8_t t1;
 	struct hmem m = push_slot(t, size, avoid, &t1);
 
-	busy = (uint16_t)(avoid | regs_of(&m) | (t1 == R_NONE ? 0 : BIT(t1)));
+	busy = (uint16_t)(avoid | tr_regs_of(&m) | (t1 == R_NONE ? 0 : BIT(t1)));
 	if (t->long_mode && target != R_NONE)
 		check_call_target(t, target, busy,
-				  t1 == R_NONE || (regs_of(&m) & BIT(t1)) ? tr_scratch(t, busy, false) : t1);
+				  t1 == R_NONE || (tr_regs_of(&m) & BIT(t1)) ? tr_scratch(t, busy, false) : t1);
 	else if (t->long_mode)
 		check_direct_target(t, in, busy);
 	if (!t->pic && (size != 8 || (int64_t)ret == (int32_t)ret)) {
+		tr_at_window(t, &m);
 		emit_rm_mem(&t->c, size == 8, size == 2 ? 0x66c7 : 0xc7, 0, m);
 		emit8(&t->c, (uint8_t)ret);
 		emit8(&t->c, (uint8_t)(ret >> 8));
@@ -542,7 +550,7 @@ static void push_return(struct tr *t, const struct insn *in, uint8_t target)
 		}
 	} else {
 		if (t1 == R_NONE) {
-			t1 = tr_scratch(t, avoid | BIT(m.index), false);
+			t1 = tr_scratch(t, avoid | tr_regs_of(&m), false);
 		} else if (m.base == t1) { /* the address formed beside the addend: into one register */
 			emit_lea(&t->c, 1, m.index, m);
 			m = hm_base(m.index, 0);
@@ -553,6 +561,7 @@ static void push_return(struct tr *t, const struct insn *in, uint8_t target)
 		} else {
 			emit_mov_imm(&t->c, t1, ret);
 		}
+		tr_at_window(t, &m);
 		emit_store_size(t, size, m, t1);
 	}
 	adjust_sp(t, -(int32_t)size, t1);
@@ -624,13 +633,14 @@ static void load_target_mem(struct tr *t, const struct insn *in, unsigned size)
 	struct hmem m;
 	uint8_t t1, t2;
 
-	if (!tr_combined(t, &e, ACC_R, avoid, false, &m)) {
+	if (!tr_window(t, &e, avoid, false, &m) && !tr_combined(t, &e, ACC_R, avoid, false, &m)) {
 		t1 = tr_scratch(t, avoid, false);
 		t2 = tr_scratch(t, avoid | BIT(t1), false);
 		tr_flags_clobber(t, avoid);
 		m = tr_access(t, &e, size, ACC_R, t1, t2);
 	}
 	tr_take(t, R_10);
+	tr_at_window(t, &m);
 	if (size == 2)
 		emit_rm_mem(&t->c, 0, 0x0fb7, R_10, m);
 	else
@@ -673,13 +683,15 @@ void tr_ret(struct tr *t, const struct insn *in)
 	struct hmem m;
 
 	tr_need(t, BIT(R_SP));
-	if (!tr_combined(t, &e, ACC_R | SITE_ACC_STACK, BIT(R_SP), false, &m)) {
+	if (!tr_window(t, &e, BIT(R_SP), false, &m) &&
+	    !tr_combined(t, &e, ACC_R | SITE_ACC_STACK, BIT(R_SP), false, &m)) {
 		tr_take(t, R_10);
 		tr_take(t, R_11);
 		tr_flags_clobber(t, 0);
 		m = tr_access(t, &e, size, ACC_R | SITE_ACC_STACK, R_10, R_11);
 	}
 	tr_take(t, R_10);
+	tr_at_window(t, &m);
 	if (size == 2)
 		emit_rm_mem(&t->c, 0, 0x0fb7, R_10, m);
 	else

@@ -209,7 +209,9 @@ void tr_mem_insn(struct tr *t, const struct insn *in)
 		tr_site(t, SITE_INSN);
 		emit_rm_reg(&t->c, 0, 0x0fd7, t1, 0);
 	}
-	if (tr_combined(t, &e, access_of(in), avoid, low, &m)) {
+	if (tr_window(t, &e, avoid, low, &m)) {
+		tr_flags_for(t, in, avoid | tr_regs_of(&m));
+	} else if (tr_combined(t, &e, access_of(in), avoid, low, &m)) {
 		tr_flags_for(t, in, avoid | BIT(m.index));
 	} else {
 		t2 = addend_reg(t, in, avoid, low);
@@ -243,6 +245,13 @@ void tr_bt_insn(struct tr *t, const struct insn *in)
 	struct hmem m;
 
 	tr_need(t, avoid);
+	if (tr_window(t, &e, avoid, false, &m)) { /* as it is */
+		tr_flags_for(t, in, avoid | tr_regs_of(&m));
+		tr_site(t, SITE_INSN);
+		emit_guest_mem(&t->c, in, m, R_NONE);
+		tr_flags_after(t, in);
+		return;
+	}
 	t1 = tr_scratch(t, avoid, false);
 	t2 = tr_scratch(t, avoid | BIT(t1), false);
 	t3 = tr_scratch(t, avoid | BIT(t1) | BIT(t2), false);

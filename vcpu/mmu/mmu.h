@@ -28,6 +28,7 @@ struct walk {               /* result of a walk that succeeded */
 	uint8_t user;       /* U/S of the whole path */
 	uint8_t global;
 	uint8_t nx;
+	uint8_t accessed; /* A is set in all entries (or paging is off) */
 };
 
 /* The privilege bits (ACC_USER) of an explicit access made now. */

@@ -9,6 +9,7 @@
 #include "vcpu/cpu/mode.h"
 #include "vcpu/mmu/bank.h"
 #include "vcpu/mmu/mmu.h"
+#include "vcpu/mmu/window.h"
 
 void tlb_init(struct vcpu *v)
 {
@@ -54,6 +55,7 @@ void tlb_flush_all(struct vcpu *v)
 	memset(v->large_filter, 0, sizeof v->large_filter);
 	v->have_1g = 0;
 	v->stats.tlb_flushes++;
+	window_flush(v, true);
 	gone(v, (struct mmu_gone){.kind = GONE_ALL});
 }
 
@@ -77,6 +79,7 @@ static void flush_nonglobal(struct vcpu *v)
 		k->rtag[v->nonglobal[i]] = k->wtag[v->nonglobal[i]] = TLB_INVALID;
 	v->n_nonglobal = 0;
 	v->stats.tlb_flushes++;
+	window_flush(v, false);
 }
 
 void tlb_flush_nonglobal(struct vcpu *v)
@@ -146,6 +149,7 @@ void tlb_flush_page(struct vcpu *v, uint64_t gva)
 	for (int k = 0; k < TLB_COUNT; k++)
 		v->tlb[k].rtag[i] = v->tlb[k].wtag[i] = TLB_INVALID;
 	shift = flush_large(v, page);
+	window_flush_page(v, page);
 	v->stats.tlb_page_flushes++;
 	gone(v, (struct mmu_gone){.kind = GONE_PAGE, .gva = page, .shift = shift});
 }
@@ -160,6 +164,7 @@ void tlb_drop_writes(struct vcpu *v, uint64_t frame)
 {
 	uint64_t hva = (uint64_t)(uintptr_t)gmem_frame_ptr(v->vm->mem, frame, GMEM_WRITE);
 
+	window_drop_writes(v->vm->window, frame);
 	bank_drop_writes(v, hva);
 	for (int k = 0; k < TLB_COUNT; k++) {
 		struct soft_tlb *t = &v->tlb[k];

@@ -237,12 +237,20 @@ static uint32_t set_accessed(struct vcpu *v, struct path *p, unsigned acc)
 
 static void walk_unpaged(struct walk *w, uint64_t gva)
 {
-	*w = (struct walk){.gpa = gva, .page_size = 4096, .writable = 1, .dirty = 1, .user = 1};
+	*w = (struct walk){.gpa = gva, .page_size = 4096, .writable = 1, .dirty = 1, .user = 1, .accessed = 1};
 }
 
 static bool canonical(uint64_t a)
 {
 	return (uint64_t)((int64_t)(a << 16) >> 16) == a;
+}
+
+static bool all_accessed(const struct path *p)
+{
+	for (unsigned i = 0; i < p->n; i++)
+		if (!(p->lv[i].val & PTE_A))
+			return false;
+	return true;
 }
 
 /* The walk proper, for canonical addresses: 0, or the whole error code | WALK_FAULT. */
@@ -263,6 +271,7 @@ static uint32_t walk_tables(struct vcpu *v, uint64_t gva, unsigned acc, struct w
 			return r | access_code(v, acc);
 		w->gpa &= ~v->a20_off;
 		w->dirty = (p.lv[p.n - 1].val & PTE_D) || (set && (acc & ACC_W));
+		w->accessed = set || all_accessed(&p);
 		if (set)
 			r = set_accessed(v, &p, acc);
 	} while (r == WALK_RETRY);
