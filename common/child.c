@@ -87,7 +87,7 @@ void child_start(struct child *c, int argc, char **argv)
 	child_send(c, MSG_HELLO, pack_hello(&h, c->buf, sizeof c->buf), NULL, 0);
 }
 
-void child_expect(struct child *c, uint16_t type, struct ipc_frame *f)
+void child_next(struct child *c, struct ipc_frame *f)
 {
 	int rc = ipc_recv_frame(CHILD_CONTROL_FD, c->buf, f);
 
@@ -95,6 +95,11 @@ void child_expect(struct child *c, uint16_t type, struct ipc_frame *f)
 		exit(0); /* the monitor ended: so do we */
 	if (rc)
 		fatal(HVX_EXIT_FAIL, "control socket: %s", strerror(-rc));
+}
+
+void child_expect(struct child *c, uint16_t type, struct ipc_frame *f)
+{
+	child_next(c, f);
 	if (f->type != type)
 		fatal(HVX_EXIT_FAIL, "the monitor sent message %u where %s was due", f->type, pack_type_name(type));
 }

@@ -33,6 +33,8 @@ struct child {
  */
 void child_start(struct child *c, int argc, char **argv);
 
+/* Waits for a frame, whatever it is; its descriptors are the caller's.  Exits when the monitor is gone. */
+void child_next(struct child *c, struct ipc_frame *f);
 /* Waits for a frame of @type; its descriptors are the caller's.  Exits when the monitor is gone or
  * sends something else. */
 void child_expect(struct child *c, uint16_t type, struct ipc_frame *f);

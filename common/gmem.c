@@ -9,7 +9,9 @@
 #include "common/gmem.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdbool.h>
+#include <time.h>
 
 int gmem_join(const struct gmem *g)
 {
@@ -44,6 +46,77 @@ bool gmem_write_protected(const struct gmem *g, uint64_t frame)
 	return frame >= g->size >> GMEM_PAGE_SHIFT;
 }
 
+static void copy_bytes(void *dst, const void *src, size_t n)
+{
+	/* rep movsb: no vector registers, and fast on every host with ERMS */
+	__asm__ volatile("rep movsb" : "+D"(dst), "+S"(src), "+c"(n) : : "memory");
+}
+
+/* ---- pages that are merged ---- */
+
+#define PATIENCE_S 5 /* for BUSY, which an honest process leaves after microseconds */
+
+static time_t seconds(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec;
+}
+
+/* The entry when it is no longer BUSY; or it is still, after a time in which nobody is at work. */
+static uint64_t settled(const uint64_t *entry)
+{
+	time_t end = seconds() + PATIENCE_S;
+	uint64_t e;
+
+	while ((e = __atomic_load_n(entry, __ATOMIC_ACQUIRE)) & SHM_P2M_BUSY && seconds() < end)
+		sched_yield();
+	return e;
+}
+
+static bool exchange(uint64_t *entry, uint64_t from, uint64_t to)
+{
+	return __atomic_compare_exchange_n(entry, &from, to, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
+}
+
+/* Out of the pool, into its own place; false: somebody else was faster. */
+static bool unmerge(const struct gmem *g, uint64_t frame, uint64_t e)
+{
+	const uint64_t own = frame << GMEM_PAGE_SHIFT, from = e & ~SHM_P2M_FLAGS;
+
+	if (e & SHM_P2M_KEPT) {
+		if (!exchange(&g->p2m[frame], e, own))
+			return false;
+	} else {
+		if (!exchange(&g->p2m[frame], e, e | SHM_P2M_BUSY))
+			return false;
+		if (from) /* page 0 is that of zeros, and so is what is punched */
+			copy_bytes(g->ram + own, g->pool + from, GMEM_PAGE_SIZE);
+		__atomic_store_n(&g->p2m[frame], own, __ATOMIC_SEQ_CST);
+	}
+	if (g->moved)
+		g->moved(g->moved_ctx, frame, g->pool + from);
+	return true;
+}
+
+uint8_t *gmem_own(const struct gmem *g, uint64_t frame)
+{
+	for (;;) {
+		uint64_t e = settled(&g->p2m[frame]), off = e & ~SHM_P2M_FLAGS;
+		if (e & SHM_P2M_BUSY)
+			return NULL;
+		if (!(e & SHM_P2M_ASK))
+			return off < g->size + g->rom_size ? g->ram + off : NULL;
+		if (e & SHM_P2M_SHARED ? off >= g->pool_size : off >= g->size + g->rom_size)
+			return NULL;
+		if (!(e & SHM_P2M_SHARED))
+			exchange(&g->p2m[frame], e, e & ~SHM_P2M_WATCHED);
+		else
+			unmerge(g, frame, e);
+	}
+}
+
 void *gmem_run(const struct gmem *g, uint64_t gpa, size_t *len, unsigned intent)
 {
 	int64_t first = *len && gmem_is_ram(g, gpa, *len) ? gmem_frame(g, gpa) : -1;
@@ -63,12 +136,6 @@ void *gmem_run(const struct gmem *g, uint64_t gpa, size_t *len, unsigned intent)
 	if (done < *len)
 		*len = done;
 	return p + (gpa & (GMEM_PAGE_SIZE - 1));
-}
-
-static void copy_bytes(void *dst, const void *src, size_t n)
-{
-	/* rep movsb: no vector registers, and fast on every host with ERMS */
-	__asm__ volatile("rep movsb" : "+D"(dst), "+S"(src), "+c"(n) : : "memory");
 }
 
 static void mark_dirty(const struct gmem *g, uint64_t gpa)

@@ -3,6 +3,12 @@
  * RAM into a pointer; what gives pointers below stands on it.  RAM is one sealed memfd; guest-physical space maps onto its
  * pages ("frames") as [0, low) -> frame 0 and [4 GiB, 4 GiB + high) -> low, with low <= GMEM_LOW_MAX, but for struct gmem_rom.
  *
+ * A page may be merged: others have the same bytes, and it is read where they are read, in the pool.  Whoever asks for it with
+ * GMEM_WRITE gets it back in its own place, filled by himself (gmem_own()), and is told nothing: but what was resolved before
+ * for reading leads to the old bytes from then on.  So whoever reads what somebody writes meanwhile (rings) resolves with
+ * GMEM_WRITE; and translations that a vcpu keeps of a page in the pool are noted in held_bm, as code is in code_bm: whoever
+ * has written looks there, and has them dropped (hvx-internals(7)).
+ *
  * A pointer holds between gmem_enter() and gmem_leave(), by which memsvc knows when a page that it withdrew is out of use
  * (proto/shm.h).  A vcpu's thread needs neither between two block boundaries: what it keeps (soft TLB, code) is withdrawn at
  * one, as after any invalidation.
@@ -52,6 +58,12 @@ struct gmem {
 	struct shm_epochs *epochs;  /* NULL: nobody ever withdraws a page (unit tests) */
 	const uint8_t *pool;        /* merged pages, to be read only; NULL: there are none */
 	uint64_t pool_size;
+	uint64_t *
+		held_bm; /* one bit per RAM page: a vcpu may hold a translation to where it is, or was, in the pool; NULL: none */
+	/* In the thread of whoever was given a page of its own, before it writes: @from is where the page was read till now.  May
+	 * be NULL. */
+	void (*moved)(void *ctx, uint64_t frame, const uint8_t *from);
+	void *moved_ctx;
 };
 
 /* The same where ROM may be in the way. */
@@ -80,9 +92,13 @@ static inline bool gmem_is_ram(const struct gmem *g, uint64_t gpa, uint64_t len)
 	return gpa >= base && gpa - base < room && len <= room - (gpa - base);
 }
 
+/* The page in its own place, to be written, where that takes more than a look: it is merged, or about to be.  NULL: the p2m says
+ * nonsense. */
+uint8_t *gmem_own(const struct gmem *g, uint64_t frame);
+
 /*
  * Host address of page @frame of RAM, or NULL where the p2m, which others can write, has none for this intent.  A page in the
- * guest's balloon has one: it reads as zeros, and memory comes when it is touched.  A merged one may be read.
+ * guest's balloon has one: it reads as zeros, and memory comes when it is touched.
  */
 static inline uint8_t *gmem_frame_ptr(const struct gmem *g, uint64_t frame, unsigned intent)
 {
@@ -92,9 +108,24 @@ static inline uint8_t *gmem_frame_ptr(const struct gmem *g, uint64_t frame, unsi
 
 	if (g->rom && (intent & (GMEM_WRITE | GMEM_PROGRAM)) == GMEM_WRITE && gmem_write_protected(g, frame))
 		return NULL;
+	if ((intent & GMEM_WRITE) && (e & SHM_P2M_ASK))
+		return gmem_own(g, frame);
 	if (!(e & SHM_P2M_SHARED))
 		return off < g->size + g->rom_size ? g->ram + off : NULL;
-	return (intent & GMEM_WRITE) || off >= g->pool_size ? NULL : (uint8_t *)(uintptr_t)(g->pool + off);
+	return off < g->pool_size ? (uint8_t *)(uintptr_t)(g->pool + off) : NULL;
+}
+
+/* May the page be written where it is?  A look that changes nothing. */
+static inline bool gmem_writable(const struct gmem *g, uint64_t frame)
+{
+	if (g->rom && gmem_write_protected(g, frame))
+		return false;
+	return !g->p2m || !(__atomic_load_n(&g->p2m[frame], __ATOMIC_RELAXED) & SHM_P2M_ASK);
+}
+
+static inline bool gmem_in_pool(const struct gmem *g, const uint8_t *host)
+{
+	return (uintptr_t)host - (uintptr_t)g->pool < g->pool_size;
 }
 
 /* From here on pointers of @slot's thread (proto/shm.h) hold, to gmem_leave() with what this returned.  May be nested, and last

@@ -31,7 +31,28 @@ static int check_header(const struct shm_header *h, uint64_t size)
 		       : -EPROTO;
 }
 
-int memory_map(struct gmem *g, int ram_fd, int control_fd, uint64_t size)
+/* To be read only: this descriptor allows nothing else. */
+static int map_pool(struct gmem *g, int fd)
+{
+	struct stat st;
+
+	if (fd < 0)
+		return 0;
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	uint64_t got;
+	int rc = check_fd(fd, (uint64_t)st.st_size, 0, &got);
+	if (rc)
+		return rc;
+	const uint8_t *p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED | MAP_NORESERVE, fd, 0);
+	if (p == MAP_FAILED)
+		return -ENOMEM;
+	g->pool = p;
+	g->pool_size = (uint64_t)st.st_size;
+	return 0;
+}
+
+int memory_map(struct gmem *g, int ram_fd, int control_fd, int pool_fd, uint64_t size)
 {
 	uint64_t all = 0, control;
 	int rc = check_fd(ram_fd, size, SHM_MAX_ROM, &all);
@@ -56,8 +77,9 @@ int memory_map(struct gmem *g, int ram_fd, int control_fd, uint64_t size)
 	g->p2m = (uint64_t *)(void *)(ctl + l.p2m);
 	g->code_bm = (uint64_t *)(void *)(ctl + l.code);
 	g->dirty_bm = (uint64_t *)(void *)(ctl + l.dirty);
+	g->held_bm = (uint64_t *)(void *)(ctl + l.held);
 	g->epochs = (struct shm_epochs *)(void *)(ctl + l.epochs);
-	return 0;
+	return map_pool(g, pool_fd);
 }
 
 #define HUGE_PAGE (2ull << 20)

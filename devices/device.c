@@ -388,10 +388,10 @@ static void receive(struct device *d)
 static void map(struct device *d)
 {
 	struct stat st;
-	int rc = memory_map(&d->mem, d->fd[DEV_FD_RAM], d->fd[DEV_FD_CONTROL], d->cfg.ram_size);
+	int rc = memory_map(&d->mem, d->fd[DEV_FD_RAM], d->fd[DEV_FD_CONTROL], d->fd[DEV_FD_POOL], d->cfg.ram_size);
 	int seals = fcntl(d->fd[DEV_FD_PAGE], F_GET_SEALS);
 
-	d->child.shared = d->cfg.ram_size + shm_layout(d->cfg.ram_size).total;
+	d->child.shared = d->cfg.ram_size + shm_layout(d->cfg.ram_size).total + d->mem.pool_size;
 	if (rc)
 		child_fail(&d->child, HVX_EXIT_HOST, "cannot map guest memory: %s", strerror(-rc));
 	if (seals < 0 || !(seals & F_SEAL_SHRINK) || fstat(d->fd[DEV_FD_PAGE], &st) || st.st_size < (off_t)SHM_PAGE)
@@ -406,6 +406,8 @@ static void map(struct device *d)
 	for (int i = DEV_FD_RAM; i <= DEV_FD_PAGE; i++)
 		if (i != DEV_FD_CHANNEL)
 			close(d->fd[i]); /* the mappings are enough */
+	if (d->fd[DEV_FD_POOL] >= 0)
+		close(d->fd[DEV_FD_POOL]);
 }
 
 void device_start(struct device *d, int argc, char **argv)

@@ -120,7 +120,7 @@ void virtio_dev_reset_done(struct virtio_dev *v)
 
 /* ---- translated code, dirty bits ---- */
 
-/* A page that was written; true when it holds translated code. */
+/* A page that was written; true when the vcpu has something made of it: code, or a translation to where it was merged. */
 static bool mark(struct virtio_dev *v, uint64_t gpa)
 {
 	int64_t f = gmem_frame(v->mem, gpa);
@@ -128,7 +128,7 @@ static bool mark(struct virtio_dev *v, uint64_t gpa)
 	if (f < 0)
 		return false;
 	gmem_mark_dirty(v->mem, (uint64_t)f);
-	return gmem_bit(v->mem->code_bm, (uint64_t)f);
+	return gmem_bit(v->mem->code_bm, (uint64_t)f) || (v->mem->held_bm && gmem_bit(v->mem->held_bm, (uint64_t)f));
 }
 
 static void add_range(struct virtio_dev *v, uint64_t gpa, uint64_t len)

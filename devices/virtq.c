@@ -55,11 +55,12 @@ static _Atomic uint16_t *avail_event(struct virtq *q)
 	return (_Atomic uint16_t *)&q->used->ring[q->size];
 }
 
-/* Pointers to the rings; false: the p2m has none, and q->used is NULL. */
+/* Pointers to the rings; false: the p2m has none, and q->used is NULL.  All are asked for as if they were written here: the
+ * driver writes while we read, so they must not be where merged pages are; nor is the like to be had piece by piece. */
 static bool find_rings(struct virtq *q)
 {
-	q->desc = gmem_ptr(q->mem, q->desc_gpa, 16ul * q->size, GMEM_READ);
-	q->avail = gmem_ptr(q->mem, q->avail_gpa, 6 + 2ul * q->size, GMEM_READ);
+	q->desc = gmem_ptr(q->mem, q->desc_gpa, 16ul * q->size, GMEM_READ | GMEM_WRITE);
+	q->avail = gmem_ptr(q->mem, q->avail_gpa, 6 + 2ul * q->size, GMEM_READ | GMEM_WRITE);
 	q->used = gmem_ptr(q->mem, q->used_gpa, 6 + 8ul * q->size, GMEM_READ | GMEM_WRITE);
 	if (q->desc && q->avail && q->used)
 		return true;
@@ -146,7 +147,7 @@ static int walk(struct virtq *q, struct virtq_chain *c, const struct virtq_desc 
 			unsigned m = d.len / sizeof d;
 			if (!m || d.len % sizeof d || m > CHAIN_MAX || (d.addr & 15))
 				return bad(q, "size or place of an indirect table");
-			const struct virtq_desc *t = gmem_ptr(q->mem, d.addr, d.len, GMEM_READ);
+			const struct virtq_desc *t = gmem_ptr(q->mem, d.addr, d.len, GMEM_READ | GMEM_WRITE);
 			return t ? walk(q, c, t, m, 0, true) : bad(q, "an indirect table is not in RAM");
 		}
 		int rc = add_desc(q, c, &d);

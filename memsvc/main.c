@@ -1,6 +1,7 @@
 /*
- * hvx-memsvc: keeps the memory of a VM, hands it out on request and says how much
- * of it is there; gives back to the host what the guest gives back, which it hears from the vcpu directly.  Invariant: it never looks into guest RAM.
+ * hvx-memsvc: keeps the memory of a VM, or of all VMs of a merge group, hands it out on request and says how much of it is there;
+ * gives back to the host what guests give back; finds equal pages and keeps one of them.  Invariant: what pages hold is compared and
+ * copied, never looked into.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -9,65 +10,144 @@
 #include "common/child.h"
 #include "common/err.h"
 #include "common/log.h"
-#include "memsvc/ram.h"
+#include "memsvc/member.h"
 #include "memsvc/seal.h"
 
-#define REQUESTS 2   /* of the vcpu at once: one, and that of a reset which comes in between */
-#define LOOKS    500 /* a millisecond apart, until those who still hold pages have missed the deadline */
+#define PAGE_COST \
+	128u /* bytes that merging takes at most for a page: what is known of it, its place in tables, the pool's */
+#define GROUP_SPACE (16ull << 40) /* of addresses, for the RAM of a group: it is asked about, not used */
+#define BATCH_MS    50u           /* a batch that does not fill waits no longer */
+#define JOIN_FDS    4
 
 struct memsvc {
 	struct child child;
-	struct ram ram;
+	struct member own; /* the only VM */
+	/* or a group */
+	bool group;
+	struct ipc_conn *keeper;
+	struct member *vm[SCAN_VMS_MAX];
 	struct ipc_loop *loop;
-	struct ipc_conn *conn;
-	int vcpu_fd;           /* channel to the vcpu; -1: no balloon */
-	struct ipc_conn *vcpu; /* NULL: none, or it hung up */
-	/* requests that pages be taken, in order: the first waits for a grace period */
-	struct msg_mem_change request[REQUESTS];
-	unsigned requests, looks;
+	int vcpu_fd, pool_fd;
+	struct pool pool;
+	struct scan scan;
 	struct ipc_watch *tick;
+	unsigned since; /* ms, about: the last batches began */
 };
 
-static int reply_region(struct memsvc *s)
-{
-	struct msg_mem_region m = {s->ram.size, s->ram.control_size};
-	int fds[] = {s->ram.ram_fd, s->ram.control_fd};
-	int n = pack_mem_region(&m, s->child.buf, sizeof s->child.buf);
+/* ---- merging ---- */
 
-	return n < 0 ? n : ipc_send(s->conn, MSG_MEM_REGION, s->child.buf, (size_t)n, fds, 2);
+static void on_scan(void *ctx)
+{
+	struct memsvc *s = ctx;
+	unsigned wait = scan_work(&s->scan);
+	bool due = false;
+
+	s->since += wait;
+	if (s->since >= BATCH_MS) {
+		s->since = 0;
+		due = true;
+	}
+	for (unsigned i = 0; i < SCAN_VMS_MAX; i++) {
+		struct member *m = s->vm[i];
+		if (!m)
+			continue;
+		m->due |= due;
+		if (m->merge.state == MERGE_QUIET)
+			member_merge(m);
+	}
+	ipc_timer_set(s->tick, wait);
 }
 
-static int reply_stats(struct memsvc *s)
+static void prepare_merging(struct memsvc *s, unsigned rate, uint64_t ram, uint64_t space)
 {
-	struct ram_usage u;
-	int rc = ram_usage(&s->ram, &u);
+	int rc = pool_init(&s->pool, s->pool_fd);
 
 	if (rc)
-		return rc;
-	struct msg_mem_stats m = {u.pages_total, u.pages_present, u.host_bytes, u.pages_ballooned, u.pages_punched};
-	int n = pack_mem_stats(&m, s->child.buf, sizeof s->child.buf);
-	return n < 0 ? n : ipc_send(s->conn, MSG_MEM_STATS, s->child.buf, (size_t)n, NULL, 0);
+		child_fail(&s->child, HVX_EXIT_HOST, "cannot make the pool of merged pages: %s", strerror(-rc));
+	scan_init(&s->scan, &s->pool, rate);
+	s->child.shared += space + (uint64_t)s->pool.capacity * SHM_PAGE;
+	s->child.own += (ram / SHM_PAGE + s->pool.capacity) * PAGE_COST;
 }
 
-static void on_frame(void *ctx, struct ipc_conn *c, struct ipc_frame *f)
+/* ---- a group: VMs come and go ---- */
+
+static void on_left(struct member *m)
+{
+	struct memsvc *s = m->owner;
+
+	for (unsigned i = 0; i < SCAN_VMS_MAX; i++)
+		if (s->vm[i] == m)
+			s->vm[i] = NULL;
+	member_free(m);
+	free(m);
+}
+
+/* Its descriptors are the frame's until they are taken. */
+static int take_in(struct memsvc *s, struct member *m, struct ipc_frame *f, uint64_t ram_size)
+{
+	m->loop = s->loop;
+	m->owner = s;
+	m->left = on_left;
+	int rc = ram_adopt(&m->ram, f->fds[2], f->fds[3], ram_size);
+	if (rc)
+		return rc;
+	f->fds[2] = f->fds[3] = -1;
+	rc = member_init(m, s->loop, f->fds[0], f->fds[1], &s->scan);
+	f->fds[0] = f->fds[1] = -1;
+	return rc;
+}
+
+/* A VM that cannot be taken finds its channel closed. */
+static int join(struct memsvc *s, struct ipc_frame *f)
+{
+	struct msg_mem_join j;
+	unsigned i = 0;
+
+	if (f->nfds != JOIN_FDS || unpack_mem_join(f->data, f->len, &j))
+		return -EPROTO;
+	while (i < SCAN_VMS_MAX && s->vm[i])
+		i++;
+	struct member *m = i < SCAN_VMS_MAX ? calloc(1, sizeof *m) : NULL;
+	if (!m)
+		return 0;
+	int rc = take_in(s, m, f, j.ram_size);
+	if (rc) {
+		log_error("a VM of %llu MiB cannot join: %s", (unsigned long long)(j.ram_size >> 20), strerror(-rc));
+		member_free(m);
+		free(m);
+		return 0;
+	}
+	s->vm[i] = m;
+	ipc_timer_set(s->tick, 1);
+	return 0;
+}
+
+static int group_stats(struct memsvc *s)
+{
+	struct msg_mem_stats t = {0};
+
+	scan_stats(&s->scan, &t);
+	int n = pack_mem_stats(&t, s->child.buf, sizeof s->child.buf);
+	return n < 0 ? n : ipc_send(s->keeper, MSG_MEM_STATS, s->child.buf, (size_t)n, NULL, 0);
+}
+
+static void on_keeper_frame(void *ctx, struct ipc_conn *c, struct ipc_frame *f)
 {
 	struct memsvc *s = ctx;
 	int rc = -EPROTO;
 
 	(void)c;
-	if (f->nfds == 0 && unpack_empty(f->len) == 0) {
-		if (f->type == MSG_MEM_GET)
-			rc = reply_region(s);
-		else if (f->type == MSG_MEM_STATS_GET)
-			rc = reply_stats(s);
-	}
+	if (f->type == MSG_MEM_JOIN)
+		rc = join(s, f);
+	else if (f->type == MSG_MEM_STATS_GET && !f->nfds && !unpack_empty(f->len))
+		rc = group_stats(s);
 	if (rc == -EPIPE || rc == -ECONNRESET)
 		ipc_loop_stop(s->loop); /* it asked, and ended */
 	else if (rc)
-		fatal(HVX_EXIT_FAIL, "message %u from the monitor: %s", f->type, strerror(-rc));
+		fatal(HVX_EXIT_FAIL, "message %u from the keeper: %s", f->type, strerror(-rc));
 }
 
-static void on_closed(void *ctx, struct ipc_conn *c, int error)
+static void on_keeper_closed(void *ctx, struct ipc_conn *c, int error)
 {
 	struct memsvc *s = ctx;
 
@@ -77,162 +157,72 @@ static void on_closed(void *ctx, struct ipc_conn *c, int error)
 	ipc_loop_stop(s->loop);
 }
 
-static const struct ipc_handlers handlers = {on_frame, on_closed, pack_type_name};
+static const struct ipc_handlers keeper_handlers = {on_keeper_frame, on_keeper_closed, pack_type_name};
 
-/* ---- the vcpu, which counts as taken over ---- */
+/* ---- start ---- */
 
-static void hang_up(struct memsvc *s, const char *why)
+static void configure_group(struct memsvc *s, const struct ipc_frame *f)
 {
-	if (why)
-		log_error("the vcpu's channel: %s: hung up", why);
-	ipc_conn_free(s->vcpu);
-	s->vcpu = NULL;
-	s->requests = 0;
+	struct msg_mem_group g;
+
+	if (unpack_mem_group(f->data, f->len, &g) || f->nfds != 1)
+		child_fail(&s->child, HVX_EXIT_FAIL, "malformed configuration from the keeper");
+	s->group = true;
+	s->pool_fd = f->fds[0];
+	s->vcpu_fd = -1;
+	prepare_merging(s, g.rate, 0, GROUP_SPACE);
+	s->child.own += (uint64_t)s->pool.capacity * PAGE_COST; /* guests may have more pages than the host */
 }
 
-static int answer(struct memsvc *s, const struct msg_mem_change *m)
+static void configure_one(struct memsvc *s, const struct ipc_frame *f)
 {
-	struct msg_mem_changed done = {m->id};
-	int n = pack_mem_changed(&done, s->child.buf, sizeof s->child.buf);
+	struct msg_mem_config cfg;
 
-	return n < 0 ? n : ipc_send(s->vcpu, MSG_MEM_CHANGED, s->child.buf, (size_t)n, NULL, 0);
-}
-
-static bool takes_pages(const struct msg_mem_change *m)
-{
-	return m->op == MEM_OP_BALLOON || m->op == MEM_OP_REPORT;
-}
-
-/* First the p2m: who looks a page up from here on knows. */
-static int withdraw(struct memsvc *s, const struct msg_mem_change *m)
-{
-	int rc = 0;
-
-	if (!m->nranges)
-		rc = ram_change(&s->ram, m->op, 0, 0);
-	for (uint32_t i = 0; i < m->nranges && !rc; i++)
-		rc = ram_change(&s->ram, m->op, m->range[i].first, m->range[i].count);
-	return rc;
-}
-
-static void punch(struct memsvc *s, const struct msg_mem_change *m)
-{
-	int rc = 0;
-
-	for (uint32_t i = 0; i < m->nranges && !rc; i++)
-		rc = ram_punch(&s->ram, m->range[i].first, m->range[i].count);
-	if (rc) /* the guest does not depend on it */
-		log_guest(LOG_LVL_WARN, "pages that stay with the guest: %s", strerror(-rc));
-}
-
-/*
- * Works on the first request.  True: it is answered.  Who misses the deadline is left behind: what it writes then costs this
- * VM a page that it thinks to have given back, and nobody else anything.
- */
-static int serve_first(struct memsvc *s, bool *done)
-{
-	struct msg_mem_change *m = &s->request[0];
-	enum grace_state state = takes_pages(m) ? grace_look(&s->ram.grace) : GRACE_OVER;
-
-	*done = true;
-	if (state == GRACE_WAIT && s->looks++ == LOOKS) {
-		log_guest(LOG_LVL_WARN, "a device or the vcpu holds on to pages that the guest gave back");
-		state = grace_give_up(&s->ram.grace);
-	}
-	if (state == GRACE_WAIT) {
-		ipc_timer_set(s->tick, 1);
-		*done = false;
-		return 0;
-	}
-	if (takes_pages(m))
-		punch(s, m);
-	return answer(s, m);
-}
-
-static int begin_first(struct memsvc *s)
-{
-	int rc = withdraw(s, &s->request[0]);
-
-	s->looks = 0;
-	if (!rc && takes_pages(&s->request[0]))
-		grace_begin(&s->ram.grace);
-	return rc;
-}
-
-/* The first has begun. */
-static int serve(struct memsvc *s)
-{
-	bool done = true;
-	int rc = 0;
-
-	while (s->requests) {
-		rc = serve_first(s, &done);
-		if (rc || !done)
-			return rc;
-		s->request[0] = s->request[1];
-		if (--s->requests && (rc = begin_first(s)))
-			return rc;
-	}
-	return 0;
-}
-
-static int change(struct memsvc *s, const struct ipc_frame *f)
-{
-	if (s->requests == REQUESTS)
-		return -EPROTO;
-	struct msg_mem_change *m = &s->request[s->requests];
-	if (f->type != MSG_MEM_CHANGE || f->nfds || unpack_mem_change(f->data, f->len, m))
-		return -EPROTO;
-	if (++s->requests > 1)
-		return 0;
-	int rc = begin_first(s);
-	return rc ? rc : serve(s);
-}
-
-static void on_vcpu_frame(void *ctx, struct ipc_conn *c, struct ipc_frame *f)
-{
-	struct memsvc *s = ctx;
-	int rc = change(s, f);
-
-	(void)c;
+	if (unpack_mem_config(f->data, f->len, &cfg) || f->nfds != cfg.channel + cfg.merge)
+		child_fail(&s->child, HVX_EXIT_FAIL, "malformed configuration from the monitor");
+	s->vcpu_fd = cfg.channel ? f->fds[0] : -1;
+	s->pool_fd = cfg.merge ? f->fds[1] : -1;
+	int rc = ram_create(&s->own.ram, cfg.ram_size + cfg.rom_size);
 	if (rc)
-		hang_up(s, rc == -EPROTO ? "a malformed message" : strerror(-rc));
+		child_fail(&s->child, HVX_EXIT_HOST, "cannot make %llu MiB of guest RAM: %s",
+			   (unsigned long long)(cfg.ram_size >> 20), strerror(-rc));
+	s->child.shared = s->own.ram.control_size;
+	if (cfg.merge)
+		prepare_merging(s, cfg.rate, s->own.ram.size, s->own.ram.size);
 }
-
-static void on_tick(void *ctx)
-{
-	struct memsvc *s = ctx;
-	int rc = s->vcpu ? serve(s) : 0;
-
-	if (rc)
-		hang_up(s, rc == -EPROTO ? "a malformed message" : strerror(-rc));
-}
-
-static void on_vcpu_closed(void *ctx, struct ipc_conn *c, int error)
-{
-	(void)c;
-	hang_up(ctx, error ? strerror(-error) : NULL);
-}
-
-static const struct ipc_handlers vcpu_handlers = {on_vcpu_frame, on_vcpu_closed, pack_type_name};
 
 static void configure(struct memsvc *s)
 {
 	struct ipc_frame f;
-	struct msg_mem_config cfg;
 
-	child_expect(&s->child, MSG_MEM_CONFIG, &f);
-	if (unpack_mem_config(f.data, f.len, &cfg) || f.nfds != cfg.balloon)
-		child_fail(&s->child, HVX_EXIT_FAIL, "malformed configuration from the monitor");
-	s->vcpu_fd = cfg.balloon ? f.fds[0] : -1;
-	int rc = ram_create(&s->ram, cfg.ram_size + cfg.rom_size);
-	if (rc)
-		child_fail(&s->child, HVX_EXIT_HOST, "cannot make %llu MiB of guest RAM: %s",
-			   (unsigned long long)(cfg.ram_size >> 20), strerror(-rc));
-	s->child.shared = s->ram.control_size;
+	child_next(&s->child, &f);
+	if (f.type == MSG_MEM_GROUP)
+		configure_group(s, &f);
+	else if (f.type == MSG_MEM_CONFIG)
+		configure_one(s, &f);
+	else
+		fatal(HVX_EXIT_FAIL, "the monitor sent message %u where %s was due", f.type,
+		      pack_type_name(MSG_MEM_CONFIG));
 	s->loop = ipc_loop_new();
 	if (!s->loop)
 		child_fail(&s->child, HVX_EXIT_HOST, "no memory for the loop");
+}
+
+static int connect_peers(struct memsvc *s)
+{
+	s->tick = ipc_watch_timer(s->loop, on_scan, s);
+	if (!s->tick)
+		return -ENOMEM;
+	if (s->group) {
+		s->keeper = ipc_conn_new(s->loop, CHILD_CONTROL_FD, "memsvc", "keeper", &keeper_handlers, s);
+		return s->keeper ? 0 : -ENOMEM;
+	}
+	s->own.ends_all = true;
+	s->vm[0] = &s->own;
+	int rc = member_init(&s->own, s->loop, CHILD_CONTROL_FD, s->vcpu_fd, s->pool_fd >= 0 ? &s->scan : NULL);
+	if (!rc && s->pool_fd >= 0)
+		ipc_timer_set(s->tick, 1);
+	return rc;
 }
 
 int main(int argc, char **argv)
@@ -242,17 +232,9 @@ int main(int argc, char **argv)
 	child_start(&s.child, argc, argv);
 	configure(&s);
 	child_seal(&s.child);
-	s.tick = ipc_watch_timer(s.loop, on_tick, &s);
-	s.conn = ipc_conn_new(s.loop, CHILD_CONTROL_FD, "memsvc", "monitor", &handlers, &s);
-	if (s.vcpu_fd >= 0)
-		s.vcpu = ipc_conn_new(s.loop, s.vcpu_fd, "memsvc", "vcpu", &vcpu_handlers, &s);
-	if (!s.tick || !s.conn || (s.vcpu_fd >= 0 && !s.vcpu))
+	if (connect_peers(&s))
 		fatal(HVX_EXIT_FAIL, "no memory for the connection");
 	int rc = ipc_loop_run(s.loop);
-	ipc_watch_free(s.tick);
-	ipc_conn_free(s.conn);
-	ipc_conn_free(s.vcpu);
-	ipc_loop_free(s.loop);
-	ram_free(&s.ram);
+	/* what is left goes with the process: those who read merged pages have them until they end, too */
 	return rc ? HVX_EXIT_FAIL : 0;
 }

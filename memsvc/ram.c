@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "memsvc/merge.h"
 #include "proto/shm.h"
 
 static int sealed_memfd(const char *name, uint64_t size, int *out)
@@ -30,7 +31,7 @@ static int sealed_memfd(const char *name, uint64_t size, int *out)
 	return 0;
 }
 
-/* Header and p2m: every page of RAM is at its own offset; both bitmaps start clear. */
+/* Header and p2m: every page of RAM is at its own offset; the bitmaps start clear. */
 static int fill_control(struct ram *r)
 {
 	struct shm_layout l = shm_layout(r->size);
@@ -48,17 +49,19 @@ static int fill_control(struct ram *r)
 		.code_offset = l.code,
 		.dirty_offset = l.dirty,
 		.epochs_offset = l.epochs,
+		.held_offset = l.held,
 	};
 	memcpy(p, &h, sizeof h);
 	uint64_t *p2m = (uint64_t *)(void *)(p + l.p2m);
 	for (uint64_t i = 0; i < l.pages; i++)
 		p2m[i] = i * SHM_PAGE;
-	r->p2m = p2m; /* stays mapped */
+	r->control = p; /* stays mapped */
+	r->p2m = p2m;
 	grace_init(&r->grace, (struct shm_epochs *)(void *)(p + l.epochs));
 	return 0;
 }
 
-int ram_create(struct ram *r, uint64_t size)
+static int prepare(struct ram *r, uint64_t size)
 {
 	memset(r, 0, sizeof *r);
 	r->ram_fd = r->control_fd = -1;
@@ -66,7 +69,38 @@ int ram_create(struct ram *r, uint64_t size)
 		return -EINVAL;
 	r->size = size;
 	r->control_size = shm_layout(size).total;
-	int rc = sealed_memfd("hvx-ram", size, &r->ram_fd);
+	return 0;
+}
+
+static bool sealed(int fd, uint64_t size)
+{
+	const int need = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
+	int seals = fcntl(fd, F_GET_SEALS); /* -1, which has every bit, is no memfd */
+	struct stat st;
+
+	return seals >= 0 && (seals & need) == need && fstat(fd, &st) == 0 && (uint64_t)st.st_size == size;
+}
+
+int ram_adopt(struct ram *r, int ram_fd, int control_fd, uint64_t size)
+{
+	int rc = prepare(r, size);
+
+	if (!rc && (!sealed(ram_fd, size) || !sealed(control_fd, r->control_size)))
+		rc = -EPROTO;
+	if (rc)
+		return rc;
+	r->ram_fd = ram_fd;
+	r->control_fd = control_fd;
+	return fill_control(r);
+}
+
+int ram_create(struct ram *r, uint64_t size)
+{
+	int rc = prepare(r, size);
+
+	if (rc)
+		return rc;
+	rc = sealed_memfd("hvx-ram", size, &r->ram_fd);
 	if (!rc)
 		rc = sealed_memfd("hvx-control", r->control_size, &r->control_fd);
 	return rc ? rc : fill_control(r);
@@ -78,6 +112,9 @@ void ram_free(struct ram *r)
 		close(r->ram_fd);
 	if (r->control_fd >= 0)
 		close(r->control_fd);
+	if (r->control)
+		munmap(r->control, r->control_size);
+	r->control = NULL;
 	r->ram_fd = r->control_fd = -1;
 }
 
@@ -90,7 +127,6 @@ static int punch(struct ram *r, uint64_t first, uint64_t count)
 	while (fallocate(r->ram_fd, mode, (off_t)(first * SHM_PAGE), (off_t)(count * SHM_PAGE)) < 0)
 		if (errno != EINTR)
 			return -errno;
-	r->punched += count;
 	return 0;
 }
 
@@ -107,23 +143,18 @@ static void set_ballooned(struct ram *r, uint64_t page, bool on)
 		r->ballooned--;
 }
 
-/* A page that is another's too is not ours to punch. */
-static bool shared(const struct ram *r, uint64_t page)
-{
-	return __atomic_load_n(&r->p2m[page], __ATOMIC_RELAXED) & SHM_P2M_SHARED;
-}
-
 int ram_punch(struct ram *r, uint64_t first, uint64_t count)
 {
-	int rc = 0;
+	int rc = punch(r, first, count);
 
-	for (uint64_t i = first, end = first + count, run; i < end && !rc; i = run) {
-		for (run = i; run < end && shared(r, run) == shared(r, i);)
-			run++;
-		if (!shared(r, i))
-			rc = punch(r, i, run - i);
-	}
+	if (!rc)
+		r->punched += count;
 	return rc;
+}
+
+int ram_empty(struct ram *r, uint64_t first, uint64_t count)
+{
+	return punch(r, first, count);
 }
 
 int ram_change(struct ram *r, enum msg_mem_op op, uint64_t first, uint64_t count)
@@ -136,6 +167,8 @@ int ram_change(struct ram *r, enum msg_mem_op op, uint64_t first, uint64_t count
 	}
 	if (first > pages || count > pages - first)
 		return -EPROTO;
+	for (uint64_t i = first; i < first + count && r->merge && op <= MEM_OP_REPORT; i++)
+		merge_take_out(r->merge, i);
 	for (uint64_t i = first; i < first + count && op != MEM_OP_REPORT; i++)
 		set_ballooned(r, i, op == MEM_OP_BALLOON);
 	return 0;

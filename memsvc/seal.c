@@ -16,6 +16,7 @@ static const struct sandbox_call calls[] = {
 	SETUP(prlimit64, "last limit before the final filter"),
 	SETUP(seccomp, "load the final filter"),
 	SETUP(prctl, "load the final filter: no_new_privs is asked for again"),
+	SETUP(getrandom, "the key of the pages' hash"),
 	SETUP(epoll_create1, "the loop"),
 	SETUP(getuid, "the loop: libevent asks whether it runs set-uid"),
 	SETUP(geteuid, "the loop: libevent asks whether it runs set-uid"),
@@ -29,12 +30,15 @@ static const struct sandbox_call calls[] = {
 	ALLOW(epoll_wait, "the loop"),
 	ALLOW(epoll_ctl, "the loop: a slow peer is waited for"),
 	ALLOW_EQ(fcntl, 1, F_GETFL, "non-blocking control socket"),
+	ALLOW_EQ(fcntl, 1, F_GET_SEALS, "memory of a VM that joins the group must be sealed"),
 	ALLOW_NONBLOCK("non-blocking control socket"),
 	ALLOW_EQ(fcntl, 1, F_DUPFD_CLOEXEC, "a descriptor in a queued message"),
 	ALLOW(close, "descriptors of messages"),
 	ALLOW(write, "log lines"),
 	/* memory */
 	ALLOW_EQ(fallocate, 1, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, "pages that the guest gave back"),
+	ALLOW(pread64, "pages that are compared"),
+	ALLOW(mincore, "which pages are there to be looked at"),
 	ALLOW(fstat, "how much of RAM is there"),
 	ALLOW(newfstatat, "how libc spells fstat; there is no name to open"),
 	ALLOW_MASK(mmap, 2, PROT_EXEC, 0, "heap, control region; never executable"),
@@ -59,7 +63,7 @@ const struct sandbox_table memsvc_seal = {
 	.name = "memsvc",
 	.calls = calls,
 	.n = sizeof calls / sizeof calls[0],
-	.max_fds = 32,
+	.max_fds = 600, /* four a VM of a group */
 	.memory = 64ull << 20,
 	.max_threads = 0,
 };

@@ -229,6 +229,7 @@ int card_configure(struct machine *m, struct peer *p)
 	add_fd(&d, fds, DEV_FD_CALL, c->call[1]);
 	add_fd(&d, fds, DEV_FD_BACKEND, c->backend);
 	add_fd(&d, fds, DEV_FD_OVERLAY, c->overlay);
+	add_fd(&d, fds, DEV_FD_POOL, m->pool_fd);
 	int rc = machine_send(m, p, MSG_DEV_CONFIG, pack_dev_config(&d, m->buf, sizeof m->buf), fds, (int)d.nfds);
 	drop(&c->device_end);
 	drop(&c->backend);

@@ -233,7 +233,7 @@ static uint64_t least_limit(char *dir, const char *file, const char *end)
 
 static uint64_t count_kills(int fd)
 {
-	char text[1024];
+	char text[16384]; /* /proc/vmstat is long */
 	ssize_t n = pread(fd, text, sizeof text - 1, 0);
 
 	if (n <= 0)
@@ -249,13 +249,34 @@ void cause_cgroup_open(struct cause_cgroup *c)
 	int version;
 
 	*c = (struct cause_cgroup){.events = -1, .limit = UINT64_MAX};
-	if (own_dir("memory", dir, sizeof dir, &version))
+	if (own_dir("memory", dir, sizeof dir, &version)) {
+		c->events = open("/proc/vmstat", O_RDONLY | O_CLOEXEC);
+		if (c->events >= 0)
+			c->kills = count_kills(c->events);
 		return;
+	}
 	snprintf(path, sizeof path, "%s/%s", dir, version == 2 ? "memory.events" : "memory.oom_control");
 	c->events = open(path, O_RDONLY | O_CLOEXEC);
 	c->limit = least_limit(dir, version == 2 ? "memory.max" : "memory.limit_in_bytes", CGROUP_TOP);
 	if (c->events >= 0)
 		c->kills = count_kills(c->events);
+}
+
+int cause_cgroup_usage(uint64_t *limit, int *stat)
+{
+	char dir[PATH_MAX], path[PATH_MAX + 32];
+	int version;
+
+	*limit = UINT64_MAX;
+	*stat = -1;
+	if (own_dir("memory", dir, sizeof dir, &version))
+		return -1;
+	snprintf(path, sizeof path, "%s/%s", dir, version == 2 ? "memory.current" : "memory.usage_in_bytes");
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	snprintf(path, sizeof path, "%s/memory.stat", dir);
+	*stat = open(path, O_RDONLY | O_CLOEXEC);
+	*limit = least_limit(dir, version == 2 ? "memory.max" : "memory.limit_in_bytes", CGROUP_TOP);
+	return fd;
 }
 
 void cause_cgroup_close(struct cause_cgroup *c)

@@ -27,6 +27,9 @@ struct cause_cgroup {
 	uint64_t limit; /* bytes, its own or the least of those around it; UINT64_MAX: none */
 };
 void cause_cgroup_open(struct cause_cgroup *c);
+/* A descriptor that tells how much memory our cgroup uses, another (memory.stat) of what kinds, -1: it cannot be told; and the
+ * limit, UINT64_MAX: none. */
+int cause_cgroup_usage(uint64_t *limit, int *stat);
 void cause_cgroup_close(struct cause_cgroup *c);
 
 /* After one of ours died of SIGKILL that was not ours: "out of memory: ..." where the kernel has counted one, else "". */

@@ -24,6 +24,7 @@ enum cli_command {
 	CMD_LIMIT,
 	CMD_LINK,
 	CMD_SCREEN,
+	CMD_GROUPS,
 	CMD_BALLOON,
 	CMD_TOP,
 	CMD_METRICS,

@@ -20,6 +20,7 @@
 #include "monitor/attach.h"
 #include "monitor/command.h"
 #include "monitor/group.h"
+#include "monitor/mergegroup.h"
 #include "monitor/past.h"
 #include "monitor/runtime.h"
 #include "monitor/show.h"
@@ -219,6 +220,45 @@ int client_list(struct client *c)
 	return 0;
 }
 
+static void group_one(void *ctx, const char *name)
+{
+	static struct msg_group_info g; /* large; there is one loop */
+	struct client *c = ctx;
+
+	c->fd = runtime_connect(&c->rt, name);
+	if (c->fd < 0)
+		return; /* it has just ended */
+	int rc = ipc_send_frame(c->fd, MSG_GROUP_ASK, NULL, 0, NULL, 0);
+	if (!rc)
+		rc = ipc_recv_frame(c->fd, c->buf, &c->f);
+	if (!rc && c->f.type == MSG_GROUP_INFO && !unpack_group_info(c->f.data, c->f.len, &g))
+		show_group(&g, c->cli->json ? &c->list : NULL);
+	else
+		log_error("merge group %s: its keeper is not answering", name);
+	if (!rc)
+		ipc_close_fds(&c->f);
+	close(c->fd);
+	c->fd = -1;
+}
+
+int client_groups(struct client *c)
+{
+	struct runtime vms = c->rt;
+	char err[256];
+
+	if (mergegroup_runtime(&vms, &c->rt, err, sizeof err)) {
+		log_error("%s", err);
+		return HVX_EXIT_HOST;
+	}
+	json_begin(&c->list, stdout);
+	if (c->cli->json)
+		json_open(&c->list, NULL, '[');
+	runtime_each(&c->rt, ".sock", group_one, c);
+	if (c->cli->json)
+		json_close(&c->list, ']');
+	return 0;
+}
+
 int client_status(struct client *c)
 {
 	struct msg_status s;
@@ -264,6 +304,39 @@ int client_screen(struct client *c)
 	else
 		print_screen(&s);
 	return s.graphics ? HVX_EXIT_FAIL : 0;
+}
+
+struct promised {
+	struct client c;
+	const char *except;
+	uint64_t bytes;
+};
+
+static void add_guarantee(void *ctx, const char *name)
+{
+	struct promised *p = ctx;
+	struct msg_status s;
+
+	if (!strcmp(name, p->except))
+		return;
+	snprintf(p->c.name, sizeof p->c.name, "%s", name);
+	if (ask(&p->c, REQ_STATUS) == 0) {
+		if (p->c.f.type == MSG_STATUS_REPLY && !unpack_status_reply(p->c.f.data, p->c.f.len, &s))
+			p->bytes += s.guarantee;
+		ipc_close_fds(&p->c.f);
+	}
+	if (p->c.fd >= 0)
+		close(p->c.fd);
+}
+
+uint64_t client_guarantees(const struct runtime *rt, const char *except)
+{
+	static struct cli nothing;
+	static struct promised p; /* large; once a process */
+
+	p = (struct promised){.c = {.cli = &nothing, .rt = *rt, .fd = -1}, .except = except};
+	runtime_each(rt, ".sock", add_guarantee, &p);
+	return p.bytes;
 }
 
 static int counters(struct client *c, const char *prefix)

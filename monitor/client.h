@@ -11,6 +11,7 @@ struct msg_counters;
 struct msg_status;
 
 /* One for each way to ask and to print (command.c); the exit status. */
+int client_groups(struct client *c);
 int client_list(struct client *c);
 int client_status(struct client *c);
 int client_stats(struct client *c);
@@ -33,5 +34,9 @@ int client_sample(struct client *c, const char *name, struct msg_status *s, stru
 
 /* Does it and returns the exit status. */
 int client_command(const struct cli *c);
+
+struct runtime;
+/* What is guaranteed to all running VMs but that one, bytes. */
+uint64_t client_guarantees(const struct runtime *rt, const char *except);
 
 #endif

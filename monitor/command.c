@@ -105,6 +105,8 @@ const struct command command_table[] = {
 	 TAKES_JSON, 0, balloon_word, REQ_BALLOON, LIVE, control_balloon, client_balloon},
 	{CMD_SCREEN, "screen", "[NAME]", "the text on the guest's display",
 	 0, 0, NULL, REQ_SCREEN, LIVE, control_screen, client_screen},
+	{CMD_GROUPS, "groups", "[--json]", "merge groups: who is in them, what they save",
+	 TAKES_JSON | TAKES_NO_NAME, 0, NULL, 0, 0, NULL, client_groups},
 	{CMD_LINK, "link", "NAME ID up|down", "put a network card's cable in, or pull it",
 	 0, 2, link_word, REQ_LINK, LIVE, control_link, client_simple},
 	{CMD_COMPLETION, "completion", "bash|zsh", "print what makes a shell complete these words",

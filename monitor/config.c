@@ -268,7 +268,7 @@ static bool is_cpu(const char *id)
 
 static int take_id(const struct config *c, char *id, const char *prefix, unsigned n, char *err, size_t len)
 {
-	static const char *const ours[] = {"rng", "balloon", "console", "watchdog", SEED_ID}; /* in `stats` */
+	static const char *const ours[] = {"rng", "balloon", "console", "watchdog", "merge", SEED_ID}; /* in `stats` */
 
 	if (!id[0])
 		snprintf(id, MSG_ID_MAX, "%s%u", prefix, n);
@@ -359,11 +359,6 @@ static int set_watchdog(struct config *c, const char *v, char *err, size_t len)
 	return bad(err, len, "watchdog is reset, poweroff, pause or none; no: there is none", v);
 }
 
-static int set_balloon(struct config *c, const char *v, char *err, size_t len)
-{
-	return set_bool(&c->local.balloon, v, err, len);
-}
-
 static int set_cpu_limit(struct config *c, const char *v, char *err, size_t len)
 {
 	return limits_set(&c->limits, "cpu-limit", v, err, len);
@@ -393,6 +388,33 @@ static int set_cpu_affinity(struct config *c, const char *v, char *err, size_t l
 {
 	c->affine = true;
 	return limits_cpus(&c->affinity, v) ? bad(err, len, "CPUs of the host, such as 0-3,8", v) : 0;
+}
+
+/* A group's name is as a VM's. */
+static int set_merge(struct config *c, const char *v, char *err, size_t len)
+{
+	if (!config_name_ok(v))
+		return bad(err, len,
+			   "merge is no, self, or a group: 1 to 63 letters, digits, dots, dashes, underscores", v);
+	snprintf(c->merge, sizeof c->merge, "%s", strcmp(v, "no") ? v : "");
+	return 0;
+}
+
+static int set_merge_rate(struct config *c, const char *v, char *err, size_t len)
+{
+	return limits_set(&c->limits, "merge-rate", v, err, len);
+}
+
+/* What a value may say beside yes and no: the monitor decides how much the guest is to have. */
+static int set_balloon(struct config *c, const char *v, char *err, size_t len)
+{
+	c->balloon_auto = v && !strcmp(v, "auto");
+	return set_bool(&c->local.balloon, c->balloon_auto ? "yes" : v, err, len);
+}
+
+static int set_guarantee(struct config *c, const char *v, char *err, size_t len)
+{
+	return config_size(v, &c->guarantee) ? bad(err, len, "not an amount of memory", v) : 0;
 }
 
 enum { SWITCH = 1, MAY_BE_EMPTY = 2, REPEATABLE = 4, VALUE_OPTIONAL = 8 };
@@ -429,7 +451,7 @@ static const struct key {
 	{"ssh-key", set_ssh_key, 0},
 	{"net", set_net, REPEATABLE},
 	{"rng", set_rng, VALUE_OPTIONAL},
-	{"balloon", set_balloon, SWITCH},
+	{"balloon", set_balloon, VALUE_OPTIONAL},
 	{"watchdog", set_watchdog, 0},
 	{"cpu-limit", set_cpu_limit, 0},
 	{"cpu-weight", set_cpu_weight, 0},
@@ -437,6 +459,9 @@ static const struct key {
 	{"memory-limit", set_memory_limit, 0},
 	{"io-limit", set_io_limit, 0},
 	{"pids", set_pids, 0},
+	{"merge", set_merge, 0},
+	{"merge-rate", set_merge_rate, 0},
+	{"memory-guarantee", set_guarantee, 0},
 };
 _Static_assert(sizeof keys / sizeof keys[0] <= 64, "a bit each in struct config's given");
 
@@ -617,6 +642,14 @@ int config_check(struct config *c, char *err, size_t len)
 	}
 	if (c->console == CONSOLE_STDIO && c->second == CONSOLE_STDIO) {
 		snprintf(err, len, "console and virtio-console cannot both be stdio");
+		return -EINVAL;
+	}
+	if (c->guarantee > c->memory) {
+		snprintf(err, len, "memory-guarantee is more than memory");
+		return -EINVAL;
+	}
+	if (c->limits.merge && !c->merge[0]) {
+		snprintf(err, len, "merge-rate without merge");
 		return -EINVAL;
 	}
 	if (c->seed.wanted && c->ndisks == CONFIG_DISKS) {

@@ -60,7 +60,10 @@ struct config {
 	struct msg_vm_limits limits;
 	struct limits_cpus affinity; /* if @affine */
 	bool affine;
-	uint64_t given; /* config.c's own: bit a key that this source has set */
+	char merge[MSG_NAME_MAX]; /* "self", a group, or empty: nothing is merged */
+	bool balloon_auto;
+	uint64_t guarantee; /* bytes of memory; 0: none */
+	uint64_t given;     /* config.c's own: bit a key that this source has set */
 };
 
 void config_init(struct config *c);

@@ -108,6 +108,10 @@ int control_status(struct machine *m, struct peer *p, const struct msg_request_h
 	};
 
 	snprintf(s.name, sizeof s.name, "%s", m->cfg.name);
+	snprintf(s.merge, sizeof s.merge, "%s", m->cfg.merge);
+	s.resident = memwatch_resident(m);
+	s.shared = memwatch_shared(m);
+	s.guarantee = m->cfg.guarantee;
 	snprintf(s.state, sizeof s.state, "%s", vm_state_name(m->state));
 	if (m->state == VM_PAUSED)
 		memcpy(s.reason, m->reason, sizeof s.reason);
@@ -117,6 +121,8 @@ int control_status(struct machine *m, struct peer *p, const struct msg_request_h
 	text_clean(s.second, sizeof s.second, where, strlen(where));
 	bound_status(m, &s);
 	add_process(&s, "monitor", getpid(), NULL);
+	if (m->grouped)
+		add_process(&s, "memsvc", (pid_t)m->group.pid, &m->proc[PROC_MEMSVC]);
 	for (int i = 0; i < m->nprocs; i++)
 		if (m->proc[i].pid > 0)
 			add_process(&s, m->proc[i].name, m->proc[i].pid, &m->proc[i]);
@@ -273,9 +279,18 @@ static void change_limits(struct msg_dev_limits *l, const struct msg_request_lim
 
 static int limit_vm(struct machine *m, struct peer *p, const struct msg_vm_limits *to)
 {
+	const struct msg_mem_tune tune = {.rate = to->merge};
 	char err[MSG_TEXT_MAX] = "";
-	int rc = bound_change(m, to, err, sizeof err);
+	bool merge = to->given & VM_LIMIT_MERGE;
 
+	if (merge && !m->cfg.merge[0]) {
+		reply(m, p, HVX_EXIT_FAIL, "nothing is merged in this VM", -1);
+		return 0;
+	}
+	int rc = bound_change(m, to, err, sizeof err);
+	if (!rc && merge)
+		rc = machine_send(m, &m->child[PROC_MEMSVC], MSG_MEM_TUNE, pack_mem_tune(&tune, m->buf, sizeof m->buf),
+				  NULL, 0);
 	reply(m, p, rc ? HVX_EXIT_FAIL : 0, err, -1);
 	return 0;
 }
@@ -354,6 +369,7 @@ int control_balloon(struct machine *m, struct peer *p, const struct msg_request_
 		reply(m, p, HVX_EXIT_FAIL, text, -1);
 		return 0;
 	}
+	memwatch_balloon(m, bytes);
 	int rc = machine_command(m, OP_BALLOON, bytes);
 	if (!rc)
 		reply(m, p, 0, "", -1);

@@ -31,12 +31,20 @@ int handle_hello(struct machine *m, struct peer *p, struct ipc_frame *f)
 		return 0; /* another device could not be had meanwhile */
 	if (p->role != ROLE_MEMSVC)
 		return machine_configure(m);
-	struct msg_mem_config cfg = {m->cfg.memory, m->firmware.rom_size, m->mem_end >= 0};
-	int rc = machine_send(m, p, MSG_MEM_CONFIG, pack_mem_config(&cfg, m->buf, sizeof m->buf), &m->mem_end,
-			      cfg.balloon);
-	if (m->mem_end >= 0)
-		close(m->mem_end);
-	m->mem_end = -1;
+	const struct msg_mem_config cfg = {.ram_size = m->cfg.memory,
+					   .rom_size = m->firmware.rom_size,
+					   .channel = m->mem_end >= 0,
+					   .merge = m->pool_rw >= 0,
+					   .rate = m->cfg.limits.merge};
+	int *const fds[] = {&m->mem_end, &m->pool_rw};
+	const int given[] = {m->mem_end, m->pool_rw};
+	int rc = machine_send(m, p, MSG_MEM_CONFIG, pack_mem_config(&cfg, m->buf, sizeof m->buf), given,
+			      cfg.channel + cfg.merge);
+	for (int i = 0; i < 2; i++) {
+		if (*fds[i] >= 0)
+			close(*fds[i]);
+		*fds[i] = -1;
+	}
 	return rc;
 }
 
@@ -90,6 +98,7 @@ int handle_region(struct machine *m, struct peer *p, struct ipc_frame *f)
 	if (!memfd_ok(f->fds[0], r.ram_size) || !memfd_ok(f->fds[1], r.control_size))
 		return -EPROTO;
 	m->ram_fd = f->fds[0];
+	m->watch.vm_ram = fcntl(m->ram_fd, F_DUPFD_CLOEXEC, 3); /* to be asked for its size */
 	m->control_fd = f->fds[1];
 	f->fds[0] = f->fds[1] = -1;
 	m->region = true;
@@ -191,6 +200,7 @@ int handle_mem_stats(struct machine *m, struct peer *p, struct ipc_frame *f)
 	(void)p;
 	if (unpack_mem_stats(f->data, f->len, &s))
 		return -EPROTO;
+	memwatch_stats(m, &s);
 	if (!(m->stats_due & (1ull << PROC_MEMSVC)))
 		return 0;
 	add_counter(&m->stats, "ram_pages", s.pages_total);
@@ -198,6 +208,17 @@ int handle_mem_stats(struct machine *m, struct peer *p, struct ipc_frame *f)
 	add_counter(&m->stats, "ram_host_bytes", s.host_bytes);
 	add_counter(&m->stats, "ram_pages_ballooned", s.pages_ballooned);
 	add_counter(&m->stats, "ram_pages_punched", s.pages_punched);
+	if (m->cfg.merge[0]) {
+		add_counter(&m->stats, "merge.pages_scanned", s.scanned);
+		add_counter(&m->stats, "merge.pages_sharing", s.sharing);
+		add_counter(&m->stats, "merge.pages_unshared", s.unshared);
+		add_counter(&m->stats, "merge.pages_volatile", s.unstable);
+		add_counter(&m->stats, "merge.unmerges", s.unmerged);
+		add_counter(&m->stats, "merge.group_members", s.members);
+		add_counter(&m->stats, "merge.group_shared", s.shared);
+		add_counter(&m->stats, "merge.group_sharing", s.group_sharing);
+		add_counter(&m->stats, "merge.group_saved_bytes", s.saved_bytes);
+	}
 	control_stats_part(m, PROC_MEMSVC);
 	return 0;
 }
@@ -251,6 +272,8 @@ int handle_vcpu_stats(struct machine *m, struct peer *p, struct ipc_frame *f)
 	(void)p;
 	if (unpack_vcpu_stats(f->data, f->len, &c))
 		return -EPROTO;
+	if (m->watch.asked)
+		memwatch_counters(m, &c);
 	if (!(m->stats_due & (1ull << PROC_VCPU)))
 		return 0;
 	for (uint32_t i = 0; i < c.n; i++)

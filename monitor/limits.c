@@ -57,6 +57,13 @@ static int set_pids(struct msg_vm_limits *l, const char *v, char *err, size_t le
 							: 0;
 }
 
+static int set_merge(struct msg_vm_limits *l, const char *v, char *err, size_t len)
+{
+	return number(v, "%", 1, MSG_MERGE_RATE_MAX, &l->merge) || !l->merge
+		       ? bad(err, len, "merge-rate is 1 to 100, percent of a CPU", v)
+		       : 0;
+}
+
 static int set_memory(struct msg_vm_limits *l, const char *v, char *err, size_t len)
 {
 	uint64_t n = 0;
@@ -99,7 +106,8 @@ int limits_set(struct msg_vm_limits *l, const char *key, const char *value, char
 		    {"cpu-weight", VM_LIMIT_WEIGHT, set_weight},
 		    {"memory-limit", VM_LIMIT_MEMORY, set_memory},
 		    {"pids", VM_LIMIT_PIDS, set_pids},
-		    {"io-limit", VM_LIMIT_IO, set_io}};
+		    {"io-limit", VM_LIMIT_IO, set_io},
+		    {"merge-rate", VM_LIMIT_MERGE, set_merge}};
 
 	for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
 		if (strcmp(key, keys[i].key))
@@ -123,6 +131,8 @@ void limits_change(struct msg_vm_limits *l, const struct msg_vm_limits *to)
 		l->memory = to->memory;
 	if (to->given & VM_LIMIT_PIDS)
 		l->pids = to->pids;
+	if (to->given & VM_LIMIT_MERGE)
+		l->merge = to->merge;
 	if (to->given & VM_LIMIT_IO)
 		l->io = to->io;
 	l->given |= to->given;

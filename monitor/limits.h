@@ -17,7 +17,7 @@ struct limits_cpus {
 };
 
 /*
- * Sets what @key names (cpu-limit, cpu-weight, memory-limit, pids, io-limit) to @value, which may be "none", and its bit in
+ * Sets what @key names (cpu-limit, cpu-weight, memory-limit, pids, io-limit, merge-rate) to @value, which may be "none", and its bit in
  * l->given.  0, -ENOENT when there is no such key, -EINVAL with @err filled.
  */
 int limits_set(struct msg_vm_limits *l, const char *key, const char *value, char *err, size_t len);

@@ -21,6 +21,7 @@
 
 #include "common/err.h"
 #include "common/log.h"
+#include "monitor/pool.h"
 #include "monitor/ready.h"
 #include "monitor/seal.h"
 #include "monitor/tty.h"
@@ -72,8 +73,8 @@ static void add_modules(struct machine *m, struct msg_vcpu_config *v, int *fds)
 
 static void close_given(struct machine *m)
 {
-	int *const given[] = {&m->ram_fd,      &m->control_fd, &m->kernel_fd, &m->trace_fd,
-			      &m->debugcon_fd, &m->mem_end,    &m->vcpu_end};
+	int *const given[] = {&m->ram_fd,  &m->control_fd, &m->kernel_fd, &m->trace_fd, &m->debugcon_fd,
+			      &m->mem_end, &m->vcpu_end,   &m->pool_rw,   &m->pool_fd};
 
 	for (size_t i = 0; i < sizeof given / sizeof given[0]; i++) {
 		if (*given[i] > 2)
@@ -138,6 +139,7 @@ static int configure_vcpu(struct machine *m)
 	add_fd(&v, fds, FD_TRACE, m->trace_fd);
 	add_fd(&v, fds, FD_DEBUGCON, m->debugcon_fd);
 	add_fd(&v, fds, FD_MEMSVC, m->vcpu_end);
+	add_fd(&v, fds, FD_POOL, m->pool_fd);
 	if (m->second) {
 		add_fd(&v, fds, FD_VCONSOLE_IN, console_vcpu_in(m->second));
 		add_fd(&v, fds, FD_VCONSOLE_OUT, console_vcpu_out(m->second));
@@ -205,6 +207,11 @@ static void on_end_timer(void *ctx)
 {
 	struct machine *m = ctx;
 
+	if (m->state != VM_ENDING && m->grouped && !m->child[PROC_MEMSVC].conn) {
+		log_error("merge group %s: its hvx-memsvc hung up on this VM", m->cfg.merge);
+		machine_end(m, HVX_EXIT_CHILD);
+		return;
+	}
 	for (int i = 0; i < m->nprocs; i++)
 		if (m->proc[i].pid > 0)
 			log_warn("%s does not go by itself: killed", m->proc[i].name);
@@ -231,7 +238,8 @@ void machine_end(struct machine *m, int status)
 	if (!m->why[0])
 		snprintf(m->why, sizeof m->why, "%.*s", (int)sizeof m->why - 1, log_last_error());
 	notify_say(&m->manager, "STOPPING=1\nSTATUS=the VM ends");
-	hang_up(m, 0, PROC_CARDS);
+	hang_up(m, m->grouped ? PROC_VCPU : PROC_MEMSVC,
+		PROC_CARDS); /* a group holds merged pages until all have gone */
 	if (m->proc[PROC_VCPU].pid <= 0)
 		hang_up(m, PROC_CARDS, m->nprocs);
 	hand_over_consoles(m); /* nobody will: let the pipes end */
@@ -364,6 +372,8 @@ static void on_child_frame(void *ctx, struct ipc_conn *c, struct ipc_frame *f)
 	}
 }
 
+static void group_hung_up(struct machine *m);
+
 static void on_child_closed(void *ctx, struct ipc_conn *c, int error)
 {
 	struct peer *p = ctx;
@@ -372,11 +382,75 @@ static void on_child_closed(void *ctx, struct ipc_conn *c, int error)
 	p->conn = NULL;
 	if (error)
 		peer_guilty(p, "something that is no message");
+	else if (p->m->grouped && p->role == ROLE_MEMSVC)
+		group_hung_up(p->m);
 	else if (p->m->state != VM_ENDING)
 		ipc_timer_set(p->m->end_timer, END_GRACE_MS); /* it is dying: SIGCHLD tells how; else it is made to */
 }
 
 static const struct ipc_handlers child_handlers = {on_child_frame, on_child_closed, pack_type_name};
+
+/* ---- hvx-memsvc of a merge group ---- */
+
+static void on_keeper_frame(void *ctx, struct ipc_conn *c, struct ipc_frame *f)
+{
+	struct machine *m = ctx;
+	struct msg_failed x;
+
+	(void)c;
+	if (m->state == VM_ENDING)
+		return;
+	if (f->type == MSG_FAILED && !f->nfds && !unpack_failed(f->data, f->len, &x)) {
+		log_error("merge group %s: %s", m->cfg.merge, x.text);
+		machine_end(m, (int)x.status);
+	} else {
+		log_error("merge group %s: its keeper sent a malformed message", m->cfg.merge);
+		machine_end(m, HVX_EXIT_CHILD);
+	}
+}
+
+static void on_keeper_closed(void *ctx, struct ipc_conn *c, int error)
+{
+	struct machine *m = ctx;
+
+	(void)error;
+	ipc_conn_free(c);
+	m->keeper = NULL;
+	if (m->state == VM_ENDING)
+		return;
+	log_error("merge group %s: its keeper is gone", m->cfg.merge);
+	machine_end(m, HVX_EXIT_CHILD);
+}
+
+static const struct ipc_handlers keeper_handlers = {on_keeper_frame, on_keeper_closed, pack_type_name};
+
+/* It is sealed, and has our memory; from here on it is spoken to as if it were a child. */
+static int attach_group(struct machine *m)
+{
+	struct proc *p = &m->proc[PROC_MEMSVC];
+	struct peer *peer = &m->child[PROC_MEMSVC];
+
+	*p = (struct proc){.program = "hvx-memsvc",
+			   .name = "memsvc",
+			   .role = ROLE_MEMSVC,
+			   .hello = true,
+			   .sealed = true,
+			   .layers = m->group.layers};
+	*peer = (struct peer){.m = m, .role = ROLE_MEMSVC, .proc = p};
+	peer->conn = ipc_conn_new(m->loop, m->group.control, "monitor", "memsvc", &child_handlers, peer);
+	m->keeper = ipc_conn_new(m->loop, m->group.keeper, "monitor", "keeper", &keeper_handlers, m);
+	m->group.control = m->group.keeper = -1;
+	return peer->conn && m->keeper ? machine_send(m, peer, MSG_MEM_GET, 0, NULL, 0) : -ENOMEM;
+}
+
+/* Its end is told by the keeper; nothing of the kind says that it has thrown this VM out. */
+static void group_hung_up(struct machine *m)
+{
+	if (m->keeper)
+		ipc_conn_drain(m->keeper);
+	if (m->state != VM_ENDING)
+		ipc_timer_set(m->end_timer, END_GRACE_MS);
+}
 
 int machine_start_child(struct machine *m, int i, const char *program, const char *name, enum msg_role role)
 {
@@ -392,6 +466,8 @@ int machine_start_child(struct machine *m, int i, const char *program, const cha
 	}
 	m->child[i] = (struct peer){.m = m, .role = role, .proc = p};
 	m->child[i].card = i >= PROC_CARDS ? &m->card[i - PROC_CARDS] : NULL;
+	if (i == PROC_VCPU)
+		memwatch_vcpu(m, p->pid);
 	m->child[i].conn = ipc_conn_new(m->loop, fd, "monitor", p->name, &child_handlers, &m->child[i]);
 	if (!m->child[i].conn)
 		return -ENOMEM;
@@ -608,27 +684,66 @@ static int make_loop(struct machine *m)
 	m->drain_timer = ipc_watch_timer(m->loop, on_drain, m);
 	m->answer_timer = ipc_watch_timer(m->loop, control_late, m);
 	m->watchdog = ipc_watch_timer(m->loop, on_watchdog, m);
-	if (!m->end_timer || !m->drain_timer || !m->answer_timer || !m->watchdog)
+	if (!m->end_timer || !m->drain_timer || !m->answer_timer || !m->watchdog || memwatch_timer(m))
 		return HVX_EXIT_HOST;
 	if (m->manager.watchdog_ms)
 		on_watchdog(m);
 	return 0;
 }
 
-/* No third process is in the balloon's path. */
+/* No third process is in the balloon's path, nor in that of merging. */
 static int make_mem_channel(struct machine *m)
 {
+	char err[256];
 	int sv[2];
 
-	if (!m->cfg.local.balloon)
+	if (!m->cfg.local.balloon && !m->cfg.merge[0])
 		return 0;
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, sv) < 0) {
-		log_error("channel of the balloon: %s", strerror(errno));
+		log_error("channel between hvx-vcpu and hvx-memsvc: %s", strerror(errno));
 		return HVX_EXIT_HOST;
 	}
 	m->mem_end = sv[0];
 	m->vcpu_end = sv[1];
-	return 0;
+	m->grouped = m->cfg.merge[0] && strcmp(m->cfg.merge, "self");
+	int rc = m->cfg.merge[0] && !m->grouped ? pool_make(m->cfg.memory, &m->pool_rw, &m->pool_fd, err, sizeof err)
+						: 0;
+	if (rc)
+		log_error("%s", err);
+	return rc;
+}
+
+static int admit(struct machine *m)
+{
+	char err[256];
+	int rc = memwatch_admit(m, err, sizeof err);
+
+	if (rc)
+		log_error("%s", err);
+	return rc;
+}
+
+static int join_group(struct machine *m)
+{
+	const struct mergegroup_wish w = {.group = m->cfg.merge,
+					  .vm = m->cfg.name,
+					  .ram_size = m->cfg.memory,
+					  .strict = m->cfg.strict,
+					  .debug = m->debug,
+					  .rate = m->cfg.limits.merge,
+					  .vcpu = m->mem_end};
+	char err[MSG_TEXT_MAX + 128];
+
+	if (!m->grouped)
+		return 0;
+	int rc = mergegroup_join(&m->rt, &w, &m->group, err, sizeof err);
+	if (rc)
+		log_error("%s", err);
+	close(m->mem_end);
+	m->mem_end = -1;
+	m->pool_fd = m->group.pool;
+	m->group.pool = -1;
+	return rc;
 }
 
 #define DESCRIPTORS      48 /* of the monitor, its console, clients and the children that every VM has */
@@ -640,6 +755,7 @@ static int check_host(struct machine *m)
 	char err[256];
 
 	cause_cgroup_open(&m->cgroup);
+	memwatch_open(&m->watch);
 	if (cause_check(m->cfg.memory, DESCRIPTORS + DESCRIPTORS_CARD * cards, err, sizeof err) == 0)
 		return 0;
 	log_error("%s", err);
@@ -687,6 +803,10 @@ static int prepare(struct machine *m)
 		rc = card_open_all(m);
 	if (!rc)
 		rc = make_mem_channel(m);
+	if (!rc)
+		rc = admit(m);
+	if (!rc)
+		rc = join_group(m);
 	if (!rc)
 		rc = make_loop(m);
 	if (!rc)
@@ -760,6 +880,7 @@ void machine_started(struct machine *m)
 {
 	m->start_ns = machine_now();
 	m->state = VM_RUNNING;
+	memwatch_start(m);
 	if (m->cfg.console == CONSOLE_PTY)
 		log_info("console on %s", console_describe(m->console));
 	if (m->cfg.second == CONSOLE_PTY)
@@ -787,12 +908,14 @@ static void cleanup(struct machine *m)
 	control_close(m);
 	for (int i = 0; i < m->nprocs; i++)
 		ipc_conn_free(m->child[i].conn);
+	ipc_conn_free(m->keeper);
 	console_free(m->console);
 	console_free(m->second);
 	close_given(m);
 	lines_close(&m->debugcon);
 	card_free_all(m);
 	cause_cgroup_close(&m->cgroup);
+	memwatch_close(&m->watch);
 	for (size_t i = 0; i < sizeof m->sig / sizeof m->sig[0]; i++)
 		ipc_watch_free(m->sig[i]);
 	ipc_watch_free(m->end_timer);
@@ -822,15 +945,18 @@ int machine_run(const struct config *cfg, bool debug, int notify_fd)
 	m->nprocs = PROC_CARDS;
 	group_init(&m->bound.group);
 	m->manager.fd = -1;
+	memwatch_init(&m->watch);
 	m->cgroup.events = m->log_fd = m->lock_fd = m->listen_fd = m->ram_fd = m->control_fd = -1;
 	m->firmware.code = m->firmware.nvram = m->firmware.vgarom = m->firmware.netrom = -1;
 	m->past_fd = m->kernel_fd = m->trace_fd = m->debugcon_fd = m->mem_end = m->vcpu_end = -1;
+	m->pool_rw = m->pool_fd = -1;
 	for (unsigned i = 0; i < MSG_MODULES_MAX; i++)
 		m->initrd_fd[i] = -1;
 	m->status = prepare(m);
 	if (!m->status) {
-		if (machine_start_child(m, PROC_MEMSVC, "hvx-memsvc", "memsvc", ROLE_MEMSVC) ||
-		    machine_start_child(m, PROC_VCPU, "hvx-vcpu", "vcpu", ROLE_VCPU) || card_start_all(m))
+		int rc = m->grouped ? attach_group(m)
+				    : machine_start_child(m, PROC_MEMSVC, "hvx-memsvc", "memsvc", ROLE_MEMSVC);
+		if (rc || machine_start_child(m, PROC_VCPU, "hvx-vcpu", "vcpu", ROLE_VCPU) || card_start_all(m))
 			machine_end(m, HVX_EXIT_HOST);
 		if (m->state != VM_ENDING || !all_reaped(m))
 			ipc_loop_run(m->loop);

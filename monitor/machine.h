@@ -11,6 +11,8 @@
 #include "monitor/config.h"
 #include "monitor/console.h"
 #include "monitor/firmware.h"
+#include "monitor/memwatch.h"
+#include "monitor/mergegroup.h"
 #include "monitor/notify.h"
 #include "monitor/past.h"
 #include "monitor/permit.h"
@@ -62,7 +64,13 @@ struct machine {
 	int log_fd, lock_fd, listen_fd;
 	struct ipc_watch *listen_watch, *sig[8], *end_timer, *drain_timer, *answer_timer;
 	int ram_fd, control_fd; /* until handed over; never mapped here */
-	int mem_end, vcpu_end;  /* of the balloon's channel, until handed over; -1 */
+	int mem_end, vcpu_end;  /* of the channel between vcpu and memsvc, until handed over; -1 */
+	int pool_rw, pool_fd;   /* of merged pages, likewise; memsvc's, and the one that all others read */
+	/* of a VM in a merge group; its hvx-memsvc is no child of ours */
+	bool grouped;
+	struct mergegroup_ends group;
+	struct ipc_conn *keeper;
+	struct memwatch watch;
 	bool region, vcpu_hello;
 	struct firmware_files firmware;
 	int kernel_fd, initrd_fd[MSG_MODULES_MAX], trace_fd, debugcon_fd;

@@ -35,31 +35,36 @@ static int choose(char *dir, size_t room)
 	return n < 0 || (size_t)n >= room ? -ENAMETOOLONG : 0;
 }
 
-int runtime_open(struct runtime *r, char *err, size_t len)
+int runtime_private(const char *dir, char *err, size_t len)
 {
 	struct stat st;
-	int rc = choose(r->dir, sizeof r->dir);
 
-	if (rc) {
-		snprintf(err, len, "the runtime directory's path is too long");
-		return rc;
-	}
 	mode_t mask = umask(077); /* whatever it was: we must be able to use it */
-	rc = mkdir(r->dir, 0700) < 0 && errno != EEXIST ? -errno : 0;
+	int rc = mkdir(dir, 0700) < 0 && errno != EEXIST ? -errno : 0;
 	umask(mask);
 	if (rc) {
-		snprintf(err, len, "%s: %s", r->dir, strerror(-rc));
+		snprintf(err, len, "%s: %s", dir, strerror(-rc));
 		return rc;
 	}
-	if (lstat(r->dir, &st) == 0 && S_ISDIR(st.st_mode) && st.st_uid == geteuid() && (~st.st_mode & 0700)) {
-		snprintf(err, len, "%s cannot be used: its mode is %03o, not 700", r->dir, st.st_mode & 0777);
+	if (lstat(dir, &st) == 0 && S_ISDIR(st.st_mode) && st.st_uid == geteuid() && (~st.st_mode & 0700)) {
+		snprintf(err, len, "%s cannot be used: its mode is %03o, not 700", dir, st.st_mode & 0777);
 		return -EACCES;
 	}
-	if (lstat(r->dir, &st) < 0 || !S_ISDIR(st.st_mode) || st.st_uid != geteuid() || (st.st_mode & 022)) {
-		snprintf(err, len, "%s is not a directory of ours that only we may write", r->dir);
+	if (lstat(dir, &st) < 0 || !S_ISDIR(st.st_mode) || st.st_uid != geteuid() || (st.st_mode & 022)) {
+		snprintf(err, len, "%s is not a directory of ours that only we may write", dir);
 		return -EPERM;
 	}
 	return 0;
+}
+
+int runtime_open(struct runtime *r, char *err, size_t len)
+{
+	int rc = choose(r->dir, sizeof r->dir);
+
+	if (!rc)
+		return runtime_private(r->dir, err, len);
+	snprintf(err, len, "the runtime directory's path is too long");
+	return rc;
 }
 
 void runtime_path(const struct runtime *r, const char *name, const char *suffix, char *buf, size_t room)

@@ -21,6 +21,9 @@ int runtime_open(struct runtime *r, char *err, size_t len);
 /* Where a file of VM @name is. */
 void runtime_path(const struct runtime *r, const char *name, const char *suffix, char *buf, size_t room);
 
+/* Makes directory @dir if need be, and sees to it that it is ours alone. */
+int runtime_private(const char *dir, char *err, size_t len);
+
 /* Takes the name for this process: a lock that goes with it.  The lock's descriptor, -EEXIST when a VM of this
  * name runs, or another negative error. */
 int runtime_lock(const struct runtime *r, const char *name);

@@ -19,15 +19,19 @@ void show_listed(const struct msg_status *s, struct json *j)
 	uint32_t pid = s->nprocs ? s->proc[0].pid : 0;
 
 	if (!j) {
-		printf("%-24s %-9s %6lluM %2u CPU%c pid %u\n", s->name, s->state,
-		       (unsigned long long)(s->ram_size >> 20), msg_cpus_count(&s->cpus),
-		       msg_cpus_count(&s->cpus) == 1 ? ' ' : 's', pid);
+		printf("%-24s %-9s %6lluM (%lluM resident, %lluM shared, %lluM guaranteed) %2u CPU%c pid %u\n", s->name,
+		       s->state, (unsigned long long)(s->ram_size >> 20), (unsigned long long)s->resident >> 20,
+		       (unsigned long long)s->shared >> 20, (unsigned long long)s->guarantee >> 20,
+		       msg_cpus_count(&s->cpus), msg_cpus_count(&s->cpus) == 1 ? ' ' : 's', pid);
 		return;
 	}
 	json_open(j, NULL, '{');
 	json_text(j, "name", s->name);
 	json_text(j, "state", s->state);
 	json_number(j, "memory_bytes", s->ram_size);
+	json_number(j, "resident_bytes", s->resident);
+	json_number(j, "shared_bytes", s->shared);
+	json_number(j, "guaranteed_bytes", s->guarantee);
 	json_number(j, "cpus", msg_cpus_count(&s->cpus));
 	json_number(j, "pid", pid);
 	json_close(j, '}');
@@ -63,6 +67,37 @@ void show_past(const struct past *p, bool lost, struct json *j)
 	json_number(j, "started", (uint64_t)p->started);
 	if (!lost)
 		json_number(j, "ended", (uint64_t)p->ended);
+	json_close(j, '}');
+}
+
+static void text_group(const struct msg_group_info *g)
+{
+	printf("%-16s %3u VM%c %6lluM saved, pages: %llu of VMs are %llu; %u.%02u%% of a CPU; memsvc pid %u:", g->name,
+	       g->nmembers, g->nmembers == 1 ? ' ' : 's', (unsigned long long)g->saved_bytes >> 20,
+	       (unsigned long long)g->sharing, (unsigned long long)g->shared, g->rate / 100, g->rate % 100, g->pid);
+	for (uint32_t i = 0; i < g->nmembers; i++)
+		printf(" %s", g->member[i].name);
+	printf("\n");
+}
+
+void show_group(const struct msg_group_info *g, struct json *j)
+{
+	if (!j) {
+		text_group(g);
+		return;
+	}
+	json_open(j, NULL, '{');
+	json_text(j, "name", g->name);
+	json_number(j, "pid", g->pid);
+	json_number(j, "pages_shared", g->shared);
+	json_number(j, "pages_sharing", g->sharing);
+	json_number(j, "pages_scanned", g->scanned);
+	json_number(j, "saved_bytes", g->saved_bytes);
+	json_number(j, "cpu_share_hundredths", g->rate);
+	json_open(j, "members", '[');
+	for (uint32_t i = 0; i < g->nmembers; i++)
+		json_text(j, NULL, g->member[i].name);
+	json_close(j, ']');
 	json_close(j, '}');
 }
 
@@ -128,7 +163,11 @@ static void text_status(const struct msg_status *s)
 {
 	printf("name:     %s\n", s->name);
 	text_state(s);
-	printf("memory:   %lluM\n", (unsigned long long)(s->ram_size >> 20));
+	printf("memory:   %lluM, resident %lluM, shared %lluM, guaranteed %lluM\n",
+	       (unsigned long long)s->ram_size >> 20, (unsigned long long)s->resident >> 20,
+	       (unsigned long long)s->shared >> 20, (unsigned long long)s->guarantee >> 20);
+	if (s->merge[0])
+		printf("merge:    %s\n", s->merge);
 	text_cpus(&s->cpus);
 	printf("boots:    %u\nuptime:   %llu.%03llu s\nconsole:  %s\nsandbox:  %s\n", s->boots,
 	       (unsigned long long)(s->uptime_ms / 1000), (unsigned long long)(s->uptime_ms % 1000), s->console,
@@ -195,6 +234,10 @@ static void json_status(const struct msg_status *s)
 	json_text(&j, "state", s->state);
 	json_text(&j, "reason", s->reason[0] ? s->reason : NULL);
 	json_number(&j, "memory_bytes", s->ram_size);
+	json_number(&j, "resident_bytes", s->resident);
+	json_number(&j, "shared_bytes", s->shared);
+	json_number(&j, "guaranteed_bytes", s->guarantee);
+	json_text(&j, "merge", s->merge[0] ? s->merge : NULL);
 	json_number(&j, "cpus", msg_cpus_count(&s->cpus));
 	json_number(&j, "sockets", s->cpus.sockets);
 	json_number(&j, "cores", s->cpus.cores);

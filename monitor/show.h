@@ -13,6 +13,8 @@ void show_listed(const struct msg_status *s, struct json *j);
 
 /* One that has been; @lost: nobody saw its end. */
 void show_past(const struct past *p, bool lost, struct json *j);
+/* One merge group of `groups`, likewise. */
+void show_group(const struct msg_group_info *g, struct json *j);
 
 void show_status(const struct msg_status *s, bool json);
 

@@ -51,6 +51,7 @@ struct field_table {
 /* What is described: each message of PACK_KINDS, and these parts of messages. */
 #define FIELD_PARTS(X)                          \
 	X(pages, msg_pages)                     \
+	X(group_member, msg_member)             \
 	X(local, msg_local)                     \
 	X(cpus, msg_cpus)                       \
 	X(firmware, msg_firmware)               \

@@ -13,6 +13,7 @@
 
 #include "control.pb-c.h"
 #include "device.pb-c.h"
+#include "group.pb-c.h"
 #include "hello.pb-c.h"
 #include "memsvc.pb-c.h"
 #include "vcpu.pb-c.h"
@@ -61,12 +62,22 @@ MESSAGE(failed, Failed, failed, msg_failed, NULL)
 
 /* ---- memsvc.proto ---- */
 
+/* Merging needs the vcpu. */
+static bool mem_config_ok(const void *p)
+{
+	const struct msg_mem_config *m = p;
+
+	return m->channel || !m->merge;
+}
+
 static const struct field mem_config_rows[] = {
 	NUM_IF(MemConfig, msg_mem_config, ram_size, field_ram_size),
-	FLAG(MemConfig, msg_mem_config, balloon),
+	FLAG(MemConfig, msg_mem_config, channel),
+	FLAG(MemConfig, msg_mem_config, merge),
+	NUM(MemConfig, msg_mem_config, rate, 0, MSG_MERGE_RATE_MAX),
 	NUM(MemConfig, msg_mem_config, rom_size, 0, SHM_MAX_ROM),
 };
-MESSAGE(mem_config, MemConfig, mem_config, msg_mem_config, NULL)
+MESSAGE(mem_config, MemConfig, mem_config, msg_mem_config, mem_config_ok)
 
 static bool region_ok(const void *p)
 {
@@ -86,13 +97,19 @@ static bool mem_stats_ok(const void *p)
 {
 	const struct msg_mem_stats *m = p;
 
-	return m->pages_present <= m->pages_total && m->pages_ballooned <= m->pages_total;
+	return m->pages_present <= m->pages_total && m->pages_ballooned <= m->pages_total &&
+	       m->sharing <= m->pages_total;
 }
 
 static const struct field mem_stats_rows[] = {
 	ANY(MemStats, msg_mem_stats, pages_total),   ANY(MemStats, msg_mem_stats, pages_present),
 	ANY(MemStats, msg_mem_stats, host_bytes),    ANY(MemStats, msg_mem_stats, pages_ballooned),
-	ANY(MemStats, msg_mem_stats, pages_punched),
+	ANY(MemStats, msg_mem_stats, pages_punched), ANY(MemStats, msg_mem_stats, scanned),
+	ANY(MemStats, msg_mem_stats, sharing),       ANY(MemStats, msg_mem_stats, shared),
+	ANY(MemStats, msg_mem_stats, unshared),      ANY(MemStats, msg_mem_stats, unstable),
+	ANY(MemStats, msg_mem_stats, unmerged),      ANY(MemStats, msg_mem_stats, saved_bytes),
+	ANY(MemStats, msg_mem_stats, members),       ANY(MemStats, msg_mem_stats, group_sharing),
+	ANY(MemStats, msg_mem_stats, share),
 };
 MESSAGE(mem_stats, MemStats, mem_stats, msg_mem_stats, mem_stats_ok)
 
@@ -129,6 +146,75 @@ static const struct field mem_changed_rows[] = {
 	ANY(MemChanged, msg_mem_changed, id),
 };
 MESSAGE(mem_changed, MemChanged, mem_changed, msg_mem_changed, NULL)
+
+static bool mem_withdraw_ok(const void *p)
+{
+	const struct msg_mem_withdraw *m = p;
+
+	return m->nranges || m->pool;
+}
+
+static const struct field mem_withdraw_rows[] = {
+	ANY(MemWithdraw, msg_mem_withdraw, id),
+	FLAG(MemWithdraw, msg_mem_withdraw, pool),
+	SUB_LIST(MemWithdraw, ranges, msg_mem_withdraw, range, nranges, pages_table),
+};
+MESSAGE(mem_withdraw, MemWithdraw, mem_withdraw, msg_mem_withdraw, mem_withdraw_ok)
+
+static const struct field mem_withdrawn_rows[] = {
+	ANY(MemWithdrawn, msg_mem_withdrawn, id),
+};
+MESSAGE(mem_withdrawn, MemWithdrawn, mem_withdrawn, msg_mem_withdrawn, NULL)
+
+static const struct field mem_tune_rows[] = {
+	NUM(MemTune, msg_mem_tune, rate, 0, MSG_MERGE_RATE_MAX),
+	NUM(MemTune, msg_mem_tune, pressure, 0, MEM_PRESSURE_COUNT - 1),
+};
+MESSAGE(mem_tune, MemTune, mem_tune, msg_mem_tune, NULL)
+
+static const struct field mem_group_rows[] = {
+	NUM(MemGroup, msg_mem_group, rate, 0, MSG_MERGE_RATE_MAX),
+};
+MESSAGE(mem_group, MemGroup, mem_group, msg_mem_group, NULL)
+
+static const struct field mem_join_rows[] = {
+	NUM_IF(MemJoin, msg_mem_join, ram_size, field_ram_size),
+};
+MESSAGE(mem_join, MemJoin, mem_join, msg_mem_join, NULL)
+
+/* ---- group.proto ---- */
+
+static const struct field group_join_rows[] = {
+	ANY(GroupJoin, msg_group_join, version),
+	ID(GroupJoin, msg_group_join, name),
+	NUM_IF(GroupJoin, msg_group_join, ram_size, field_ram_size),
+	FLAG(GroupJoin, msg_group_join, strict),
+};
+MESSAGE(group_join, GroupJoin, group_join, msg_group_join, NULL)
+
+static const struct field group_joined_rows[] = {
+	ANY(GroupJoined, msg_group_joined, pid),
+	BITS(GroupJoined, msg_group_joined, layers, SANDBOX_ALL),
+};
+MESSAGE(group_joined, GroupJoined, group_joined, msg_group_joined, NULL)
+
+static const struct field group_member_rows[] = {
+	ID(GroupMember, msg_member, name),
+};
+TABLE(group_member, GroupMember, group_member, msg_member, NULL);
+
+static const struct field group_info_rows[] = {
+	ID(GroupInfo, msg_group_info, name),
+	ANY(GroupInfo, msg_group_info, pid),
+	BITS(GroupInfo, msg_group_info, layers, SANDBOX_ALL),
+	ANY(GroupInfo, msg_group_info, shared),
+	ANY(GroupInfo, msg_group_info, sharing),
+	ANY(GroupInfo, msg_group_info, saved_bytes),
+	ANY(GroupInfo, msg_group_info, scanned),
+	NUM(GroupInfo, msg_group_info, rate, 0, 10000),
+	SUB_LIST(GroupInfo, members, msg_group_info, member, nmembers, group_member_table),
+};
+MESSAGE(group_info, GroupInfo, group_info, msg_group_info, NULL)
 
 /* ---- vcpu.proto ---- */
 
@@ -307,9 +393,10 @@ static const struct field rates_rows[] = {
 TABLE(rates, DeviceLimits, device_limits, msg_dev_limits, NULL);
 
 static const struct field vm_limits_rows[] = {
-	BITS(VmLimits, msg_vm_limits, given, VM_LIMIT_ALL),      NUM(VmLimits, msg_vm_limits, cpu, 0, MSG_CPU_MAX),
-	NUM(VmLimits, msg_vm_limits, weight, 0, MSG_WEIGHT_MAX), ANY(VmLimits, msg_vm_limits, memory),
-	NUM(VmLimits, msg_vm_limits, pids, 0, MSG_PIDS_MAX),     SUB(VmLimits, msg_vm_limits, io, rates_table),
+	BITS(VmLimits, msg_vm_limits, given, VM_LIMIT_ALL),         NUM(VmLimits, msg_vm_limits, cpu, 0, MSG_CPU_MAX),
+	NUM(VmLimits, msg_vm_limits, weight, 0, MSG_WEIGHT_MAX),    ANY(VmLimits, msg_vm_limits, memory),
+	NUM(VmLimits, msg_vm_limits, pids, 0, MSG_PIDS_MAX),        SUB(VmLimits, msg_vm_limits, io, rates_table),
+	NUM(VmLimits, msg_vm_limits, merge, 0, MSG_MERGE_RATE_MAX),
 };
 TABLE(vm_limits, VmLimits, vm_limits, msg_vm_limits, NULL);
 
@@ -411,5 +498,9 @@ static const struct field status_reply_rows[] = {
 	SUB_LIST(StatusReply, limits, msg_status, limit, nlimits, limit_info_table),
 	TEXT(StatusReply, msg_status, cgroup),
 	NUM(StatusReply, msg_status, windows, 0, WINDOW_STATE_COUNT - 1),
+	TEXT(StatusReply, msg_status, merge),
+	ANY(StatusReply, msg_status, resident),
+	ANY(StatusReply, msg_status, shared),
+	ANY(StatusReply, msg_status, guarantee),
 };
 MESSAGE(status_reply, StatusReply, status_reply, msg_status, NULL)

@@ -20,6 +20,11 @@
 	X(MEM_STATS, 20)           \
 	X(MEM_CHANGE, 21)          \
 	X(MEM_CHANGED, 22)         \
+	X(MEM_WITHDRAW, 23)        \
+	X(MEM_WITHDRAWN, 24)       \
+	X(MEM_TUNE, 25)            \
+	X(MEM_GROUP, 26)           \
+	X(MEM_JOIN, 27)            \
 	X(VCPU_CONFIG, 32)         \
 	X(VCPU_RUNNING, 33)        \
 	X(VCPU_EXIT, 34)           \
@@ -48,7 +53,11 @@
 	X(VIRTIO_CONFIG, 85)       \
 	X(VIRTIO_BROKEN, 86)       \
 	X(VIRTIO_INVALIDATE, 87)   \
-	X(VIRTIO_INVALIDATED, 88)
+	X(VIRTIO_INVALIDATED, 88)  \
+	X(GROUP_JOIN, 96)          \
+	X(GROUP_JOINED, 97)        \
+	X(GROUP_ASK, 98)           \
+	X(GROUP_INFO, 99)
 enum msg_type {
 #define X(n, v) MSG_##n = v,
 	MSG_TYPES(X)
@@ -69,13 +78,14 @@ enum msg_fd {
 	FD_CONSOLE_OUT,
 	FD_TRACE,
 	FD_DEBUGCON,
-	FD_MEMSVC, /* channel for the balloon: MEM_CHANGE, MEM_CHANGED */
+	FD_MEMSVC, /* channel to hvx-memsvc: MEM_CHANGE, MEM_CHANGED, MEM_WITHDRAW, MEM_WITHDRAWN */
 	FD_VCONSOLE_IN,
 	FD_VCONSOLE_OUT,
 	FD_FIRMWARE, /* instead of a kernel */
 	FD_NVRAM,    /* what it keeps, for reading and writing; or only its template, for reading */
 	FD_VGAROM,   /* the display's BIOS */
 	FD_NETROM,   /* what starts from network cards, for a BIOS */
+	FD_POOL,     /* merged pages, to be read only */
 	FD_COUNT
 };
 
@@ -89,6 +99,7 @@ enum msg_dev_fd {
 	DEV_FD_CALL,    /* pipe: the guest is to be interrupted */
 	DEV_FD_BACKEND, /* image, NBD socket, tap, passt's stream, a switch's listening or connected socket */
 	DEV_FD_OVERLAY, /* where a snapshot's writes go */
+	DEV_FD_POOL,    /* merged pages, to be read only */
 	DEV_FD_COUNT
 };
 enum msg_net_backend { NET_PASST = 1, NET_TAP, NET_SWITCH, NET_BACKEND_COUNT };
@@ -110,6 +121,7 @@ enum msg_op {
 };
 /* What a guest does with its pages: into the balloon, reported as free, out of the balloon, all out of it. */
 enum msg_mem_op { MEM_OP_BALLOON = 1, MEM_OP_REPORT, MEM_OP_RETURN, MEM_OP_RETURN_ALL, MEM_OP_COUNT };
+enum msg_mem_pressure { MEM_PRESSURE_SAME, MEM_PRESSURE_SHORT, MEM_PRESSURE_OVER, MEM_PRESSURE_COUNT };
 /* What becomes of a VM whose watchdog runs out. */
 enum msg_watchdog { WATCHDOG_OFF, WATCHDOG_RESET, WATCHDOG_POWEROFF, WATCHDOG_PAUSE, WATCHDOG_NONE, WATCHDOG_COUNT };
 /* How translated code reaches memory without a check: --windows; what came of it. */
@@ -136,7 +148,7 @@ enum msg_request { /* the numbers of the oneof in control.proto */
 #define MSG_CMDLINE_MAX    4096
 #define MSG_COUNTERS_MAX   1280
 #define MSG_PROCS_MAX      56
-#define MSG_FDS_MAX        22
+#define MSG_FDS_MAX        24
 #define MSG_MODULES_MAX    8 /* initial ramdisks, or modules of a multiboot kernel */
 #define MSG_MODULE_MAX     512
 #define MSG_ORDER_MAX      1024 /* a path of 40 characters for each device */
@@ -150,6 +162,7 @@ enum msg_request { /* the numbers of the oneof in control.proto */
 #define MSG_SCREEN_MAX     (132 * 60) /* characters of a display */
 #define MSG_BALLOON_MIN    (1ull << 20)
 #define MSG_RATE_MAX       (1ull << 41) /* of a limit */
+#define MSG_MERGE_RATE_MAX 100u         /* percent of a CPU */
 
 struct msg_hello {
 	uint32_t version;
@@ -166,13 +179,50 @@ struct msg_failed {
 };
 struct msg_mem_config {
 	uint64_t ram_size, rom_size;
-	bool balloon; /* one descriptor comes along: the channel to the vcpu */
+	bool channel;  /* a descriptor comes along: the channel to the vcpu */
+	bool merge;    /* and, after it, the pool to be written */
+	uint32_t rate; /* percent of a CPU at most; 0: the default */
 };
 struct msg_mem_region {
 	uint64_t ram_size /* with the ROM */, control_size;
 };
 struct msg_mem_stats {
 	uint64_t pages_total, pages_present, host_bytes, pages_ballooned, pages_punched;
+	/* merging: see memsvc.proto */
+	uint64_t scanned, sharing, shared, unshared, unstable, unmerged, saved_bytes;
+	uint32_t members;
+	uint64_t group_sharing;
+	uint32_t share; /* hundredths of a percent of a CPU */
+};
+struct msg_mem_group {
+	uint32_t rate; /* as in mem_config */
+};
+struct msg_mem_join {
+	uint64_t ram_size;
+};
+#define MSG_GROUP_MAX 128 /* VMs */
+struct msg_group_join {
+	uint32_t version;
+	char name[MSG_NAME_MAX];
+	uint64_t ram_size;
+	bool strict;
+};
+struct msg_group_joined {
+	uint32_t pid, layers; /* hvx-memsvc's */
+};
+struct msg_group_info {
+	char name[MSG_NAME_MAX];
+	uint32_t pid, layers;
+	uint64_t shared, sharing, saved_bytes, scanned;
+	uint32_t rate; /* hundredths of a percent of a CPU */
+	uint32_t nmembers;
+	struct msg_member {
+		char name[MSG_NAME_MAX];
+	} member[MSG_GROUP_MAX];
+};
+struct msg_mem_tune {
+	uint32_t rate;     /* 0: as it is */
+	uint32_t pressure; /* MEM_PRESSURE_* */
 };
 struct msg_pages { /* of RAM, not guest-physical */
 	uint64_t first, count;
@@ -184,6 +234,15 @@ struct msg_mem_change {
 	struct msg_pages range[MSG_RANGES_MAX];
 };
 struct msg_mem_changed {
+	uint32_t id;
+};
+struct msg_mem_withdraw {
+	uint32_t id;
+	bool pool; /* all merged pages, too */
+	uint32_t nranges;
+	struct msg_pages range[MSG_RANGES_MAX];
+};
+struct msg_mem_withdrawn {
 	uint32_t id;
 };
 struct msg_local { /* devices that the vcpu process serves itself */
@@ -336,7 +395,8 @@ enum msg_vm_limit {
 	VM_LIMIT_MEMORY = 4,
 	VM_LIMIT_PIDS = 8,
 	VM_LIMIT_IO = 16,
-	VM_LIMIT_ALL = 31
+	VM_LIMIT_MERGE = 32,
+	VM_LIMIT_ALL = 63
 };
 #define MSG_CPU_MAX    100000u /* percent */
 #define MSG_WEIGHT_MAX 10000u
@@ -348,6 +408,7 @@ struct msg_vm_limits {  /* 0: none */
 	uint64_t memory; /* bytes */
 	uint32_t pids;
 	struct msg_dev_limits io; /* of all disks together */
+	uint32_t merge;           /* percent of a CPU for merging; 0: hvx-memsvc's default */
 };
 struct msg_request_limit {
 	char id[MSG_ID_MAX]; /* empty: the VM */
@@ -406,7 +467,9 @@ struct msg_status {
 	struct msg_process proc[MSG_PROCS_MAX];
 	uint32_t nlimits;
 	struct msg_limit_info limit[MSG_LIMITS_MAX];
-	char cgroup[MSG_TEXT_MAX]; /* directories of the VM's own; empty: there is none */
+	char cgroup[MSG_TEXT_MAX];            /* directories of the VM's own; empty: there is none */
+	char merge[MSG_NAME_MAX];             /* group, "self", or empty */
+	uint64_t resident, shared, guarantee; /* bytes; of the VM's memory */
 };
 
 const char *pack_type_name(uint16_t type); /* for traces; NULL when unknown */
@@ -425,6 +488,14 @@ const char *pack_type_name(uint16_t type); /* for traces; NULL when unknown */
 	X(mem_stats, msg_mem_stats)                 \
 	X(mem_change, msg_mem_change)               \
 	X(mem_changed, msg_mem_changed)             \
+	X(mem_withdraw, msg_mem_withdraw)           \
+	X(mem_withdrawn, msg_mem_withdrawn)         \
+	X(mem_tune, msg_mem_tune)                   \
+	X(mem_group, msg_mem_group)                 \
+	X(mem_join, msg_mem_join)                   \
+	X(group_join, msg_group_join)               \
+	X(group_joined, msg_group_joined)           \
+	X(group_info, msg_group_info)               \
 	X(vcpu_config, msg_vcpu_config)             \
 	X(vcpu_running, msg_vcpu_running)           \
 	X(vcpu_exit, msg_vcpu_exit)                 \

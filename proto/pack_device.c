@@ -40,16 +40,18 @@ static const struct field net_config_rows[] = {
 };
 TABLE(net_config, NetConfig, net_config, msg_net_config, net_config_ok);
 
-/* One of the two kinds; and all descriptors but the overlay, which goes with a snapshot of an image file. */
+/* One of the two kinds; and all descriptors but the overlay, which goes with a snapshot of an image file, and the pool, which is
+ * there if pages are merged. */
 static bool dev_config_ok(const void *p)
 {
 	const struct msg_dev_config *m = p;
-	const uint32_t every = (1u << DEV_FD_COUNT) - 2, overlay = 1u << DEV_FD_OVERLAY;
+	const uint32_t every = (1u << DEV_FD_COUNT) - 2, overlay = 1u << DEV_FD_OVERLAY, pool = 1u << DEV_FD_POOL;
 	uint32_t seen = 0;
 
 	for (uint32_t i = 0; i < m->nfds; i++)
 		seen |= 1u << m->fds[i];
-	return m->kind && (seen | overlay) == every && !!(seen & overlay) == (m->kind == ROLE_BLK && m->blk.snapshot);
+	return m->kind && (seen | overlay | pool) == every &&
+	       !!(seen & overlay) == (m->kind == ROLE_BLK && m->blk.snapshot);
 }
 
 static const struct field dev_config_rows[] = {

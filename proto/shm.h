@@ -1,6 +1,6 @@
 /*
  * Layout of the control region, the memory that memsvc, the vcpu and the devices of
- * one VM share beside guest RAM: epochs, p2m, code bitmap, dirty bitmap.
+ * one VM share beside guest RAM: epochs, p2m, code bitmap, dirty bitmap, bitmap of held pool pages.
  * Invariant: every offset follows from the number of RAM pages alone, so that no
  * reader trusts an offset another process wrote.
  */
@@ -11,14 +11,35 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SHM_MAGIC      0x314d454d58564821ull /* "!HVXMEM1" */
-#define SHM_VERSION    2
-#define SHM_PAGE       4096u
-#define SHM_MAX_RAM    (1ull << 40)
-#define SHM_MAX_ROM    (16ull << 20) /* firmware, in pages behind those of RAM, which count as such in all the tables here */
-#define SHM_P2M_FLAGS  0xfffull    /* low bits of a p2m entry; the rest is the RAM offset */
-#define SHM_P2M_ABSENT (1ull << 0) /* in the guest's balloon: reads as zeros; memory comes when it is touched */
-#define SHM_P2M_SHARED (1ull << 1) /* offset is into the merged pool, read-only */
+#define SHM_MAGIC   0x314d454d58564821ull /* "!HVXMEM1" */
+#define SHM_VERSION 3
+#define SHM_PAGE    4096u
+#define SHM_MAX_RAM (1ull << 40)
+#define SHM_MAX_ROM \
+	(16ull << 20) /* firmware, in pages behind those of RAM, which count as such in all the tables here */
+
+/*
+ * A p2m entry: an offset, and in its low bits
+ *   ABSENT   in the guest's balloon: reads as zeros; memory comes when it is touched
+ *   SHARED   the offset is into the pool of merged pages, read-only; else into RAM, where a page's own place is its number's
+ *   WATCHED  memsvc wants to merge it: whoever is going to write takes the flag away first
+ *   KEPT     with SHARED: its own place has the same bytes still
+ *   BUSY     with SHARED: somebody fills or empties its own place; all others wait until the flag is gone
+ *
+ *   own --memsvc--> own WATCHED --memsvc, after a grace period--> pool SHARED KEPT --memsvc, after another--> pool SHARED
+ *    ^-----writer---------'        ^------------writer-----------------'   |   BUSY while memsvc punches its own place  |
+ *    '--------------------------------writer, who copies (BUSY)------------------------------------------------------'
+ *
+ * Each step is one compare-and-exchange, so that writers and memsvc never wait for each other but for BUSY (common/gmem.c,
+ * memsvc/merge.c).
+ */
+#define SHM_P2M_FLAGS   0xfffull
+#define SHM_P2M_ABSENT  (1ull << 0)
+#define SHM_P2M_SHARED  (1ull << 1)
+#define SHM_P2M_WATCHED (1ull << 2)
+#define SHM_P2M_KEPT    (1ull << 3)
+#define SHM_P2M_BUSY    (1ull << 4)
+#define SHM_P2M_ASK     (SHM_P2M_SHARED | SHM_P2M_WATCHED | SHM_P2M_BUSY) /* not to be written just so */
 
 struct shm_header {
 	uint64_t magic;
@@ -30,7 +51,8 @@ struct shm_header {
 	uint64_t code_offset;
 	uint64_t dirty_offset;
 	uint64_t epochs_offset;
-	uint64_t reserved[8];
+	uint64_t held_offset;
+	uint64_t reserved[7];
 };
 _Static_assert(sizeof(struct shm_header) == 128, "shared layout");
 _Static_assert(offsetof(struct shm_header, ram_size) == 16, "shared layout");
@@ -59,7 +81,7 @@ struct shm_epochs {
 _Static_assert(sizeof(struct shm_slot) == 64 && sizeof(struct shm_epochs) == 64 * (SHM_SLOTS + 1), "shared layout");
 
 struct shm_layout {
-	uint64_t pages, epochs, p2m, code, dirty, total; /* count, then byte offsets */
+	uint64_t pages, epochs, p2m, code, dirty, held, total; /* count, then byte offsets */
 };
 
 static inline uint64_t shm_round(uint64_t n)
@@ -67,7 +89,7 @@ static inline uint64_t shm_round(uint64_t n)
 	return (n + SHM_PAGE - 1) & ~(uint64_t)(SHM_PAGE - 1);
 }
 
-/* Header page, epochs, p2m (u64 a page), code bitmap, dirty bitmap (one bit a page, whole u64s), each
+/* Header page, epochs, p2m (u64 a page), bitmaps of code, of dirty pages and of held ones (one bit a page, whole u64s), each
  * page-aligned. */
 static inline struct shm_layout shm_layout(uint64_t ram_size)
 {
@@ -78,7 +100,8 @@ static inline struct shm_layout shm_layout(uint64_t ram_size)
 	l.p2m = l.epochs + shm_round(sizeof(struct shm_epochs));
 	l.code = l.p2m + shm_round(l.pages * 8);
 	l.dirty = l.code + bitmap;
-	l.total = l.dirty + bitmap;
+	l.held = l.dirty + bitmap;
+	l.total = l.held + bitmap;
 	return l;
 }
 

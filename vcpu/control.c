@@ -16,6 +16,7 @@
 #include "vcpu/chipset/i6300esb.h"
 #include "vcpu/chipset/platform.h"
 #include "vcpu/local/local.h"
+#include "vcpu/local/memlink.h"
 #include "vcpu/screen.h"
 
 #define ROOM_POLL_MS 2 /* how often a full UART is looked at */
@@ -110,7 +111,7 @@ static int command(struct control *c, const struct ipc_frame *f)
 		runner_resume(c->run);
 		return send_state(c, false, "");
 	case OP_BALLOON:
-		if (!c->local->balloon.mem)
+		if (!c->local->balloon.mem || !c->local->balloon.mem->conn)
 			return -EPROTO;
 		balloon_target(&c->local->balloon, m.value);
 		return 0;
@@ -282,6 +283,8 @@ static void tell_exit(struct control *c)
 	c->room = NULL;
 	cards_stop(c->cards);
 	locals_stop(c->run->vm->locals);
+	if (c->run->vm->memlink)
+		memlink_stop(c->run->vm->memlink);
 	platform_destroy(c->run->vm->plat);
 	c->run->vm->plat = NULL;
 	if (!m.kind)

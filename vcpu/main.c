@@ -226,11 +226,11 @@ static int host_cpus(void)
 
 static void make_vm(struct process *p)
 {
-	int rc = memory_map(&p->mem, p->fd[FD_RAM], p->fd[FD_CONTROL], p->cfg.ram_size);
+	int rc = memory_map(&p->mem, p->fd[FD_RAM], p->fd[FD_CONTROL], p->fd[FD_POOL], p->cfg.ram_size);
 
 	if (rc)
 		child_fail(&p->child, HVX_EXIT_HOST, "cannot map guest memory: %s", strerror(-rc));
-	p->child.shared = p->cfg.ram_size + shm_layout(p->cfg.ram_size).total + BT_CODE_SIZE;
+	p->child.shared = p->cfg.ram_size + shm_layout(p->cfg.ram_size).total + p->mem.pool_size + BT_CODE_SIZE;
 	p->child.own = msg_cpus_count(&p->cfg.cpus) * OWN_PER_CPU;
 	p->vm = (struct vm){
 		.mem = &p->mem,

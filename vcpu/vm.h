@@ -12,6 +12,7 @@
 struct bt;
 struct gmem;
 struct locals;
+struct memlink;
 struct platform;
 struct vcpu;
 struct window;
@@ -37,6 +38,8 @@ struct vm {
 	void (*called)(struct vcpu *v, void *ctx);
 	void *cards;
 	struct locals *locals; /* devices on the main thread (local/local.h); may be NULL */
+	struct memlink
+		*memlink; /* channel to hvx-memsvc (local/memlink.h); NULL: there is neither balloon nor merging */
 };
 
 /* What CPUID, the ACPI tables and APIC ids tell. */

@@ -51,6 +51,7 @@ static const struct sandbox_call calls[] = {
 	ALLOW(sendto, "commands to the NBD server; its only socket but for the channels"),
 	/* messages and doorbells */
 	ALLOW(read, "doorbells"),
+	ALLOW(sched_yield, "a page of RAM that another thread is just taking out of the pool"),
 	ALLOW(write, "interrupts, log lines"),
 	ALLOW(recvmsg, "messages"),
 	ALLOW(sendmsg, "answers"),

@@ -206,6 +206,7 @@ static bool try_part(void *ctx, struct frame *p)
 
 static enum rx_result pass(struct net *n, struct frame *f)
 {
+	virtio_dev_enter(&n->d.v); /* rings and buffers are looked up here, whoever calls */
 	if (!(n->rx_takes & FRAME_CSUM) && !frame_is_gso(f))
 		frame_checksum(f);
 	if (!frame_is_gso(f) || (n->rx_takes & (f->h.gso_type == VNET_GSO_TCPV4 ? FRAME_TSO4 : FRAME_TSO6)))

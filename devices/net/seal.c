@@ -37,6 +37,7 @@ static const struct sandbox_call calls[] = {
 	/* messages and doorbells */
 	ALLOW(recvmsg, "messages from monitor and vcpu"),
 	ALLOW(read, "doorbells"),
+	ALLOW(sched_yield, "a page of RAM that another thread is just taking out of the pool"),
 	ALLOW(write, "interrupts, log lines"),
 	ALLOW(poll, "the answer to an invalidation"),
 	ALLOW(epoll_wait, "the loop"),

@@ -198,7 +198,7 @@ void vm_expect(struct vm *v, int fd, uint16_t type)
 static void memory(struct vm *v)
 {
 	if (!v->ram.size &&
-	    (ram_create(&v->ram, VM_RAM) || memory_map(&v->mem, v->ram.ram_fd, v->ram.control_fd, VM_RAM)))
+	    (ram_create(&v->ram, VM_RAM) || memory_map(&v->mem, v->ram.ram_fd, v->ram.control_fd, -1, VM_RAM)))
 		vm_die("guest memory: %s", strerror(errno));
 }
 

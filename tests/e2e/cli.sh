@@ -22,6 +22,15 @@ if [ "$(awk '/^MemTotal:/ { print $2 }' /proc/meminfo)" -lt $((17 << 20)) ]; the
 	try "more memory than can be described" 4 'memory: 1048576M takes [0-9]+M of the host' \
 		run --kernel="$guest" --memory=1T --name=${prefix}a
 fi
+twice=$(($(awk '/^MemTotal:/ { print $2 }' /proc/meminfo) / 512))M
+try "a guarantee that cannot be kept" 4 'memory-guarantee: [0-9]+M cannot be had: of the host' \
+	run --kernel="$guest" --memory="$twice" --memory-guarantee="$twice" --name=${prefix}a
+try "a guarantee beyond its memory" 2 'memory-guarantee is more than memory' \
+	run --kernel="$guest" --memory=64M --memory-guarantee=65M
+try "a bad merge group" 2 'merge is no, self, or a group' run --kernel="$guest" --merge=a/b
+try "a rate of nothing" 2 'merge-rate without merge' run --kernel="$guest" --merge-rate=20
+try "a bad rate" 2 'merge-rate is 1 to 100' run --kernel="$guest" --merge=self --merge-rate=0
+try "a bad balloon" 2 'balloon' run --kernel="$guest" --balloon=1G
 try "absurd memory" 2 'memory must be' run --kernel="$guest" --memory=4000000G
 try "bad console" 2 'console is stdio, pty or file' run --kernel="$guest" --console=moon
 try "too many cpus" 2 'is 1 to 32' run --kernel="$guest" --cpus=33

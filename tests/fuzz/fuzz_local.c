@@ -48,6 +48,16 @@ void vcpu_kick(struct vcpu *c, uint32_t pend)
 	atomic_fetch_or(&c->pending, pend);
 }
 
+void mmu_withdraw(struct vcpu *c, const struct frame_set *gone, bool pool)
+{
+	(void)c, (void)gone, (void)pool;
+}
+
+void mmu_moved(struct vcpu *c, uint64_t frame, const uint8_t *from)
+{
+	(void)c, (void)frame, (void)from;
+}
+
 struct vcpu *kick_this(void)
 {
 	return v;

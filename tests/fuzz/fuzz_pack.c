@@ -173,9 +173,12 @@ size_t fuzz_seed(unsigned i, uint8_t *buf)
 	case 0: n = SEED(hello, msg_hello, 1, ROLE_VCPU, "0.1"); break;
 	case 1: n = SEED(sealed, msg_sealed, 3, "landlock"); break;
 	case 2: n = SEED(failed, msg_failed, 4, "kernel: the file is empty"); break;
-	case 3: n = SEED(mem_config, msg_mem_config, 512 << 20, 2 << 20, true); break;
+	case 3: n = SEED(mem_config, msg_mem_config, 512 << 20, 2 << 20, true, true, 20); break;
 	case 4: n = SEED(mem_region, msg_mem_region, 64 << 20, shm_layout(64 << 20).total); break;
-	case 5: n = SEED(mem_stats, msg_mem_stats, 131072, 1000, 4096000, 24, 99); break;
+	case 5:
+		n = SEED(mem_stats, msg_mem_stats, .pages_total = 131072, .pages_present = 1000, .sharing = 24,
+			 .members = 2);
+		break;
 	case 6: n = seed_vcpu_config(buf, FD_COUNT - FD_RAM); break;
 	case 7: n = seed_vcpu_config(buf, 3); break;
 	case 8: n = SEED(vcpu_running, msg_vcpu_running, 1, WINDOW_KERNEL); break;

@@ -422,6 +422,76 @@ def switch_story(a, b):
     assert s["net0.resets"] >= 4 and s["net0.broken"] == 0 and b.stats()["net0.broken"] == 0, s
 
 
+def check_merge():
+    """Equal pages are kept once, while they are read, written, sent and received as ever."""
+    with tempfile.TemporaryDirectory() as tmp:
+        with open(tmp + "/disk.raw", "wb") as f:
+            f.write(os.urandom(8 * MIB) + bytes(8 * MIB))
+        g = Guest("--merge=self", "--merge-rate=60", "--balloon", "--disk=path=" + tmp + "/disk.raw")
+        g.run("dd if=/dev/vda of=/tmp/a bs=1M count=8; for f in b c d; do cp /tmp/a /tmp/$f; done; md5sum /tmp/? >/tmp/sums; "
+              "dd if=/dev/zero of=/tmp/z bs=1M count=16")
+        copies, zeros = 8 * MIB // 4096 * 3, 16 * MIB // 4096  # the disk's page cache is the fifth copy
+        within(30, lambda: g.stats()["merge.pages_sharing"] > copies + zeros)
+        s = g.stats()
+        assert s["merge.group_shared"] >= copies // 3 and s["merge.group_members"] == 1, s
+        assert s["merge.group_saved_bytes"] > (copies - copies // 3 + zeros) * 4096, s
+        g.run("md5sum -c /tmp/sums >/dev/null")
+        # written by the CPU, in the middle of pages and page by page; by the device; all while passes go on
+        g.run("for i in 1 2 3 4 5 6 7 8; do dd if=/dev/urandom of=/tmp/b bs=1000 count=1 seek=$((i * 777)) conv=notrunc; done; "
+              "! cmp -s /tmp/a /tmp/b; cp /tmp/a /tmp/b; md5sum -c /tmp/sums >/dev/null")
+        g.run("echo 3 >/proc/sys/vm/drop_caches; for i in 1 2 3; do dd if=/dev/vda bs=64k count=128 | cmp - /tmp/a; "
+              "dd if=/tmp/a of=/dev/vda bs=1M seek=8 conv=fsync; echo 3 >/proc/sys/vm/drop_caches; "
+              "dd if=/dev/vda bs=1M skip=8 | cmp - /tmp/c; done; md5sum -c /tmp/sums >/dev/null")
+        g.run("rm /tmp/z; cat /tmp/a /tmp/b >/tmp/e; head -c 8388608 /tmp/e | cmp - /tmp/d")
+        assert g.stats()["merge.unmerges"] > 100, g.stats()
+        assert control("balloon", name, "128M").returncode == 0
+        time.sleep(1)
+        assert control("balloon", name, "256M").returncode == 0
+        g.run("md5sum -c /tmp/sums >/dev/null")
+        assert g.end() == 0
+
+
+def check_merge_group():
+    """VMs of a group share pages, come and go; when their memsvc dies they all end, and say why."""
+    group = "t%d" % os.getpid()
+
+    def groups():
+        return [g for g in json.loads(control("groups", "--json").stdout) if g["name"] == group]
+
+    def member(vm):
+        g = Guest("--merge=" + group, "--merge-rate=60", "--balloon=auto", vm=vm)
+        g.run("seq 1 1500000 >/tmp/s; md5sum /tmp/s >/tmp/sum")
+        return g
+    a, b = member("a"), member("b")
+    pages = 10 * MIB // 4096
+    within(40, lambda: min(x.stats()["merge.pages_sharing"] for x in (a, b)) > pages)
+    now = groups()[0]
+    assert sorted(now["members"]) == [a.name, b.name] and now["saved_bytes"] > 10 * MIB, now
+    assert "VMs" in control("groups").stdout
+    within(10, lambda: json.loads(control("status", "--json", a.name).stdout)["shared_bytes"] > 10 * MIB)
+    assert json.loads(control("status", "--json", a.name).stdout)["merge"] == group
+    a.run("dd if=/dev/zero of=/tmp/s bs=4k count=500 seek=100 conv=notrunc; ! md5sum -c /tmp/sum")
+    b.run("md5sum -c /tmp/sum >/dev/null")
+    assert control("limit", a.name, "merge-rate=80").returncode == 0
+    assert a.end() == 0
+    within(20, lambda: groups()[0]["members"] == [b.name])
+    c = member("c")
+    within(40, lambda: c.stats()["merge.pages_sharing"] > pages)
+    b.run("md5sum -c /tmp/sum >/dev/null")
+    # one that is killed leaves the others alone
+    pid = json.loads(control("status", "--json", c.name).stdout)["processes"]
+    os.kill([x["pid"] for x in pid if x["name"] == "vcpu"][0], signal.SIGKILL)
+    assert c.p.wait(timeout=60) == 6
+    b.run("md5sum -c /tmp/sum >/dev/null")
+    d = member("d")
+    within(40, lambda: d.stats()["merge.pages_sharing"] > pages)
+    os.kill(groups()[0]["pid"], signal.SIGKILL)
+    for x in (b, d):
+        out = x.p.communicate(timeout=PATIENCE * 20)[0].decode(errors="replace")
+        assert x.p.returncode == 6 and "merge group %s: its hvx-memsvc died: killed by SIGKILL" % group in out, out
+    within(10, lambda: not groups())
+
+
 # ---- ----
 
 def main():

@@ -148,7 +148,7 @@ static void stats(struct msg_mem_stats *s)
 /* Ready, with a channel to the vcpu and every page of RAM there. */
 static void start(const char *name)
 {
-	struct msg_mem_config cfg = {RAM, true};
+	struct msg_mem_config cfg = {.ram_size = RAM, .channel = true};
 	int sv[2];
 
 	launch(name);

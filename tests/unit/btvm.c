@@ -53,6 +53,12 @@ static void no_arm(void *ctx, struct vcpu *v, unsigned timer, uint64_t deadline_
 	(void)v, (void)timer, (void)deadline_ns;
 }
 
+static void on_moved(void *ctx, uint64_t frame, const uint8_t *from)
+{
+	(void)ctx;
+	mmu_moved(vcpu, frame, from);
+}
+
 static void die(const char *what)
 {
 	fprintf(stderr, "btvm: %s\n", what);
@@ -81,7 +87,9 @@ static void create(void)
 	mem.p2m = calloc(pages, 8);
 	mem.code_bm = calloc(pages / 64, 8);
 	mem.dirty_bm = calloc(pages / 64, 8);
-	if (mem.ram == MAP_FAILED || !mem.p2m || !mem.code_bm || !mem.dirty_bm)
+	mem.held_bm = calloc(pages / 64, 8);
+	mem.moved = on_moved;
+	if (mem.ram == MAP_FAILED || !mem.p2m || !mem.code_bm || !mem.dirty_bm || !mem.held_bm)
 		die("no memory");
 	for (uint64_t i = 0; i < pages; i++)
 		mem.p2m[i] = i * PG;

@@ -11,6 +11,7 @@
 
 #include "tests/unit/chipfakes.h"
 #include "vcpu/chipset/platform.h"
+#include "vcpu/kick.h"
 #include "vcpu/mmu/mmu.h"
 
 struct localvm lv;
@@ -21,6 +22,22 @@ void code_written(struct vcpu *v, uint64_t gpa, size_t len)
 	lv.ncode++;
 	lv.code_gpa = gpa;
 	lv.code_len = len;
+}
+
+void mmu_withdraw(struct vcpu *v, const struct frame_set *set, bool pool)
+{
+	(void)v, (void)set, (void)pool;
+	lv.nwithdrawn++;
+}
+
+void mmu_moved(struct vcpu *v, uint64_t frame, const uint8_t *from)
+{
+	(void)v, (void)frame, (void)from;
+}
+
+struct vcpu *kick_this(void)
+{
+	return NULL;
 }
 
 static void on_stop(void *ctx)

@@ -28,7 +28,7 @@ struct localvm {
 	struct ipc_loop *loop;
 	struct ipc_watch *stop;
 	struct locals locals;
-	unsigned ncode; /* calls of code_written(), and the last one's */
+	unsigned ncode, nwithdrawn; /* calls of code_written(), and the last one's */
 	uint64_t code_gpa, code_len;
 };
 extern struct localvm lv;

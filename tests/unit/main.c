@@ -65,6 +65,8 @@
 	X(ram)         \
 	X(grace)       \
 	X(throttle)    \
+	X(merge)       \
+	X(memwatch)    \
 	X(decode)      \
 	X(emit)        \
 	X(translate)   \

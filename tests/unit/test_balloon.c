@@ -10,6 +10,7 @@
 #define F_REPORTING (1u << 5)
 
 static struct balloon b;
+static struct memlink to_mem;
 static struct local *d = &b.dev;
 static int mem; /* memsvc's end */
 static struct msg_mem_change got;
@@ -23,13 +24,15 @@ static void begin(uint64_t features, unsigned queues)
 	memset(&b, 0, sizeof b);
 	CU_ASSERT_EQUAL_FATAL(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0, sv), 0);
 	mem = sv[1];
-	CU_ASSERT_EQUAL_FATAL(balloon_create(&b, &lv.locals, 29, sv[0]), 0);
+	memset(&to_mem, 0, sizeof to_mem);
+	CU_ASSERT_EQUAL_FATAL(memlink_create(&to_mem, &lv.vm, lv.loop, sv[0]), 0);
+	CU_ASSERT_EQUAL_FATAL(balloon_create(&b, &lv.locals, 29, &to_mem), 0);
 	lv_start(d, features, queues);
 }
 
 static void end(void)
 {
-	ipc_conn_free(b.mem);
+	memlink_free(&to_mem);
 	close(mem);
 	lv_end();
 }

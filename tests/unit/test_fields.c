@@ -101,11 +101,20 @@ static void test_covered(void)
 	HAS_FIELDS(hello, msg_hello, 3, 0, 0, {0});
 	HAS_FIELDS(sealed, msg_sealed, 2, 0, {0});
 	HAS_FIELDS(failed, msg_failed, 2, 0, {0});
-	HAS_FIELDS(mem_config, msg_mem_config, 3, 0, 0, 0);
+	HAS_FIELDS(mem_config, msg_mem_config, 5, 0, 0, 0, 0, 0);
 	HAS_FIELDS(mem_region, msg_mem_region, 2, 0, 0);
-	HAS_FIELDS(mem_stats, msg_mem_stats, 5, 0, 0, 0, 0, 0);
+	HAS_FIELDS(mem_stats, msg_mem_stats, 15, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
 	HAS_FIELDS(mem_change, msg_mem_change, 4, 0, 0, 0, {});
 	HAS_FIELDS(mem_changed, msg_mem_changed, 1, 0);
+	HAS_FIELDS(mem_withdraw, msg_mem_withdraw, 4, 0, 0, 0, {});
+	HAS_FIELDS(mem_withdrawn, msg_mem_withdrawn, 1, 0);
+	HAS_FIELDS(mem_tune, msg_mem_tune, 2, 0, 0);
+	HAS_FIELDS(mem_group, msg_mem_group, 1, 0);
+	HAS_FIELDS(mem_join, msg_mem_join, 1, 0);
+	HAS_FIELDS(group_join, msg_group_join, 4, 0, {0}, 0, 0);
+	HAS_FIELDS(group_joined, msg_group_joined, 2, 0, 0);
+	HAS_FIELDS(group_info, msg_group_info, 9 + 1, {0}, 0, 0, 0, 0, 0, 0, 0, 0, {});
+	HAS_FIELDS(group_member, msg_member, 1, {0});
 	HAS_FIELDS(vcpu_config, msg_vcpu_config, 16, {0}, 0, {0}, {0}, 0, 0, 0, 0, 0, {}, 0, 0, {}, 0, {}, {});
 	HAS_FIELDS(vcpu_running, msg_vcpu_running, 2, 0, 0);
 	HAS_FIELDS(vcpu_exit, msg_vcpu_exit, 2, 0, 0);
@@ -128,7 +137,8 @@ static void test_covered(void)
 	HAS_FIELDS(vcpu_screen, msg_screen, 5, 0, 0, 0, 0, {});
 	HAS_FIELDS(screen_reply, msg_screen, 5, 0, 0, 0, 0, {});
 	HAS_FIELDS(reply, msg_reply, 2, 0, {0});
-	HAS_FIELDS(status_reply, msg_status, 16, {0}, {0}, {0}, {0}, {0}, 0, 0, {0}, 0, 0, 0, 0, {}, 0, {}, {0});
+	HAS_FIELDS(status_reply, msg_status, 20, {0}, {0}, {0}, {0}, {0}, 0, 0, {0}, 0, 0, 0, 0, {}, 0, {}, {0}, {0}, 0,
+		   0, 0);
 	HAS_FIELDS(stats_reply, msg_counters, 2, 0, {});
 	HAS_FIELDS(pages, msg_pages, 2, 0, 0);
 	HAS_FIELDS(local, msg_local, 5, 0, 0, 0, 0, 0);
@@ -141,7 +151,7 @@ static void test_covered(void)
 	HAS_FIELDS(request_console, msg_request_console, 1, 0);
 	HAS_FIELDS(rates, msg_dev_limits, 4, 0, 0, 0, 0);
 	HAS_FIELDS(request_limit, msg_request_limit, 4, {0}, 0, {}, {});
-	HAS_FIELDS(vm_limits, msg_vm_limits, 6, 0, 0, 0, 0, 0, {});
+	HAS_FIELDS(vm_limits, msg_vm_limits, 7, 0, 0, 0, 0, 0, {}, 0);
 	HAS_FIELDS(limit_info, msg_limit_info, 4, {0}, 0, {0}, {0});
 	HAS_FIELDS(request_link, msg_request_link, 2, {0}, 0);
 	HAS_FIELDS(request_balloon, msg_request_balloon, 1, 0);
@@ -166,13 +176,25 @@ static const struct edge {
 	{"sealed.layers", 0, SANDBOX_ALL, 0, false},
 	{"failed.status", 1, 255, 0, false},
 	{"mem_config.ram_size", SHM_PAGE, SHM_MAX_RAM, 0, false},
+	{"mem_config.rate", 0, MSG_MERGE_RATE_MAX, 0, false},
+	{"mem_group.rate", 0, MSG_MERGE_RATE_MAX, 0, false},
+	{"mem_join.ram_size", SHM_PAGE, SHM_MAX_RAM, 0, false},
+	{"group_join.name", 1, 0, 0, false},
+	{"group_join.ram_size", SHM_PAGE, SHM_MAX_RAM, 0, false},
+	{"group_joined.layers", 0, SANDBOX_ALL, 0, false},
+	{"group_info.name", 1, 0, 0, false},
+	{"group_info.layers", 0, SANDBOX_ALL, 0, false},
+	{"group_info.rate", 0, 10000, 0, false},
+	{"group_member.name", 1, 0, 0, false},
+	{"mem_tune.rate", 0, MSG_MERGE_RATE_MAX, 0, false},
+	{"mem_tune.pressure", MEM_PRESSURE_SAME, MEM_PRESSURE_OVER, 0, false},
 	{"mem_config.rom_size", 0, SHM_MAX_ROM, 0, false},
 	{"mem_change.op", MEM_OP_BALLOON, MEM_OP_RETURN_ALL, 0, false},
 	{"vcpu_config.ram_size", SHM_PAGE, SHM_MAX_RAM, 0, false},
 	{"cpus.sockets", 1, MSG_CPUS_MAX, 0, false},
 	{"cpus.cores", 1, MSG_CPUS_MAX, 0, false},
 	{"cpus.threads", 1, MSG_CPUS_MAX, 0, false},
-	{"vcpu_config.fds", FD_RAM, FD_NETROM, 0, true},
+	{"vcpu_config.fds", FD_RAM, FD_POOL, 0, true},
 	{"vcpu_config.devices", 0, MSG_DEVICES_MAX, 0, false},
 	{"vcpu_config.windows", WINDOWS_AUTO, WINDOWS_KERNEL, 0, false},
 	{"vcpu_running.boots", 1, UINT32_MAX, 0, false},
@@ -185,7 +207,7 @@ static const struct edge {
 	{"vcpu_device.slot", 1, 30, 0, false},
 	{"dev_config.id", 1, 0, 0, false},
 	{"dev_config.ram_size", SHM_PAGE, SHM_MAX_RAM, 0, false},
-	{"dev_config.fds", DEV_FD_RAM, DEV_FD_OVERLAY, 0, true},
+	{"dev_config.fds", DEV_FD_RAM, DEV_FD_POOL, 0, true},
 	{"dev_command.op", DEV_OP_RETRY, DEV_OP_LINK_DOWN, 0, false},
 	{"dev_event.kind", DEV_EVENT_IO_ERROR, DEV_EVENT_LINK_LOST, 0, false},
 	{"virtio_offer.device_id", 1, 63, 0, false},
@@ -195,6 +217,7 @@ static const struct edge {
 	{"rates.bytes", 0, MSG_RATE_MAX, 0, false},
 	{"rates.bytes_burst", 0, MSG_RATE_MAX, 0, false},
 	{"vm_limits.given", 0, VM_LIMIT_ALL, 0, false},
+	{"vm_limits.merge", 0, MSG_MERGE_RATE_MAX, 0, false},
 	{"vm_limits.cpu", 0, MSG_CPU_MAX, 0, false},
 	{"vm_limits.weight", 0, MSG_WEIGHT_MAX, 0, false},
 	{"vm_limits.pids", 0, MSG_PIDS_MAX, 0, false},

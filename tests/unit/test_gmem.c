@@ -92,6 +92,54 @@ static void test_all_or_nothing(void)
 	free(r.g.ram);
 }
 
+static unsigned moves;
+static const uint8_t *moved_from;
+
+static void on_moved(void *ctx, uint64_t frame, const uint8_t *from)
+{
+	(void)ctx, (void)frame;
+	moves++;
+	moved_from = from;
+}
+
+/* Whoever writes takes a page out of the pool, or out of memsvc's eyes. */
+static void test_own(void)
+{
+	static uint8_t pool[2 * 4096];
+	struct ram r;
+
+	ram_init(&r);
+	r.g.pool = pool;
+	r.g.pool_size = sizeof pool;
+	r.g.moved = on_moved;
+	moves = 0;
+	memset(pool + 4096, 7, 4096);
+	r.p2m[3] = 4096 | SHM_P2M_SHARED;
+	CU_ASSERT_FALSE(gmem_writable(&r.g, 3));
+	CU_ASSERT_TRUE(gmem_in_pool(&r.g, gmem_frame_ptr(&r.g, 3, GMEM_READ)));
+	memset(r.g.ram + 3 * 4096, 9, 4096);
+	CU_ASSERT_PTR_EQUAL(gmem_frame_ptr(&r.g, 3, GMEM_READ | GMEM_WRITE), r.g.ram + 3 * 4096);
+	CU_ASSERT(r.g.ram[3 * 4096] == 7 && r.g.ram[4 * 4096 - 1] == 7);
+	CU_ASSERT_EQUAL(r.p2m[3], 3 * 4096);
+	CU_ASSERT(moves == 1 && moved_from == pool + 4096 && gmem_writable(&r.g, 3));
+	r.p2m[3] = 4096 | SHM_P2M_SHARED | SHM_P2M_KEPT; /* its own bytes are there still */
+	r.g.ram[3 * 4096] = 8;
+	CU_ASSERT_PTR_EQUAL(gmem_frame_ptr(&r.g, 3, GMEM_WRITE), r.g.ram + 3 * 4096);
+	CU_ASSERT(r.g.ram[3 * 4096] == 8 && r.p2m[3] == 3 * 4096 && moves == 2);
+	r.p2m[3] = 3 * 4096 | SHM_P2M_WATCHED;
+	CU_ASSERT_PTR_EQUAL(gmem_frame_ptr(&r.g, 3, GMEM_READ), r.g.ram + 3 * 4096);
+	CU_ASSERT(r.p2m[3] & SHM_P2M_WATCHED);
+	CU_ASSERT_PTR_EQUAL(gmem_frame_ptr(&r.g, 3, GMEM_WRITE), r.g.ram + 3 * 4096);
+	CU_ASSERT(r.p2m[3] == 3 * 4096 && moves == 2);
+	r.p2m[3] = SHM_P2M_SHARED; /* the page of zeros: its own place has been punched, and is one, too */
+	memset(r.g.ram + 3 * 4096, 0, 4096);
+	CU_ASSERT_EQUAL(gmem_write(&r.g, 3 * 4096 + 5, "x", 1), 0);
+	CU_ASSERT(r.g.ram[3 * 4096 + 5] == 'x' && pool[5] == 0 && r.p2m[3] == 3 * 4096);
+	r.p2m[3] = 4096 | SHM_P2M_SHARED; /* side by side again */
+	CU_ASSERT_PTR_EQUAL(gmem_ptr(&r.g, 2 * 4096, 3 * 4096, GMEM_READ | GMEM_WRITE), r.g.ram + 2 * 4096);
+	free(r.g.ram);
+}
+
 /* What the resolver gives for each intent, whatever stands in the p2m. */
 static void test_intents(void)
 {
@@ -108,14 +156,12 @@ static void test_intents(void)
 	r.g.pool = pool;
 	r.g.pool_size = sizeof pool;
 	CU_ASSERT_PTR_EQUAL(gmem_frame_ptr(&r.g, 3, GMEM_READ), pool + 4096);
-	CU_ASSERT_PTR_NULL(gmem_frame_ptr(&r.g, 3, GMEM_WRITE));
-	CU_ASSERT_PTR_NULL(gmem_frame_ptr(&r.g, 3, GMEM_READ | GMEM_WRITE));
 	r.p2m[3] = 2 * 4096 | SHM_P2M_SHARED; /* behind its end */
 	CU_ASSERT_PTR_NULL(gmem_frame_ptr(&r.g, 3, GMEM_READ));
+	CU_ASSERT_PTR_NULL(gmem_frame_ptr(&r.g, 3, GMEM_WRITE));
 	r.p2m[3] = 4096 | SHM_P2M_SHARED;
 	uint8_t b[8] = {0};
 	CU_ASSERT_EQUAL(gmem_read(&r.g, 3 * 4096 - 4, b, 8), 0);
-	CU_ASSERT_EQUAL(gmem_write(&r.g, 3 * 4096 - 4, b, 8), -EFAULT);
 	r.p2m[4] = PAGES * 4096; /* behind the end of RAM, and the last page */
 	CU_ASSERT_PTR_NULL(gmem_frame_ptr(&r.g, 4, GMEM_READ));
 	r.p2m[4] = (PAGES - 1) * 4096;
@@ -130,6 +176,7 @@ static void test_intents(void)
 	CU_ASSERT_PTR_NULL(gmem_run(&r.g, 0, &len, GMEM_READ)); /* not all of it is RAM */
 	len = 0;
 	CU_ASSERT_PTR_NULL(gmem_run(&r.g, 0, &len, GMEM_READ));
+	r.p2m[3] = 3 * 4096;
 	r.g.p2m = NULL;
 	CU_ASSERT_PTR_EQUAL(gmem_frame_ptr(&r.g, 5, GMEM_WRITE), r.g.ram + 5 * 4096);
 	free(r.g.ram);
@@ -143,5 +190,6 @@ CU_ErrorCode suite_gmem(void)
 	CU_add_test(s, "scattered pages", test_scattered);
 	CU_add_test(s, "all or nothing", test_all_or_nothing);
 	CU_add_test(s, "intents", test_intents);
+	CU_add_test(s, "its own place", test_own);
 	return CU_get_error();
 }

@@ -27,12 +27,16 @@ static void test_values(void)
 	CU_ASSERT(set("io-limit", "ops=500,bytes-burst=1M") == 0 && l.io.ops == 500 && l.io.bytes_burst == 1 << 20 &&
 		  !l.io.bytes);
 	CU_ASSERT(set("io-limit", "none") == 0 && !l.io.ops && !l.io.bytes_burst);
+	CU_ASSERT(set("merge-rate", "20%") == 0 && l.merge == 20);
 	CU_ASSERT_EQUAL(l.given, VM_LIMIT_ALL);
 }
 
 static void test_refused(void)
 {
 	static const char *const bad[][2] = {{"cpu-limit", "0"},
+					     {"merge-rate", "0"},
+					     {"merge-rate", "none"},
+					     {"merge-rate", "101"},
 					     {"cpu-limit", "100001"},
 					     {"cpu-limit", "-5"},
 					     {"cpu-limit", "5 %"},

@@ -184,6 +184,9 @@ static void test_dev_config(void)
 
 	make_config(&in, ROLE_BLK);
 	ROUND_TRIP(dev_config, &in);
+	in.fds[in.nfds++] = DEV_FD_POOL;
+	ROUND_TRIP(dev_config, &in);
+	in.nfds--;
 	in.blk.snapshot = true; /* without the file for it */
 	REFUSED(dev_config, &in);
 	in.fds[in.nfds++] = DEV_FD_OVERLAY;

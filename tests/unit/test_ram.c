@@ -90,17 +90,6 @@ static void test_report(void)
 	end();
 }
 
-/* Pages of the merged pool are not this RAM's to punch. */
-static void test_shared(void)
-{
-	begin();
-	r.p2m[5] |= SHM_P2M_SHARED;
-	CU_ASSERT_EQUAL(take(MEM_OP_REPORT, 4, 3), 0);
-	CU_ASSERT_TRUE(is(4, 0) && is(5, 0xa5) && is(6, 0));
-	CU_ASSERT_EQUAL(usage().pages_punched, 2);
-	end();
-}
-
 static void test_ranges(void)
 {
 	begin();
@@ -117,8 +106,7 @@ CU_ErrorCode suite_ram(void)
 {
 	CU_pSuite s = CU_add_suite("ram", NULL, NULL);
 
-	if (!s || !CU_ADD_TEST(s, test_balloon) || !CU_ADD_TEST(s, test_report) || !CU_ADD_TEST(s, test_shared) ||
-	    !CU_ADD_TEST(s, test_ranges))
+	if (!s || !CU_ADD_TEST(s, test_balloon) || !CU_ADD_TEST(s, test_report) || !CU_ADD_TEST(s, test_ranges))
 		return CU_get_error();
 	return CUE_SUCCESS;
 }

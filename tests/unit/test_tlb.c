@@ -61,18 +61,178 @@ static void test_p2m(void)
 	g->p2m[frame] = 1ull << 40;
 	CU_ASSERT(tlb_fill(v, a, 4, ACC_R) > 0 && !has_r(v, a) && !has_w(v, a));
 	CU_ASSERT(tlb_fill(v, a, 4, ACC_W) > 0 && !has_r(v, a) && !has_w(v, a));
-	g->pool = g->ram + 2 * PG; /* a merged page: to be read only, whatever the guest's tables say */
-	g->pool_size = PG;
-	g->p2m[frame] = SHM_P2M_SHARED;
-	CU_ASSERT_EQUAL(tlb_fill(v, a, 4, ACC_R), 0);
-	CU_ASSERT(has_r(v, a) && !has_w(v, a));
-	CU_ASSERT_EQUAL(tlb(v)->radd[at(a)] + a, (uint64_t)(uintptr_t)g->pool);
-	CU_ASSERT(tlb_fill(v, a, 4, ACC_W) > 0 && !has_w(v, a));
-	g->pool = NULL;
-	g->pool_size = 0;
 	g->p2m[frame] = was;
 	tlb_flush_all(v);
 	CU_ASSERT_EQUAL(gmem_read(g, a, &b, 1), 0);
+}
+
+/* ---- merged pages ---- */
+
+#define ALIAS (BTVM_LARGE + BTVM_DATA - BTVM_CODE) /* of BTVM_DATA */
+
+static uint8_t pool[2 * PG] __attribute__((aligned(4096)));
+
+static uint64_t frame_of(uint64_t gpa)
+{
+	return gpa / PG;
+}
+
+/* BTVM_DATA becomes the pool's page 1, whose bytes are their offsets; its own place holds other ones. */
+static struct vcpu *merged(void)
+{
+	struct vcpu *v = btvm_reset();
+	struct gmem *g = v->vm->mem;
+
+	g->pool = pool;
+	g->pool_size = sizeof pool;
+	for (unsigned i = 0; i < PG; i++)
+		pool[PG + i] = (uint8_t)(i * 7);
+	memset(g->ram + BTVM_DATA, 0xee, PG);
+	g->p2m[frame_of(BTVM_DATA)] = PG | SHM_P2M_SHARED;
+	*btvm_pte(BTVM_DATA) |= 0x60; /* A and D: only merging is in the way of a store */
+	return v;
+}
+
+static void unmerged(struct vcpu *v)
+{
+	struct gmem *g = v->vm->mem;
+
+	CU_ASSERT_EQUAL(g->p2m[frame_of(BTVM_DATA)], BTVM_DATA);
+	CU_ASSERT_FALSE(gmem_bit(g->held_bm, frame_of(BTVM_DATA)));
+	for (unsigned i = 0; i < PG; i++)
+		CU_ASSERT_FATAL(pool[PG + i] == (uint8_t)(i * 7)); /* nobody wrote there */
+	g->pool = NULL;
+	g->pool_size = 0;
+	v->moved = 0;
+	tlb_flush_all(v);
+}
+
+static void test_merged(void)
+{
+	struct vcpu *v = merged();
+	struct gmem *g = v->vm->mem;
+	uint64_t a = BTVM_DATA, own = (uint64_t)(uintptr_t)g->ram + a;
+
+	CU_ASSERT_EQUAL(tlb_fill(v, a, 4, ACC_R), 0);
+	CU_ASSERT_EQUAL(tlb_fill(v, ALIAS, 4, ACC_R), 0);
+	CU_ASSERT(has_r(v, a) && !has_w(v, a) && has_r(v, ALIAS) && !has_w(v, ALIAS));
+	CU_ASSERT_EQUAL(tlb(v)->radd[at(a)] + a, (uint64_t)(uintptr_t)pool + PG);
+	CU_ASSERT_TRUE(gmem_bit(g->held_bm, frame_of(a)));
+	CU_ASSERT_EQUAL(tlb_fill(v, a, 4, ACC_W), 0); /* a store */
+	CU_ASSERT(has_w(v, a) && tlb(v)->wadd[at(a)] + a == own);
+	CU_ASSERT(!has_r(v, ALIAS) && v->moved);
+	CU_ASSERT(!has_r(v, a) || tlb(v)->radd[at(a)] + a == own);
+	CU_ASSERT_EQUAL(memcmp(g->ram + a, pool + PG, PG), 0);
+	unmerged(v);
+	/* nobody keeps anything of it: nothing is looked for */
+	v = merged();
+	CU_ASSERT_EQUAL(tlb_fill(v, a, 4, ACC_W), 0);
+	CU_ASSERT_FALSE(v->moved);
+	unmerged(v);
+	/* written by a device, which saw the bit and asks the vcpu to let go */
+	v = merged();
+	tlb_fill(v, a, 4, ACC_R);
+	tlb_fill(v, ALIAS, 4, ACC_R);
+	g->p2m[frame_of(a)] = a;
+	code_written(v, a, 8);
+	CU_ASSERT(!has_r(v, a) && !has_r(v, ALIAS));
+	unmerged(v);
+}
+
+/* memsvc is going to move pages: nothing of theirs is kept, of others all is. */
+static void test_withdraw(void)
+{
+	struct vcpu *v = merged();
+	static uint64_t bits[BTVM_RAM / PG / 64];
+	const struct frame_set set = {bits, BTVM_RAM / PG};
+	uint64_t a = BTVM_DATA + PG, b = BTVM_DATA + 2 * PG;
+
+	tlb_fill(v, a, 4, ACC_W);
+	tlb_fill(v, ALIAS + PG, 4, ACC_R);
+	tlb_fill(v, b, 4, ACC_W);
+	tlb_fill(v, BTVM_DATA, 4, ACC_R);
+	bits[frame_of(a) / 64] = 1ull << frame_of(a) % 64;
+	mmu_withdraw(v, &set, false);
+	CU_ASSERT(!has_r(v, a) && !has_w(v, a) && !has_r(v, ALIAS + PG));
+	CU_ASSERT(has_w(v, b) && has_r(v, BTVM_DATA));
+	mmu_withdraw(v, &set, true);
+	CU_ASSERT(has_w(v, b) && !has_r(v, BTVM_DATA));
+	/* watched: it may be read where it is, and not written just so */
+	v->vm->mem->p2m[frame_of(a)] |= SHM_P2M_WATCHED;
+	tlb_fill(v, a, 4, ACC_R);
+	CU_ASSERT(has_r(v, a) && !has_w(v, a));
+	tlb_fill(v, a, 4, ACC_W);
+	CU_ASSERT(has_w(v, a));
+	CU_ASSERT_EQUAL(v->vm->mem->p2m[frame_of(a)], a);
+	/* of an address space that is not the current one */
+	v->cr4 |= 1ull << 17;
+	tlb_fill(v, a, 4, ACC_W);
+	tlb_switch(v, 1, 2, false);
+	mmu_withdraw(v, &set, false);
+	tlb_switch(v, 2, 1, false);
+	CU_ASSERT(!has_r(v, a) && !has_w(v, a));
+	bits[frame_of(a) / 64] = 0;
+	tlb_fill(v, BTVM_DATA, 4, ACC_W);
+	unmerged(v);
+}
+
+static void run_merged(struct vcpu *v, const char *hex)
+{
+	uint8_t code[64];
+	size_t n = btvm_hex(hex, code, sizeof code);
+
+	btvm_put(v, BTVM_CODE, code, n);
+	v->rip = BTVM_CODE;
+	CU_ASSERT_EQUAL(vcpu_run_until(v, BTVM_CODE + n, 50), 0);
+}
+
+/* A page that is un-merged in the middle of a block whose other accesses were checked before. */
+static void test_merged_block(void)
+{
+	struct vcpu *v = merged();
+	const uint64_t old = 0x312a231c150e0700ull;
+
+	v->regs[R_DI] = BTVM_DATA;
+	v->regs[R_SI] = ALIAS + 8;
+	v->regs[R_CX] = 0x1122334455667788;
+	/* mov rax, [rdi]; mov [rsi], rcx; mov rdx, [rdi+8]; mov rbx, [rdi] */
+	run_merged(v, "48 8b 07 48 89 0e 48 8b 57 08 48 8b 1f 90");
+	CU_ASSERT_EQUAL(v->regs[R_AX], old);
+	CU_ASSERT_EQUAL(v->regs[R_DX], 0x1122334455667788);
+	CU_ASSERT_EQUAL(v->regs[R_BX], old);
+	unmerged(v);
+	v = merged(); /* across two pages, of which the first is merged; add [rdi], al between reads of its group */
+	v->regs[R_DI] = BTVM_DATA + 0x100;
+	v->regs[R_SI] = ALIAS + PG - 4;
+	v->regs[R_CX] = 0x1122334455667788;
+	/* mov rax, [rdi+0xef8]; mov [rsi], rcx; mov rdx, [rdi+0xef8]; add byte [rdi], 1; movzx ebx, byte [rdi] */
+	run_merged(v, "48 8b 87 f8 0e 00 00 48 89 0e 48 8b 97 f8 0e 00 00 80 07 01 0f b6 1f 90");
+	CU_ASSERT_EQUAL(v->regs[R_DX] >> 32, 0x55667788);
+	CU_ASSERT_EQUAL((uint32_t)v->regs[R_DX], (uint32_t)v->regs[R_AX]);
+	CU_ASSERT_EQUAL(v->regs[R_BX], (uint8_t)(0x100 * 7) + 1);
+	unmerged(v);
+}
+
+/* Source and destination are one page, read in the pool and written in its own place. */
+static void test_merged_string(void)
+{
+	struct vcpu *v = merged();
+
+	v->regs[R_SI] = BTVM_DATA;
+	v->regs[R_DI] = ALIAS + 1;
+	v->regs[R_CX] = 100;
+	run_merged(v, "c6 06 5a 90"); /* mov byte [rsi], 0x5a */
+	unmerged(v);
+	v = merged();
+	pool[PG] = 0; /* as it is */
+	v->regs[R_SI] = BTVM_DATA + 3;
+	v->regs[R_DI] = ALIAS + 4;
+	v->regs[R_CX] = 100;
+	run_merged(v, "8a 06 f3 a4 90"); /* mov al, [rsi]; rep movsb */
+	for (unsigned i = 3; i < 104; i++)
+		CU_ASSERT_EQUAL(v->vm->mem->ram[BTVM_DATA + i], 21);
+	CU_ASSERT_EQUAL(v->vm->mem->ram[BTVM_DATA + 104], (uint8_t)(104 * 7));
+	unmerged(v);
 }
 
 static void test_faults(void)
@@ -314,6 +474,10 @@ CU_ErrorCode suite_tlb(void)
 	CU_add_test(s, "install", test_install);
 	CU_add_test(s, "p2m", test_p2m);
 	CU_add_test(s, "faults", test_faults);
+	CU_add_test(s, "merged pages", test_merged);
+	CU_add_test(s, "pages that are to move", test_withdraw);
+	CU_add_test(s, "un-merged in the middle of a block", test_merged_block);
+	CU_add_test(s, "un-merged by a string instruction", test_merged_string);
 	CU_add_test(s, "flush", test_flush);
 	CU_add_test(s, "invlpg", test_invlpg);
 	CU_add_test(s, "large pages", test_large);

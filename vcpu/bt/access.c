@@ -58,6 +58,13 @@ static int access_done(struct vcpu *v, const struct site *s, uint64_t gva, int r
 {
 	struct block *b = &v->bt->blocks[s->block];
 
+	if (v->moved && (r == TLB_FILLED_IN || r == TLB_STORED)) {
+		v->moved = 0;
+		if (!(b->mode & MODE_STEP)) { /* groups of this block may lead to the old place */
+			state_sync(v, s);
+			return 0; /* the instruction begins anew, and a block with it */
+		}
+	}
 	if (r != TLB_FILLED_IN && r != TLB_STORED) {
 		if (s->acc & SITE_ACC_MASKED)
 			return access_masked(v, s);

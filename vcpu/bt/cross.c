@@ -147,7 +147,7 @@ bool cross_store(struct vcpu *v, const struct site *s, uint64_t gva)
 	uint8_t *p, *q;
 
 	if (!next_page(v, gva, &next) || !source(v, s, buf) || !may_write(v, gva) || !may_write(v, next) ||
-	    !(p = ram_to_write(v, gva)) || !(q = ram_to_write(v, next)))
+	    !(p = ram_to_write(v, gva)) || !(q = ram_to_write(v, next)) || v->moved)
 		return false;
 	copy_bytes(p, buf, first);
 	copy_bytes(q, buf + first, s->size - first);

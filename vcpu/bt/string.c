@@ -252,6 +252,12 @@ static int resolve_both(struct str *s, uint64_t src, uint64_t dst, uint8_t **ps,
 		return *mmio ? 0 : -1;
 	if (uses_dst(s) && !*pd && !(*pd = resolve(s->v, dst, s->size, acc, mmio)))
 		return *mmio ? 0 : -1;
+	if (s->v->moved &&
+	    uses_src(s)) { /* the destination's page may be the source's: it was merged, and is no longer */
+		s->v->moved = 0;
+		if (!(*ps = resolve(s->v, src, s->size, ACC_R, mmio)))
+			return *mmio ? 0 : -1;
+	}
 	return 0;
 }
 

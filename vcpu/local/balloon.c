@@ -31,17 +31,7 @@ enum { CONFIG_TARGET = 0, CONFIG_ACTUAL = 4, CONFIG_LEN = 8 }; /* virtio 1.2 5.5
 #define PFNS       256 /* what Linux puts in a chain */
 #define STAT_BYTES 10  /* tag, value */
 
-/* ---- the channel to hvx-memsvc ---- */
-
-static void send(struct balloon *b, const struct msg_mem_change *m)
-{
-	int n = pack_mem_change(m, b->buf, sizeof b->buf);
-	int rc = n < 0 ? n : ipc_send(b->mem, MSG_MEM_CHANGE, b->buf, (size_t)n, NULL, 0);
-
-	if (rc)
-		fatal(HVX_EXIT_FAIL, "memsvc does not read: %s", strerror(-rc));
-	b->waiting = true;
-}
+/* ---- hvx-memsvc ---- */
 
 /* The request's guest pages as pages of RAM; a range lies on one side of the hole below 4 GiB. */
 static void send_request(struct balloon *b)
@@ -53,18 +43,17 @@ static void send_request(struct balloon *b)
 		m.range[i].first = (uint64_t)gmem_frame(b->dev.all->vm->mem, b->req.range[i].first << GMEM_PAGE_SHIFT);
 	m.id = b->req.id = ++b->last_id;
 	m.op = b->req.op = b->op;
-	send(b, &m);
+	b->waiting = true;
+	memlink_change(b->mem, &m);
 }
 
-static void on_frame(void *ctx, struct ipc_conn *c, struct ipc_frame *f)
+static void on_changed(void *ctx, uint32_t id)
 {
 	struct balloon *b = ctx;
-	struct msg_mem_changed m;
 
-	(void)c;
-	if (f->type != MSG_MEM_CHANGED || f->nfds || unpack_mem_changed(f->data, f->len, &m) || !b->waiting)
-		fatal(HVX_EXIT_FAIL, "message %u from memsvc", f->type);
-	if (m.id != b->last_id)
+	if (!b->waiting)
+		fatal(HVX_EXIT_FAIL, "memsvc answers what it was not asked");
+	if (id != b->last_id)
 		return; /* a reset came after it */
 	b->waiting = false;
 	if (b->dev.v.resetting) {
@@ -75,19 +64,13 @@ static void on_frame(void *ctx, struct ipc_conn *c, struct ipc_frame *f)
 	local_again(&b->dev);
 }
 
-/* The monitor ends the VM, and has said why if there is a reason. */
-static void on_closed(void *ctx, struct ipc_conn *c, int error)
+static void on_closed(void *ctx)
 {
 	struct balloon *b = ctx;
 
-	log_debug("memsvc hung up: %s", error ? strerror(-error) : "end of file");
-	ipc_conn_free(c);
-	b->mem = NULL;
 	b->waiting = false;
 	virtio_dev_reset_done(&b->dev.v);
 }
-
-static const struct ipc_handlers handlers = {on_frame, on_closed, pack_type_name};
 
 /* ---- what is asked for ---- */
 
@@ -261,7 +244,7 @@ static void work(struct local *d)
 
 	d->rung = 0;
 	serve_stats(b);
-	if (b->waiting || !b->mem)
+	if (b->waiting || !b->mem->conn)
 		return;
 	if (b->answered)
 		note_punched(b);
@@ -284,7 +267,7 @@ static void reset(struct local *d)
 	b->current = b->answered = b->has_stats = b->want_stats = false;
 	b->stats_known = 0;
 	local_config(d, CONFIG_ACTUAL, &none, sizeof none);
-	if (!b->mem) {
+	if (!b->mem->conn) {
 		virtio_dev_reset_done(&d->v);
 		return;
 	}
@@ -331,7 +314,7 @@ static void stats(struct local *d, struct msg_counters *m)
 
 static const struct local_ops ops = {work, reset, stats, refresh};
 
-int balloon_create(struct balloon *b, struct locals *l, unsigned slot, int mem_fd)
+int balloon_create(struct balloon *b, struct locals *l, unsigned slot, struct memlink *mem)
 {
 	b->dev.id = "balloon";
 	b->dev.ops = &ops;
@@ -343,6 +326,9 @@ int balloon_create(struct balloon *b, struct locals *l, unsigned slot, int mem_f
 		.queue_max = {QUEUE_SIZE, QUEUE_SIZE, QUEUE_SIZE, QUEUE_SIZE, QUEUE_SIZE},
 		.config_len = CONFIG_LEN,
 	};
-	b->mem = ipc_conn_new(l->loop, mem_fd, "vcpu", "memsvc", &handlers, b);
-	return b->mem ? locals_add(l, &b->dev, slot) : -ENOMEM;
+	b->mem = mem;
+	mem->changed = on_changed;
+	mem->closed = on_closed;
+	mem->ctx = b;
+	return locals_add(l, &b->dev, slot);
 }

@@ -7,6 +7,7 @@
 
 #include "common/child.h"
 #include "vcpu/local/local.h"
+#include "vcpu/local/memlink.h"
 
 /* Tags of the guest's statistics (virtio 1.2 5.5.6.4), and their names in `hvx-monitor stats`. */
 #define BALLOON_STATS(X)   \
@@ -19,7 +20,7 @@
 
 struct balloon {
 	struct local dev;
-	struct ipc_conn *mem; /* NULL: hvx-memsvc is gone */
+	struct memlink *mem;
 	/* the request that is being made or answered; pages are guest page numbers here */
 	struct msg_mem_change req;
 	uint32_t last_id;
@@ -37,11 +38,10 @@ struct balloon {
 	uint32_t stats_known; /* a bit a tag */
 	uint64_t stats[BALLOON_NSTATS];
 	uint64_t inflated, deflated, reported; /* pages */
-	uint8_t buf[IPC_MAX_DATA];
 };
 
-/* Adds it at PCI number @slot; @mem_fd is the channel to hvx-memsvc and becomes the balloon's.  0 or a negative error. */
-int balloon_create(struct balloon *b, struct locals *l, unsigned slot, int mem_fd);
+/* Adds it at PCI number @slot; requests go by @mem.  0 or a negative error. */
+int balloon_create(struct balloon *b, struct locals *l, unsigned slot, struct memlink *mem);
 /* How much memory the guest is to have: it gives the rest back, or takes it, as it can. */
 void balloon_target(struct balloon *b, uint64_t bytes);
 

@@ -6,10 +6,12 @@
 
 #include "vcpu/local/balloon.h"
 #include "vcpu/local/console.h"
+#include "vcpu/local/memlink.h"
 #include "vcpu/local/rng.h"
 
 struct local_set {
 	struct locals locals;
+	struct memlink mem; /* vm.memlink, if there is one */
 	struct rng rng;
 	struct balloon balloon;
 	struct vconsole console;

@@ -83,6 +83,20 @@ void bank_each_write(struct vcpu *v, void (*fn)(struct vcpu *v, uint64_t hva))
 	}
 }
 
+void bank_drop_if(struct vcpu *v, bool (*gone)(const void *ctx, uint64_t hva), const void *ctx)
+{
+	for (int i = 0; v->banks && i < BANKS; i++) {
+		struct bank *b = &v->banks->b[i];
+		for (uint32_t k = 0; b->valid && k < b->n_pages; k++) {
+			struct bank_page *p = &b->page[k];
+			if (p->rtag != TLB_INVALID && gone(ctx, p->rtag + p->radd))
+				p->rtag = TLB_INVALID;
+			if (p->wtag != TLB_INVALID && gone(ctx, p->wtag + p->wadd))
+				p->wtag = TLB_INVALID;
+		}
+	}
+}
+
 /* Entries of the upper half are the kernel's, mostly global: they are not kept. */
 static uint64_t kept(uint64_t tag)
 {

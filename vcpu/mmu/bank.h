@@ -2,6 +2,7 @@
 #ifndef HVX_BANK_H
 #define HVX_BANK_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct vcpu;
@@ -17,5 +18,7 @@ int bank_save(struct vcpu *v, unsigned pcid);
 int bank_restore(struct vcpu *v, unsigned pcid);
 void bank_drop_writes(struct vcpu *v, uint64_t hva); /* no entry stands for writes to this page any more */
 void bank_each_write(struct vcpu *v, void (*fn)(struct vcpu *v, uint64_t hva)); /* the host pages of its write tags */
+/* Nor any, to pages that @gone says yes to. */
+void bank_drop_if(struct vcpu *v, bool (*gone)(const void *ctx, uint64_t hva), const void *ctx);
 
 #endif

@@ -111,6 +111,21 @@ static inline uint8_t *tlb_hit(const struct vcpu *v, uint64_t lin, unsigned acc)
 	return (uint8_t *)(uintptr_t)(lin + (acc & ACC_W ? t->wadd[i] : t->radd[i]));
 }
 
+/*
+ * ---- pages that change their place in the host's memory (mmu/withdraw.c), on @v's thread ----
+ * mmu_withdraw: nothing that is kept leads to RAM of these frames, nor, with @pool, to any merged page; at a block boundary.
+ * mmu_moved: page @frame was read at @from and no longer is: it has just been un-merged here, maybe in the middle of a block; @v->moved
+ * tells whether the rest of the block may still lead there.
+ * mmu_let_go: others have written @frame: nothing leads to where it may have been merged.
+ */
+struct frame_set {
+	uint64_t *bits; /* one a page of RAM */
+	uint64_t pages;
+};
+void mmu_withdraw(struct vcpu *v, const struct frame_set *set, bool pool);
+void mmu_moved(struct vcpu *v, uint64_t frame, const uint8_t *from);
+void mmu_let_go(struct vcpu *v, uint64_t frame);
+
 /* ---- flushing: soft TLBs, and what others keep ---- */
 void tlb_flush_all(struct vcpu *v);       /* global entries too: CR0.PG/WP, CR4.PGE/PAE/SMEP/..., EFER.NXE */
 void tlb_flush_nonglobal(struct vcpu *v); /* CR3 load without PCIDs */

@@ -49,6 +49,7 @@ struct mmu {
 	uint64_t large_filter[64]; /* hashed 2 MiB regions that something was made of large pages in */
 	uint8_t have_1g;           /* entries from 1 GiB pages */
 	uint8_t low_global;        /* global pages in the lower half of the address space */
+	uint8_t moved; /* a page is elsewhere in the host's memory since: what a block keeps of it is out of date */
 	struct write_filter writes;
 	struct soft_tlb tlb[TLB_COUNT] __attribute__((aligned(4096)));
 };

@@ -1,7 +1,7 @@
 /*
  * Soft TLB: fills and flushes.
  * Invariant: a write tag stands only for a RAM page that the guest may write,
- * whose D bit and dirty bit are set, and that holds no translated code.
+ * whose D bit and dirty bit are set, that holds no translated code, and that is not merged.
  */
 #include <string.h>
 
@@ -162,7 +162,8 @@ static void drop_write(struct soft_tlb *t, unsigned i, uint64_t hva)
 
 void tlb_drop_writes(struct vcpu *v, uint64_t frame)
 {
-	uint64_t hva = (uint64_t)(uintptr_t)gmem_frame_ptr(v->vm->mem, frame, GMEM_WRITE);
+	uint64_t hva =
+		(uint64_t)(uintptr_t)gmem_frame_ptr(v->vm->mem, frame, GMEM_READ); /* of a merged page: harmless */
 
 	window_drop_writes(v->vm->window, frame);
 	bank_drop_writes(v, hva);
@@ -280,6 +281,22 @@ static void install(struct vcpu *v, uint64_t gva, uint64_t addend, const struct 
 	tlb_note_large(v, gva, w->page_size);
 }
 
+/* Where @frame is to be found for @acc.  A place in the pool is noted before it is looked up for good: whoever has written the
+ * page meanwhile sees the note, or we see the new place.  Where there are other CPUs none keeps a translation to the pool, since
+ * nothing would take it back from them: the page is given its own place. */
+static uint8_t *place(struct vcpu *v, uint64_t frame, unsigned acc)
+{
+	struct gmem *g = v->vm->mem;
+	uint8_t *host = gmem_frame_ptr(g, frame, acc & ACC_W ? GMEM_READ | GMEM_WRITE : GMEM_READ);
+
+	if (!gmem_in_pool(g, host))
+		return host;
+	if (v->vm->ncpus > 1)
+		return gmem_frame_ptr(g, frame, GMEM_READ | GMEM_WRITE);
+	__atomic_fetch_or(&g->held_bm[frame / 64], 1ull << (frame % 64), __ATOMIC_SEQ_CST);
+	return gmem_frame_ptr(g, frame, GMEM_READ);
+}
+
 int tlb_fill(struct vcpu *v, uint64_t gva, unsigned size, unsigned acc)
 {
 	struct gmem *g = v->vm->mem;
@@ -293,15 +310,14 @@ int tlb_fill(struct vcpu *v, uint64_t gva, unsigned size, unsigned acc)
 	if (mmu_walk(v, gva, walk_acc(v, acc), &w) < 0)
 		return TLB_RAISED;
 	frame = gmem_frame(g, w.gpa);
-	host = frame < 0 ? NULL : gmem_frame_ptr(g, (uint64_t)frame, acc & ACC_W ? GMEM_READ | GMEM_WRITE : GMEM_READ);
+	host = frame < 0 ? NULL : place(v, (uint64_t)frame, acc);
 	if (!host)
 		return TLB_NO_RAM;
 	v->mem_addend = (uint64_t)(uintptr_t)host - (gva & ~GUEST_PAGE_MASK);
 	if (w.writable && w.dirty)
 		note_writer(v, (uint64_t)(uintptr_t)host);
 	stored = v->hook->stored(v, (uint64_t)frame, (unsigned)(gva & GUEST_PAGE_MASK), acc & ACC_W ? size : 0);
-	may_write = stored == STORED_DATA && w.writable && w.dirty &&
-		    gmem_frame_ptr(g, (uint64_t)frame, GMEM_WRITE) == host;
+	may_write = stored == STORED_DATA && w.writable && w.dirty && gmem_writable(g, (uint64_t)frame);
 	if ((acc & ACC_W) || may_write)
 		__atomic_fetch_or(&g->dirty_bm[frame / 64], 1ull << (frame % 64), __ATOMIC_RELAXED);
 	install(v, gva, v->mem_addend, &w, acc & ACC_W, may_write);

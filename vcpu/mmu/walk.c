@@ -53,7 +53,7 @@ static uint64_t entry_read(struct vcpu *v, struct level *l, uint64_t gpa, bool w
 {
 	gpa &= ~v->a20_off;
 	l->gpa = gpa;
-	l->host = gmem_ptr(v->vm->mem, gpa, wide ? 8 : 4, GMEM_READ | GMEM_WRITE);
+	l->host = gmem_ptr(v->vm->mem, gpa, wide ? 8 : 4, GMEM_READ);
 	if (l->host == NULL)
 		l->val = platform_mmio_read(v->vm->plat, v, gpa, wide ? 8 : 4);
 	else if (wide)
@@ -71,8 +71,10 @@ void code_written(struct vcpu *v, uint64_t gpa, size_t len)
 
 		if (n > len)
 			n = len;
-		if (frame >= 0)
+		if (frame >= 0) {
 			v->hook->stored(v, (uint64_t)frame, (unsigned)(gpa & GUEST_PAGE_MASK), (unsigned)n);
+			mmu_let_go(v, (uint64_t)frame);
+		}
 		gpa += n;
 		len -= n;
 	}
@@ -98,6 +100,10 @@ static uint32_t entry_set(struct vcpu *v, struct level *l, bool wide, uint32_t b
 	bool ok;
 
 	if ((l->val & bits) == bits || l->host == NULL)
+		return 0;
+	l->host =
+		gmem_ptr(v->vm->mem, l->gpa, wide ? 8 : 4, GMEM_READ | GMEM_WRITE); /* a merged page is one no longer */
+	if (l->host == NULL)
 		return 0;
 	if (wide)
 		ok = __atomic_compare_exchange_n((uint64_t *)l->host, &old64, l->val | bits, false, __ATOMIC_SEQ_CST,
