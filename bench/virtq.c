@@ -359,7 +359,7 @@ int main(int argc, char **argv)
 {
 	unsigned turns = argc > 1 ? (unsigned)strtoul(argv[1], NULL, 0) : 50;
 
-	if (!turns || ram_create(&ram, RAM) || memory_map(&mem, ram.ram_fd, ram.control_fd, RAM))
+	if (!turns || ram_create(&ram, RAM) || memory_map(&mem, ram.ram_fd, ram.control_fd, -1, RAM))
 		return 1;
 	for (int i = 0; i < 2; i++) {
 		indirect = i;
