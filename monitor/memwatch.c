@@ -187,7 +187,7 @@ static void score(const struct memwatch *w, int adj)
 	char text[16];
 	int n = snprintf(text, sizeof text, "%d", adj);
 
-	if (w->oom >= 0 && pwrite(w->oom, text, (size_t)n, 0) < 0)
+	if (w->oom >= 0 && write(w->oom, text, (size_t)n) < 0)
 		log_debug("oom_score_adj: %s", strerror(errno));
 }
 

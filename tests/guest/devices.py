@@ -458,11 +458,21 @@ def check_merge_group():
     def groups():
         return [g for g in json.loads(control("groups", "--json").stdout) if g["name"] == group]
 
-    def member(vm):
-        g = Guest("--merge=" + group, "--merge-rate=60", "--balloon=auto", vm=vm)
+    def vcpu(g):
+        processes = json.loads(control("status", "--json", g.name).stdout)["processes"]
+        return [x["pid"] for x in processes if x["name"] == "vcpu"][0]
+
+    def score(g):
+        with open("/proc/%d/oom_score_adj" % vcpu(g)) as f:
+            return int(f.read())
+
+    def member(vm, *options):
+        g = Guest("--merge=" + group, "--merge-rate=60", "--balloon=auto", *options, vm=vm)
         g.run("seq 1 1500000 >/tmp/s; md5sum /tmp/s >/tmp/sum")
         return g
-    a, b = member("a"), member("b")
+    a, b = member("a", "--memory-guarantee=1M"), member("b")
+    assert score(b) == 250
+    within(10, lambda: score(a) == 500)  # it has more than its guarantee
     pages = 10 * MIB // 4096
     within(40, lambda: min(x.stats()["merge.pages_sharing"] for x in (a, b)) > pages)
     now = groups()[0]
@@ -479,8 +489,7 @@ def check_merge_group():
     within(40, lambda: c.stats()["merge.pages_sharing"] > pages)
     b.run("md5sum -c /tmp/sum >/dev/null")
     # one that is killed leaves the others alone
-    pid = json.loads(control("status", "--json", c.name).stdout)["processes"]
-    os.kill([x["pid"] for x in pid if x["name"] == "vcpu"][0], signal.SIGKILL)
+    os.kill(vcpu(c), signal.SIGKILL)
     assert c.p.wait(timeout=60) == 6
     b.run("md5sum -c /tmp/sum >/dev/null")
     d = member("d")
