@@ -47,7 +47,7 @@ try "no such VM to stop" 1 'no VM named' stop ${prefix}none
 try "help" 0 'usage: hvx-monitor' --help
 sed -n '/^commands:/,/^options/s/^  \([a-z][a-z]*\) .*/\1/p' "$tmp/out" | sort >"$tmp/told"
 sed -n '/^The commands are/,/^\.El/s/^\.It Cm //p' "$here/../../man/hvx-monitor.1" | tr -s ' ,' '\n\n' | sort >"$tmp/written"
-is "help and the man page list commands" 16 "$(wc -l <"$tmp/told")"
+is "help and the man page list commands" 17 "$(wc -l <"$tmp/told")"
 is "help and the man page list the same" "$(cat "$tmp/written")" "$(cat "$tmp/told")"
 try "help of a command" 0 'power button' stop --help
 try "version" 0 '^hvx-monitor [0-9]' --version

@@ -173,7 +173,10 @@ size_t fuzz_seed(unsigned i, uint8_t *buf)
 	case 0: n = SEED(hello, msg_hello, 1, ROLE_VCPU, "0.1"); break;
 	case 1: n = SEED(sealed, msg_sealed, 3, "landlock"); break;
 	case 2: n = SEED(failed, msg_failed, 4, "kernel: the file is empty"); break;
-	case 3: n = SEED(mem_config, msg_mem_config, 512 << 20, 2 << 20, true, true, 20); break;
+	case 3:
+		n = SEED(mem_config, msg_mem_config, .ram_size = 512 << 20, .rom_size = 2 << 20, .channel = true,
+			 .merge = true, .rate = 20);
+		break;
 	case 4: n = SEED(mem_region, msg_mem_region, 64 << 20, shm_layout(64 << 20).total); break;
 	case 5:
 		n = SEED(mem_stats, msg_mem_stats, .pages_total = 131072, .pages_present = 1000, .sharing = 24,

@@ -467,7 +467,7 @@ static void test_threads(void)
 		writers[i] = (struct writer){.vm = &w.vm[i % VMS], .slot = i, .rng = i};
 		CU_ASSERT_EQUAL_FATAL(pthread_create(&writers[i].thread, NULL, write_for_ever, &writers[i]), 0);
 	}
-	for (unsigned round = 0; more(round, 100); round++) {
+	for (unsigned round = 0; more(round, 100) || (merged <= 50 && round < 20000); round++) {
 		struct vm *v = &w.vm[round % VMS];
 		for (unsigned p = 0; p < PAGES; p++) /* no two passes: pages change too often for that */
 			if (merge_plain(&v->merge, p) && !merge_noticed(&v->merge, p)) {
