@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """How well CPU limits hold: all processes of a VM whose guest never rests, measured by their CPU clocks.
 
-Run from the build tree: bench/limit.py [--seconds=10] [--limits=25,50] [--cpus=1] [--none].
+Run from the build tree: bench/limit.py [--seconds=10] [--limits=25,50] [--cpus=1] [--none] [--linux=KERNEL,INITRD].
+--linux: instead of the guest of tests/e2e, which keeps one CPU busy, a Linux with a shell on its console, with a loop for each
+CPU (tests/guest/fetch-kernel.sh, mkinitramfs.sh).
 --none: without cgroups, in a mount namespace that shows none (as root), so that the vcpu's threads keep the limit.
 """
 import argparse
@@ -38,21 +40,40 @@ def measure(name, seconds):
     return (cpu_seconds(pids) - cpu) / (time.monotonic() - begin) * 100, keeper
 
 
+def keep_busy(name, cpus):
+    """Types a loop for each CPU at the guest's shell."""
+    out = subprocess.run([MONITOR, "status", name], check=True, capture_output=True, text=True).stdout
+    path = [line.split("pty ")[1] for line in out.splitlines() if line.startswith("console:")][0]
+    with open(path, "r+b", buffering=0) as pty:
+        seen = b""
+        while b":/root# " not in seen:
+            seen += pty.read(1024)
+        for _ in range(cpus):
+            pty.write(b"while :; do :; done &\n")
+            time.sleep(1)
+
+
 def main():
     a = argparse.ArgumentParser()
     a.add_argument("--seconds", type=float, default=10)
     a.add_argument("--limits", default="25,50")
     a.add_argument("--cpus", type=int, default=1)
     a.add_argument("--none", action="store_true")
+    a.add_argument("--linux")
     a = a.parse_args()
     if a.none and "HVX_LIMIT_INSIDE" not in os.environ:
         os.environ["HVX_LIMIT_INSIDE"] = "1"
         os.execvp("unshare", ["unshare", "-m", "sh", "-c", 'umount -lR /sys/fs/cgroup; exec "$@"', "sh"] + sys.argv)
     name = f"limit{os.getpid()}"
-    subprocess.run([MONITOR, "start", f"--name={name}", f"--kernel={GUEST}", "--memory=16M", f"--cpus={a.cpus}",
-                    f"--cpu-limit={a.limits.split(',')[0]}"], check=True, stdout=subprocess.DEVNULL,
-                   stderr=subprocess.DEVNULL)
+    guest = [f"--kernel={GUEST}", "--memory=16M"]
+    if a.linux:
+        kernel, initrd = a.linux.split(",")
+        guest = [f"--kernel={kernel}", f"--initrd={initrd}", "--append=console=ttyS0 quiet", "--memory=256M"]
+    subprocess.run([MONITOR, "start", f"--name={name}", f"--cpus={a.cpus}", "--cpu-limit=none", *guest], check=True,
+                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
+        if a.linux:
+            keep_busy(name, a.cpus)
         print(f"{'limit %':>8} {'used %':>8} {'off by':>8}  kept by")
         for limit in a.limits.split(","):
             subprocess.run([MONITOR, "limit", name, f"cpu-limit={limit}"], check=True)
