@@ -184,13 +184,12 @@ static bool register_listed(ZydisRegister r, bool jump)
 static bool check_insn(struct verify *f, const struct verify_insn *in)
 {
 	bool jump = is_jump(in->z.meta.category, in->z.mnemonic);
-	bool string = in->z.meta.category == ZYDIS_CATEGORY_STRINGOP && mode_has_window(f->bt, f->b->mode);
 
 	if (in->z.attributes & ZYDIS_ATTRIB_IS_PRIVILEGED)
 		return verify_fail(f, in->off, "privileged");
 	if (in->z.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY && in->z.encoding != ZYDIS_INSTRUCTION_ENCODING_VEX)
 		return verify_fail(f, in->off, "of an encoding that guests are not offered");
-	if (!jump && !string && !category_listed(in->z.meta.category) && !mnemonic_listed(f, in->z.mnemonic))
+	if (!jump && !category_listed(in->z.meta.category) && !mnemonic_listed(f, in->z.mnemonic))
 		return verify_fail(f, in->off, "not on the list");
 	if (jump && in->z.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR)
 		return verify_fail(f, in->off, "far jump");

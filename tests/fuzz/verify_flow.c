@@ -9,7 +9,6 @@
 
 #include "tests/fuzz/verify.h"
 #include "vcpu/bt/tr.h"
-#include "vcpu/mmu/window.h"
 
 /* What a register holds.  Of equal kinds those for writing come right after those for reading. */
 enum kind {
@@ -21,15 +20,12 @@ enum kind {
 	ADDEND_W, /* and written */
 	HOST_R,   /* a host address that has been checked */
 	HOST_W,
-	IN_WINDOW,  /* the guest's value and the window's distance, for strings */
 	SELF,       /* of struct vcpu */
 	JC_SHIFTED, /* on the way to JC_INDEX */
 	JC_INDEX,   /* of the jump cache */
 	JC_OK,      /* and the tag there is the target */
 	SMALL,      /* below 64 */
-	TO_WINDOW,  /* its distance, and back */
-	FROM_WINDOW,
-	NOTHING, /* not reached yet */
+	NOTHING,    /* not reached yet */
 };
 
 #define SLOTS (VCPU_COMBOS + 4) /* vcpu.combo, vcpu.scratch: where addends and what rax holds are kept for a while */
@@ -246,9 +242,6 @@ static bool mem_ok(struct verify *f, const struct state *s, const struct verify_
 		return verify_fail(f, in->off, "a kind of operand that is not known");
 	if (in->z.address_width != 64)
 		return verify_fail(f, in->off, "a host address cut to 32 bits");
-	if (in->z.meta.category == ZYDIS_CATEGORY_STRINGOP && m->mem.segment == ZYDIS_REGISTER_ES)
-		return (mode_has_window(f->bt, f->b->mode) && kind_of(s, m->mem.base) == IN_WINDOW) ||
-		       verify_fail(f, in->off, "a string that goes to no window");
 	if (is_window(f, m) && in->z.mnemonic != ZYDIS_MNEMONIC_JMP) /* the host's MMU checks it, wherever it leads */
 		return (!is_secret(kind_of(s, m->mem.base)) && !is_secret(kind_of(s, m->mem.index))) ||
 		       verify_fail(f, in->off, "an engine address in the window");
@@ -322,10 +315,6 @@ static unsigned derived(const struct state *s, const struct verify_insn *in)
 	index = kind_of(s, m->mem.index);
 	if (base == SELF && m->mem.index == ZYDIS_REGISTER_NONE && m->mem.disp.value == (int64_t)VOFF(bounce))
 		return HOST_W;
-	if (index == TO_WINDOW && base == ANY && m->mem.scale == 1 && !m->mem.disp.value)
-		return IN_WINDOW;
-	if (base == IN_WINDOW)
-		return index == FROM_WINDOW && m->mem.scale == 1 && !m->mem.disp.value ? ANY : IN_WINDOW;
 	if (checked_ok(s, m)) {
 		if (base >= HOST_R && base <= HOST_W)
 			return base;
@@ -359,11 +348,6 @@ static unsigned result(const struct verify *f, const struct state *s, const stru
 	}
 	if (in->op[1].type == ZYDIS_OPERAND_TYPE_REGISTER)
 		return derived(s, in);
-	if (in->op[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE && mode_has_window(f->bt, f->b->mode)) {
-		uint64_t by = in->op[1].imm.value.u, delta = window_delta(f->v->vm->window);
-
-		return by == delta ? TO_WINDOW : by == 0 - delta ? FROM_WINDOW : ANY;
-	}
 	if (!is_gs(m))
 		return ANY;
 	if (is_slot(m, VOFF(self)))
@@ -379,11 +363,6 @@ static unsigned result(const struct verify *f, const struct state *s, const stru
 	return slot_of(m) >= 0 ? s->slot[slot_of(m)] : ANY;
 }
 
-static bool is_string(const struct verify_insn *in)
-{
-	return in->z.meta.category == ZYDIS_CATEGORY_STRINGOP;
-}
-
 /* No operand but an address may be the engine's: registers that are read, and are data. */
 static bool secrets_ok(struct verify *f, const struct state *s, const struct verify_insn *in)
 {
@@ -391,7 +370,7 @@ static bool secrets_ok(struct verify *f, const struct state *s, const struct ver
 		      (in->op[0].type == ZYDIS_OPERAND_TYPE_REGISTER || slot_of(&in->op[0]) >= 0);
 
 	for (unsigned i = 0; i < in->z.operand_count; i++)
-		if (in->op[i].type == ZYDIS_OPERAND_TYPE_REGISTER && !copies && !is_string(in) &&
+		if (in->op[i].type == ZYDIS_OPERAND_TYPE_REGISTER && !copies &&
 		    (in->op[i].actions & ZYDIS_OPERAND_ACTION_MASK_READ) && is_secret(kind_of(s, in->op[i].reg.value)))
 			return verify_fail(f, in->off, "an engine address as data");
 	return true;
@@ -428,7 +407,7 @@ static bool transfer(struct verify *f, struct state *s, const struct verify_insn
 		int r = in->op[i].type == ZYDIS_OPERAND_TYPE_REGISTER ? verify_gpr(in->op[i].reg.value) : -1;
 
 		if (r >= 0 && (in->op[i].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)) {
-			s->reg[r] = i == 0 ? (uint8_t)kind : is_string(in) && r == R_DI ? s->reg[r] : ANY;
+			s->reg[r] = i == 0 ? (uint8_t)kind : ANY;
 			if (s->cmp_reg == r)
 				s->cmp = ANY;
 		}

@@ -96,44 +96,6 @@ static void test_accesses(void)
 	CU_ASSERT_EQUAL(v->stats.window_refused, 0);
 }
 
-static void test_strings(void)
-{
-	struct vcpu *v = start();
-	uint8_t *p = v->vm->mem->ram + BTVM_DATA;
-
-	memset(p, 0, 16 * PG);
-	v->regs[R_AX] = 0x1122334455667788;
-	v->regs[R_CX] = 0x400;
-	v->regs[R_DI] = KERN + 0x3800;
-	CU_ASSERT_EQUAL(run(v, "f3 48 ab f9"), EXC_UD); /* rep stosq; stc */
-	CU_ASSERT(v->regs[R_DI] == KERN + 0x5800 && !v->regs[R_CX]);
-	CU_ASSERT(p[0x3800] == 0x88 && p[0x57ff] == 0x11 && !p[0x37ff] && !p[0x5800]);
-	v->regs[R_SI] = KERN + 0x3800;
-	v->regs[R_DI] = KERN + 0x7001;
-	v->regs[R_CX] = 0x1800;
-	CU_ASSERT_EQUAL(run(v, "f3 a4"), EXC_UD); /* rep movsb */
-	CU_ASSERT(!memcmp(p + 0x3800, p + 0x7001, 0x1800) && !p[0x8801]);
-	CU_ASSERT(v->regs[R_SI] == KERN + 0x5000 && v->regs[R_DI] == KERN + 0x8801);
-	CU_ASSERT_EQUAL(run(v, "fd 66 a5 fc"), EXC_UD); /* std; movsw */
-	CU_ASSERT(v->regs[R_SI] == KERN + 0x4ffe && v->regs[R_DI] == KERN + 0x87ff);
-	CU_ASSERT_EQUAL(v->stats.string_helpers, 0);
-	*btvm_pte(KERN + 0x9000) = 0;
-	v->regs[R_DI] = KERN + 0x8ff0;
-	v->regs[R_CX] = 0x10;
-	CU_ASSERT_EQUAL(run(v, "90 f3 48 ab"), EXC_PF); /* in the middle */
-	CU_ASSERT(v->regs[R_DI] == KERN + 0x9000 && v->regs[R_CX] == 0xe && v->rip == BTVM_CODE + 1);
-	CU_ASSERT(v->exc_cr2 == KERN + 0x9000 && v->exc_error == 2);
-	v->regs[R_SI] = 0xdead000000000000;
-	v->regs[R_DI] = KERN + 0x3000;
-	CU_ASSERT_EQUAL(run(v, "f3 a4"), EXC_GP);
-	CU_ASSERT(v->regs[R_DI] == KERN + 0x3000 && v->regs[R_CX] == 0xe);
-	btvm_translate(v, BTVM_DATA + 0x3010, v->mode, "0f 0b");
-	v->regs[R_CX] = 8;
-	v->regs[R_DI] = KERN + 0x3000;
-	CU_ASSERT_EQUAL(run(v, "f3 48 ab"), EXC_UD); /* over code */
-	CU_ASSERT(p[0x3010] == 0x88 && v->regs[R_DI] == KERN + 0x3040 && !v->regs[R_CX]);
-}
-
 static void test_faults(void)
 {
 	struct vcpu *v = start();
@@ -405,7 +367,6 @@ CU_ErrorCode suite_window(void)
 	CU_pSuite s = CU_add_suite("windows", NULL, NULL);
 
 	CU_add_test(s, "accesses", test_accesses);
-	CU_add_test(s, "strings", test_strings);
 	CU_add_test(s, "faults", test_faults);
 	CU_add_test(s, "invlpg", test_invlpg);
 	CU_add_test(s, "flushes", test_flushes);

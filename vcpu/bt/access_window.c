@@ -26,14 +26,6 @@ bool bt_off_window(const struct bt *bt, uint64_t gpa)
 	return bt->off_window[hash_of(gpa)] >= OFF_WINDOW;
 }
 
-/* The guest's state at @s: not that which a string instruction runs with. */
-static void guest_state(struct vcpu *v, const struct site *s)
-{
-	if (s->kind == SITE_WSTRING)
-		v->host_regs[R_DI] -= window_delta(v->vm->window);
-	state_sync(v, s);
-}
-
 /* From here the block runs with a check per access, once; the instruction for good when that is often. */
 static const void *refuse(struct vcpu *v, const struct site *s)
 {
@@ -43,7 +35,7 @@ static const void *refuse(struct vcpu *v, const struct site *s)
 
 	v->stats.window_refused++;
 	v->next.how = NEXT_APART;
-	guest_state(v, s);
+	state_sync(v, s);
 	bt_lock(v);
 	if (!bt_off_window(bt, gpa) && ++bt->off_window[hash_of(gpa)] >= OFF_WINDOW) {
 		v->stats.window_off++;
@@ -55,10 +47,8 @@ static const void *refuse(struct vcpu *v, const struct site *s)
 
 static const void *again(struct vcpu *v, const struct site *s)
 {
-	bool stop = s->kind == SITE_WSTRING && v->kick;
-
-	if (stop || v->bt->blocks[s->block].dead) { /* by the walk, or a page of code that has become data */
-		guest_state(v, s);
+	if (v->bt->blocks[s->block].dead) { /* by the walk, or a page of code that has become data */
+		state_sync(v, s);
 		return NULL;
 	}
 	vcpu_fpu_in(v); /* a trace line has saved it */
@@ -82,10 +72,6 @@ const void *window_fault(struct vcpu *v, const struct site *s)
 
 	trace(TRACE_MMU, "window %llx acc %x at %llx", (unsigned long long)gva, acc,
 	      (unsigned long long)site_rip(v, s));
-	if (v->fault_vector == FAULT_STOP) {
-		guest_state(v, s);
-		return NULL;
-	}
 	if (v->fault_vector != EXC_PF)
 		return refuse(
 			v,
@@ -98,7 +84,7 @@ const void *window_fault(struct vcpu *v, const struct site *s)
 	case WINDOW_THERE: return there(v, s);
 	case WINDOW_RAISED:
 		if (v->exc_vector == EXC_PF) {
-			guest_state(v, s);
+			state_sync(v, s);
 			return NULL;
 		}
 		v->exc_pending = 0; /* #GP or #SS: the soft TLB's way knows which */

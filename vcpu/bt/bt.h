@@ -40,7 +40,6 @@ enum site_kind {
 	SITE_INDIRECT, /* jump cache miss: target in r10 */
 	SITE_RAISE,    /* aux = vector */
 	SITE_STEP_END, /* end of a one-instruction block */
-	SITE_WSTRING,  /* a string instruction in the window: rdi is the host's address */
 };
 
 /*
@@ -272,9 +271,7 @@ bool bt_downgraded(struct bt *bt, uint64_t gpa, unsigned strategy);
 
 /* bt/access_window.c: the instruction at @gpa has left the window too often. */
 bool bt_off_window(const struct bt *bt, uint64_t gpa);
-/* A host fault at @s, of an access through the window: BT_FAULT_AGAIN when it can be done now, else NULL.  FAULT_STOP: none, but
- * a kick that met a string instruction on its way. */
-#define FAULT_STOP 0x100
+/* A host fault at @s, of an access through the window: BT_FAULT_AGAIN when it can be done now, else NULL. */
 const void *window_fault(struct vcpu *v, const struct site *s);
 
 /* bt/link.c */

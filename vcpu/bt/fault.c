@@ -43,32 +43,6 @@ static uint32_t block_at(const struct vcpu *v, uint32_t off, uint32_t *orig)
 	return block_by_host(v->bt, *orig);
 }
 
-static uint16_t flags_of_eflags(uint64_t f)
-{
-	return (uint16_t)((f & 0xff) << 8 | (f >> 11 & 1));
-}
-
-static void save_regs(struct vcpu *v, const greg_t *g)
-{
-	for (int r = 0; r < 16; r++)
-		v->host_regs[r] = (uint64_t)g[greg_of[r]];
-	v->host_flags = flags_of_eflags((uint64_t)g[REG_EFL]);
-}
-
-/* Off to bt_c_fault(), from offset @off of code memory in block @b. */
-static void leave_by_fault(struct vcpu *v, greg_t *g, uint32_t b, uint32_t off, uint16_t vector)
-{
-	save_regs(v, g);
-	v->site = (uint32_t)(site_by_host(v->bt, &v->bt->blocks[b], off) - v->bt->sites);
-	v->fault_vector = vector;
-	v->fault_error = (uint16_t)g[REG_ERR];
-	v->mem_gva = (uint64_t)g[REG_CR2];
-	v->resume = (uint64_t)g[REG_RIP];
-	g[REG_EFL] &= ~(greg_t)RFL_DF;
-	g[REG_RSP] = (greg_t)v->engine_sp; /* some hosts cannot return with one that is not canonical */
-	g[REG_RIP] = (greg_t)(uintptr_t)glue_fault;
-}
-
 /*
  * In translated code the CPU goes on in a copy of the block that leads to C alone.  What is on its way into translated code turns
  * round; what is in C looks at vcpu.kick before it goes there.
@@ -77,16 +51,12 @@ static void kick_running(struct vcpu *v, greg_t *g)
 {
 	struct bt *bt = v->bt;
 	uint64_t rip = (uint64_t)g[REG_RIP];
-	uint32_t off, orig, b;
+	uint32_t off, b;
 
 	v->kick = 1;
 	if (in_code_memory(bt, rip, &off)) {
-		b = block_at(v, off, &orig);
-		if (b != BT_NONE && site_by_host(bt, &bt->blocks[b], orig)->kind == SITE_WSTRING) {
-			leave_by_fault(v, g, b, orig, FAULT_STOP); /* it may be a long one */
-			return;
-		}
-		if (b == BT_NONE || orig != off) /* in the copy */
+		b = block_by_host(bt, off);
+		if (b == BT_NONE) /* in the copy */
 			return;
 		if (bt->blocks[b].ind_jmp != BT_NONE && off >= bt->blocks[b].ind_jne && off <= bt->blocks[b].ind_jmp)
 			off = bt->blocks[b].ind_cold;
@@ -124,6 +94,18 @@ static void on_kick(int sig, siginfo_t *si, void *ctx)
 	errno = saved;
 }
 
+static uint16_t flags_of_eflags(uint64_t f)
+{
+	return (uint16_t)((f & 0xff) << 8 | (f >> 11 & 1));
+}
+
+static void save_regs(struct vcpu *v, const greg_t *g)
+{
+	for (int r = 0; r < 16; r++)
+		v->host_regs[r] = (uint64_t)g[greg_of[r]];
+	v->host_flags = flags_of_eflags((uint64_t)g[REG_EFL]);
+}
+
 /* The int3 at an entry of a block that is gone (entries_forget()). */
 static void on_trap(int sig, siginfo_t *si, void *ctx)
 {
@@ -146,7 +128,7 @@ static void on_trap(int sig, siginfo_t *si, void *ctx)
 	v->site = b;
 	v->exit = off;
 	g[REG_EFL] &= ~(greg_t)RFL_DF;
-	g[REG_RSP] = (greg_t)v->engine_sp; /* as in leave_by_fault() */
+	g[REG_RSP] = (greg_t)v->engine_sp; /* as in on_fault() */
 	g[REG_RIP] = (greg_t)(uintptr_t)glue_gone;
 }
 
@@ -165,7 +147,15 @@ static void on_fault(int sig, siginfo_t *si, void *ctx)
 		return;
 	}
 	v->stats.signals++;
-	leave_by_fault(v, g, b, off, (uint16_t)g[REG_TRAPNO]);
+	save_regs(v, g);
+	v->site = (uint32_t)(site_by_host(bt, &bt->blocks[b], off) - bt->sites);
+	v->fault_vector = (uint16_t)g[REG_TRAPNO];
+	v->fault_error = (uint16_t)g[REG_ERR];
+	v->mem_gva = (uint64_t)g[REG_CR2];
+	v->resume = (uint64_t)g[REG_RIP];
+	g[REG_EFL] &= ~(greg_t)RFL_DF;
+	g[REG_RSP] = (greg_t)v->engine_sp; /* some hosts cannot return with one that is not canonical */
+	g[REG_RIP] = (greg_t)(uintptr_t)glue_fault;
 }
 
 const void *bt_c_fault(struct vcpu *v)
@@ -173,8 +163,7 @@ const void *bt_c_fault(struct vcpu *v)
 	struct site s = v->bt->sites[v->site];
 	unsigned vector = v->fault_vector;
 
-	if ((vector == EXC_PF || vector == EXC_GP || vector == FAULT_STOP) &&
-	    mode_has_window(v->bt, v->bt->blocks[s.block].mode))
+	if ((vector == EXC_PF || vector == EXC_GP) && mode_has_window(v->bt, v->bt->blocks[s.block].mode))
 		return window_fault(v, &s);
 	state_sync(v, &s);
 	v->stats.host_faults++;

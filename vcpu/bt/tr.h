@@ -153,10 +153,6 @@ bool tr_gather_inlinable(const struct tr *t, const struct insn *in);
 void tr_gather_inline(struct tr *t, const struct insn *in);
 void tr_cold_gather(struct tr *t, const struct cold *k);
 
-/* string instructions in place (translate_string.c); @goff: of one that is being decoded */
-bool tr_string_inlinable(const struct tr *t, const struct insn *in, unsigned goff);
-void tr_string_inline(struct tr *t, const struct insn *in);
-
 /* system instructions in place (translate_sys.c) */
 bool tr_sys_inlinable(const struct tr *t, const struct insn *in);
 bool tr_sys_ends(const struct insn *in); /* changes the mode: the block ends there all the same */

@@ -252,8 +252,6 @@ static int decode_block(struct tr *t)
 			in->cls = CLS_SYS_INLINE;
 		if (tr_gather_inlinable(t, in))
 			in->cls = CLS_GATHER_INLINE;
-		if (tr_string_inlinable(t, in, g))
-			in->cls = CLS_STRING_INLINE;
 		if (in->cls == CLS_SYS_INLINE && in->sysop == SYS_STI)
 			sti_at = t->n;
 		if (in->cls == CLS_SYS_INLINE && in->sysop == SYS_CLI && sti_at + 1 < t->n)
@@ -401,7 +399,6 @@ static void translate_insn(struct tr *t, struct insn *in)
 	case CLS_STRING: tr_helper(t, in, SITE_STRING); break;
 	case CLS_SYS_INLINE: tr_sys_inline(t, in); break;
 	case CLS_GATHER_INLINE: tr_gather_inline(t, in); break;
-	case CLS_STRING_INLINE: tr_string_inline(t, in); break;
 	default: tr_helper(t, in, SITE_SYS); break;
 	}
 }
@@ -599,8 +596,12 @@ static void start_block(struct tr *t, struct vcpu *v, uint64_t gpa, uint32_t mod
 	t->long_mode = !(mode & (MODE_CS32 | MODE_CS16));
 	t->gva = t->pic ? v->rip & 0xfff : v->rip;
 	t->goff[0] = 0;
-	t->c = (struct emit){bt->rw + bt->used, bt->rw,        bt->rw + bt->used + BT_COPY_SIZE - 64, false,
-			     bt->vcpu_seg,      bt->vcpu_delta};
+	t->c = (struct emit){bt->rw + bt->used,
+			     bt->rw,
+			     bt->rw + bt->used + BT_COPY_SIZE - 64,
+			     false,
+			     bt->vcpu_seg,
+			     bt->vcpu_delta};
 	t->window = mode_has_window(bt, mode);
 	bt->blocks[t->block] = (struct block){.gpa = gpa,
 					      .gva = t->pic ? 0 : v->rip,
