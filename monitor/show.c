@@ -155,6 +155,7 @@ static const char *windows_name(enum msg_window_state w)
 	case WINDOW_NOT_WANTED: return "off";
 	case WINDOW_NO_PLACE: return "off: the host has put something in their place";
 	case WINDOW_CPUS: return "off: there are several CPUs";
+	case WINDOW_MERGED: return "off: pages are merged";
 	default: return "not known yet";
 	}
 }

@@ -126,7 +126,7 @@ enum msg_mem_pressure { MEM_PRESSURE_SAME, MEM_PRESSURE_SHORT, MEM_PRESSURE_OVER
 enum msg_watchdog { WATCHDOG_OFF, WATCHDOG_RESET, WATCHDOG_POWEROFF, WATCHDOG_PAUSE, WATCHDOG_NONE, WATCHDOG_COUNT };
 /* How translated code reaches memory without a check: --windows; what came of it. */
 enum msg_windows { WINDOWS_AUTO, WINDOWS_OFF, WINDOWS_KERNEL, WINDOWS_COUNT };
-enum msg_window_state { WINDOW_UNKNOWN, WINDOW_NOT_WANTED, WINDOW_KERNEL, WINDOW_NO_PLACE, WINDOW_CPUS, WINDOW_STATE_COUNT };
+enum msg_window_state { WINDOW_UNKNOWN, WINDOW_NOT_WANTED, WINDOW_KERNEL, WINDOW_NO_PLACE, WINDOW_CPUS, WINDOW_MERGED, WINDOW_STATE_COUNT };
 enum msg_request { /* the numbers of the oneof in control.proto */
 		   REQ_STATUS = 2,
 		   REQ_STATS,

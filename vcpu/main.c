@@ -143,6 +143,12 @@ static void on_arm(void *ctx, struct vcpu *v, unsigned timer, uint64_t deadline_
 
 /* ---- bring-up ---- */
 
+/* A window belongs to one CPU, and maps pages at their own places in RAM. */
+static enum msg_window_state windows_ruled_out(const struct process *p)
+{
+	return p->vm.ncpus > 1 ? WINDOW_CPUS : p->mem.pool ? WINDOW_MERGED : WINDOW_UNKNOWN;
+}
+
 /* The guest kernel's window, where it is wanted and has room. */
 static void make_window(struct process *p)
 {
@@ -153,10 +159,12 @@ static void make_window(struct process *p)
 	p->control.windows = WINDOW_NOT_WANTED;
 	if (p->cfg.windows == WINDOWS_OFF)
 		return;
-	rc = p->vm.ncpus > 1 ? -EOPNOTSUPP : window_place_free();
+	p->control.windows = windows_ruled_out(p);
+	rc = p->control.windows ? -EOPNOTSUPP : window_place_free();
 	if (rc && p->cfg.windows == WINDOWS_KERNEL)
 		child_fail(&p->child, HVX_EXIT_HOST, "no place for the guest kernel's window: %s", strerror(-rc));
-	p->control.windows = p->vm.ncpus > 1 ? WINDOW_CPUS : WINDOW_NO_PLACE;
+	if (rc && !p->control.windows)
+		p->control.windows = WINDOW_NO_PLACE;
 	if (rc)
 		return;
 	rc = window_create(&p->vm.window, &p->mem, &c);

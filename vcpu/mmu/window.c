@@ -274,7 +274,7 @@ static uint32_t entry_of(struct vcpu *v, const struct window *w, const struct wa
 	uint8_t *p;
 	uint32_t e;
 
-	if (frame < 0 || !k->accessed || k->user != ((w->c.mode & MODE_USER) != 0))
+	if (frame < 0 || (uint64_t)frame >= w->frames || !k->accessed || k->user != ((w->c.mode & MODE_USER) != 0))
 		return 0;
 	p = gmem_frame_ptr(w->g, (uint64_t)frame, GMEM_READ);
 	if (p != w->g->ram + ((uint64_t)frame << GMEM_PAGE_SHIFT))
