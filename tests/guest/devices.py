@@ -431,9 +431,10 @@ def check_merge():
         g.run("dd if=/dev/vda of=/tmp/a bs=1M count=8; for f in b c d; do cp /tmp/a /tmp/$f; done; md5sum /tmp/? >/tmp/sums; "
               "dd if=/dev/zero of=/tmp/z bs=1M count=16")
         copies, zeros = 8 * MIB // 4096 * 3, 16 * MIB // 4096  # the disk's page cache is the fifth copy
-        within(30, lambda: g.stats()["merge.pages_sharing"] > copies + zeros)
+        # pages of zeros are found at once, and there are others than the file's
+        within(60, lambda: g.stats()["merge.pages_sharing"] > copies + zeros and g.stats()["merge.group_shared"] >= copies // 3)
         s = g.stats()
-        assert s["merge.group_shared"] >= copies // 3 and s["merge.group_members"] == 1, s
+        assert s["merge.group_members"] == 1, s
         assert s["merge.group_saved_bytes"] > (copies - copies // 3 + zeros) * 4096, s
         g.run("md5sum -c /tmp/sums >/dev/null")
         # written by the CPU, in the middle of pages and page by page; by the device; all while passes go on
