@@ -389,10 +389,25 @@ static int start(size_t job)
 	return sv[0];
 }
 
+/* Some hosts have no such entry: the instruction faults before any filter is asked. */
+static bool host_has_old_entry(void)
+{
+	int ws = 0;
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		old_entry();
+		_exit(0);
+	}
+	return pid > 0 && waitpid(pid, &ws, 0) == pid && WIFEXITED(ws);
+}
+
 static bool passes(size_t job, int ws)
 {
 	if (WIFSIGNALED(ws) && WTERMSIG(ws) == SIGSYS)
 		return true;
+	if (jobs[job].run == old_entry && WIFSIGNALED(ws) && WTERMSIG(ws) == SIGSEGV)
+		return !host_has_old_entry();
 	return jobs[job].may_fail && WIFEXITED(ws) && WEXITSTATUS(ws) == FAILED;
 }
 
