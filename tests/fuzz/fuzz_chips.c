@@ -14,6 +14,8 @@
 #include "vcpu/chipset/pam.h"
 #include "vcpu/chipset/pflash.h"
 #include "vcpu/chipset/vga.h"
+#include "vcpu/cpu/start.h"
+#include "vcpu/kick.h"
 
 #define RAM  (1u << 20)
 #define ROM  (64u << 10)
@@ -33,6 +35,22 @@ static struct hclock hclock;
 static struct timerq timers;
 static uint64_t now;
 static uint8_t file[700];
+
+/* Nothing here belongs to a CPU. */
+void vcpu_kick(struct vcpu *v, uint32_t pend)
+{
+	FUZZ_CHECK(!v && !pend);
+}
+
+struct vcpu *kick_this(void)
+{
+	return NULL;
+}
+
+void start_post(struct vcpu *v, int vector)
+{
+	FUZZ_CHECK(!v && !vector);
+}
 
 static bool on_copy(void *ctx, uint64_t gpa, void *buf, size_t len, bool write)
 {
