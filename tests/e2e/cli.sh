@@ -25,10 +25,10 @@ fi
 twice=$(($(awk '/^MemTotal:/ { print $2 }' /proc/meminfo) / 512))M
 try "a guarantee that cannot be kept" 4 'memory-guarantee: [0-9]+M cannot be had: of the host' \
 	run --kernel="$guest" --memory="$twice" --memory-guarantee="$twice" --name=${prefix}a
-try "a guarantee beyond its memory" 2 'memory-guarantee is more than memory' \
+try "a guarantee beyond its memory" 3 'memory-guarantee is more than memory' \
 	run --kernel="$guest" --memory=64M --memory-guarantee=65M
 try "a bad merge group" 2 'merge is no, self, or a group' run --kernel="$guest" --merge=a/b
-try "a rate of nothing" 2 'merge-rate without merge' run --kernel="$guest" --merge-rate=20
+try "a rate of nothing" 3 'merge-rate without merge' run --kernel="$guest" --merge-rate=20
 try "a bad rate" 2 'merge-rate is 1 to 100' run --kernel="$guest" --merge=self --merge-rate=0
 try "a bad balloon" 2 'balloon' run --kernel="$guest" --balloon=1G
 try "absurd memory" 2 'memory must be' run --kernel="$guest" --memory=4000000G
