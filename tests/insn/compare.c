@@ -39,6 +39,9 @@ static int fault_differs(const struct testcase *tc, const struct result *n, cons
 {
 	uint32_t mask = ~0u;
 
+	/* cmps: Zen 1 and 3 look at es:rdi first, as the engine does, Zen 5 at rsi */
+	if (tc->either && is_operand_fault(n->vector) && is_operand_fault(e->vector))
+		return 0;
 	if (n->vector != e->vector)
 		return !(tc->pieces && is_operand_fault(n->vector) && is_operand_fault(e->vector));
 	if (n->vector == 14 && (tc->pieces ? !same_page(n->cr2, e->cr2) : n->cr2 != e->cr2))

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "isa.h"
+#include "native.h"
 #include "steer.h"
 #include "values.h"
 
@@ -372,9 +373,12 @@ static void add_case(struct gen *g, struct test *t, struct insn_inst *i)
 	} else if (i->in.meta.category == ZYDIS_CATEGORY_COND_BR && one_in(&g->r, 2)) {
 		tc->in.gpr[1] = below(&g->r, 3);
 	}
+	tc->either = is_string(i) && (i->in.mnemonic == ZYDIS_MNEMONIC_CMPSB || i->in.mnemonic == ZYDIS_MNEMONIC_CMPSW ||
+				      i->in.mnemonic == ZYDIS_MNEMONIC_CMPSD || i->in.mnemonic == ZYDIS_MNEMONIC_CMPSQ);
 	steer_all(g, tc, t, i);
 	fix_special(g, tc, t, i);
 	set_mask(g, tc, t, i);
+	native_limit(&tc->in);
 	g->b->ncases++;
 }
 

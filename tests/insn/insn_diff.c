@@ -23,6 +23,8 @@
 
 enum kind { K_ONE64, K_SEQ64, K_ONE32, K_SEQ32, K_COUNT };
 
+#define KINDS32 (1 << K_ONE32 | 1 << K_SEQ32)
+
 struct run {
 	uint64_t seed, cases, only_case;
 	double seconds;
@@ -222,6 +224,12 @@ int main(int argc, char **argv)
 
 	if (parse(&run, argc, argv) < 0)
 		return 2;
+	if (run.kinds & KINDS32 && !native_has_32bit()) {
+		puts("insn-diff: 32-bit code is left out: this host runs none");
+		run.kinds &= ~KINDS32;
+		if (!run.kinds)
+			return 0;
+	}
 	signal(SIGPIPE, SIG_IGN);
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	run.b = mmap(NULL, sizeof *run.b, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

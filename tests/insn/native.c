@@ -11,6 +11,7 @@
 #include <asm/ldt.h>
 #include <asm/prctl.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +19,7 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
+#include <sys/wait.h>
 #include <ucontext.h>
 #include <unistd.h>
 
@@ -122,6 +124,68 @@ static inline void leave_bases(struct cpu_state *st, uint32_t flags)
 int native_has_tls(void)
 {
 	return tls_desc(SEL_TLS0 >> 3, 0) == 0;
+}
+
+int native_has_32bit(void)
+{
+	uint32_t rights;
+	uint8_t ok;
+
+	__asm__("lar %2, %0; setz %1" : "=r"(rights), "=q"(ok) : "r"(SEL_CS32) : "cc");
+	return ok;
+}
+
+static bool has_fsgsbase(void)
+{
+	return getauxval(AT_HWCAP2) & 2;
+}
+
+static void on_probe(int sig, siginfo_t *si, void *ctx)
+{
+	static int entered;
+	greg_t *g = ((ucontext_t *)ctx)->uc_mcontext.gregs;
+
+	(void)sig, (void)si;
+	if (entered++)
+		_exit(g[REG_TRAPNO] != 6);
+	g[REG_RSP] = (greg_t)1 << 62;
+}
+
+/* Goes back to an undefined instruction with such a stack pointer: is it met? */
+static bool try_rsp(void)
+{
+	static char stack[65536] __attribute__((aligned(64)));
+	const stack_t ss = {.ss_sp = stack, .ss_size = sizeof stack};
+	struct sigaction sa = {.sa_sigaction = on_probe, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
+	pid_t pid = fork();
+	int ws;
+
+	if (pid == 0) {
+		sigaltstack(&ss, NULL);
+		sigaction(SIGILL, &sa, NULL);
+		sigaction(SIGSEGV, &sa, NULL);
+		sigaction(SIGBUS, &sa, NULL);
+		__asm__ volatile("ud2");
+		_exit(2);
+	}
+	return pid > 0 && waitpid(pid, &ws, 0) == pid && WIFEXITED(ws) && !WEXITSTATUS(ws);
+}
+
+void native_limit(struct cpu_state *st)
+{
+	static int any_rsp = -1;
+	const uint64_t user = 0x7fffffffefffull;
+
+	if (any_rsp < 0)
+		any_rsp = try_rsp();
+	if (!any_rsp && (int64_t)st->gpr[4] >> 47 != (int64_t)st->gpr[4] >> 63)
+		st->gpr[4] = (uint64_t)((int64_t)(st->gpr[4] << 16) >> 16);
+	if (has_fsgsbase())
+		return;
+	if (st->fsbase > user)
+		st->fsbase &= user;
+	if (st->gsbase > user)
+		st->gsbase &= user;
 }
 
 void xs_normalise(uint8_t *xs)
@@ -306,7 +370,7 @@ void native_init(void)
 	for (int i = 0; i < WR_PAGES; i++)
 		nat.mem.page[i] = map_at(wr_page[i], PG, PROT_READ | PROT_WRITE);
 	nat.mem.page[WR_PAGES] = map_at(RO_PAGE, PG, PROT_READ | PROT_WRITE);
-	nat.have_fsgsbase = (getauxval(AT_HWCAP2) & 2) != 0;
+	nat.have_fsgsbase = has_fsgsbase();
 	nat.own_fs = base_get(1);
 	nat.own_gs = base_get(0);
 	nat.home_xs_size = XS_YMMH + 256;

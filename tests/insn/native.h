@@ -13,6 +13,13 @@ void native_run(struct batch *b, struct worker_out *out, uint32_t from);
 /* Whether the kernel lets programs load fs and gs in 32-bit code. */
 int native_has_tls(void);
 
+/* Whether there is a code segment for 32-bit programs: some paravirtual hosts have none. */
+int native_has_32bit(void);
+
+/* Takes out of a case what this host cannot begin with: bases of the upper half where it has no FSGSBASE, and stack pointers that
+ * are not canonical where a return to such a one faults itself (paravirtual hosts). */
+void native_limit(struct cpu_state *st);
+
 /* Both workers: what a stored state looks like when a component is in its initial configuration. */
 void xs_normalise(uint8_t *xs);
 

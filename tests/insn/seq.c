@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "isa.h"
+#include "native.h"
 #include "steer.h"
 #include "values.h"
 
@@ -625,6 +626,7 @@ static void add_case(struct seq *s)
 	}
 	if (!one_in(r, 8))
 		tc->in.rflags &= ~0x400ull;
+	native_limit(&tc->in);
 }
 
 static void seq_one(struct gen *g, unsigned n)

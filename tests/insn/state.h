@@ -49,6 +49,7 @@ struct testcase {
 	uint8_t npokes;
 	uint8_t mask_off, mask_len; /* bytes at mask_addr that are not compared */
 	uint64_t mask_addr;
+	uint8_t either; /* of two operands either may be the faulting one */
 	uint8_t pieces; /* an operand accessed in pieces: any address in the page may be the faulting one */
 	uint16_t test;  /* index into batch.test */
 };

@@ -7,7 +7,6 @@
 #include "values.h"
 
 #include <string.h>
-#include <sys/auxv.h>
 
 uint64_t value_int(struct rng *r)
 {
@@ -152,8 +151,6 @@ void value_state(struct rng *r, struct cpu_state *st, int bits32)
 	st->rflags = fl | 0x202;
 	st->fsbase = one_in(r, 2) ? below(r, 0x10000) : DATA_BASE + below(r, PG);
 	st->gsbase = one_in(r, 2) ? DATA_BASE - below(r, 0x10000) : (uint64_t)((int64_t)(rnd(r) << 16) >> 16);
-	if (!(getauxval(AT_HWCAP2) & 2)) /* without FSGSBASE the host takes no other */
-		st->gsbase &= 0x7fffffffffffull;
 	if (bits32) {
 		for (int i = 0; i < 8; i++)
 			st->gpr[i] &= 0xffffffffull;
