@@ -80,17 +80,24 @@ static void port_broken(struct virtio_dev *v, const char *why)
 	to_vcpu(d, MSG_VIRTIO_BROKEN, pack_virtio_broken(&m, d->child.buf, sizeof d->child.buf));
 }
 
-static void port_interrupt(struct virtio_dev *v, uint32_t queues)
+void device_call(struct device *d)
 {
 	static const uint64_t one = 1;
-	struct device *d = device_of(v);
 
 	d->n.calls++;
-	if (atomic_fetch_or(&d->bell->called, queues) & queues)
-		return; /* the vcpu has not looked yet */
 	if (write(d->fd[DEV_FD_CALL], &one, sizeof one) < 0 && errno != EAGAIN &&
 	    errno != EPIPE) /* the vcpu may be gone */
 		fatal(HVX_EXIT_FAIL, "interrupt: %s", strerror(errno));
+}
+
+static void port_interrupt(struct virtio_dev *v, uint32_t queues)
+{
+	struct device *d = device_of(v);
+
+	if (atomic_fetch_or(&d->bell->called, queues) & queues)
+		d->n.calls++; /* the vcpu has not looked yet */
+	else
+		device_call(d);
 }
 
 /* Waits until the vcpu has answered the invalidation. */
@@ -147,7 +154,8 @@ static void port_activated(struct virtio_dev *v)
 
 	if (d->ops->activate)
 		d->ops->activate(d);
-	device_ring(d, (1u << d->offer.nqueues) - 1); /* chains made available before this */
+	if (!d->ops->slots)
+		device_ring(d, (1u << d->offer.nqueues) - 1); /* chains made available before this */
 }
 
 static const struct virtio_port port = {
@@ -173,6 +181,10 @@ void device_init(struct device *d)
 
 static void ring(struct device *d, uint32_t bits)
 {
+	if (d->ops->slots) {
+		d->ops->slots(d, bits);
+		return;
+	}
 	for (unsigned q = 0; bits; q++, bits >>= 1)
 		if ((bits & 1) && q < d->offer.nqueues && virtio_dev_ready(&d->v, q))
 			d->ops->work(d, q);

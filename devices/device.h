@@ -20,6 +20,8 @@ struct device_ops {
 	void (*work)(struct device *d, unsigned queue);
 	/* DRIVER_OK: d->v.features and d->v.queue[] are set; may be NULL. */
 	void (*activate)(struct device *d);
+	/* Instead of work(), for what has command slots and no queues: these were rung for, also while it is not active. */
+	void (*slots)(struct device *d, uint32_t bits);
 	/* Stop taking work and call virtio_dev_reset_done() when nothing is in flight, at once or later. */
 	void (*reset)(struct device *d);
 	void (*config_write)(struct device *d, uint32_t off, const uint8_t *data, uint32_t len); /* may be NULL */
@@ -69,6 +71,8 @@ int device_serve(struct device *d);
 void device_init(struct device *d);
 /* New contents of d->offer.config: the vcpu raises a configuration interrupt. */
 void device_config_changed(struct device *d);
+/* Has the vcpu look at the page of doorbells. */
+void device_call(struct device *d);
 void device_event(struct device *d, enum msg_dev_news kind, const char *text);
 
 #endif

@@ -188,6 +188,7 @@ static void add_fd(struct msg_dev_config *d, int *fds, enum msg_dev_fd kind, int
 
 static void describe_disk(struct msg_blk_config *b, const struct disk_option *o)
 {
+	b->bus = o->bus;
 	b->readonly = o->readonly;
 	b->writeback = !o->nocache;
 	b->pause_error = o->pause_error;

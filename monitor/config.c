@@ -284,17 +284,28 @@ static int take_id(const struct config *c, char *id, const char *prefix, unsigne
 	return 0;
 }
 
-static int set_disk(struct config *c, const char *v, char *err, size_t len)
+static int add_disk(struct config *c, const char *v, const char *prefix, bool cdrom, char *err, size_t len)
 {
 	struct disk_option *d = &c->disk[c->ndisks];
 
 	if (c->ndisks == CONFIG_DISKS)
 		return bad(err, len, "more than " TEXT(CONFIG_DISKS) " disks", v);
-	int rc = devopt_disk(d, v, err, len);
+	int rc = (cdrom ? devopt_cdrom : devopt_disk)(d, v, err, len);
 	if (!rc)
-		rc = take_id(c, d->id, "blk", c->ndisks, err, len);
+		rc = take_id(c, d->id, prefix, cdrom ? c->ncdroms : c->ndisks, err, len);
 	c->ndisks += !rc;
+	c->ncdroms += !rc && cdrom;
 	return rc;
+}
+
+static int set_disk(struct config *c, const char *v, char *err, size_t len)
+{
+	return add_disk(c, v, "blk", false, err, len);
+}
+
+static int set_cdrom(struct config *c, const char *v, char *err, size_t len)
+{
+	return add_disk(c, v, "cd", true, err, len);
 }
 
 static int set_allow_path(struct config *c, const char *v, char *err, size_t len)
@@ -446,6 +457,7 @@ static const struct key {
 	{"pidfile", set_pidfile, 0},
 	{"log", set_log, 0},
 	{"disk", set_disk, REPEATABLE},
+	{"cdrom", set_cdrom, REPEATABLE},
 	{"allow-path", set_allow_path, REPEATABLE},
 	{"cloud-init", set_cloud_init, 0},
 	{"ssh-key", set_ssh_key, 0},

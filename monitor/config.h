@@ -53,7 +53,7 @@ struct config {
 	struct disk_option disk[CONFIG_DISKS];
 	struct net_option net[CONFIG_NETS];
 	struct seed_option seed;
-	unsigned ndisks, nnets;
+	unsigned ndisks, nnets, ncdroms;          /* CDs are among the disks */
 	char allow_path[IMAGE_ALLOWED][PATH_MAX]; /* where images may find what they name, beside their own folder */
 	unsigned nallowed;
 	struct msg_local local; /* devices that hvx-vcpu serves itself */

@@ -246,21 +246,25 @@ static int disk_serial(void *o, const char *v, char *err, size_t len)
 	return 0;
 }
 
+static int disk_bus(void *o, const char *v, char *err, size_t len)
+{
+	if (strcmp(v, "virtio") && strcmp(v, "ahci"))
+		return bad(err, len, "bus is virtio or ahci", v);
+	((struct disk_option *)o)->bus = strcmp(v, "ahci") ? BLK_VIRTIO : BLK_AHCI;
+	return 0;
+}
+
 static int disk_id(void *o, const char *v, char *err, size_t len)
 {
 	return set_id(((struct disk_option *)o)->id, v, err, len);
 }
 
 static const struct key disk_keys[] = {
-	{"path", disk_path, false, false},
-	{"format", disk_format, false, false},
-	{"readonly", disk_readonly, true, false},
-	{"snapshot", disk_snapshot, true, false},
-	{"cache", disk_cache, false, false},
-	{"on-error", disk_on_error, false, false},
-	{"serial", disk_serial, false, false},
-	{"id", disk_id, false, false},
-	{NULL, NULL, false, false},
+	{"path", disk_path, false, false},        {"format", disk_format, false, false},
+	{"readonly", disk_readonly, true, false}, {"snapshot", disk_snapshot, true, false},
+	{"cache", disk_cache, false, false},      {"on-error", disk_on_error, false, false},
+	{"serial", disk_serial, false, false},    {"id", disk_id, false, false},
+	{"bus", disk_bus, false, false},          {NULL, NULL, false, false},
 };
 
 int devopt_disk(struct disk_option *o, const char *text, char *err, size_t len)
@@ -272,7 +276,19 @@ int devopt_disk(struct disk_option *o, const char *text, char *err, size_t len)
 		return bad(err, len, "a disk needs path=FILE", text);
 	if (!rc && o->readonly && o->snapshot)
 		return bad(err, len, "a read-only disk has nothing to keep in a snapshot", text);
+	if (!rc && o->readonly && o->bus == BLK_AHCI)
+		return bad(err, len, "an ATA disk cannot tell that it is read-only: use snapshot", text);
 	return rc;
+}
+
+/* Two commas for one are of lists; here there is none: the name is as it is. */
+int devopt_cdrom(struct disk_option *o, const char *text, char *err, size_t len)
+{
+	*o = (struct disk_option){.format = FORMAT_RAW, .readonly = true, .bus = BLK_CDROM};
+	if (strlen(text) >= sizeof o->path)
+		return bad(err, len, "too long", text);
+	snprintf(o->path, sizeof o->path, "%s", text);
+	return 0;
 }
 
 /* ---- network cards ---- */

@@ -31,6 +31,7 @@ struct disk_option {
 	char id[MSG_ID_MAX];
 	char path[DEVOPT_PATH_MAX];
 	enum disk_format format;
+	enum msg_blk_bus bus;
 	bool readonly, snapshot, nocache, pause_error;
 	char serial[MSG_SERIAL_MAX];
 	struct msg_dev_limits limits;
@@ -58,6 +59,8 @@ struct net_option {
 /* Fill *o from a list of `key=value` and switches with commas between; two commas stand for one in a value.
  * 0, or -EINVAL with a line in @err.  @o->id stays empty when no id is given. */
 int devopt_disk(struct disk_option *o, const char *text, char *err, size_t len);
+/* --cdrom: a file or a device, as it is. */
+int devopt_cdrom(struct disk_option *o, const char *text, char *err, size_t len);
 int devopt_net(struct net_option *o, const char *text, char *err, size_t len);
 
 /* One limit, as --disk, --net and `limit` spell them: ops, ops-burst (packets, packets-burst for a card), bytes,

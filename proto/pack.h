@@ -291,7 +291,9 @@ struct msg_vcpu_device {
 struct msg_dev_limits {
 	uint64_t ops, ops_burst, bytes, bytes_burst; /* a second; 0: none */
 };
+enum msg_blk_bus { BLK_VIRTIO, BLK_AHCI, BLK_CDROM, BLK_BUSES }; /* CDROM: ATAPI, on AHCI */
 struct msg_blk_config {
+	enum msg_blk_bus bus;
 	bool readonly, writeback, pause_error, nbd, snapshot;
 	char serial[MSG_SERIAL_MAX];
 };
@@ -330,8 +332,11 @@ struct msg_virtio_queue {
 	uint32_t index, size;
 	uint64_t desc, driver, device;
 };
+#define MSG_OFFER_ATA   0x80 /* device_id of what is no virtio device */
+#define MSG_OFFER_ATAPI 0x81
 struct msg_virtio_activate {
 	uint64_t features;
+	uint64_t list, fis; /* AHCI only */
 	uint32_t nqueues;
 	struct msg_virtio_queue queue[MSG_QUEUES_MAX]; /* each index at most once */
 };

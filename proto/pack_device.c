@@ -17,6 +17,7 @@ static const struct field blk_config_rows[] = {
 	FLAG(BlkConfig, msg_blk_config, readonly),    FLAG(BlkConfig, msg_blk_config, writeback),
 	FLAG(BlkConfig, msg_blk_config, pause_error), TEXT(BlkConfig, msg_blk_config, serial),
 	FLAG(BlkConfig, msg_blk_config, nbd),         FLAG(BlkConfig, msg_blk_config, snapshot),
+	NUM(BlkConfig, msg_blk_config, bus, BLK_VIRTIO, BLK_BUSES - 1),
 };
 TABLE(blk_config, BlkConfig, blk_config, msg_blk_config, NULL);
 

@@ -12,7 +12,7 @@ static bool queue_size_ok(uint64_t n)
 }
 
 static const struct field virtio_offer_rows[] = {
-	NUM(VirtioOffer, msg_virtio_offer, device_id, 1, 63),
+	NUM(VirtioOffer, msg_virtio_offer, device_id, 1, MSG_OFFER_ATAPI),
 	ANY(VirtioOffer, msg_virtio_offer, features),
 	NUM_LIST(VirtioOffer, queue_max, msg_virtio_offer, queue_max, nqueues, 1, queue_size_ok),
 	BYTES(VirtioOffer, msg_virtio_offer, config, config_len),
@@ -44,6 +44,8 @@ static bool virtio_activate_ok(const void *p)
 
 static const struct field virtio_activate_rows[] = {
 	ANY(VirtioActivate, msg_virtio_activate, features),
+	ANY(VirtioActivate, msg_virtio_activate, list),
+	ANY(VirtioActivate, msg_virtio_activate, fis),
 	SUB_LIST(VirtioActivate, queues, msg_virtio_activate, queue, nqueues, virtio_queue_table),
 };
 MESSAGE(virtio_activate, VirtioActivate, virtio_activate, msg_virtio_activate, virtio_activate_ok)

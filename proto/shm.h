@@ -116,7 +116,9 @@ struct shm_doorbells {
 	_Atomic uint32_t device_awake; /* 1: the device looks at kicked without being woken */
 	uint8_t pad0[56];
 	_Atomic uint32_t called; /* bit a queue: interrupt; cleared by the vcpu */
-	uint8_t pad1[60];
+	/* AHCI, where a queue is a command slot: task file (PxTFD) and causes (PxIS) after @called; signalled each time */
+	_Atomic uint32_t taskfile, causes;
+	uint8_t pad1[52];
 };
 _Static_assert(sizeof(struct shm_doorbells) == 128 && offsetof(struct shm_doorbells, called) == 64, "shared layout");
 

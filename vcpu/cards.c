@@ -121,7 +121,10 @@ static void reset_done(struct card *c)
 {
 	if (plat(c)) {
 		platform_lock(plat(c));
-		virtio_pci_reset_done(&c->vp);
+		if (c->is_ahci)
+			ahci_reset_done(&c->ahci);
+		else
+			virtio_pci_reset_done(&c->vp);
 		platform_unlock(plat(c));
 	}
 	announce(c->all);
@@ -132,7 +135,10 @@ static void needs_reset(struct card *c)
 	if (!plat(c))
 		return;
 	platform_lock(plat(c));
-	virtio_pci_broken(&c->vp);
+	if (c->is_ahci)
+		ahci_gone(&c->ahci);
+	else
+		virtio_pci_broken(&c->vp);
 	platform_unlock(plat(c));
 }
 
@@ -239,11 +245,15 @@ static void take_call(struct card *c)
 
 	if (read(c->call, drop, sizeof drop) < 0 && errno != EAGAIN)
 		log_warn("%s: interrupts: %s", c->id, strerror(errno));
+	uint32_t causes = atomic_exchange(&c->bell->causes, 0); /* set after the bits */
 	bits = atomic_exchange(&c->bell->called, 0);
-	if (!bits || !plat(c))
+	if (!(bits | causes) || !plat(c))
 		return;
 	platform_lock(plat(c));
-	virtio_pci_interrupt(&c->vp, bits);
+	if (c->is_ahci)
+		ahci_done(&c->ahci, bits, causes, atomic_load(&c->bell->taskfile));
+	else
+		virtio_pci_interrupt(&c->vp, bits);
 	platform_unlock(plat(c));
 }
 
@@ -263,7 +273,7 @@ static void on_calls(struct vcpu *v, void *ctx)
 			locals_wait_reset(c->vm->locals, v);
 	}
 	for (unsigned i = 0; i < c->n; i++)
-		if (atomic_load(&c->card[i]->bell->called))
+		if (atomic_load(&c->card[i]->bell->called) | atomic_load(&c->card[i]->bell->causes))
 			take_call(c->card[i]);
 }
 
@@ -318,7 +328,7 @@ static bool any_resetting(struct cards *c)
 
 	platform_lock(c->vm->plat);
 	for (unsigned i = 0; i < c->n; i++)
-		any |= c->card[i]->vp.resetting;
+		any |= c->card[i]->is_ahci ? c->card[i]->ahci.resetting : c->card[i]->vp.resetting;
 	platform_unlock(c->vm->plat);
 	return any;
 }
@@ -398,7 +408,7 @@ static int on_config(struct card *c, const struct ipc_frame *f)
 {
 	static struct msg_virtio_config m;
 
-	if (unpack_virtio_config(f->data, f->len, &m) || m.offset || m.len != c->vp.offer.config_len)
+	if (c->is_ahci || unpack_virtio_config(f->data, f->len, &m) || m.offset || m.len != c->vp.offer.config_len)
 		return -EPROTO;
 	if (!plat(c))
 		return 0;
@@ -527,14 +537,26 @@ static void await_offer(struct card *c)
 		child_fail(c->all->child, HVX_EXIT_CHILD, "%s sent no valid offer", c->id);
 }
 
+static int add_card(struct card *k)
+{
+	uint32_t id = k->vp.offer.device_id;
+
+	k->is_ahci = id == MSG_OFFER_ATA || id == MSG_OFFER_ATAPI;
+	if (!k->is_ahci && id >= 64)
+		return -EINVAL; /* it would be another PCI device number */
+	k->ahci.packet = id == MSG_OFFER_ATAPI;
+	k->vp.ops = k->ahci.ops = &ops;
+	k->vp.dev = k->ahci.dev = k;
+	return k->is_ahci ? platform_add_ahci(plat(k), &k->ahci, k->slot)
+			  : platform_add_virtio(plat(k), &k->vp, k->slot);
+}
+
 void cards_start(struct cards *c)
 {
 	for (unsigned i = 0; i < c->n; i++) {
 		struct card *k = c->card[i];
 		await_offer(k);
-		k->vp.ops = &ops;
-		k->vp.dev = k;
-		int rc = platform_add_virtio(c->vm->plat, &k->vp, k->slot);
+		int rc = add_card(k);
 		if (rc)
 			child_fail(c->child, HVX_EXIT_CONFIG, "no place for %s on the PCI bus: %s", k->id,
 				   strerror(-rc));

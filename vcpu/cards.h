@@ -10,6 +10,7 @@
 
 #include "common/child.h"
 #include "proto/shm.h"
+#include "vcpu/chipset/ahci.h"
 #include "vcpu/chipset/virtio_pci.h"
 #include "vcpu/vcpu.h"
 
@@ -19,7 +20,9 @@ struct cards;
 enum card_flush { FLUSH_NONE, FLUSH_ASKED, FLUSH_DONE };
 
 struct card {
-	struct virtio_pci vp; /* under the platform's lock */
+	struct virtio_pci vp; /* under the platform's lock; */
+	struct ahci ahci;     /* or, for a disk behind AHCI, this: */
+	bool is_ahci;
 	struct cards *all;
 	char id[MSG_ID_MAX];
 	unsigned slot;

@@ -47,12 +47,28 @@ struct blk_store {
 	bool discard, zeroes, unmap, fua; /* what it can do */
 };
 
+enum { BLK_OK, BLK_IOERR, BLK_UNSUPP }; /* virtio 1.2 5.2.6 */
+
 struct blk;
+struct blk_request;
+struct hba;
+/* How the guest asks: rings (request.c), or command lists (ahci.c). */
+struct blk_front {
+	/* The pieces of io.len bytes of data from @pos on; fewer, of whole blocks, is fine.  False: there are none. */
+	bool (*gather)(struct blk_request *r, uint64_t pos);
+	/* Nothing is in a store any more: tells the guest, or gets ready to, and calls blk_release(). */
+	void (*finish)(struct blk_request *r, uint8_t status);
+	/* Shows the guest what is finished.  True: there may be more to do. */
+	bool (*settle)(struct blk *b);
+	/* A limit lets go. */
+	void (*resume)(struct blk *b);
+};
+
 struct blk_request {
 	struct blk_io io;
 	struct blk *b;
 	enum blk_op op;
-	bool unmap;
+	bool unmap, fua;
 	uint64_t at, len, pos; /* bytes of the disk, and how many are done */
 	bool flushing;         /* a flush, or the one that write-through asks for at the end */
 	bool cached;           /* some of it was done so that it is not durable by itself */
@@ -66,6 +82,8 @@ struct blk_request {
 
 struct blk {
 	struct device dev;
+	const struct blk_front *front;
+	struct hba *hba;              /* of AHCI */
 	struct blk_store *base, *top; /* top: a snapshot's writes, or NULL */
 	uint64_t *written;            /* snapshot: bit a sector: it is in @top */
 	uint64_t size;                /* bytes, whole blocks */
@@ -81,7 +99,10 @@ struct blk {
 	struct blk_request request[BLK_QUEUE];
 };
 
-/* request.c: the front end. */
+/* request.c: requests, and the front end of virtio. */
+extern const struct blk_front blk_virtio;
+void blk_begin(struct blk_request *r, uint8_t status); /* op, at, len and flags are set; BLK_OK, or it is refused */
+void blk_release(struct blk_request *r);
 void blk_work(struct device *d, unsigned queue);
 void blk_reset(struct device *d);
 void blk_retry(struct blk *b); /* what is parked */
@@ -91,6 +112,9 @@ int blk_requests_init(struct blk *b);
  * woke it and not kick(), blk_settle() after them: that gets other steps going and tells the guest. */
 void blk_done(struct blk_io *io, int64_t result);
 void blk_settle(struct blk *b);
+
+/* ahci.c: the front end of AHCI. */
+int blk_ahci_init(struct blk *b, struct device_ops *ops); /* its own into @ops, and the offer; 0 or -ENOMEM */
 
 /* config.c: features, limits, topology; and DRIVER_OK and writes to the configuration space (struct device_ops). */
 void blk_offer(struct blk *b);

@@ -113,7 +113,7 @@ static void on_stats(struct device *d, struct msg_counters *m)
 	device_count(m, "io_uring", !strcmp((b->top ? b->top : b->base)->ops->name, "io_uring"));
 }
 
-static const struct device_ops ops = {
+static struct device_ops ops = {
 	.work = blk_work,
 	.activate = blk_activate,
 	.reset = blk_reset,
@@ -134,6 +134,10 @@ int main(int argc, char **argv)
 	open_stores(&b);
 	if (blk_requests_init(&b))
 		child_fail(&b.dev.child, HVX_EXIT_HOST, "no memory for the timer");
-	blk_offer(&b);
+	b.writeback = b.dev.cfg.blk.writeback;
+	if (b.dev.cfg.blk.bus == BLK_VIRTIO)
+		blk_offer(&b);
+	else if (blk_ahci_init(&b, &ops))
+		child_fail(&b.dev.child, HVX_EXIT_HOST, "no memory for the port");
 	return device_run(&b.dev);
 }

@@ -16,7 +16,6 @@
 
 /* virtio 1.2 5.2.6 */
 enum { T_IN = 0, T_OUT = 1, T_FLUSH = 4, T_GET_ID = 8, T_DISCARD = 11, T_WRITE_ZEROES = 13 };
-enum { S_OK = 0, S_IOERR = 1, S_UNSUPP = 2 };
 #define HEADER 16u
 #define ID_LEN 20u
 #define UNMAP  1u
@@ -36,7 +35,7 @@ static uint8_t zeroes[64 * 1024] __attribute__((aligned(4096)));
 
 /* ---- the end of a request ---- */
 
-static void release(struct blk_request *r)
+void blk_release(struct blk_request *r)
 {
 	struct blk *b = r->b;
 
@@ -49,7 +48,7 @@ static void release(struct blk_request *r)
 	}
 }
 
-static void finish(struct blk_request *r, uint8_t status)
+static void finish_chain(struct blk_request *r, uint8_t status)
 {
 	struct blk *b = r->b;
 	struct virtq_chain *c = &r->chain;
@@ -59,7 +58,12 @@ static void finish(struct blk_request *r, uint8_t status)
 	virtio_dev_wrote(&b->dev.v, c->seg + c->nout, c->nin, c->in_len); /* a read that a reset overtakes, too */
 	if (!b->resetting && b->dev.channel)
 		virtio_dev_put(&b->dev.v, 0, c->head, (uint32_t)c->in_len);
-	release(r);
+	blk_release(r);
+}
+
+static void finish(struct blk_request *r, uint8_t status)
+{
+	r->b->front->finish(r, status);
 }
 
 /* ---- steps ---- */
@@ -121,11 +125,11 @@ static int64_t step(struct blk_request *r)
 	io->at = r->at + r->pos;
 	io->len = r->len - r->pos < BLK_STEP ? r->len - r->pos : BLK_STEP;
 	io->unmap = r->unmap;
-	io->fua = r->op == BLK_WRITE && !b->writeback && !b->top && s->fua;
+	io->fua = r->op == BLK_WRITE && (r->fua || !b->writeback) && !b->top && s->fua;
 	r->cached |= !io->fua;
 	if (b->top && r->op == BLK_READ)
 		s = blk_overlay_where(b, io->at, &io->len);
-	if ((r->op == BLK_READ || r->op == BLK_WRITE) && !gather(r, r->pos))
+	if ((r->op == BLK_READ || r->op == BLK_WRITE) && !b->front->gather(r, r->pos))
 		return -EFAULT;
 	if (r->op == BLK_ZEROES && !(r->unmap ? s->unmap : s->zeroes))
 		gather_zeroes(r);
@@ -145,7 +149,7 @@ static void failed(struct blk_request *r, int error)
 	log_guest(LOG_LVL_ERROR, "%s", text);
 	/* The host tells of lost writes once: another flush would succeed. */
 	if (!b->dev.cfg.blk.pause_error || b->resetting || r->op == BLK_FLUSH) {
-		finish(r, S_IOERR);
+		finish(r, BLK_IOERR);
 		return;
 	}
 	if (r->flushing) { /* likewise: everything anew */
@@ -195,7 +199,7 @@ static bool needs_flush(const struct blk_request *r)
 {
 	const struct blk *b = r->b;
 
-	return !b->writeback && r->op != BLK_READ && r->cached;
+	return (r->fua || !b->writeback) && r->op != BLK_READ && r->cached;
 }
 
 /* Takes a step's result; true when there is another step to do, else the request is finished or parked. */
@@ -218,7 +222,7 @@ static bool advance(struct blk_request *r, int64_t n)
 			return true;
 		}
 	}
-	finish(r, S_OK);
+	finish(r, BLK_OK);
 	return false;
 }
 
@@ -268,12 +272,12 @@ static int parse_range(struct blk_request *r, enum blk_op op)
 
 	r->op = op;
 	if (b->readonly || r->chain.out_len != HEADER + sizeof g)
-		return S_IOERR;
+		return BLK_IOERR;
 	virtq_read(&r->chain, HEADER, &g, sizeof g);
 	if (g.flags & ~(op == BLK_ZEROES ? UNMAP : 0u))
-		return S_UNSUPP;
+		return BLK_UNSUPP;
 	r->unmap = g.flags & UNMAP;
-	return place(r, g.sector, (uint64_t)g.sectors * BLK_SECTOR) ? S_OK : S_IOERR;
+	return place(r, g.sector, (uint64_t)g.sectors * BLK_SECTOR) ? BLK_OK : BLK_IOERR;
 }
 
 static int get_id(struct blk_request *r)
@@ -283,50 +287,49 @@ static int get_id(struct blk_request *r)
 	memcpy(id, r->b->dev.cfg.blk.serial, sizeof id);
 	r->op = BLK_READ;
 	virtq_write(&r->chain, 0, id, r->chain.in_len - 1 < ID_LEN ? r->chain.in_len - 1 : ID_LEN);
-	return S_OK;
+	return BLK_OK;
 }
 
-/* Fills op, at, len; a status other than S_OK ends the request. */
+/* Fills op, at, len; a status other than BLK_OK ends the request. */
 static int parse(struct blk_request *r, const struct header *h)
 {
 	struct blk *b = r->b;
 
 	r->at = r->len = r->pos = 0;
-	r->flushing = r->unmap = r->cached = false;
+	r->flushing = r->unmap = r->cached = r->fua = false;
 	r->turns = 0;
 	switch (h->type) {
 	case T_IN:
 		r->op = BLK_READ;
 		b->n.reads++;
-		return place(r, h->sector, r->chain.in_len - 1) ? S_OK : S_IOERR;
+		return place(r, h->sector, r->chain.in_len - 1) ? BLK_OK : BLK_IOERR;
 	case T_OUT:
 		r->op = BLK_WRITE;
 		b->n.writes++;
-		return !b->readonly && place(r, h->sector, r->chain.out_len - HEADER) ? S_OK : S_IOERR;
+		return !b->readonly && place(r, h->sector, r->chain.out_len - HEADER) ? BLK_OK : BLK_IOERR;
 	case T_FLUSH:
 		r->op = BLK_FLUSH;
 		b->n.flushes++;
 		r->flushing = true;
-		return S_OK;
-	case T_DISCARD: b->n.discards++; return b->base->discard || b->top ? parse_range(r, BLK_DISCARD) : S_UNSUPP;
+		return BLK_OK;
+	case T_DISCARD: b->n.discards++; return b->base->discard || b->top ? parse_range(r, BLK_DISCARD) : BLK_UNSUPP;
 	case T_WRITE_ZEROES: b->n.zeroes++; return parse_range(r, BLK_ZEROES);
 	case T_GET_ID: return get_id(r);
-	default: return S_UNSUPP;
+	default: return BLK_UNSUPP;
 	}
 }
 
-static void begin(struct blk_request *r, const struct header *h)
+void blk_begin(struct blk_request *r, uint8_t status)
 {
 	struct blk *b = r->b;
-	int status = parse(r, h);
 
 	b->inflight++;
 	b->n.depth = b->inflight > b->n.depth ? b->inflight : b->n.depth;
-	b->n.refused += status != S_OK;
-	if (status == S_OK && (r->len || r->flushing))
+	b->n.refused += status != BLK_OK;
+	if (status == BLK_OK && (r->len || r->flushing))
 		go_on(r);
 	else
-		finish(r, (uint8_t)status);
+		finish(r, status);
 }
 
 /* Takes a chain of the ring.  False: there is none, or it has to wait. */
@@ -350,22 +353,36 @@ static bool take(struct blk *b)
 		return false;
 	}
 	b->free = r->next;
-	begin(r, &h);
+	blk_begin(r, (uint8_t)parse(r, &h));
 	return true;
 }
 
-/* A step that ends in one store may begin one in the other. */
+/* A step that ends in one store may begin one in the other; what a front end has to say may begin a command. */
 void blk_settle(struct blk *b)
 {
-	while (b->stepped) {
-		b->stepped = false;
-		b->base->ops->kick(b->base);
-		if (b->top)
-			b->top->ops->kick(b->top);
-	}
+	do {
+		while (b->stepped) {
+			b->stepped = false;
+			b->base->ops->kick(b->base);
+			if (b->top)
+				b->top->ops->kick(b->top);
+		}
+	} while (b->front->settle(b) || b->stepped);
+}
+
+static bool publish(struct blk *b)
+{
 	if (b->dev.v.active)
 		virtio_dev_publish(&b->dev.v, 1);
+	return false;
 }
+
+static void resume(struct blk *b)
+{
+	device_ring(&b->dev, 1);
+}
+
+const struct blk_front blk_virtio = {gather, finish_chain, publish, resume};
 
 void blk_work(struct device *d, unsigned queue)
 {
@@ -384,7 +401,7 @@ static void on_limit(void *ctx)
 	struct blk *b = ctx;
 
 	b->limited = false;
-	device_ring(&b->dev, 1);
+	b->front->resume(b);
 }
 
 void blk_limits_changed(struct blk *b)
@@ -413,7 +430,7 @@ void blk_reset(struct device *d)
 	b->inflight++; /* so that the last of these does not answer */
 	for (b->parked = NULL; r; r = next) {
 		next = r->next;
-		release(r);
+		blk_release(r);
 	}
 	if (--b->inflight)
 		return;
@@ -423,6 +440,8 @@ void blk_reset(struct device *d)
 
 int blk_requests_init(struct blk *b)
 {
+	if (!b->front)
+		b->front = &blk_virtio;
 	for (unsigned i = BLK_QUEUE; i--;) {
 		struct blk_request *r = &b->request[i];
 		r->b = b;

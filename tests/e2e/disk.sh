@@ -179,6 +179,11 @@ try "user-data that is none" 3 'cloud-init: .*/nodata: begins like no user-data'
 try "a key that is none" 3 'not a public key' --ssh-key="$tmp/user"
 try "too many texts" 2 'USER-DATA' --cloud-init=a,b,c,d
 
+# AHCI: found and reset; what it cannot be
+runs "a SATA disk and a CD" --disk=path="$tmp/a.raw",bus=ahci --cdrom="$tmp/plain"
+try "a SATA disk that is read-only" 2 'use snapshot' --disk=path="$tmp/a.raw",bus=ahci,readonly
+try "another bus" 2 'virtio or ahci' --disk=path="$tmp/a.raw",bus=scsi
+
 again=
 for _ in 1 2 3 4 5; do
 	printf p | timeout 30 "$monitor" run --name=$vm --kernel="$guest" --memory=16M --disk=path="$tmp/a.raw" >"$tmp/out" 2>&1

@@ -128,7 +128,7 @@ static void test_covered(void)
 	HAS_FIELDS(dev_event, msg_dev_event, 2, 0, {0});
 	HAS_FIELDS(dev_stats, msg_counters, 2, 0, {});
 	HAS_FIELDS(virtio_offer, msg_virtio_offer, 6, 0, 0, 0, {}, 0, {});
-	HAS_FIELDS(virtio_activate, msg_virtio_activate, 3, 0, 0, {});
+	HAS_FIELDS(virtio_activate, msg_virtio_activate, 5, 0, 0, 0, 0, {});
 	HAS_FIELDS(virtio_reset, msg_virtio_reset, 1, 0);
 	HAS_FIELDS(virtio_config, msg_virtio_config, 3, 0, 0, {});
 	HAS_FIELDS(virtio_broken, msg_virtio_broken, 1, {0});
@@ -156,7 +156,7 @@ static void test_covered(void)
 	HAS_FIELDS(request_link, msg_request_link, 2, {0}, 0);
 	HAS_FIELDS(request_balloon, msg_request_balloon, 1, 0);
 	HAS_FIELDS(request_resize, msg_request_resize, 2, 0, 0);
-	HAS_FIELDS(blk_config, msg_blk_config, 6, 0, 0, 0, 0, 0, {0});
+	HAS_FIELDS(blk_config, msg_blk_config, 7, 0, 0, 0, 0, 0, 0, {0});
 	HAS_FIELDS(net_config, msg_net_config, 4, 0, {}, 0, 0);
 	HAS_FIELDS(virtio_queue, msg_virtio_queue, 5, 0, 0, 0, 0, 0);
 	HAS_FIELDS(range, msg_range, 2, 0, 0);
@@ -210,7 +210,8 @@ static const struct edge {
 	{"dev_config.fds", DEV_FD_RAM, DEV_FD_POOL, 0, true},
 	{"dev_command.op", DEV_OP_RETRY, DEV_OP_LINK_DOWN, 0, false},
 	{"dev_event.kind", DEV_EVENT_IO_ERROR, DEV_EVENT_LINK_LOST, 0, false},
-	{"virtio_offer.device_id", 1, 63, 0, false},
+	{"virtio_offer.device_id", 1, MSG_OFFER_ATAPI, 0, false},
+	{"blk_config.bus", BLK_VIRTIO, BLK_BUSES - 1, 0, false},
 	{"virtio_offer.queue_max", 1, MSG_QUEUE_SIZE_MAX, 1, false},
 	{"rates.ops", 0, MSG_RATE_MAX, 0, false},
 	{"rates.ops_burst", 0, MSG_RATE_MAX, 0, false},

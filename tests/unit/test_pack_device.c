@@ -51,7 +51,7 @@ static void test_offer(void)
 	in.nqueues = 1;
 	in.device_id = 0;
 	REFUSED(virtio_offer, &in);
-	in.device_id = 64; /* would be another PCI device number */
+	in.device_id = MSG_OFFER_ATAPI + 1; /* would be another PCI device number */
 	REFUSED(virtio_offer, &in);
 }
 

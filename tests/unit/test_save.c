@@ -26,6 +26,7 @@
 #include "vcpu/chipset/savechips.h"
 #include "vcpu/chipset/sysports.h"
 #include "vcpu/chipset/vga.h"
+#include "vcpu/chipset/ahci.h"
 #include "vcpu/chipset/virtio_pci.h"
 #include "vcpu/cpu/save_cpu.h"
 
@@ -102,6 +103,7 @@ static void test_covered(void)
 	HAS_FIELDS(virtio_pci_queue_save, struct virtio_pci_queue, 4, 0, 0, 0, {});
 	HAS_FIELDS(virtio_pci_save, struct virtio_pci, 20, {}, 0, 0, {}, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, {}, {}, 0, 0,
 		   0);
+	HAS_FIELDS(ahci_save, struct ahci, 22, {}, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
 	HAS_FIELDS(seg_save, struct seg, 4, 0, 0, 0, 0);
 	HAS_FIELDS(dtable_save, struct dtable, 2, 0, 0);
 	HAS_FIELDS(x87_save, struct x87_pointers, 5, 0, 0, 0, 0, 0);

@@ -19,6 +19,7 @@
 #include <stdlib.h>
 
 #include "common/gmem.h"
+#include "vcpu/chipset/ahci.h"
 #include "vcpu/chipset/bus.h"
 #include "vcpu/chipset/clock.h"
 #include "vcpu/chipset/debugexit.h"
@@ -85,6 +86,8 @@ struct platform {
 	struct hpet hpet;
 	struct virtio_pci *virtio[PCI_SLOTS];
 	unsigned nvirtio;
+	struct ahci *ahci[PCI_SLOTS];
+	unsigned nahci;
 	struct vcpu *by; /* whose access is being served */
 };
 
@@ -496,6 +499,8 @@ static void pci_power(struct platform *p)
 	pci_reset(&p->pci); /* and by host_written() what the host bridge maps */
 	for (unsigned i = 0; i < p->nvirtio; i++)
 		virtio_pci_reset(p->virtio[i]);
+	for (unsigned i = 0; i < p->nahci; i++)
+		ahci_reset(p->ahci[i]);
 }
 
 /* ---- firmware ---- */
@@ -739,6 +744,19 @@ int platform_add_virtio(struct platform *p, struct virtio_pci *vp, unsigned slot
 	return rc;
 }
 
+int platform_add_ahci(struct platform *p, struct ahci *a, unsigned slot)
+{
+	int rc = slot < PCI_SLOTS && p->nahci < PCI_SLOTS ? 0 : -EINVAL;
+
+	lock(p);
+	if (!rc)
+		rc = ahci_add(&p->pci, a, (uint8_t)(slot << 3));
+	if (!rc)
+		p->ahci[p->nahci++] = a;
+	unlock(p);
+	return rc;
+}
+
 void platform_lock(struct platform *p)
 {
 	lock(p);
@@ -965,14 +983,16 @@ static const struct save_row platform_state_save_rows[] = {
 	SAVE_STRUCT(struct platform, hpet, hpet_save),
 	SAVE_OMIT(struct platform, virtio, "records of their own, behind this one"),
 	SAVE_OMIT(struct platform, nvirtio, "records of their own, behind this one"),
+	SAVE_OMIT(struct platform, ahci, "records of their own, behind those"),
+	SAVE_OMIT(struct platform, nahci, "records of their own, behind those"),
 	SAVE_OMIT(struct platform, by, "an access is over before anything is saved"),
 };
 SAVE_TABLE(platform_state_save, struct platform, "machine");
 
 /* The compiler counts: with one value too few for the structure this is an error (-Wmissing-field-initializers). */
 _Static_assert(sizeof((struct platform){{}, 0,  {}, {}, {}, {}, {}, {}, {}, 0,  0,  0,  0,  {}, {}, {}, {},
-					{}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, 0,  0}) &&
-		       sizeof platform_state_save_rows / sizeof platform_state_save_rows[0] == 34,
+					{}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, 0,  {}, 0,  0}) &&
+		       sizeof platform_state_save_rows / sizeof platform_state_save_rows[0] == 36,
 	       "a row for each field");
 
 int platform_save(struct platform *p, struct save_buf *b)
@@ -983,6 +1003,8 @@ int platform_save(struct platform *p, struct save_buf *b)
 	rc = save_put(b, &platform_state_save, p);
 	for (unsigned i = 0; i < p->nvirtio && !rc; i++)
 		rc = save_put(b, &virtio_pci_save, p->virtio[i]);
+	for (unsigned i = 0; i < p->nahci && !rc; i++)
+		rc = save_put(b, &ahci_save, p->ahci[i]);
 	unlock(p);
 	return rc;
 }
@@ -995,6 +1017,10 @@ static int load(struct platform *p, const uint8_t *data, size_t len, char *err, 
 	for (unsigned i = 0; n >= 0 && i < p->nvirtio; i++) {
 		at += (size_t)n;
 		n = save_get(data + at, len - at, &virtio_pci_save, p->virtio[i], err, err_len);
+	}
+	for (unsigned i = 0; n >= 0 && i < p->nahci; i++) {
+		at += (size_t)n;
+		n = save_get(data + at, len - at, &ahci_save, p->ahci[i], err, err_len);
 	}
 	if (n < 0)
 		return n;

@@ -74,6 +74,8 @@ struct pci *platform_pci(struct platform *p); /* for adding functions before the
  * PCI device number; 0 or a negative error.  Their functions are called between lock and unlock. */
 struct virtio_pci;
 int platform_add_virtio(struct platform *p, struct virtio_pci *vp, unsigned slot);
+struct ahci;
+int platform_add_ahci(struct platform *p, struct ahci *a, unsigned slot); /* likewise, chipset/ahci.h */
 void platform_lock(struct platform *p);
 void platform_unlock(struct platform *p);
 

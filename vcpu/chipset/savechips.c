@@ -6,7 +6,7 @@
 
 #include "vcpu/chipset/timer.h"
 
-const struct save_table *const save_chips[] = {&platform_state_save, &virtio_pci_save};
+const struct save_table *const save_chips[] = {&platform_state_save, &virtio_pci_save, &ahci_save};
 const unsigned save_chips_n = sizeof save_chips / sizeof save_chips[0];
 
 uint64_t timer_save(const void *timer)
