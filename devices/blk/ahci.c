@@ -209,6 +209,10 @@ static void finish(struct blk_request *r, uint8_t status)
 
 	if (r->op == BLK_READ)
 		note_window(h);
+	if (r->b->resetting) { /* nobody asks for it any more, and the next list must not hear of it */
+		blk_release(r);
+		return;
+	}
 	h->moved = r->op == BLK_FLUSH ? 0 : (uint32_t)r->pos;
 	h->pio = h->packet;
 	if (status == BLK_OK)
