@@ -6,7 +6,7 @@ dir=$(dirname "$0")
 build=${FUZZ_BUILD:-tests/fuzz}
 found=$(mktemp -d) # libFuzzer puts what it finds interesting in the first directory it is given
 trap 'rm -rf "$found"' EXIT
-for t in pack boot config decode translate chips virtio_pci virtq blk net local image; do
+for t in pack boot config decode translate chips virtio_pci virtq blk ahci net local image; do
 	case $t in
 	boot | translate) runs=10000 ;;
 	decode) runs=30000 ;;
