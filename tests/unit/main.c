@@ -57,6 +57,7 @@
 	X(limit)       \
 	X(blk)         \
 	X(blkstate)    \
+	X(ahci)        \
 	X(net_frame)   \
 	X(net_switch)  \
 	X(local)       \
