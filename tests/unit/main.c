@@ -28,6 +28,7 @@
 	X(ioapic)      \
 	X(pci)         \
 	X(virtio_pci)  \
+	X(ahci_regs)   \
 	X(pm)          \
 	X(i6300esb)    \
 	X(platform)    \
