@@ -121,10 +121,14 @@ static void reset_done(struct card *c)
 {
 	if (plat(c)) {
 		platform_lock(plat(c));
-		if (c->is_ahci)
+		if (c->is_ahci) {
+			/* a call that nobody has taken is of the list before */
+			atomic_store(&c->bell->called, 0);
+			atomic_store(&c->bell->causes, 0);
 			ahci_reset_done(&c->ahci);
-		else
+		} else {
 			virtio_pci_reset_done(&c->vp);
+		}
 		platform_unlock(plat(c));
 	}
 	announce(c->all);
@@ -237,6 +241,19 @@ static void on_post(void *ctx)
 
 /* ---- calls for interrupts ---- */
 
+/* Under the lock as a whole: slots that are done must be of the list that the port has at present. */
+static void take_slots(struct card *c)
+{
+	if (!plat(c))
+		return;
+	platform_lock(plat(c));
+	uint32_t causes = atomic_exchange(&c->bell->causes, 0); /* set after the bits */
+	uint32_t slots = atomic_exchange(&c->bell->called, 0);
+	if (slots | causes)
+		ahci_done(&c->ahci, slots, causes, atomic_load(&c->bell->taskfile));
+	platform_unlock(plat(c));
+}
+
 /* On any thread.  The byte first, then the bits: a call in between is seen now or signals again. */
 static void take_call(struct card *c)
 {
@@ -245,15 +262,15 @@ static void take_call(struct card *c)
 
 	if (read(c->call, drop, sizeof drop) < 0 && errno != EAGAIN)
 		log_warn("%s: interrupts: %s", c->id, strerror(errno));
-	uint32_t causes = atomic_exchange(&c->bell->causes, 0); /* set after the bits */
+	if (c->is_ahci) {
+		take_slots(c);
+		return;
+	}
 	bits = atomic_exchange(&c->bell->called, 0);
-	if (!(bits | causes) || !plat(c))
+	if (!bits || !plat(c))
 		return;
 	platform_lock(plat(c));
-	if (c->is_ahci)
-		ahci_done(&c->ahci, bits, causes, atomic_load(&c->bell->taskfile));
-	else
-		virtio_pci_interrupt(&c->vp, bits);
+	virtio_pci_interrupt(&c->vp, bits);
 	platform_unlock(plat(c));
 }
 
