@@ -68,6 +68,8 @@ static void open_stores(struct blk *b)
 	if (b->size != b->base->size)
 		log_warn("the last %u bytes of the image are no whole block: the guest does not see them",
 			 (unsigned)(b->base->size - b->size));
+	if (b->dev.cfg.blk.bus == BLK_CDROM && b->base->block > 2048)
+		child_fail(&b->dev.child, HVX_EXIT_HOST, "blocks of %u bytes are too large for a CD", b->base->block);
 	if (!b->top)
 		return;
 	if (ftruncate(overlay, (off_t)b->size) < 0)
