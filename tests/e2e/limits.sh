@@ -124,7 +124,7 @@ if unshare -m true 2>/dev/null; then
 	has "nice" 'cpu-weight 50 weight, kept by nice' "$tmp/status"
 	has "the vcpu itself" 'cpu-limit 10 percent, kept by vcpu threads' "$tmp/status"
 	is "its data is limited" 335544320 "$(awk '/^Max data size/ { print $5 }' "/proc/$(pid_of $vm vcpu)/limits")"
-	is "the priority is lower" 3 "$(ps -o ni= -p "$(pid_of $vm vcpu)" | tr -d ' ')"
+	is "the priority is lower" $(($(ps -o ni= -p $$) + 3)) "$(ps -o ni= -p "$(pid_of $vm vcpu)" | tr -d ' ')"
 	t0=$(ticks)
 	u0=$(cut -d' ' -f1 /proc/uptime)
 	sleep 2
