@@ -44,8 +44,8 @@ else
 fi
 
 say "building and lintian"
-needs=$(sed -n '/^Build-Depends:/,/^Standards/p' "$top/debian/control" | sed '$d; s/^Build-Depends://; s/([^)]*)//g; s/debhelper-compat/debhelper/; s/dh-sequence-installsysusers/dh-sysuser-placeholder/' |
-	tr -d ' \n' | sed 's/,dh-sysuser-placeholder//')
+needs=$(sed -n '/^Build-Depends:/,/^Standards/p' "$top/debian/control" | sed '$d; s/^Build-Depends://; s/([^)]*)//g; s/debhelper-compat/debhelper/' |
+	tr -d ' \n' | sed 's/,dh-sequence-installsysusers//')
 cat >"$work/build.sh" <<'END'
 set -eu
 cd /build/hvx
