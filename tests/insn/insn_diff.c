@@ -102,10 +102,24 @@ static void print_case(struct run *run, uint64_t id, uint32_t k, uint32_t diff)
 		       run->kinds, (unsigned long long)id);
 }
 
+/* A host without FSGSBASE that switches tasks behind a load of a null selector gives back the base that arch_prctl() set, not
+ * the cleared one: only a difference that comes each time is one of the engine's.  The batch runs again. */
+static uint32_t compare_settled(struct run *run, uint32_t k)
+{
+	uint32_t d = compare_case(run->b, k, run->lax);
+
+	for (int again = 0; (d & DIFF_BASE) && !native_keeps_bases() && again < 5; again++) {
+		if (run_batch(run) < 0)
+			break;
+		d = compare_case(run->b, k, run->lax);
+	}
+	return d;
+}
+
 static void judge(struct run *run, uint64_t first)
 {
 	for (uint32_t k = 0; k < run->b->ncases; k++) {
-		uint32_t d = compare_case(run->b, k, run->lax);
+		uint32_t d = compare_settled(run, k);
 		const struct test *t = &run->b->test[run->b->tc[k].test];
 
 		if (run->have_case && first + k != run->only_case)

@@ -135,7 +135,7 @@ int native_has_32bit(void)
 	return ok;
 }
 
-static bool has_fsgsbase(void)
+bool native_keeps_bases(void)
 {
 	return getauxval(AT_HWCAP2) & 2;
 }
@@ -180,7 +180,7 @@ void native_limit(struct cpu_state *st)
 		any_rsp = try_rsp();
 	if (!any_rsp && (int64_t)st->gpr[4] >> 47 != (int64_t)st->gpr[4] >> 63)
 		st->gpr[4] = (uint64_t)((int64_t)(st->gpr[4] << 16) >> 16);
-	if (has_fsgsbase())
+	if (native_keeps_bases())
 		return;
 	if (st->fsbase > user)
 		st->fsbase &= user;
@@ -370,7 +370,7 @@ void native_init(void)
 	for (int i = 0; i < WR_PAGES; i++)
 		nat.mem.page[i] = map_at(wr_page[i], PG, PROT_READ | PROT_WRITE);
 	nat.mem.page[WR_PAGES] = map_at(RO_PAGE, PG, PROT_READ | PROT_WRITE);
-	nat.have_fsgsbase = has_fsgsbase();
+	nat.have_fsgsbase = native_keeps_bases();
 	nat.own_fs = base_get(1);
 	nat.own_gs = base_get(0);
 	nat.home_xs_size = XS_YMMH + 256;

@@ -2,6 +2,8 @@
 #ifndef HVX_INSN_NATIVE_H
 #define HVX_INSN_NATIVE_H
 
+#include <stdbool.h>
+
 #include "state.h"
 
 /* Maps the test's address space in this process and installs the handlers: once, in a child made for it. */
@@ -12,6 +14,9 @@ void native_run(struct batch *b, struct worker_out *out, uint32_t from);
 
 /* Whether the kernel lets programs load fs and gs in 32-bit code. */
 int native_has_tls(void);
+
+/* Whether the kernel saves what a program made of its fs and gs bases (FSGSBASE), not what it was last told of them. */
+bool native_keeps_bases(void);
 
 /* Whether there is a code segment for 32-bit programs: some paravirtual hosts have none. */
 int native_has_32bit(void);
