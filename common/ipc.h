@@ -14,7 +14,7 @@ struct log_source;
 #define IPC_MAGIC     0x46585648u /* "HVXF" */
 #define IPC_VERSION   1           /* of the protocol; both ends must say the same */
 #define IPC_MAX_DATA  65536u
-#define IPC_MAX_FDS   24
+#define IPC_MAX_FDS   48
 #define IPC_MAX_QUEUE 64 /* frames waiting for a slow peer */
 
 struct ipc_header { /* little-endian, in front of each payload */

@@ -80,24 +80,34 @@ static void port_broken(struct virtio_dev *v, const char *why)
 	to_vcpu(d, MSG_VIRTIO_BROKEN, pack_virtio_broken(&m, d->child.buf, sizeof d->child.buf));
 }
 
-void device_call(struct device *d)
+void device_call(struct device *d, unsigned cpu)
 {
-	static const uint64_t one = 1;
+	unsigned at = DEV_FD_CALL + cpu;
 
 	d->n.calls++;
-	if (write(d->fd[DEV_FD_CALL], &one, sizeof one) < 0 && errno != EAGAIN &&
-	    errno != EPIPE) /* the vcpu may be gone */
+	if (at > DEV_FD_CALL_LAST || d->fd[at] < 0) /* the page says so, which the vcpu writes */
+		at = DEV_FD_CALL;
+	/* One byte: a pipe that is full has called already.  The vcpu may be gone. */
+	if (write(d->fd[at], "", 1) < 0 && errno != EAGAIN && errno != EPIPE)
 		fatal(HVX_EXIT_FAIL, "interrupt: %s", strerror(errno));
 }
 
 static void port_interrupt(struct virtio_dev *v, uint32_t queues)
 {
 	struct device *d = device_of(v);
+	uint32_t fresh =
+		queues & ~atomic_fetch_or(&d->bell->called, queues); /* the others the vcpu has not looked at yet */
+	uint64_t told = 0;
 
-	if (atomic_fetch_or(&d->bell->called, queues) & queues)
-		d->n.calls++; /* the vcpu has not looked yet */
-	else
-		device_call(d);
+	d->n.calls += !fresh;
+	for (unsigned q = 0; fresh >> q; q++) {
+		if (!(fresh >> q & 1))
+			continue;
+		unsigned cpu = atomic_load(&d->bell->cpu[q]) & 31;
+		if (!(told >> cpu & 1))
+			device_call(d, cpu);
+		told |= 1ull << cpu;
+	}
 }
 
 /* Waits until the vcpu has answered the invalidation. */
@@ -175,6 +185,8 @@ void device_init(struct device *d)
 	d->v.range = d->range;
 	d->v.max_ranges = MSG_RANGES_MAX;
 	d->v.slot = SHM_SLOT_DEVICE;
+	for (int i = 0; i < DEV_FD_COUNT; i++)
+		d->fd[i] = -1;
 }
 
 /* ---- doorbells ---- */
@@ -391,8 +403,6 @@ static void receive(struct device *d)
 	if (unpack_dev_config(f.data, f.len, &d->cfg) || (uint32_t)f.nfds != d->cfg.nfds ||
 	    d->cfg.kind != d->child.role)
 		child_fail(&d->child, HVX_EXIT_FAIL, "malformed configuration from the monitor");
-	for (int i = 0; i < DEV_FD_COUNT; i++)
-		d->fd[i] = -1;
 	for (int i = 0; i < f.nfds; i++)
 		d->fd[d->cfg.fds[i]] = f.fds[i];
 }

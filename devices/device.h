@@ -71,8 +71,8 @@ int device_serve(struct device *d);
 void device_init(struct device *d);
 /* New contents of d->offer.config: the vcpu raises a configuration interrupt. */
 void device_config_changed(struct device *d);
-/* Has the vcpu look at the page of doorbells. */
-void device_call(struct device *d);
+/* Has CPU @cpu's thread look at the page of doorbells; if there is none, CPU 0's. */
+void device_call(struct device *d, unsigned cpu);
 void device_event(struct device *d, enum msg_dev_news kind, const char *text);
 
 #endif

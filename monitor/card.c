@@ -37,7 +37,6 @@ static struct card *add(struct machine *m, enum msg_role role, int option, const
 
 	*c = (struct card){.role = role, .option = option, .id = id, .limits = *limits};
 	c->backend = c->overlay = c->device_end = c->vcpu_end = c->page = c->kick = -1;
-	c->call[0] = c->call[1] = -1;
 	return c;
 }
 
@@ -65,10 +64,8 @@ static int wire(struct card *c)
 		c->vcpu_end = sv[1];
 		c->page = make_page();
 		c->kick = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-		if (pipe2(c->call, O_CLOEXEC | O_NONBLOCK))
-			c->call[0] = c->call[1] = -1;
 	}
-	if (c->device_end >= 0 && c->page >= 0 && c->kick >= 0 && c->call[0] >= 0)
+	if (c->device_end >= 0 && c->page >= 0 && c->kick >= 0)
 		return 0;
 	log_error("%s: channel: %s", c->id, strerror(errno));
 	return HVX_EXIT_HOST;
@@ -132,6 +129,16 @@ static void default_mac(uint8_t mac[6], const char *vm, const char *id)
 		mac[i] = (uint8_t)(h >> 8 * i);
 }
 
+static int make_calls(struct machine *m)
+{
+	for (unsigned n = msg_cpus_count(&m->cfg.cpus); m->ncalls < n; m->ncalls++)
+		if (pipe2(m->call[m->ncalls], O_CLOEXEC | O_NONBLOCK)) {
+			log_error("pipes for interrupts: %s", strerror(errno));
+			return HVX_EXIT_HOST;
+		}
+	return 0;
+}
+
 int card_open_all(struct machine *m)
 {
 	struct config *cfg = &m->cfg;
@@ -158,7 +165,9 @@ int card_open_all(struct machine *m)
 		if (!rc)
 			rc = wire(c);
 	}
-	return rc || !cfg->seed.wanted ? rc : open_seed(m);
+	if (!rc && cfg->seed.wanted)
+		rc = open_seed(m);
+	return rc || !m->ncards ? rc : make_calls(m);
 }
 
 int card_start_all(struct machine *m)
@@ -227,15 +236,15 @@ int card_configure(struct machine *m, struct peer *p)
 	add_fd(&d, fds, DEV_FD_CHANNEL, c->device_end);
 	add_fd(&d, fds, DEV_FD_PAGE, c->page);
 	add_fd(&d, fds, DEV_FD_KICK, c->kick);
-	add_fd(&d, fds, DEV_FD_CALL, c->call[1]);
 	add_fd(&d, fds, DEV_FD_BACKEND, c->backend);
 	add_fd(&d, fds, DEV_FD_OVERLAY, c->overlay);
 	add_fd(&d, fds, DEV_FD_POOL, m->pool_fd);
+	for (unsigned i = 0; i < m->ncalls; i++)
+		add_fd(&d, fds, DEV_FD_CALL + i, m->call[i][1]);
 	int rc = machine_send(m, p, MSG_DEV_CONFIG, pack_dev_config(&d, m->buf, sizeof m->buf), fds, (int)d.nfds);
 	drop(&c->device_end);
 	drop(&c->backend);
 	drop(&c->overlay);
-	drop(&c->call[1]);
 	c->configured = true;
 	return rc;
 }
@@ -248,17 +257,26 @@ bool card_all_configured(const struct machine *m)
 	return true;
 }
 
+static int give_calls(struct machine *m)
+{
+	int fds[MSG_CPUS_MAX];
+
+	for (unsigned i = 0; i < m->ncalls; i++)
+		fds[i] = m->call[i][0];
+	return m->ncalls ? machine_send(m, &m->child[PROC_VCPU], MSG_VCPU_CALLS, 0, fds, (int)m->ncalls) : 0;
+}
+
 int card_give_vcpu(struct machine *m)
 {
-	int rc = 0;
+	int rc = give_calls(m);
 
 	for (int i = 0; i < m->ncards && !rc; i++) {
 		struct card *c = &m->card[i];
 		struct msg_vcpu_device d = {.slot = CARD_FIRST_SLOT + (uint32_t)i};
-		const int fds[] = {c->vcpu_end, c->page, c->kick, c->call[0]};
+		const int fds[] = {c->vcpu_end, c->page, c->kick};
 		snprintf(d.id, sizeof d.id, "%s", c->id);
 		rc = machine_send(m, &m->child[PROC_VCPU], MSG_VCPU_DEVICE, pack_vcpu_device(&d, m->buf, sizeof m->buf),
-				  fds, 4);
+				  fds, 3);
 	}
 	if (!rc)
 		card_close_all(m);
@@ -270,10 +288,13 @@ void card_close_all(struct machine *m)
 	for (int i = 0; i < m->ncards; i++) {
 		struct card *c = &m->card[i];
 		ready_forget(c);
-		int *const fds[] = {&c->backend, &c->overlay, &c->device_end, &c->vcpu_end,
-				    &c->page,    &c->kick,    &c->call[0],    &c->call[1]};
+		int *const fds[] = {&c->backend, &c->overlay, &c->device_end, &c->vcpu_end, &c->page, &c->kick};
 		for (size_t k = 0; k < sizeof fds / sizeof fds[0]; k++)
 			drop(fds[k]);
+	}
+	while (m->ncalls) {
+		drop(&m->call[--m->ncalls][0]);
+		drop(&m->call[m->ncalls][1]);
 	}
 }
 

@@ -30,7 +30,6 @@ struct card {
 	struct image *image; /* its files are kept for their locks while qemu-nbd serves them; of a raw one: NULL */
 	int device_end, vcpu_end; /* of the channel */
 	int page, kick;
-	int call[2]; /* a pipe, not an eventfd: only pipes can signal a thread (fcntl(2), O_ASYNC) */
 	struct msg_dev_limits limits;
 	bool seed; /* cloud-init's disk */
 	bool configured;

@@ -747,7 +747,8 @@ static int join_group(struct machine *m)
 }
 
 #define DESCRIPTORS      48 /* of the monitor, its console, clients and the children that every VM has */
-#define DESCRIPTORS_CARD 12 /* of a card, before they are handed over, and its ports */
+#define DESCRIPTORS_CPU  2  /* of a CPU, before they are handed over */
+#define DESCRIPTORS_CARD 10 /* of a card, likewise, and its ports */
 
 static int check_host(struct machine *m)
 {
@@ -756,7 +757,9 @@ static int check_host(struct machine *m)
 
 	cause_cgroup_open(&m->cgroup);
 	memwatch_open(&m->watch);
-	if (cause_check(m->cfg.memory, DESCRIPTORS + DESCRIPTORS_CARD * cards, err, sizeof err) == 0)
+	if (cause_check(m->cfg.memory,
+			DESCRIPTORS + DESCRIPTORS_CPU * msg_cpus_count(&m->cfg.cpus) + DESCRIPTORS_CARD * cards, err,
+			sizeof err) == 0)
 		return 0;
 	log_error("%s", err);
 	return HVX_EXIT_HOST;

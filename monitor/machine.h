@@ -50,6 +50,9 @@ struct machine {
 	int nprocs;
 	struct card card[MACHINE_MAX_CARDS];
 	int ncards;
+	/* a CPU each, by which cards call it; pipes, not eventfds: only they can signal a thread (fcntl(2), O_ASYNC) */
+	int call[MSG_CPUS_MAX][2];
+	unsigned ncalls;
 	struct seed seed; /* until its disk is made */
 	struct cause_cgroup cgroup;
 	struct bound bound;

@@ -34,6 +34,7 @@
 	X(VCPU_STATS, 38)          \
 	X(VCPU_DEVICE, 39)         \
 	X(VCPU_SCREEN, 40)         \
+	X(VCPU_CALLS, 41)          \
 	X(REQUEST, 48)             \
 	X(REPLY, 49)               \
 	X(STATUS_REPLY, 50)        \
@@ -96,10 +97,11 @@ enum msg_dev_fd {
 	DEV_FD_CHANNEL, /* virtio.proto, to the vcpu */
 	DEV_FD_PAGE,    /* struct shm_doorbells */
 	DEV_FD_KICK,    /* eventfd: the guest has work */
-	DEV_FD_CALL,    /* pipe: the guest is to be interrupted */
 	DEV_FD_BACKEND, /* image, NBD socket, tap, passt's stream, a switch's listening or connected socket */
 	DEV_FD_OVERLAY, /* where a snapshot's writes go */
 	DEV_FD_POOL,    /* merged pages, to be read only */
+	DEV_FD_CALL,    /* pipe: CPU 0 is to be interrupted; and those behind it, one a CPU */
+	DEV_FD_CALL_LAST = DEV_FD_CALL + 31,
 	DEV_FD_COUNT
 };
 enum msg_net_backend { NET_PASST = 1, NET_TAP, NET_SWITCH, NET_BACKEND_COUNT };
@@ -126,7 +128,15 @@ enum msg_mem_pressure { MEM_PRESSURE_SAME, MEM_PRESSURE_SHORT, MEM_PRESSURE_OVER
 enum msg_watchdog { WATCHDOG_OFF, WATCHDOG_RESET, WATCHDOG_POWEROFF, WATCHDOG_PAUSE, WATCHDOG_NONE, WATCHDOG_COUNT };
 /* How translated code reaches memory without a check: --windows; what came of it. */
 enum msg_windows { WINDOWS_AUTO, WINDOWS_OFF, WINDOWS_KERNEL, WINDOWS_COUNT };
-enum msg_window_state { WINDOW_UNKNOWN, WINDOW_NOT_WANTED, WINDOW_KERNEL, WINDOW_NO_PLACE, WINDOW_CPUS, WINDOW_MERGED, WINDOW_STATE_COUNT };
+enum msg_window_state {
+	WINDOW_UNKNOWN,
+	WINDOW_NOT_WANTED,
+	WINDOW_KERNEL,
+	WINDOW_NO_PLACE,
+	WINDOW_CPUS,
+	WINDOW_MERGED,
+	WINDOW_STATE_COUNT
+};
 enum msg_request { /* the numbers of the oneof in control.proto */
 		   REQ_STATUS = 2,
 		   REQ_STATS,
@@ -148,7 +158,7 @@ enum msg_request { /* the numbers of the oneof in control.proto */
 #define MSG_CMDLINE_MAX    4096
 #define MSG_COUNTERS_MAX   1280
 #define MSG_PROCS_MAX      56
-#define MSG_FDS_MAX        24
+#define MSG_FDS_MAX        48
 #define MSG_MODULES_MAX    8 /* initial ramdisks, or modules of a multiboot kernel */
 #define MSG_MODULE_MAX     512
 #define MSG_ORDER_MAX      1024 /* a path of 40 characters for each device */
@@ -283,7 +293,8 @@ struct msg_vcpu_config {
 	struct msg_local local;
 	struct msg_firmware firmware;
 };
-/* Descriptors: channel, page of doorbells, kick (eventfd), call (a pipe's reading end). */
+/* Descriptors: channel, page of doorbells, kick (eventfd).  Before the first of them, if there is one, comes VCPU_CALLS, empty,
+ * with the reading ends of the pipes by which all of them call, one a CPU. */
 struct msg_vcpu_device {
 	char id[MSG_ID_MAX];
 	uint32_t slot; /* PCI device number, 1 to 30 */

@@ -14,9 +14,12 @@ static const struct field dev_limits_rows[] = {
 MESSAGE(dev_limits, DeviceLimits, device_limits, msg_dev_limits, NULL)
 
 static const struct field blk_config_rows[] = {
-	FLAG(BlkConfig, msg_blk_config, readonly),    FLAG(BlkConfig, msg_blk_config, writeback),
-	FLAG(BlkConfig, msg_blk_config, pause_error), TEXT(BlkConfig, msg_blk_config, serial),
-	FLAG(BlkConfig, msg_blk_config, nbd),         FLAG(BlkConfig, msg_blk_config, snapshot),
+	FLAG(BlkConfig, msg_blk_config, readonly),
+	FLAG(BlkConfig, msg_blk_config, writeback),
+	FLAG(BlkConfig, msg_blk_config, pause_error),
+	TEXT(BlkConfig, msg_blk_config, serial),
+	FLAG(BlkConfig, msg_blk_config, nbd),
+	FLAG(BlkConfig, msg_blk_config, snapshot),
 	NUM(BlkConfig, msg_blk_config, bus, BLK_VIRTIO, BLK_BUSES - 1),
 };
 TABLE(blk_config, BlkConfig, blk_config, msg_blk_config, NULL);
@@ -41,17 +44,18 @@ static const struct field net_config_rows[] = {
 };
 TABLE(net_config, NetConfig, net_config, msg_net_config, net_config_ok);
 
-/* One of the two kinds; and all descriptors but the overlay, which goes with a snapshot of an image file, and the pool, which is
- * there if pages are merged. */
+/* One of the two kinds; and all descriptors but the overlay, which goes with a snapshot of an image file, the pool, which is
+ * there if pages are merged, and the pipes of CPUs that there are not. */
 static bool dev_config_ok(const void *p)
 {
 	const struct msg_dev_config *m = p;
-	const uint32_t every = (1u << DEV_FD_COUNT) - 2, overlay = 1u << DEV_FD_OVERLAY, pool = 1u << DEV_FD_POOL;
-	uint32_t seen = 0;
+	const uint64_t every = (2ull << DEV_FD_CALL) - 2, overlay = 1ull << DEV_FD_OVERLAY, pool = 1ull << DEV_FD_POOL;
+	uint64_t seen = 0;
 
 	for (uint32_t i = 0; i < m->nfds; i++)
-		seen |= 1u << m->fds[i];
-	return m->kind && (seen | overlay | pool) == every &&
+		seen |= 1ull << m->fds[i];
+	const uint64_t calls = seen >> DEV_FD_CALL; /* from the first on, without a gap */
+	return m->kind && ((seen & every) | overlay | pool) == every && !(calls & (calls + 1)) &&
 	       !!(seen & overlay) == (m->kind == ROLE_BLK && m->blk.snapshot);
 }
 

@@ -109,8 +109,10 @@ static inline struct shm_layout shm_layout(uint64_t ram_size)
  * Doorbells of one card, a page shared by the vcpu and the device process.  A side that has work for the
  * other sets the queue's bit, then, after a full fence, writes the eventfd (calls: the pipe) only if the other is not awake
  * (kicks: @device_awake) or no bit was set before (calls).  The device clears @device_awake, full fence, and
- * looks at @kicked once more before it sleeps.
+ * looks at @kicked once more before it sleeps.  The pipe of a call is that of the CPU that @cpu names, read after the bit was
+ * set; the vcpu, when it has changed that, full fence, looks whether the bit is set, and then has the new CPU look.
  */
+#define SHM_CALLERS 32u
 struct shm_doorbells {
 	_Atomic uint32_t kicked;       /* bit a queue: the guest rang; cleared by the device */
 	_Atomic uint32_t device_awake; /* 1: the device looks at kicked without being woken */
@@ -118,7 +120,8 @@ struct shm_doorbells {
 	_Atomic uint32_t called; /* bit a queue: interrupt; cleared by the vcpu */
 	/* AHCI, where a queue is a command slot: task file (PxTFD) and causes (PxIS) after @called; signalled each time */
 	_Atomic uint32_t taskfile, causes;
-	uint8_t pad1[52];
+	_Atomic uint8_t cpu[SHM_CALLERS]; /* by queue: whose thread hears of its calls; AHCI: CPU 0 */
+	uint8_t pad1[20];
 };
 _Static_assert(sizeof(struct shm_doorbells) == 128 && offsetof(struct shm_doorbells, called) == 64, "shared layout");
 

@@ -29,7 +29,7 @@
 #include "vcpu/local/local.h"
 #include "vcpu/mmu/mmu.h"
 
-#define DEVICE_FDS 4
+#define DEVICE_FDS 3
 
 static void ring_main(struct cards *c)
 {
@@ -101,7 +101,27 @@ static void on_settle(void *dev)
 	vcpu_kick(v, PEND_CALL);
 }
 
-static const struct virtio_pci_ops ops = {on_kick, on_activate, on_reset, on_settle, on_config_write};
+/*
+ * The device is told first, then its bits are looked at, each with a full fence behind it: it has set a bit before it looks whom to
+ * tell.  So whatever it has called for is either heard of by the new CPU or seen here.
+ */
+static void on_route(void *dev, unsigned queue, unsigned cpu)
+{
+	struct card *c = dev;
+	struct vm *vm = c->all->vm;
+	uint32_t bit = 1u << queue;
+
+	if (cpu >= c->all->ncalls || (atomic_load(&c->routed[cpu]) & bit))
+		return;
+	for (unsigned i = 0; i < c->all->ncalls; i++)
+		atomic_fetch_and(&c->routed[i], ~bit);
+	atomic_fetch_or(&c->routed[cpu], bit);
+	atomic_store(&c->bell->cpu[queue], (uint8_t)cpu);
+	if (atomic_load(&c->bell->called) & bit)
+		vcpu_kick(vm->vcpu[cpu], PEND_CALL);
+}
+
+static const struct virtio_pci_ops ops = {on_kick, on_activate, on_reset, on_settle, on_config_write, on_route};
 
 /* ---- the main thread's side ---- */
 
@@ -151,8 +171,6 @@ static void hang_up(struct card *c)
 {
 	ipc_conn_free(c->conn);
 	c->conn = NULL;
-	ipc_watch_free(c->call_watch); /* a pipe without a writer is always ready */
-	c->call_watch = NULL;
 	needs_reset(c);
 	reset_done(c);
 }
@@ -254,19 +272,14 @@ static void take_slots(struct card *c)
 	platform_unlock(plat(c));
 }
 
-/* On any thread.  The byte first, then the bits: a call in between is seen now or signals again. */
-static void take_call(struct card *c)
+/* On any thread: takes the calls of these queues. */
+static void take_call(struct card *c, uint32_t queues)
 {
-	uint8_t drop[512];
-	uint32_t bits;
-
-	if (read(c->call, drop, sizeof drop) < 0 && errno != EAGAIN)
-		log_warn("%s: interrupts: %s", c->id, strerror(errno));
 	if (c->is_ahci) {
 		take_slots(c);
 		return;
 	}
-	bits = atomic_exchange(&c->bell->called, 0);
+	uint32_t bits = atomic_fetch_and(&c->bell->called, ~queues) & queues;
 	if (!bits || !plat(c))
 		return;
 	platform_lock(plat(c));
@@ -274,9 +287,27 @@ static void take_call(struct card *c)
 	platform_unlock(plat(c));
 }
 
+/* What was called for of @queues; AHCI's causes are CPU 0's. */
+static bool is_called(const struct card *c, uint32_t queues)
+{
+	return (atomic_load(&c->bell->called) & queues) || ((queues & 1) && atomic_load(&c->bell->causes));
+}
+
+/* True: the pipe has no writer any more. */
+static bool drain(const struct card_call *l)
+{
+	uint8_t drop[512];
+	ssize_t n = read(l->fd, drop, sizeof drop);
+
+	if (n < 0 && errno != EAGAIN)
+		log_warn("interrupts: %s", strerror(errno));
+	return n == 0;
+}
+
 /*
- * On the vcpu's thread, that the pipe has signalled: no other thread has to wake up for it.  Any signal brings it
- * here, since one that is pending already swallows the next (vcpu/bt/fault.c).
+ * On the vcpu's thread, that its pipe has signalled: no other thread has to wake up for it.  Any signal brings it
+ * here, since one that is pending already swallows the next (vcpu/bt/fault.c).  The bytes first, then the bits: a call in
+ * between is seen now or signals again.
  */
 static void on_calls(struct vcpu *v, void *ctx)
 {
@@ -289,30 +320,47 @@ static void on_calls(struct vcpu *v, void *ctx)
 		if (c->vm->locals)
 			locals_wait_reset(c->vm->locals, v);
 	}
-	for (unsigned i = 0; i < c->n; i++)
-		if (atomic_load(&c->card[i]->bell->called) | atomic_load(&c->card[i]->bell->causes))
-			take_call(c->card[i]);
+	bool drained = false;
+	for (unsigned i = 0; i < c->n; i++) {
+		struct card *k = c->card[i];
+		uint32_t queues = atomic_load(&k->routed[v->id]);
+		if (!is_called(k, queues))
+			continue;
+		if (!drained)
+			drain(&c->call[v->id]);
+		drained = true;
+		take_call(k, queues);
+	}
 }
 
 /* Where pipes do not signal. */
 static void on_call(void *ctx)
 {
-	take_call(ctx);
+	struct card_call *l = ctx;
+	struct cards *c = l->all;
+
+	if (drain(l)) { /* and always ready */
+		ipc_watch_free(l->watch);
+		l->watch = NULL;
+	}
+	for (unsigned i = 0; i < c->n; i++)
+		if (is_called(c->card[i], ~0u))
+			take_call(c->card[i], ~0u);
 }
 
-static bool signals(struct card *c, const struct vcpu *v)
+static bool signals(int fd, const struct vcpu *v)
 {
 	struct f_owner_ex who = {F_OWNER_TID, v->tid};
-	int flags = fcntl(c->call, F_GETFL);
+	int flags = fcntl(fd, F_GETFL);
 
-	return flags >= 0 && !fcntl(c->call, F_SETOWN_EX, &who) && !fcntl(c->call, F_SETSIG, SIGUSR1) &&
-	       !fcntl(c->call, F_SETFL, flags | O_ASYNC);
+	return flags >= 0 && !fcntl(fd, F_SETOWN_EX, &who) && !fcntl(fd, F_SETSIG, SIGUSR1) &&
+	       !fcntl(fd, F_SETFL, flags | O_ASYNC);
 }
 
 void cards_wire(struct cards *c)
 {
-	for (unsigned i = 0; i < c->n; i++)
-		c->card[i]->direct = signals(c->card[i], c->vm->vcpu[0]);
+	for (unsigned i = 0; i < c->ncalls; i++)
+		c->call[i].direct = signals(c->call[i].fd, c->vm->vcpu[i]);
 }
 
 /* ---- translated code ---- */
@@ -508,10 +556,21 @@ static void receive_one(struct cards *c)
 	k->channel = f.fds[0];
 	k->bell = map_page(f.fds[1]);
 	k->kick = f.fds[2];
-	k->call = f.fds[3];
+	atomic_store(&k->routed[0], ~0u);
 	if (!k->bell)
 		child_fail(c->child, HVX_EXIT_HOST, "cannot map the doorbells of %s", k->id);
 	c->card[c->n++] = k;
+}
+
+static void receive_calls(struct cards *c)
+{
+	struct ipc_frame f;
+
+	child_expect(c->child, MSG_VCPU_CALLS, &f);
+	if (unpack_empty(f.len) || f.nfds < 1 || f.nfds > MSG_CPUS_MAX)
+		child_fail(c->child, HVX_EXIT_FAIL, "malformed pipes from the monitor");
+	for (int i = 0; i < f.nfds; i++)
+		c->call[c->ncalls++] = (struct card_call){.all = c, .fd = f.fds[i]};
 }
 
 void cards_receive(struct cards *c, struct child *child, unsigned n)
@@ -519,6 +578,8 @@ void cards_receive(struct cards *c, struct child *child, unsigned n)
 	c->child = child;
 	if (n > MSG_DEVICES_MAX)
 		child_fail(child, HVX_EXIT_FAIL, "too many cards");
+	if (n)
+		receive_calls(c);
 	for (unsigned i = 0; i < n; i++)
 		receive_one(c);
 }
@@ -527,6 +588,8 @@ int cards_init(struct cards *c, struct vm *vm, struct ipc_loop *loop)
 {
 	c->vm = vm;
 	c->loop = loop;
+	if (c->ncalls && c->ncalls != (unsigned)vm->ncpus)
+		return -EPROTO;
 	c->post_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (c->post_fd < 0)
 		return -errno;
@@ -578,8 +641,13 @@ void cards_start(struct cards *c)
 			child_fail(c->child, HVX_EXIT_CONFIG, "no place for %s on the PCI bus: %s", k->id,
 				   strerror(-rc));
 		k->conn = ipc_conn_new(c->loop, k->channel, "vcpu", k->id, &handlers, k);
-		k->call_watch = k->direct ? NULL : ipc_watch_fd(c->loop, k->call, IPC_READ, on_call, k);
-		if (!k->conn || (!k->direct && !k->call_watch))
+		if (!k->conn)
 			child_fail(c->child, HVX_EXIT_HOST, "no memory for the channel of %s", k->id);
+	}
+	for (unsigned i = 0; i < c->ncalls; i++) {
+		struct card_call *l = &c->call[i];
+		l->watch = l->direct ? NULL : ipc_watch_fd(c->loop, l->fd, IPC_READ, on_call, l);
+		if (!l->direct && !l->watch)
+			child_fail(c->child, HVX_EXIT_HOST, "no memory for calls");
 	}
 }

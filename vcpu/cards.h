@@ -26,11 +26,11 @@ struct card {
 	struct cards *all;
 	char id[MSG_ID_MAX];
 	unsigned slot;
-	int channel, kick, call;
+	int channel, kick;
 	struct shm_doorbells *bell;
 	struct ipc_conn *conn; /* NULL: the device process is gone */
-	bool direct;           /* calls signal the vcpu's thread; else the main one watches them */
-	struct ipc_watch *call_watch;
+	_Atomic uint32_t routed
+		[MSG_CPUS_MAX]; /* queues whose calls this CPU's thread takes; changed under the platform's lock */
 	/* posted by the vcpu's thread for the main one, under the platform's lock; in this order */
 	bool post_activate, post_config, post_reset;
 	struct msg_virtio_activate activation;
@@ -47,6 +47,16 @@ struct cards {
 	struct ipc_loop *loop;
 	struct card *card[MSG_DEVICES_MAX];
 	unsigned n;
+	/* Reading ends of pipes, one a CPU: something was called for that this CPU's thread is to look at.  All devices hold the
+	 * writing ends; what it is stands in each one's own page of doorbells, so a byte says nothing and a device can call for
+	 * nobody else. */
+	struct card_call {
+		struct cards *all;
+		int fd;
+		bool direct; /* it signals the vcpu's thread; else the main one watches it */
+		struct ipc_watch *watch;
+	} call[MSG_CPUS_MAX];
+	unsigned ncalls;
 	int post_fd; /* eventfd: the vcpu's thread has posted something */
 	struct ipc_watch *post_watch;
 	/* innermost but for the platform's lock */
@@ -55,11 +65,11 @@ struct cards {
 	bool alone;             /* no vcpu runs any more: the main thread flushes */
 };
 
-/* Receives @n frames VCPU_DEVICE and maps the pages; before the final seal.  Exits when that fails. */
+/* Receives VCPU_CALLS and @n frames VCPU_DEVICE, if @n is not 0, and maps the pages; before the final seal.  Exits when that fails. */
 void cards_receive(struct cards *c, struct child *child, unsigned n);
 /* Makes the descriptors that need making before the final seal; 0 or a negative error. */
 int cards_init(struct cards *c, struct vm *vm, struct ipc_loop *loop);
-/* When the vcpu's thread is there, before the final seal: devices' calls go to it. */
+/* When the vcpus' threads are there, before the final seal: devices' calls go to them. */
 void cards_wire(struct cards *c);
 /* After the final seal: waits for each device's offer, puts the cards on the bus and watches the channels. */
 void cards_start(struct cards *c);

@@ -98,7 +98,7 @@ const struct sandbox_table vcpu_seal = {
 	.name = "vcpu",
 	.calls = calls,
 	.n = sizeof calls / sizeof calls[0],
-	.max_fds = 128,       /* three a card */
+	.max_fds = 128,       /* two a card, one a CPU */
 	.memory = 1ull << 30, /* 140 MiB of tables for one CPU, and what later tables take */
 	.max_threads = 0,
 };

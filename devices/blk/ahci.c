@@ -291,7 +291,7 @@ static void tell(struct hba *h)
 	atomic_store(&d->bell->taskfile, (uint32_t)h->status | (uint32_t)h->error << 8);
 	atomic_fetch_or(&d->bell->called, failed ? 0 : 1u << h->slot);
 	atomic_fetch_or(&d->bell->causes, h->causes);
-	device_call(d);
+	device_call(d, 0);
 }
 
 /* ---- commands ---- */

@@ -69,7 +69,7 @@ const struct sandbox_table net_seal = {
 	.name = "net",
 	.calls = calls,
 	.n = sizeof calls / sizeof calls[0],
-	.max_fds = 16,
+	.max_fds = 48, /* one a CPU */
 	.memory = 64ull << 20,
 	.max_threads = 0,
 };

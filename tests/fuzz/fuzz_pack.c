@@ -125,6 +125,7 @@ static int seed_dev_config(uint8_t *buf, enum msg_role kind)
 				    .limits = {1, 2, 3, 4}};
 	for (unsigned i = DEV_FD_RAM; i < DEV_FD_OVERLAY; i++)
 		m.fds[m.nfds++] = (enum msg_dev_fd)i;
+	m.fds[m.nfds++] = DEV_FD_CALL;
 	return pack_dev_config(&m, buf, FUZZ_MAX_LEN);
 }
 

@@ -4,7 +4,8 @@
  *
  * Properties: the device hears of queues only when it does not run, only of such as are legal and offered; messages leave
  * only through vectors that are on and not masked; the INTx line is the OR of the ISR while MSI-X is off; no driver feature
- * that was not offered is ever in force; a reset that is done leaves nothing behind.
+ * that was not offered is ever in force; while it runs it knows which CPU each queue's vector addresses; a reset that is done
+ * leaves nothing behind.
  */
 #include <string.h>
 
@@ -15,6 +16,7 @@
 #define OFFERED (1ull << 28 | 1ull << 29 | 1ull << 5)
 #define V1      (1ull << 32)
 #define QUEUES  4u
+#define CPUS    8
 #define BAR0    PCI_MMIO_BASE
 #define BAR1    (PCI_MMIO_BASE + 0x4000)
 
@@ -23,10 +25,29 @@ static struct pci pci;
 static struct virtio_pci vp;
 static bool running, reset_asked, line;
 static unsigned events;
+static uint8_t told[QUEUES]; /* to whom the interrupts of each go */
+
+static int on_msi_cpu(void *ctx, uint64_t addr, uint32_t data)
+{
+	return (int)(addr >> 12 & 0xff) < CPUS ? (int)(addr >> 12 & 0xff) : -1;
+}
+
+/* While it runs the device knows to whom its interrupts go. */
+static void routes_right(void)
+{
+	bool on = pci_get(&vp.f, vp.msix_cap + 2, 2) & 0x8000;
+
+	for (unsigned i = 0; i < QUEUES; i++) {
+		unsigned vector = vp.q[i].vector;
+		int cpu = on && vector <= QUEUES ? on_msi_cpu(NULL, vp.msix[vector].addr, 0) : -1;
+		FUZZ_CHECK(told[i] == (cpu < 0 ? 0 : cpu));
+	}
+}
 
 static void on_kick(void *dev, unsigned queue)
 {
 	FUZZ_CHECK(running && !reset_asked && queue < QUEUES);
+	routes_right();
 }
 
 static void on_activate(void *dev, const struct msg_virtio_activate *m)
@@ -41,6 +62,7 @@ static void on_activate(void *dev, const struct msg_virtio_activate *m)
 		FUZZ_CHECK(q->size && q->size <= vp.offer.queue_max[q->index] && !(q->size & (q->size - 1)));
 		seen |= 1u << q->index;
 	}
+	routes_right();
 	running = true;
 	events++;
 }
@@ -62,7 +84,13 @@ static void on_config_write(void *dev, uint32_t off, uint32_t len)
 	FUZZ_CHECK(!reset_asked && off == 32 && len == 1); /* all that the driver of a disk may write */
 }
 
-static const struct virtio_pci_ops ops = {on_kick, on_activate, on_reset, on_settle, on_config_write};
+static void on_route(void *dev, unsigned queue, unsigned cpu)
+{
+	FUZZ_CHECK(queue < QUEUES && cpu < CPUS);
+	told[queue] = (uint8_t)cpu;
+}
+
+static const struct virtio_pci_ops ops = {on_kick, on_activate, on_reset, on_settle, on_config_write, on_route};
 
 static bool msix_on(void)
 {
@@ -95,6 +123,8 @@ static void make(void)
 	running = reset_asked = line = false;
 	pci.intx = on_intx;
 	pci.msi = on_msi;
+	pci.msi_cpu = on_msi_cpu;
+	memset(told, 0xff, sizeof told);
 	pci_init(&pci, &io, &mem);
 	FUZZ_CHECK(!bus_add(&io, 0xcf8, 8, &pci_mech1_ops, &pci));
 	FUZZ_CHECK(!bus_add(&mem, PCI_ECAM_BASE, PCI_ECAM_LEN, &pci_ecam_ops, &pci));

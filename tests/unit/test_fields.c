@@ -207,7 +207,7 @@ static const struct edge {
 	{"vcpu_device.slot", 1, 30, 0, false},
 	{"dev_config.id", 1, 0, 0, false},
 	{"dev_config.ram_size", SHM_PAGE, SHM_MAX_RAM, 0, false},
-	{"dev_config.fds", DEV_FD_RAM, DEV_FD_POOL, 0, true},
+	{"dev_config.fds", DEV_FD_RAM, DEV_FD_CALL_LAST, 0, true},
 	{"dev_command.op", DEV_OP_RETRY, DEV_OP_LINK_DOWN, 0, false},
 	{"dev_event.kind", DEV_EVENT_IO_ERROR, DEV_EVENT_LINK_LOST, 0, false},
 	{"virtio_offer.device_id", 1, MSG_OFFER_ATAPI, 0, false},

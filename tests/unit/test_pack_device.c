@@ -176,6 +176,7 @@ static void make_config(struct msg_dev_config *c, enum msg_role kind)
 		c->net = (struct msg_net_config){.backend = NET_TAP, .mac = {0x52, 1, 2, 3, 4, 5}, .mtu = 9000};
 	for (unsigned i = DEV_FD_RAM; i < DEV_FD_OVERLAY; i++)
 		c->fds[c->nfds++] = i;
+	c->fds[c->nfds++] = DEV_FD_CALL;
 }
 
 static void test_dev_config(void)
@@ -192,6 +193,13 @@ static void test_dev_config(void)
 	in.fds[in.nfds++] = DEV_FD_OVERLAY;
 	ROUND_TRIP(dev_config, &in);
 	in.blk.snapshot = false; /* and the other way round */
+	REFUSED(dev_config, &in);
+	make_config(&in, ROLE_BLK);
+	for (unsigned i = DEV_FD_CALL + 1; i <= DEV_FD_CALL_LAST; i++)
+		in.fds[in.nfds++] = i;
+	ROUND_TRIP(dev_config, &in);
+	in.nfds--;
+	in.fds[in.nfds - 1] = DEV_FD_CALL_LAST; /* with a gap before it */
 	REFUSED(dev_config, &in);
 	make_config(&in, ROLE_BLK);
 	in.fds[2] = in.fds[3];

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "tests/unit/chipfakes.h"
+#include "vcpu/chipset/ahci.h"
 #include "vcpu/chipset/debugexit.h"
 #include "vcpu/chipset/fwcfg.h"
 #include "vcpu/chipset/hpet.h"
@@ -26,7 +27,6 @@
 #include "vcpu/chipset/savechips.h"
 #include "vcpu/chipset/sysports.h"
 #include "vcpu/chipset/vga.h"
-#include "vcpu/chipset/ahci.h"
 #include "vcpu/chipset/virtio_pci.h"
 #include "vcpu/cpu/save_cpu.h"
 
@@ -90,7 +90,7 @@ static void test_covered(void)
 	HAS_FIELDS(ns16550_save, struct ns16550, 28, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, {}, 0, 0, {}, 0, 0, {},
 		   0, 0, 0, 0, 0, {}, {});
 	HAS_FIELDS(pci_func_save, struct pci_func, 12, 0, 0, {}, {}, {}, {}, 0, 0, 0, 0, 0, 0);
-	HAS_FIELDS(pci_save, struct pci, 17, 0, 0, {}, 0, 0, 0, 0, {}, 0, 0, 0, 0, 0, 0, 0, {}, {});
+	HAS_FIELDS(pci_save, struct pci, 18, 0, 0, {}, 0, 0, 0, 0, {}, 0, 0, 0, 0, 0, 0, 0, 0, {}, {});
 	HAS_FIELDS(fwcfg_save, struct fwcfg, 9, 0, 0, 0, {}, 0, {}, 0, 0, 0);
 	HAS_FIELDS(pflash_save, struct pflash, 11, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
 	HAS_FIELDS(vga_save, struct vga, 18, 0, 0, 0, {}, 0, {}, 0, {}, 0, {}, 0, 0, 0, 0, 0, 0, {}, 0);

@@ -46,7 +46,8 @@ static struct {
 	struct msg_virtio_activate activation;
 	bool reset_at_once;
 	bool intx;
-	unsigned msis;
+	unsigned msis, routes;
+	unsigned cpu[QUEUES];
 	uint64_t msi_addr;
 	uint32_t msi_data;
 } t;
@@ -81,7 +82,14 @@ static void on_config_write(void *dev, uint32_t off, uint32_t len)
 	t.write_len = len;
 }
 
-static const struct virtio_pci_ops ops = {on_kick, on_activate, on_reset, on_settle, on_config_write};
+static void on_route(void *dev, unsigned queue, unsigned cpu)
+{
+	CU_ASSERT_TRUE_FATAL(queue < QUEUES);
+	t.cpu[queue] = cpu;
+	t.routes++;
+}
+
+static const struct virtio_pci_ops ops = {on_kick, on_activate, on_reset, on_settle, on_config_write, on_route};
 
 static void on_intx(void *ctx, unsigned line, bool level)
 {
@@ -95,9 +103,18 @@ static void on_msi(void *ctx, uint64_t addr, uint32_t data)
 	t.msi_data = data;
 }
 
+/* CPUs as in vectors(): that of the vector; nobody has 15. */
+static int on_msi_cpu(void *ctx, uint64_t addr, uint32_t data)
+{
+	unsigned dest = addr >> 12 & 15;
+
+	return dest == 15 ? -1 : (int)dest;
+}
+
 static void setup(void)
 {
 	memset(&t, 0, sizeof t);
+	t.pci.msi_cpu = on_msi_cpu;
 	t.pci.intx = on_intx;
 	t.pci.msi = on_msi;
 	pci_init(&t.pci, &t.io, &t.mem);
@@ -446,6 +463,31 @@ static void test_msix(void)
 	CU_ASSERT_EQUAL(t.msis, 6);
 }
 
+/* The device is told to whom its interrupts go, whatever it is that changes it. */
+static void test_routes(void)
+{
+	setup();
+	vectors(false);
+	run();
+	CU_ASSERT_TRUE(t.routes);
+	CU_ASSERT_TRUE(!t.cpu[0] && !t.cpu[1] && !t.cpu[2]); /* the line's */
+	msix(true);
+	CU_ASSERT_TRUE(t.cpu[0] == 1 && t.cpu[1] == 2 && t.cpu[2] == 3);
+	bus_write(&t.mem, bar(1) + 16 * 2, MSI_ADDR + (9 << 12), 4); /* another CPU for the vector of queue 1 */
+	CU_ASSERT_TRUE(t.cpu[0] == 1 && t.cpu[1] == 9 && t.cpu[2] == 3);
+	wr(Q_SEL, 2, 2);
+	wr(Q_VECTOR, 2, 2); /* which queue 2 gets, too */
+	CU_ASSERT_TRUE(t.cpu[0] == 1 && t.cpu[1] == 9 && t.cpu[2] == 9);
+	bus_write(&t.mem, bar(1) + 16 * 2, MSI_ADDR + (15 << 12), 4); /* nobody */
+	CU_ASSERT_TRUE(t.cpu[0] == 1 && t.cpu[1] == 0 && t.cpu[2] == 0);
+	wr(Q_VECTOR, 3, 2);
+	CU_ASSERT_EQUAL(t.cpu[2], 3);
+	wr(Q_VECTOR, 0xffff, 2);
+	CU_ASSERT_EQUAL(t.cpu[2], 0);
+	msix(false);
+	CU_ASSERT_TRUE(!t.cpu[0] && !t.cpu[1] && !t.cpu[2]);
+}
+
 static void test_masks(void)
 {
 	setup();
@@ -737,6 +779,7 @@ CU_ErrorCode suite_virtio_pci(void)
 		{"activation", test_activation},
 		{"INTx and ISR", test_intx},
 		{"MSI-X", test_msix},
+		{"MSI-X routes", test_routes},
 		{"MSI-X masks", test_masks},
 		{"device configuration", test_config},
 		{"window in configuration space", test_window},

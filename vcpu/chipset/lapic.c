@@ -263,6 +263,14 @@ bool lapics_deliver(struct lapics *s, const struct apic_msg *m)
 	return taken;
 }
 
+int lapics_target(const struct lapics *s, const struct apic_msg *m)
+{
+	for (int i = 0; i < s->n; i++)
+		if (addressed(&s->apic[i], m))
+			return i;
+	return -1;
+}
+
 static void send_ipi(struct lapic *l)
 {
 	uint32_t lo = (uint32_t)l->icr, shorthand = lo >> 18 & 3;

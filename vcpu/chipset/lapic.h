@@ -100,5 +100,7 @@ struct apic_msg {
 };
 /* Delivers to all APICs addressed; false when none took it.  From any thread. */
 bool lapics_deliver(struct lapics *s, const struct apic_msg *m);
+/* The first CPU that it addresses, by its number here; -1: none.  From any thread. */
+int lapics_target(const struct lapics *s, const struct apic_msg *m);
 
 #endif

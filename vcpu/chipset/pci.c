@@ -321,6 +321,7 @@ static const struct save_row pci_save_rows[] = {
 	SAVE_ARRAY(struct pci, asserted),
 	SAVE_OMIT(struct pci, intx, SAVE_WIRED),
 	SAVE_OMIT(struct pci, msi, SAVE_WIRED),
+	SAVE_OMIT(struct pci, msi_cpu, SAVE_WIRED),
 	SAVE_OMIT(struct pci, cf9_read, SAVE_WIRED),
 	SAVE_OMIT(struct pci, cf9_write, SAVE_WIRED),
 	SAVE_OMIT(struct pci, ctx, SAVE_WIRED),

@@ -76,7 +76,8 @@ struct pci {
 	uint64_t next_io, next_mem, next_mem64; /* for BARs of functions added */
 	unsigned asserted[4];                   /* functions that assert each of the four lines */
 	void (*intx)(void *ctx, unsigned line, bool level);
-	void (*msi)(void *ctx, uint64_t addr, uint32_t data); /* a message-signalled interrupt goes out */
+	void (*msi)(void *ctx, uint64_t addr, uint32_t data);    /* a message-signalled interrupt goes out */
+	int (*msi_cpu)(void *ctx, uint64_t addr, uint32_t data); /* to which CPU such a one would; may be NULL */
 	/* byte register 0xcf9 lies inside mechanism 1's address register */
 	uint8_t (*cf9_read)(void *ctx);
 	void (*cf9_write)(void *ctx, uint8_t val);

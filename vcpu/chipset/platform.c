@@ -209,18 +209,31 @@ static void pci_intx(void *ctx, unsigned line, bool level)
 }
 
 /* A message-signalled interrupt (SDM 3A 11.11). */
-static void msi_deliver(struct platform *p, uint64_t addr, uint32_t data)
+static struct apic_msg msi_msg(uint64_t addr, uint32_t data)
 {
-	struct apic_msg m = {
+	return (struct apic_msg){
 		.dest = addr >> 12 & 0xff,
 		.logical = addr >> 2 & 1,
 		.vector = (uint8_t)data,
 		.mode = data >> 8 & 7,
 		.level = data >> 15 & 1,
 	};
+}
+
+static void msi_deliver(struct platform *p, uint64_t addr, uint32_t data)
+{
+	struct apic_msg m = msi_msg(addr, data);
 
 	if (addr >> 20 == LAPIC_BASE >> 20)
 		lapics_deliver(&p->lapics, &m);
+}
+
+static int pci_msi_cpu(void *ctx, uint64_t addr, uint32_t data)
+{
+	struct platform *p = ctx;
+	struct apic_msg m = msi_msg(addr, data);
+
+	return addr >> 20 == LAPIC_BASE >> 20 ? lapics_target(&p->lapics, &m) : -1;
 }
 
 static void pci_msi(void *ctx, uint64_t addr, uint32_t data)
@@ -481,6 +494,7 @@ static int pci_create(struct platform *p)
 {
 	p->pci.intx = pci_intx;
 	p->pci.msi = pci_msi;
+	p->pci.msi_cpu = pci_msi_cpu;
 	p->pci.cf9_read = cf9_read;
 	p->pci.cf9_write = cf9_write;
 	p->pci.ctx = p;
@@ -990,8 +1004,8 @@ static const struct save_row platform_state_save_rows[] = {
 SAVE_TABLE(platform_state_save, struct platform, "machine");
 
 /* The compiler counts: with one value too few for the structure this is an error (-Wmissing-field-initializers). */
-_Static_assert(sizeof((struct platform){{}, 0,  {}, {}, {}, {}, {}, {}, {}, 0,  0,  0,  0,  {}, {}, {}, {},
-					{}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, 0,  {}, 0,  0}) &&
+_Static_assert(sizeof((struct platform){{}, 0,  {}, {}, {}, {}, {}, {}, {}, 0,  0,  0,  0,  {}, {}, {}, {}, {},
+					{}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, 0,  {}, 0,  0}) &&
 		       sizeof platform_state_save_rows / sizeof platform_state_save_rows[0] == 36,
 	       "a row for each field");
 

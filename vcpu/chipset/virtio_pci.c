@@ -101,6 +101,28 @@ static void raise_intr(struct virtio_pci *vp, uint16_t vector, uint8_t isr)
 	}
 }
 
+/* Tells where interrupts of the queues with this vector go; without MSI-X, and for what no message addresses: to CPU 0. */
+static void route(struct virtio_pci *vp, uint16_t vector)
+{
+	struct pci *p = vp->f.bus;
+	int cpu = -1;
+
+	if (!vp->ops->route)
+		return;
+	if (p->msi_cpu && msix_on(vp) && vector <= vp->offer.nqueues)
+		cpu = p->msi_cpu(p->ctx, vp->msix[vector].addr, vp->msix[vector].data);
+	for (unsigned i = 0; i < vp->offer.nqueues; i++)
+		if (vp->q[i].vector == vector)
+			vp->ops->route(vp->dev, i, cpu < 0 ? 0 : (unsigned)cpu);
+}
+
+static void route_all(struct virtio_pci *vp)
+{
+	for (unsigned i = 0; i <= vp->offer.nqueues; i++)
+		route(vp, (uint16_t)i);
+	route(vp, NO_VECTOR);
+}
+
 void virtio_pci_interrupt(struct virtio_pci *vp, uint32_t bits)
 {
 	uint32_t done = 0; /* queues may share a vector: one interrupt */
@@ -208,6 +230,7 @@ static void start(struct virtio_pci *vp)
 				(struct msg_virtio_queue){i, q->size, q->addr[0], q->addr[1], q->addr[2]};
 	}
 	vp->active = true;
+	route_all(vp);
 	vp->ops->activate(vp->dev, &m);
 }
 
@@ -311,6 +334,7 @@ static void queue_write(struct virtio_pci *vp, unsigned off, uint32_t val)
 		return;
 	if (off == C_QUEUE_VECTOR) {
 		q->vector = vector_of(vp, val);
+		route(vp, q->vector);
 		return;
 	}
 	if (q->enable || (vp->status & VIRTIO_S_DRIVER_OK))
@@ -445,6 +469,7 @@ static void msix_write(void *dev, uint64_t off, uint64_t val, unsigned size)
 	case 8: vp->msix[i].data = (uint32_t)val; break;
 	default: vp->msix[i].control = val & 1; break;
 	}
+	route(vp, (uint16_t)i);
 	send_pending(vp);
 }
 
@@ -455,6 +480,7 @@ static const struct bus_ops msix_ops = {msix_read, msix_write, 4};
 static void msix_control_written(struct virtio_pci *vp)
 {
 	drive_line(vp);
+	route_all(vp);
 	send_pending(vp);
 }
 

@@ -28,6 +28,8 @@ struct virtio_pci_ops {
 	/* The guest runs no further before virtio_pci_reset_done(). */
 	void (*settle)(void *dev);
 	void (*config_write)(void *dev, uint32_t off, uint32_t len); /* vp->offer.config has the new bytes */
+	/* @queue's interrupts go to this CPU from now on; told more often than it changes.  May be NULL. */
+	void (*route)(void *dev, unsigned queue, unsigned cpu);
 };
 
 struct virtio_pci_queue {

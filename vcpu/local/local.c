@@ -86,7 +86,7 @@ static void on_config_write(void *dev, uint32_t off, uint32_t len)
 	(void)dev, (void)off, (void)len; /* whoever wants to know looks there */
 }
 
-static const struct virtio_pci_ops pci_ops = {on_kick, on_activate, on_reset, on_settle, on_config_write};
+static const struct virtio_pci_ops pci_ops = {on_kick, on_activate, on_reset, on_settle, on_config_write, NULL};
 
 /* ---- the port ---- */
 
