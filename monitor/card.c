@@ -195,9 +195,18 @@ static void add_fd(struct msg_dev_config *d, int *fds, enum msg_dev_fd kind, int
 	fds[d->nfds++] = fd;
 }
 
-static void describe_disk(struct msg_blk_config *b, const struct disk_option *o)
+/* Without queues=: one a CPU, which pays (bench/NOTES). */
+static uint32_t queues(const struct machine *m, uint32_t given)
+{
+	uint32_t n = given ? given : msg_cpus_count(&m->cfg.cpus);
+
+	return n < MSG_PAIRS_MAX ? n : MSG_PAIRS_MAX;
+}
+
+static void describe_disk(const struct machine *m, struct msg_blk_config *b, const struct disk_option *o)
 {
 	b->bus = o->bus;
+	b->queues = o->bus == BLK_VIRTIO ? queues(m, o->queues) : 1;
 	b->readonly = o->readonly;
 	b->writeback = !o->nocache;
 	b->pause_error = o->pause_error;
@@ -228,7 +237,7 @@ int card_configure(struct machine *m, struct peer *p)
 	d.kind = c->role;
 	d.limits = c->limits;
 	if (c->role == ROLE_BLK)
-		describe_disk(&d.blk, &m->cfg.disk[c->option]);
+		describe_disk(m, &d.blk, &m->cfg.disk[c->option]);
 	else
 		describe_net(&d.net, &m->cfg.net[c->option]);
 	add_fd(&d, fds, DEV_FD_RAM, m->ram_fd);

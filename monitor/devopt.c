@@ -182,6 +182,18 @@ static int parse(void *o, struct msg_dev_limits *l, const struct key *keys, cons
 	return rc;
 }
 
+static int set_queues(uint32_t *n, const char *v, char *err, size_t len)
+{
+	char *end;
+	unsigned long q = strtoul(v, &end, 10);
+
+	if (!isdigit((unsigned char)*v) || *end || !q || q > MSG_PAIRS_MAX)
+		return bad(err, len, "queues are 1 to 8", v);
+	*n = (uint32_t)q;
+	return 0;
+}
+_Static_assert(MSG_PAIRS_MAX == 8, "what it says");
+
 /* ---- disks ---- */
 
 static int disk_path(void *o, const char *v, char *err, size_t len)
@@ -254,17 +266,28 @@ static int disk_bus(void *o, const char *v, char *err, size_t len)
 	return 0;
 }
 
+static int disk_queues(void *o, const char *v, char *err, size_t len)
+{
+	return set_queues(&((struct disk_option *)o)->queues, v, err, len);
+}
+
 static int disk_id(void *o, const char *v, char *err, size_t len)
 {
 	return set_id(((struct disk_option *)o)->id, v, err, len);
 }
 
 static const struct key disk_keys[] = {
-	{"path", disk_path, false, false},        {"format", disk_format, false, false},
-	{"readonly", disk_readonly, true, false}, {"snapshot", disk_snapshot, true, false},
-	{"cache", disk_cache, false, false},      {"on-error", disk_on_error, false, false},
-	{"serial", disk_serial, false, false},    {"id", disk_id, false, false},
-	{"bus", disk_bus, false, false},          {NULL, NULL, false, false},
+	{"path", disk_path, false, false},
+	{"format", disk_format, false, false},
+	{"readonly", disk_readonly, true, false},
+	{"snapshot", disk_snapshot, true, false},
+	{"cache", disk_cache, false, false},
+	{"on-error", disk_on_error, false, false},
+	{"serial", disk_serial, false, false},
+	{"id", disk_id, false, false},
+	{"bus", disk_bus, false, false},
+	{"queues", disk_queues, false, false},
+	{NULL, NULL, false, false},
 };
 
 int devopt_disk(struct disk_option *o, const char *text, char *err, size_t len)
@@ -278,6 +301,8 @@ int devopt_disk(struct disk_option *o, const char *text, char *err, size_t len)
 		return bad(err, len, "a read-only disk has nothing to keep in a snapshot", text);
 	if (!rc && o->readonly && o->bus == BLK_AHCI)
 		return bad(err, len, "an ATA disk cannot tell that it is read-only: use snapshot", text);
+	if (!rc && o->queues && o->bus == BLK_AHCI)
+		return bad(err, len, "an ATA disk has no queues", text);
 	return rc;
 }
 

@@ -33,6 +33,7 @@ struct disk_option {
 	enum disk_format format;
 	enum msg_blk_bus bus;
 	bool readonly, snapshot, nocache, pause_error;
+	uint32_t queues; /* 0: not given */
 	char serial[MSG_SERIAL_MAX];
 	struct msg_dev_limits limits;
 };

@@ -165,7 +165,8 @@ enum msg_request { /* the numbers of the oneof in control.proto */
 #define MSG_ID_MAX         32   /* of a device */
 #define MSG_SERIAL_MAX     21   /* 20 characters, virtio 1.2 5.2.6.1 */
 #define MSG_DEVICES_MAX    24   /* cards of one VM that are processes */
-#define MSG_QUEUES_MAX     16   /* of a card */
+#define MSG_QUEUES_MAX     17   /* of a card: two a pair, and the one that controls them */
+#define MSG_PAIRS_MAX      8    /* queues= of a disk or a card */
 #define MSG_QUEUE_SIZE_MAX 1024
 #define MSG_VCONFIG_MAX    256 /* device configuration space */
 #define MSG_RANGES_MAX     512
@@ -306,6 +307,7 @@ enum msg_blk_bus { BLK_VIRTIO, BLK_AHCI, BLK_CDROM, BLK_BUSES }; /* CDROM: ATAPI
 struct msg_blk_config {
 	enum msg_blk_bus bus;
 	bool readonly, writeback, pause_error, nbd, snapshot;
+	uint32_t queues;
 	char serial[MSG_SERIAL_MAX];
 };
 struct msg_net_config {

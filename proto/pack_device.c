@@ -21,6 +21,7 @@ static const struct field blk_config_rows[] = {
 	FLAG(BlkConfig, msg_blk_config, nbd),
 	FLAG(BlkConfig, msg_blk_config, snapshot),
 	NUM(BlkConfig, msg_blk_config, bus, BLK_VIRTIO, BLK_BUSES - 1),
+	NUM(BlkConfig, msg_blk_config, queues, 1, MSG_PAIRS_MAX),
 };
 TABLE(blk_config, BlkConfig, blk_config, msg_blk_config, NULL);
 

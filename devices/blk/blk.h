@@ -12,7 +12,7 @@
 #include "devices/device.h"
 
 #define BLK_SECTOR  512u
-#define BLK_QUEUE   256          /* places of the ring, so also requests in flight */
+#define BLK_QUEUE   256          /* places of a ring; requests in flight, of all rings together */
 #define BLK_PENDING INT64_MIN    /* a step's result comes later, by blk_done() */
 #define BLK_STEP    (1ull << 30) /* bytes of one step at most */
 
@@ -67,6 +67,7 @@ struct blk_front {
 struct blk_request {
 	struct blk_io io;
 	struct blk *b;
+	unsigned queue; /* whence it came */
 	enum blk_op op;
 	bool unmap, fua;
 	uint64_t at, len, pos; /* bytes of the disk, and how many are done */
@@ -91,6 +92,7 @@ struct blk {
 	bool stepped;                 /* a step was begun that no kick() has seen */
 	bool resetting, limited;      /* limited: the timer runs */
 	unsigned inflight;
+	uint32_t starved;                  /* rings, a bit each, that wait for a free request */
 	struct blk_request *free, *parked; /* parked: failed, to be tried again (on-error=pause) */
 	struct ipc_watch *timer;           /* a limit lets go */
 	struct {

@@ -21,6 +21,7 @@ enum {
 	F_FLUSH = 9,
 	F_TOPOLOGY = 10,
 	F_CONFIG_WCE = 11,
+	F_MQ = 12,
 	F_DISCARD = 13,
 	F_WRITE_ZEROES = 14
 };
@@ -50,6 +51,7 @@ void blk_offer(struct blk *b)
 		.blk_size = b->base->block,
 		.min_io_size = (uint16_t)(PAGE / b->base->block),
 		.writeback = b->dev.cfg.blk.writeback,
+		.num_queues = (uint16_t)b->dev.cfg.blk.queues,
 		.max_discard_sectors = RANGE_MAX,
 		.max_discard_seg = 1,
 		.discard_sector_alignment = PAGE / BLK_SECTOR,
@@ -67,8 +69,11 @@ void blk_offer(struct blk *b)
 		o->features |= F(F_RO);
 	else
 		o->features |= F(F_WRITE_ZEROES) | ((b->top ? b->top : b->base)->discard ? F(F_DISCARD) : 0);
-	o->nqueues = 1;
-	o->queue_max[0] = BLK_QUEUE;
+	o->nqueues = b->dev.cfg.blk.queues;
+	if (o->nqueues > 1)
+		o->features |= F(F_MQ); /* a driver without it uses the first */
+	for (unsigned i = 0; i < o->nqueues; i++)
+		o->queue_max[i] = BLK_QUEUE;
 	o->config_len = sizeof c;
 	memcpy(o->config, &c, sizeof c);
 }

@@ -57,7 +57,7 @@ static void finish_chain(struct blk_request *r, uint8_t status)
 		virtq_write(c, c->in_len - 1, &status, 1);
 	virtio_dev_wrote(&b->dev.v, c->seg + c->nout, c->nin, c->in_len); /* a read that a reset overtakes, too */
 	if (!b->resetting && b->dev.channel)
-		virtio_dev_put(&b->dev.v, 0, c->head, (uint32_t)c->in_len);
+		virtio_dev_put(&b->dev.v, r->queue, c->head, (uint32_t)c->in_len);
 	blk_release(r);
 }
 
@@ -333,26 +333,28 @@ void blk_begin(struct blk_request *r, uint8_t status)
 }
 
 /* Takes a chain of the ring.  False: there is none, or it has to wait. */
-static bool take(struct blk *b)
+static bool take(struct blk *b, unsigned queue)
 {
 	struct device *d = &b->dev;
 	struct blk_request *r = b->free;
 	struct header h;
 	uint64_t wait;
 
-	if (!r || b->limited || !virtio_dev_get(&d->v, 0, &r->chain))
+	b->starved |= r ? 0 : 1u << queue;
+	if (!r || b->limited || !virtio_dev_get(&d->v, queue, &r->chain))
 		return false;
 	if (virtq_read(&r->chain, 0, &h, HEADER) != HEADER || !r->chain.in_len) {
 		virtio_dev_broken(&d->v, "a request without a header or a status");
 		return false;
 	}
 	if (!limit_take(&d->limit[0], r->chain.out_len + r->chain.in_len - HEADER - 1, device_now(), &wait)) {
-		virtq_unget(&d->v.queue[0], &r->chain);
+		virtq_unget(&d->v.queue[queue], &r->chain);
 		b->limited = true;
 		ipc_timer_set(b->timer, (unsigned)((wait + 999999) / 1000000));
 		return false;
 	}
 	b->free = r->next;
+	r->queue = queue;
 	blk_begin(r, (uint8_t)parse(r, &h));
 	return true;
 }
@@ -370,16 +372,36 @@ void blk_settle(struct blk *b)
 	} while (b->front->settle(b) || b->stepped);
 }
 
+static uint32_t every_queue(const struct blk *b)
+{
+	return (1u << b->dev.offer.nqueues) - 1;
+}
+
+/* Rings that found no free request have their turn when there is one, in their order: each takes what it can get. */
+static bool feed(struct blk *b)
+{
+	uint32_t starved = b->starved;
+	bool any = false;
+
+	if (!starved || !b->free)
+		return false;
+	b->starved = 0;
+	for (unsigned q = 0; starved >> q; q++)
+		while ((starved >> q & 1) && take(b, q))
+			any = true;
+	return any;
+}
+
 static bool publish(struct blk *b)
 {
 	if (b->dev.v.active)
-		virtio_dev_publish(&b->dev.v, 1);
-	return false;
+		virtio_dev_publish(&b->dev.v, every_queue(b));
+	return feed(b);
 }
 
 static void resume(struct blk *b)
 {
-	device_ring(&b->dev, 1);
+	device_ring(&b->dev, every_queue(b));
 }
 
 const struct blk_front blk_virtio = {gather, finish_chain, publish, resume};
@@ -390,7 +412,7 @@ void blk_work(struct device *d, unsigned queue)
 
 	do {
 		virtio_dev_quiet(&d->v, queue);
-		while (take(b))
+		while (take(b, queue))
 			;
 		blk_settle(b);
 	} while (virtio_dev_ready(&d->v, queue) && virtio_dev_listen(&d->v, queue) && !b->limited && b->free);
@@ -427,6 +449,7 @@ void blk_reset(struct device *d)
 	struct blk_request *r = b->parked, *next;
 
 	b->resetting = true;
+	b->starved = 0;
 	b->inflight++; /* so that the last of these does not answer */
 	for (b->parked = NULL; r; r = next) {
 		next = r->next;

@@ -24,7 +24,7 @@ static void check(const struct fakestore *f, const struct blk_io *io)
 	if (io->op == BLK_FLUSH)
 		return;
 	MUST(io->len && io->at <= f->s.size && io->len <= f->s.size - io->at);
-	if (!f->piece) /* a piece need not be whole blocks, and then what follows is not */
+	if (!f->piece && !f->cut) /* a piece need not be whole blocks, and then what follows is not */
 		MUST(!(io->at % f->s.block) && !(io->len % f->s.block));
 	if (io->op != BLK_READ && io->op != BLK_WRITE)
 		return;

@@ -13,7 +13,8 @@ struct fakestore {
 	bool later;     /* steps wait for fakestore_complete() */
 	bool eager;     /* kick() completes what waits, last one first */
 	uint64_t piece; /* bytes of a step at most; 0: all */
-	int error;      /* negative: the next steps of @error_op fail with it, @errors times */
+	bool cut;  /* one of them, or of another store of this disk, was no whole block: nor is what comes after it */
+	int error; /* negative: the next steps of @error_op fail with it, @errors times */
 	enum blk_op error_op;
 	unsigned errors;
 	unsigned lacks; /* bit an enum blk_op: -EOPNOTSUPP */

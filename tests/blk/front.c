@@ -18,8 +18,10 @@
 #define HEADS 0x4000u /* 16 bytes a slot */
 #define STATS 0x5000u
 #define DATA  0x10000u
-#define EACH  6u /* descriptors of a slot */
-_Static_assert(FRONT_SLOTS *EACH <= FRONT_QUEUE && DATA + FRONT_SLOTS * FRONT_ROOM <= FRONT_RAM, "they fit");
+#define MORE  0x300000u /* descriptors and rings of the second queue, from here as those of the first from 0 */
+#define EACH  6u        /* descriptors of a slot */
+_Static_assert(FRONT_SLOTS *EACH <= FRONT_QUEUE && DATA + FRONT_SLOTS * FRONT_ROOM <= MORE, "they fit");
+_Static_assert(MORE + USED + 0x1000 <= FRONT_RAM && FRONT_RINGS == 2, "they fit");
 
 enum { NEXT = 1, WRITE = 2 };
 
@@ -29,6 +31,11 @@ static void must(bool ok)
 		return;
 	perror("front");
 	abort();
+}
+
+static unsigned of(unsigned ring, unsigned at)
+{
+	return (ring ? MORE : 0) + at;
 }
 
 static uint16_t load16(struct front *f, unsigned at)
@@ -46,7 +53,7 @@ static void on_frame(void *ctx, struct ipc_conn *c, struct ipc_frame *fr)
 	(void)c;
 	(void)fr;
 	f->asked++;
-	f->used_then = load16(f, USED + 2);
+	f->used_then = load16(f, of(f->ring, USED) + 2);
 	f->b.dev.invalidated = f->b.dev.invalidate_id;
 }
 
@@ -143,6 +150,7 @@ struct front *front_new(const struct front_setup *s)
 					     .writeback = !s->through,
 					     .pause_error = s->pause,
 					     .snapshot = s->snapshot,
+					     .queues = FRONT_RINGS,
 					     .serial = "twenty-characters-20"};
 	f->b.readonly = s->readonly;
 	memory(f);
@@ -178,15 +186,18 @@ void front_free(struct front *f)
 void front_activate(struct front *f, uint64_t features)
 {
 	struct device *d = &f->b.dev;
-	const struct msg_virtio_queue q = {0, FRONT_QUEUE, DESC, AVAIL, USED};
 
-	memset(f->ram + AVAIL, 0, 0x2000);
-	f->avail = f->seen = 0;
 	for (unsigned i = 0; i < FRONT_SLOTS; i++)
 		f->status[i] = -1;
 	d->v.features = features;
 	d->v.broken = false;
-	must(!virtq_setup(&d->v.queue[0], &d->mem, &q, features));
+	f->ring = 0;
+	for (unsigned i = 0; i < FRONT_RINGS; i++) {
+		const struct msg_virtio_queue q = {i, FRONT_QUEUE, of(i, DESC), of(i, AVAIL), of(i, USED)};
+		memset(f->ram + of(i, AVAIL), 0, 0x2000);
+		f->avail[i] = f->seen[i] = 0;
+		must(!virtq_setup(&d->v.queue[i], &d->mem, &q, features));
+	}
 	d->v.active = true;
 	blk_activate(d);
 }
@@ -222,13 +233,16 @@ void front_desc(struct front *f, unsigned i, uint64_t addr, uint32_t len, uint16
 		uint16_t flags, next;
 	} d = {addr, len, flags, next};
 
-	memcpy(f->ram + DESC + i * 16, &d, 16);
+	memcpy(f->ram + of(f->ring, DESC) + i * 16, &d, 16);
 }
 
 void front_avail(struct front *f, unsigned first)
 {
-	memcpy(f->ram + AVAIL + 4 + f->avail % FRONT_QUEUE * 2, &(uint16_t){(uint16_t)first}, 2);
-	__atomic_store_n((uint16_t *)(void *)(f->ram + AVAIL + 2), ++f->avail, __ATOMIC_RELEASE);
+	uint8_t *ring = f->ram + of(f->ring, AVAIL);
+	uint16_t *avail = &f->avail[f->ring];
+
+	memcpy(ring + 4 + *avail % FRONT_QUEUE * 2, &(uint16_t){(uint16_t)first}, 2);
+	__atomic_store_n((uint16_t *)(void *)(ring + 2), ++*avail, __ATOMIC_RELEASE);
 }
 
 /* One or two descriptors. */
@@ -263,20 +277,29 @@ void front_put(struct front *f, unsigned slot, uint32_t type, uint64_t sector, u
 	front_avail(f, slot * EACH);
 }
 
-void front_look(struct front *f)
+static void look(struct front *f, unsigned ring)
 {
-	for (uint16_t idx = load16(f, USED + 2); f->seen != idx; f->seen++) {
+	unsigned used = of(ring, USED);
+	uint16_t *seen = &f->seen[ring];
+
+	for (uint16_t idx = load16(f, used + 2); *seen != idx; ++*seen) {
 		uint32_t id;
-		memcpy(&id, f->ram + USED + 4 + f->seen % FRONT_QUEUE * 8, 4);
+		memcpy(&id, f->ram + used + 4 + *seen % FRONT_QUEUE * 8, 4);
 		if (id < FRONT_SLOTS * EACH)
 			f->status[id / EACH] = f->ram[STATS + id / EACH];
 	}
 }
 
+void front_look(struct front *f)
+{
+	for (unsigned i = 0; i < FRONT_RINGS; i++)
+		look(f, i);
+}
+
 void front_ring(struct front *f)
 {
-	if (virtio_dev_ready(&f->b.dev.v, 0))
-		blk_work(&f->b.dev, 0);
+	if (virtio_dev_ready(&f->b.dev.v, f->ring))
+		blk_work(&f->b.dev, f->ring);
 	front_look(f);
 }
 

@@ -11,6 +11,7 @@
 #define FRONT_SLOTS 40u
 #define FRONT_ROOM  (64u << 10) /* data of a slot */
 #define FRONT_QUEUE 256u
+#define FRONT_RINGS 2u
 
 /* Request types, virtio 1.2 5.2.6; feature bits, 5.2.3. */
 enum { FRONT_IN = 0, FRONT_OUT = 1, FRONT_FLUSH = 4, FRONT_GET_ID = 8, FRONT_DISCARD = 11, FRONT_ZEROES = 13 };
@@ -35,9 +36,10 @@ struct front {
 	struct shm_doorbells bell;
 	uint8_t *ram;
 	uint64_t *p2m, *code, *dirty;
-	int vcpu, monitor, call; /* far ends */
-	uint16_t avail, seen;    /* of ours: next free place, used elements looked at */
-	int status[FRONT_SLOTS]; /* -1: in flight */
+	int vcpu, monitor, call;                        /* far ends */
+	unsigned ring;                                  /* the one that requests are put into */
+	uint16_t avail[FRONT_RINGS], seen[FRONT_RINGS]; /* of ours: next free place, used elements looked at */
+	int status[FRONT_SLOTS];                        /* -1: in flight */
 	uint8_t buf[IPC_MAX_DATA];
 	struct ipc_frame f;
 	unsigned asked;     /* invalidations */
@@ -58,7 +60,7 @@ void front_put(struct front *f, unsigned slot, uint32_t type, uint64_t sector, u
 /* A chain of the caller's: descriptors from @first on are written already. */
 void front_avail(struct front *f, unsigned first);
 void front_desc(struct front *f, unsigned i, uint64_t addr, uint32_t len, uint16_t flags, uint16_t next);
-/* Rings, and takes what is done. */
+/* Rings for f->ring, and takes what is done in all. */
 void front_ring(struct front *f);
 void front_look(struct front *f);
 /* Put, ring, and the status: for stores that do everything at once. */

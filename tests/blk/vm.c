@@ -149,6 +149,7 @@ static void configure(struct vm *v, int backend, int page)
 	m.blk = (struct msg_blk_config){.readonly = v->set.readonly,
 					.writeback = !v->set.through,
 					.pause_error = v->set.pause,
+					.queues = 1,
 					.nbd = v->set.format != FORMAT_RAW,
 					.snapshot = v->set.snapshot,
 					.serial = "test"};

@@ -18,7 +18,7 @@
 #define SIZE    (1u << 20)
 #define ACTIONS 400
 
-enum action { PUT, PUT_RANGE, CHAIN, RING, COMPLETE, CONFIG, STORE, MEMORY, RESET, RETRY, ACTION_COUNT };
+enum action { PUT, PUT_RANGE, CHAIN, RING, COMPLETE, CONFIG, STORE, MEMORY, RESET, RETRY, SWITCH, ACTION_COUNT };
 enum kind {
 	READONLY = 1,
 	SNAPSHOT = 2,
@@ -123,6 +123,8 @@ static void store(struct front *f, struct input *in)
 	s->later = how & 1;
 	s->eager = how & 2;
 	s->piece = how & 4 ? 1 + take(in, 2) % 9000 : 0;
+	if (s->piece)
+		f->base.cut = f->top.cut = true;
 	s->lacks = how & 8 ? (unsigned)take(in, 1) & ~1u : 0;
 	s->lies = (how & 0x30) == 0x30;
 	s->s.zeroes = s->s.unmap = s->s.fua = !(how & 0x40);
@@ -164,9 +166,10 @@ static void count(struct front *f)
 		parked++;
 	FUZZ_CHECK(nfree + f->b.inflight == BLK_QUEUE);
 	FUZZ_CHECK(f->b.inflight == parked + f->base.nheld + f->top.nheld);
-	FUZZ_CHECK(f->b.resetting || !f->b.dev.v.active || f->b.inflight == f->b.dev.v.queue[0].inflight ||
-		   f->b.dev.v.broken);
-	FUZZ_CHECK(f->b.dev.v.queue[0].inflight <= FRONT_QUEUE);
+	const struct virtio_dev *v = &f->b.dev.v;
+	unsigned taken = v->queue[0].inflight + v->queue[1].inflight;
+	FUZZ_CHECK(f->b.resetting || !v->active || f->b.inflight == taken || v->broken);
+	FUZZ_CHECK(v->queue[0].inflight <= FRONT_QUEUE && v->queue[1].inflight <= FRONT_QUEUE);
 }
 
 static unsigned frames(struct front *f, uint16_t type)
@@ -236,7 +239,12 @@ static void act(struct front *f, struct input *in, uint64_t features)
 	case STORE: store(f, in); break;
 	case MEMORY: memory(f, in); break;
 	case RESET: reset(f, features); break;
-	case RETRY: blk_retry(&f->b); break;
+	case RETRY:
+		blk_retry(&f->b);
+		while (front_monitor(f)) /* each may tell it once */
+			;
+		break;
+	case SWITCH: f->ring ^= 1; break;
 	case ACTION_COUNT: break;
 	}
 }

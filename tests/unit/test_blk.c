@@ -50,6 +50,38 @@ static void test_types(void)
 	front_free(f);
 }
 
+/* Two rings share the requests: who finds none free has one as soon as another is done, whichever ring that was of. */
+static void test_queues(void)
+{
+	struct front *f = plain();
+	struct blk_request *rest = f->b.free->next->next->next; /* three are left */
+
+	CU_ASSERT_EQUAL(f->b.dev.offer.nqueues, FRONT_RINGS);
+	CU_ASSERT_TRUE(f->b.dev.offer.features >> 12 & 1);
+	CU_ASSERT_EQUAL(f->b.dev.offer.config[34], FRONT_RINGS); /* num_queues, virtio 1.2 5.2.4 */
+	f->b.free->next->next->next = NULL;
+	f->base.later = true;
+	for (unsigned i = 0; i < 8; i++) {
+		f->ring = i & 1;
+		front_put(f, i, FRONT_IN, i, 0, 512, 0);
+		front_ring(f);
+	}
+	CU_ASSERT_TRUE(f->base.nheld == 3 && f->b.inflight == 3 && !f->b.free);
+	CU_ASSERT_EQUAL(f->b.starved, 3u);
+	for (unsigned done = 1; done <= 8; done++) {
+		fakestore_complete(&f->base, 0);
+		blk_settle(&f->b);
+		front_look(f);
+		CU_ASSERT_EQUAL(f->base.nheld, done <= 5 ? 3 : 8 - done);
+	}
+	for (unsigned i = 0; i < 8; i++)
+		CU_ASSERT_EQUAL(f->status[i], FRONT_OK);
+	CU_ASSERT_TRUE(f->avail[0] == 4 && f->seen[0] == 4 && f->avail[1] == 4 && f->seen[1] == 4);
+	CU_ASSERT_EQUAL(f->b.inflight, 0);
+	f->b.free->next->next->next = rest;
+	front_free(f);
+}
+
 static void test_id(void)
 {
 	struct front *f = plain();
@@ -352,6 +384,7 @@ CU_ErrorCode suite_blk(void)
 		void (*fn)(void);
 	} tests[] = {
 		{"request types", test_types},
+		{"several queues", test_queues},
 		{"get-id", test_id},
 		{"ranges", test_ranges},
 		{"blocks", test_blocks},

@@ -30,6 +30,10 @@ static void test_disk(void)
 {
 	CU_ASSERT_EQUAL(disk("path=/a/b.raw"), 0);
 	CU_ASSERT_STRING_EQUAL(d.path, "/a/b.raw");
+	CU_ASSERT_EQUAL(d.queues, 0);
+	CU_ASSERT_EQUAL(disk("path=/a,queues=8"), 0);
+	CU_ASSERT_EQUAL(d.queues, 8);
+	CU_ASSERT_EQUAL(disk("path=/a/b.raw"), 0);
 	CU_ASSERT(d.format == FORMAT_AUTO && !d.readonly && !d.snapshot && !d.nocache && !d.pause_error && !d.id[0]);
 	CU_ASSERT_EQUAL(disk("path=x,,y=z,format=qcow2,snapshot,cache=none,on-error=pause,serial=S-1,id=root,ops=10K,"
 			     "ops-burst=20,bytes=1M,bytes-burst=none"),
@@ -61,6 +65,11 @@ static void test_disk_bad(void)
 		"path=a,on-error=stop",
 		"path=a,serial=123456789012345678901",
 		"path=a,serial=a b",
+		"path=a,queues=0",
+		"path=a,queues=9",
+		"path=a,queues=2x",
+		"path=a,queues=-1",
+		"path=a,queues=2,bus=ahci",
 		"path=a,id=1a",
 		"path=a,id=a/b",
 		"path=a,id=abcdefghijklmnopqrstuvwxyzabcdef",

@@ -156,7 +156,7 @@ static void test_covered(void)
 	HAS_FIELDS(request_link, msg_request_link, 2, {0}, 0);
 	HAS_FIELDS(request_balloon, msg_request_balloon, 1, 0);
 	HAS_FIELDS(request_resize, msg_request_resize, 2, 0, 0);
-	HAS_FIELDS(blk_config, msg_blk_config, 7, 0, 0, 0, 0, 0, 0, {0});
+	HAS_FIELDS(blk_config, msg_blk_config, 8, 0, 0, 0, 0, 0, 0, 0, {0});
 	HAS_FIELDS(net_config, msg_net_config, 4, 0, {}, 0, 0);
 	HAS_FIELDS(virtio_queue, msg_virtio_queue, 5, 0, 0, 0, 0, 0);
 	HAS_FIELDS(range, msg_range, 2, 0, 0);
@@ -212,6 +212,7 @@ static const struct edge {
 	{"dev_event.kind", DEV_EVENT_IO_ERROR, DEV_EVENT_LINK_LOST, 0, false},
 	{"virtio_offer.device_id", 1, MSG_OFFER_ATAPI, 0, false},
 	{"blk_config.bus", BLK_VIRTIO, BLK_BUSES - 1, 0, false},
+	{"blk_config.queues", 1, MSG_PAIRS_MAX, 0, false},
 	{"virtio_offer.queue_max", 1, MSG_QUEUE_SIZE_MAX, 1, false},
 	{"rates.ops", 0, MSG_RATE_MAX, 0, false},
 	{"rates.ops_burst", 0, MSG_RATE_MAX, 0, false},

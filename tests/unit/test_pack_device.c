@@ -171,7 +171,7 @@ static void make_config(struct msg_dev_config *c, enum msg_role kind)
 {
 	*c = (struct msg_dev_config){.id = "x", .ram_size = 64 << 20, .kind = kind};
 	if (kind == ROLE_BLK)
-		c->blk = (struct msg_blk_config){.readonly = true, .serial = "12345678901234567890"};
+		c->blk = (struct msg_blk_config){.readonly = true, .queues = 1, .serial = "12345678901234567890"};
 	else
 		c->net = (struct msg_net_config){.backend = NET_TAP, .mac = {0x52, 1, 2, 3, 4, 5}, .mtu = 9000};
 	for (unsigned i = DEV_FD_RAM; i < DEV_FD_OVERLAY; i++)
