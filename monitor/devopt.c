@@ -492,6 +492,11 @@ static int net_mac(void *o, const char *v, char *err, size_t len)
 	return 0;
 }
 
+static int net_queues(void *o, const char *v, char *err, size_t len)
+{
+	return set_queues(&((struct net_option *)o)->queues, v, err, len);
+}
+
 static int net_mtu(void *o, const char *v, char *err, size_t len)
 {
 	uint64_t n;
@@ -517,6 +522,7 @@ static const struct key net_keys[] = {
 	{"restrict", net_restrict, true, false},
 	{"link", net_link, false, false},
 	{"mtu", net_mtu, false, false},
+	{"queues", net_queues, false, false},
 	{"id", net_id, false, false},
 	{NULL, NULL, false, false},
 };

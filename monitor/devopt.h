@@ -52,6 +52,7 @@ struct net_option {
 	struct net_forward forward[DEVOPT_FORWARDS];
 	unsigned nforwards;
 	bool restricted, link_down, has_mac, create; /* create: the tap may be made */
+	uint32_t queues;                             /* pairs; 0: not given */
 	uint8_t mac[6];                              /* without has_mac: chosen by card_open_all() */
 	uint32_t mtu;                                /* 0: 1500, not told to the guest */
 	struct msg_dev_limits limits;

@@ -315,6 +315,7 @@ struct msg_net_config {
 	uint8_t mac[6];
 	uint32_t mtu; /* 0: the standard 1500, not told to the guest */
 	bool link_down;
+	uint32_t queues; /* pairs */
 };
 struct msg_dev_config {
 	char id[MSG_ID_MAX];

@@ -42,6 +42,7 @@ static const struct field net_config_rows[] = {
 	EXACT(NetConfig, msg_net_config, mac),
 	NUM_IF(NetConfig, msg_net_config, mtu, mtu_ok),
 	FLAG(NetConfig, msg_net_config, link_down),
+	NUM(NetConfig, msg_net_config, queues, 1, MSG_PAIRS_MAX),
 };
 TABLE(net_config, NetConfig, net_config, msg_net_config, net_config_ok);
 

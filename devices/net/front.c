@@ -23,6 +23,8 @@ enum {
 	F_HOST_TSO6 = 12,
 	F_MRG_RXBUF = 15,
 	F_STATUS = 16,
+	F_CTRL_VQ = 17,
+	F_MQ = 22,
 };
 #define BIT(n)        (1ull << (n))
 #define STATUS_UP     1u
@@ -49,13 +51,18 @@ static void fill_offer(struct net *n)
 	o->features = VIRTQ_FEATURES | BIT(F_CSUM) | BIT(F_GUEST_CSUM) | BIT(F_MAC) | BIT(F_GUEST_TSO4) |
 		      BIT(F_GUEST_TSO6) | BIT(F_HOST_TSO4) | BIT(F_HOST_TSO6) | BIT(F_MRG_RXBUF) | BIT(F_STATUS) |
 		      (c->mtu ? BIT(F_MTU) : 0);
-	o->nqueues = 2;
-	o->queue_max[NET_RX] = RX_QUEUE_MAX;
-	o->queue_max[NET_TX] = TX_QUEUE_MAX;
+	for (unsigned i = 0; i < c->queues; i++) {
+		o->queue_max[o->nqueues++] = RX_QUEUE_MAX;
+		o->queue_max[o->nqueues++] = TX_QUEUE_MAX;
+	}
+	if (c->queues > 1) {
+		o->features |= BIT(F_CTRL_VQ) | BIT(F_MQ);
+		o->queue_max[o->nqueues++] = TX_QUEUE_MAX;
+	}
 	o->config_len = CONFIG_LEN;
 	memcpy(o->config, c->mac, sizeof c->mac);
 	put16le(o->config + CONFIG_STATUS, n->link_up ? STATUS_UP : 0);
-	put16le(o->config + CONFIG_PAIRS, 1);
+	put16le(o->config + CONFIG_PAIRS, c->queues);
 	put16le(o->config + CONFIG_MTU, c->mtu);
 }
 
@@ -68,14 +75,28 @@ static unsigned takes(uint64_t features, int csum, int tso4, int tso6)
 	return t;
 }
 
+/* Which queues there are, virtio 1.2 5.1.2; until the driver says more it receives by the first pair (5.1.6.5.5). */
+static void set_pairs(struct net *n)
+{
+	uint64_t features = n->d.v.features;
+
+	n->pairs = 1;
+	n->npairs = features & BIT(F_MQ) && features & BIT(F_CTRL_VQ) ? n->d.cfg.net.queues : 1;
+	n->control = features & BIT(F_CTRL_VQ) ? (int)NET_RX(n->npairs) : -1;
+	memset(&n->flows, 0, sizeof n->flows);
+}
+
 static void activate(struct device *d)
 {
 	struct net *n = d->priv;
 
+	set_pairs(n);
 	n->rx_takes = takes(d->v.features, F_GUEST_CSUM, F_GUEST_TSO4, F_GUEST_TSO6);
 	n->tx_takes = takes(d->v.features, F_CSUM, F_HOST_TSO4, F_HOST_TSO6);
 	n->mrg = d->v.features & BIT(F_MRG_RXBUF);
-	virtio_dev_quiet(&d->v, NET_RX); /* until a frame waits for buffers */
+	for (unsigned i = 0; i < n->npairs; i++)
+		if (virtio_dev_ready(&d->v, NET_RX(i)))
+			virtio_dev_quiet(&d->v, NET_RX(i)); /* until a frame waits for buffers */
 	if (n->be->activate)
 		n->be->activate(n);
 }
@@ -138,10 +159,16 @@ static void work(struct device *d, unsigned queue)
 {
 	struct net *n = d->priv;
 
-	if (queue == NET_TX)
-		tx_work(n);
-	else
+	if ((int)queue == n->control) {
+		mq_work(n);
+		receive(n); /* what waited for buffers of a pair may have another now */
+	} else if (queue >= NET_RX(n->npairs)) {
+		return; /* of a pair that this driver knows nothing of */
+	} else if (queue & 1) {
+		tx_work(n, queue / 2);
+	} else {
 		receive(n);
+	}
 }
 
 static void on_readable(void *ctx)
@@ -157,7 +184,7 @@ static void on_writable(void *ctx)
 	n->tx.blocked = false;
 	n->batch.n = n->batch.nchains = 0;
 	n->be->send(n, &n->batch);
-	tx_work(n);
+	tx_work_all(n);
 }
 
 static void on_tx_timer(void *ctx)
@@ -165,7 +192,7 @@ static void on_tx_timer(void *ctx)
 	struct net *n = ctx;
 
 	n->tx.throttled = false;
-	tx_work(n);
+	tx_work_all(n);
 }
 
 static void on_rx_timer(void *ctx)
@@ -218,6 +245,8 @@ const struct device_ops front_ops = {
 void front_init(struct net *n)
 {
 	n->link_up = !n->d.cfg.net.link_down;
+	n->npairs = n->pairs = 1;
+	n->control = -1;
 	n->fd = n->d.fd[DEV_FD_BACKEND];
 	fill_offer(n);
 	n->in = ipc_watch_fd(n->d.loop, n->fd, IPC_READ, on_readable, n);

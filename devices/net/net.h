@@ -8,10 +8,12 @@
 #define HVX_NET_NET_H
 
 #include "devices/device.h"
+#include "devices/net/flow.h"
 #include "devices/net/frame.h"
 
-#define NET_RX 0 /* queues, virtio 1.2 5.1.2 */
-#define NET_TX 1
+/* queues of a pair, virtio 1.2 5.1.2 */
+#define NET_RX(pair) (2u * (pair))
+#define NET_TX(pair) (2u * (pair) + 1)
 
 #define NET_BATCH     64u  /* frames sent together */
 #define NET_HEADS     128u /* their heads, and those of frames that were cut */
@@ -90,13 +92,19 @@ struct net {
 	bool link_up, lost;
 	unsigned rx_takes, tx_takes; /* FRAME_*, as negotiated */
 	bool mrg;
+	unsigned npairs, pairs; /* that the driver may use (1 without MQ), and that it receives by */
+	int control;            /* the queue that says so; -1: there is none */
+	struct flows flows;
 	struct {
-		bool blocked, throttled; /* waits for the back end, for the limit */
-		unsigned paid;           /* so many of the next chains have passed the limit */
-		unsigned skip;           /* pieces of the next chain's frame that are gone */
+		bool blocked, throttled;      /* waits for the back end, for the limit */
+		unsigned pair;                /* the one that is worked on */
+		unsigned paid[MSG_PAIRS_MAX]; /* so many of the next chains have passed the limit */
+		unsigned skip[MSG_PAIRS_MAX]; /* pieces of the next chain's frame that are gone */
 	} tx;
 	struct {
 		bool throttled;
+		unsigned pair; /* of the frame that is looked at */
+		bool waits;    /* it does */
 		bool hungry;   /* the driver is asked to ring when it has buffers */
 		bool paid;     /* the frame that waits has passed the limit */
 		unsigned skip; /* pieces of it that the guest has */
@@ -127,10 +135,14 @@ void front_rx_watch(struct net *n, bool on);
 /* The other end of the wire is gone. */
 void front_lost(struct net *n, const char *why);
 
-/* tx.c, rx.c: the queues' work and what ends with a reset. */
-void tx_work(struct net *n);
+/* tx.c, rx.c: the queues' work and what ends with a reset; rx_anew(): frames have other queues, and nobody is asked for buffers. */
+void tx_work(struct net *n, unsigned pair);
+void tx_work_all(struct net *n);
 void tx_reset(struct net *n);
+void rx_anew(struct net *n);
 void rx_reset(struct net *n);
+/* mq.c: commands of the driver, from the queue n->control. */
+void mq_work(struct net *n);
 
 void front_init(struct net *n);
 extern const struct device_ops front_ops;

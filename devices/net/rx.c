@@ -86,7 +86,7 @@ static void give_back(struct delivery *t)
 {
 	while (t->nchains) {
 		t->n->chain.head = t->head[--t->nchains];
-		virtq_unget(&t->n->d.v.queue[NET_RX], &t->n->chain);
+		virtq_unget(&t->n->d.v.queue[NET_RX(t->n->rx.pair)], &t->n->chain);
 	}
 }
 
@@ -108,7 +108,7 @@ static const char *chain_fault(const struct virtq_chain *c)
 static enum outcome fill_chains(struct delivery *t)
 {
 	struct net *n = t->n;
-	struct virtq *q = &n->d.v.queue[NET_RX];
+	struct virtq *q = &n->d.v.queue[NET_RX(n->rx.pair)];
 
 	while (t->left) {
 		int rc = virtq_get(q, &n->chain);
@@ -161,7 +161,7 @@ static enum outcome deliver(struct net *n, const struct frame *f)
 	}
 	flush_code(&t);
 	for (unsigned i = 0; i < t.nchains; i++)
-		virtio_dev_put(&n->d.v, NET_RX, t.head[i], t.len[i]);
+		virtio_dev_put(&n->d.v, NET_RX(n->rx.pair), t.head[i], t.len[i]);
 	n->count.rx_frames++;
 	n->count.rx_bytes += f->len;
 	n->rx.unpublished += f->len;
@@ -173,15 +173,15 @@ static enum outcome deliver(struct net *n, const struct frame *f)
 void front_rx_flush(struct net *n)
 {
 	n->rx.unpublished = 0;
-	if (n->d.v.queue[NET_RX].enabled)
-		virtio_dev_publish(&n->d.v, 1u << NET_RX);
+	if (n->d.v.active)
+		virtio_dev_publish(&n->d.v, 0x55555555u >> (32 - 2 * n->npairs)); /* each pair's first */
 }
 
 /* Delivers, or says that the frame has to wait; what the guest cannot have is dropped. */
 static bool try(struct net *n, const struct frame *f)
 {
 	if (n->rx.hungry)
-		virtio_dev_quiet(&n->d.v, NET_RX);
+		virtio_dev_quiet(&n->d.v, NET_RX(n->rx.pair));
 	n->rx.hungry = false;
 	for (;;) {
 		switch (deliver(n, f)) {
@@ -191,7 +191,7 @@ static bool try(struct net *n, const struct frame *f)
 		case NO_BUFFERS: break;
 		}
 		front_rx_flush(n); /* it may wait for these */
-		if (virtio_dev_listen(&n->d.v, NET_RX))
+		if (virtio_dev_listen(&n->d.v, NET_RX(n->rx.pair)))
 			continue;
 		n->count.rx_waits++;
 		n->rx.hungry = true;
@@ -233,13 +233,24 @@ static bool paid(struct net *n, const struct frame *f)
 	return false;
 }
 
+/* A frame that waits stays with its pair. */
+static void choose(struct net *n, const struct frame *f)
+{
+	if (n->rx.waits)
+		return;
+	n->rx.pair = n->pairs > 1 ? flow_pair(&n->flows, f, n->pairs) : 0;
+	if (!virtio_dev_ready(&n->d.v, NET_RX(n->rx.pair)))
+		n->rx.pair = 0;
+}
+
 enum rx_result front_rx(struct net *n, struct frame *f)
 {
 	uint64_t *dropped = NULL;
 
+	choose(n, f);
 	if (!n->link_up)
 		dropped = &n->count.rx_drop_link;
-	else if (!virtio_dev_ready(&n->d.v, NET_RX))
+	else if (!virtio_dev_ready(&n->d.v, NET_RX(n->rx.pair)))
 		dropped = &n->count.rx_drop_down;
 	else if (frame_check(f, FRAME_CSUM | FRAME_TSO4 | FRAME_TSO6))
 		dropped = &n->count.rx_drop_malformed;
@@ -250,14 +261,21 @@ enum rx_result front_rx(struct net *n, struct frame *f)
 		return RX_WAIT;
 	else
 		rc = pass(n, f);
-	n->rx.paid = rc == RX_WAIT;
+	n->rx.paid = n->rx.waits = rc == RX_WAIT;
 	if (rc == RX_DONE)
 		n->rx.skip = 0;
 	return rc;
 }
 
+void rx_anew(struct net *n)
+{
+	if (n->rx.hungry)
+		virtio_dev_quiet(&n->d.v, NET_RX(n->rx.pair));
+	n->rx.hungry = n->rx.waits = false;
+}
+
 void rx_reset(struct net *n)
 {
-	n->rx.paid = n->rx.throttled = n->rx.hungry = false;
-	n->rx.skip = 0;
+	n->rx.paid = n->rx.throttled = n->rx.hungry = n->rx.waits = false;
+	n->rx.pair = n->rx.skip = 0;
 }

@@ -80,7 +80,7 @@ static void add_chain(struct net *n, struct frame *f, unsigned first)
 		struct iovec rest[PIECES_MAX]; /* their places are taken by the pieces */
 		memcpy(rest, f->rest, f->nrest * sizeof rest[0]);
 		f->rest = rest;
-		c->skipped = n->tx.skip;
+		c->skipped = n->tx.skip[n->tx.pair];
 		unsigned done = frame_split(f, size, c->skipped, add_part, b);
 		c->more = done < frame_segments(f, size);
 		n->count.tx_cut += !c->skipped;
@@ -129,8 +129,8 @@ static bool paid(struct net *n, const struct frame *f)
 	struct limit *l = &n->d.limit[0];
 	uint64_t wait;
 
-	if (n->tx.paid) {
-		n->tx.paid--;
+	if (n->tx.paid[n->tx.pair]) {
+		n->tx.paid[n->tx.pair]--;
 		return true;
 	}
 	if (!l->set.ops && !l->set.bytes)
@@ -179,6 +179,8 @@ static enum taken take(struct net *n)
 	if (t->dropped)
 		return TAKEN;
 	b->nheads++;
+	if (n->npairs > 1)
+		flow_sent(&n->flows, &f, n->tx.pair);
 	add_chain(n, &f, first);
 	return TAKEN;
 }
@@ -188,7 +190,7 @@ static enum taken take(struct net *n)
 static void unget(struct net *n, uint16_t head)
 {
 	n->chain.head = head;
-	virtq_unget(&n->d.v.queue[NET_TX], &n->chain);
+	virtq_unget(&n->d.v.queue[NET_TX(n->tx.pair)], &n->chain);
 }
 
 /* Chains whose frames are among the first @gone are put back, the others given back to the ring. */
@@ -203,11 +205,11 @@ static void settle(struct net *n, unsigned gone)
 			break;
 		if (c->dropped)
 			++*c->dropped;
-		virtio_dev_put(&n->d.v, NET_TX, c->head, 0);
+		virtio_dev_put(&n->d.v, NET_TX(n->tx.pair), c->head, 0);
 	}
-	n->tx.skip = i < b->nchains ? b->c[i].skipped + gone - b->c[i].first : 0;
+	n->tx.skip[n->tx.pair] = i < b->nchains ? b->c[i].skipped + gone - b->c[i].first : 0;
 	for (unsigned k = b->nchains; k > i; k--) {
-		n->tx.paid += !b->c[k - 1].dropped;
+		n->tx.paid[n->tx.pair] += !b->c[k - 1].dropped;
 		unget(n, b->c[k - 1].head);
 	}
 }
@@ -226,17 +228,17 @@ static bool send(struct net *n)
 	bool all = gone == b->n;
 	b->n = b->nchains = b->nheads = b->niov = 0;
 	b->flat_used = false;
-	virtio_dev_publish(&n->d.v, 1u << NET_TX);
+	virtio_dev_publish(&n->d.v, 1u << NET_TX(n->tx.pair));
 	return all;
 }
 
 /* Fills the batch; the number of chains, 0 when the ring is empty or nothing may go. */
 static unsigned fill(struct net *n)
 {
-	while (room(&n->batch) && !n->tx.throttled && virtio_dev_get(&n->d.v, NET_TX, &n->chain)) {
+	while (room(&n->batch) && !n->tx.throttled && virtio_dev_get(&n->d.v, NET_TX(n->tx.pair), &n->chain)) {
 		enum taken t = take(n);
 		if (t != TAKEN)
-			virtq_unget(&n->d.v.queue[NET_TX], &n->chain);
+			virtq_unget(&n->d.v.queue[NET_TX(n->tx.pair)], &n->chain);
 		if (t != TAKEN || n->batch.c[n->batch.nchains - 1].more)
 			break;
 	}
@@ -245,20 +247,21 @@ static unsigned fill(struct net *n)
 
 static bool may_work(const struct net *n)
 {
-	return virtio_dev_ready(&n->d.v, NET_TX) && !n->tx.blocked && !n->tx.throttled;
+	return virtio_dev_ready(&n->d.v, NET_TX(n->tx.pair)) && !n->tx.blocked && !n->tx.throttled;
 }
 
-void tx_work(struct net *n)
+void tx_work(struct net *n, unsigned pair)
 {
 	unsigned done = 0;
 
+	n->tx.pair = pair;
 	if (may_work(n))
-		virtio_dev_quiet(&n->d.v, NET_TX);
+		virtio_dev_quiet(&n->d.v, NET_TX(n->tx.pair));
 	while (may_work(n)) {
 		unsigned k = fill(n);
 		bool all = send(n);
 		done += k;
-		if (!k && !n->tx.throttled && !n->d.v.broken && !virtio_dev_listen(&n->d.v, NET_TX))
+		if (!k && !n->tx.throttled && !n->d.v.broken && !virtio_dev_listen(&n->d.v, NET_TX(n->tx.pair)))
 			return;
 		if (done >= BUDGET && all) {
 			ipc_timer_set(n->tx_timer, 0); /* the others' turn */
@@ -267,8 +270,19 @@ void tx_work(struct net *n)
 	}
 }
 
+/* The one after the last that worked is the first, so that none of them waits for ever for what they share. */
+void tx_work_all(struct net *n)
+{
+	unsigned first = n->tx.pair + 1;
+
+	for (unsigned i = 0; i < n->npairs; i++)
+		tx_work(n, (first + i) % n->npairs);
+}
+
 void tx_reset(struct net *n)
 {
-	n->tx.paid = n->tx.skip = 0;
+	memset(n->tx.paid, 0, sizeof n->tx.paid);
+	memset(n->tx.skip, 0, sizeof n->tx.skip);
+	n->tx.pair = 0;
 	n->tx.throttled = false;
 }

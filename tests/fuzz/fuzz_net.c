@@ -10,6 +10,7 @@
  */
 #include <string.h>
 
+#include "devices/net/flow.h"
 #include "devices/net/frame.h"
 #include "devices/net/macs.h"
 #include "devices/net/merge.h"
@@ -85,6 +86,7 @@ static void one_frame(const uint8_t *d, size_t len)
 		rest[f.nrest] = (struct iovec){whole + at, k};
 		at += k;
 	}
+	FUZZ_CHECK(flow_of(&f) < FLOWS);
 	if (frame_check(&f, takes))
 		return;
 	FUZZ_CHECK(!(f.h.flags & VNET_NEEDS_CSUM) ||

@@ -117,12 +117,13 @@ static int seed_dev_config(uint8_t *buf, enum msg_role kind)
 {
 	static struct msg_dev_config m;
 
-	m = (struct msg_dev_config){.id = "card0",
-				    .ram_size = 64 << 20,
-				    .kind = kind,
-				    .blk = {.writeback = true, .queues = 2, .serial = "0123456789"},
-				    .net = {.backend = NET_PASST, .mac = {0x52, 1, 2, 3, 4, 5}, .mtu = 1500},
-				    .limits = {1, 2, 3, 4}};
+	m = (struct msg_dev_config){
+		.id = "card0",
+		.ram_size = 64 << 20,
+		.kind = kind,
+		.blk = {.writeback = true, .queues = 2, .serial = "0123456789"},
+		.net = {.backend = NET_PASST, .mac = {0x52, 1, 2, 3, 4, 5}, .mtu = 1500, .queues = 4},
+		.limits = {1, 2, 3, 4}};
 	for (unsigned i = DEV_FD_RAM; i < DEV_FD_OVERLAY; i++)
 		m.fds[m.nfds++] = (enum msg_dev_fd)i;
 	m.fds[m.nfds++] = DEV_FD_CALL;

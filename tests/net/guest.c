@@ -30,6 +30,9 @@
 #define RX_STEP  0x11000u /* a 64 KiB frame and its header */
 #define TX_BUFS  0x2000000u
 #define TX_STEP  0x12000u
+#define RX_BUFS1 0x2a00000u /* of the second pair */
+#define CONTROL  0x3c00000u
+_Static_assert(RX_BUFS1 + RX_STEP * GUEST_QUEUE <= CONTROL && TX_BUFS + TX_STEP * 128u <= RX_BUFS1, "they fit");
 
 /* ---- start ---- */
 
@@ -140,6 +143,8 @@ void guest_start_sealed(struct guest *g, enum msg_net_backend kind, int backend)
 	if (!g->cfg.net.mac[0])
 		memcpy(g->cfg.net.mac, mac, 6);
 	g->cfg.net.backend = kind;
+	if (!g->cfg.net.queues)
+		g->cfg.net.queues = 1;
 	if (!g->rx_size)
 		g->rx_size = 2048;
 	make_memory(g);
@@ -156,7 +161,7 @@ void guest_start(struct guest *g, enum msg_net_backend kind, int backend)
 	guest_start_sealed(g, kind, backend);
 	await(g, g->channel, MSG_VIRTIO_OFFER, &f);
 	CHECK(!unpack_virtio_offer(f.data, f.len, &g->offer));
-	CHECK(g->offer.device_id == 1 && g->offer.nqueues == 2);
+	CHECK(g->offer.device_id == 1 && g->offer.nqueues == 2 * g->cfg.net.queues + (g->cfg.net.queues > 1));
 }
 
 static void to_device(struct guest *g, int fd, uint16_t type, int n)
@@ -166,9 +171,9 @@ static void to_device(struct guest *g, int fd, uint16_t type, int n)
 
 void guest_activate(struct guest *g, uint64_t features)
 {
-	struct msg_virtio_activate m = {.features = features, .nqueues = 2};
+	struct msg_virtio_activate m = {.features = features, .nqueues = features & F_MQ ? g->offer.nqueues : 2};
 
-	for (unsigned i = 0; i < 2; i++) {
+	for (unsigned i = 0; i < m.nqueues; i++) {
 		uint64_t base = RINGS * (i + 1);
 		m.queue[i] = (struct msg_virtio_queue){i, GUEST_QUEUE, base, base + 0x4000, base + 0x8000};
 		memset(g->ram + base, 0, RINGS);
@@ -176,7 +181,8 @@ void guest_activate(struct guest *g, uint64_t features)
 					       .avail = (uint16_t *)(void *)(g->ram + base + 0x4000),
 					       .used = (uint16_t *)(void *)(g->ram + base + 0x8000)};
 	}
-	g->posted = 0;
+	g->posted[0] = g->posted[1] = 0;
+	g->pair = 0;
 	g->features = features;
 	uint16_t *asks = &g->q[TX].used[features & F_EVENT_IDX ? 2 + 4 * GUEST_QUEUE : 0];
 	*asks = 0xffff;
@@ -341,52 +347,49 @@ static void want_calls(struct guest_queue *q)
 	__atomic_store_n(&q->avail[2 + GUEST_QUEUE], q->seen, __ATOMIC_SEQ_CST); /* used_event */
 }
 
-static uint64_t rx_gpa(unsigned i)
+static uint64_t rx_gpa(const struct guest *g, unsigned i)
 {
-	return RX_BUFS + (uint64_t)RX_STEP * (i % GUEST_QUEUE);
+	return (g->pair ? RX_BUFS1 : RX_BUFS) + (uint64_t)RX_STEP * (i % GUEST_QUEUE);
 }
 
 void guest_post(struct guest *g, unsigned n)
 {
-	struct guest_queue *q = &g->q[RX];
+	struct guest_queue *q = &g->q[2 * g->pair + RX];
 
-	for (; n; n--, g->posted++) {
-		unsigned i = g->posted % GUEST_QUEUE;
-		set_desc(q, i, rx_gpa(i), g->rx_size, 2, 0);
+	for (; n; n--, g->posted[g->pair]++) {
+		unsigned i = g->posted[g->pair] % GUEST_QUEUE;
+		set_desc(q, i, rx_gpa(g, i), g->rx_size, 2, 0);
 		offer(q, (uint16_t)i);
 	}
 	want_calls(q);
-	guest_ring(g, RX);
+	guest_ring(g, 2 * g->pair + RX);
 }
 
 /* A frame takes a slot of memory and @n descriptors that begin at the slot's place. */
 void guest_send(struct guest *g, const struct vnet_hdr *h, const void *frame, size_t len, size_t piece)
 {
-	struct guest_queue *q = &g->q[TX];
+	struct guest_queue *q = &g->q[2 * g->pair + TX];
 	static const struct vnet_hdr none;
-	static unsigned next; /* descriptor; the ring is used as one large circle */
-	unsigned slot = q->next % 128, n = 0;
+	unsigned slot = q->next % 64 + 64 * g->pair, n = 0;
 	uint64_t gpa = TX_BUFS + (uint64_t)TX_STEP * slot;
 	size_t total = len + sizeof *h;
 
-	if (!q->next)
-		next = 0;
 	memcpy(g->ram + gpa, h ? h : &none, sizeof *h);
 	if (len)
 		memcpy(g->ram + gpa + sizeof *h, frame, len);
 	if (!piece)
 		piece = total;
-	uint16_t head = (uint16_t)(next % GUEST_QUEUE);
+	uint16_t head = (uint16_t)(q->desc_next % GUEST_QUEUE);
 	for (size_t off = 0; off < total; off += piece, n++) {
 		size_t k = total - off < piece ? total - off : piece;
 		bool more = off + k < total;
 		set_desc(q, (head + n) % GUEST_QUEUE, gpa + off, (uint32_t)k, more ? 1 : 0,
 			 (uint16_t)((head + n + 1) % GUEST_QUEUE));
 	}
-	next += n;
+	q->desc_next += n;
 	offer(q, head);
 	want_calls(q);
-	guest_ring(g, TX);
+	guest_ring(g, 2 * g->pair + TX);
 }
 
 void guest_raw(struct guest *g, unsigned n, uint64_t gpa, uint32_t len, uint16_t flags)
@@ -403,7 +406,7 @@ static uint16_t used_idx(const struct guest_queue *q)
 
 void guest_sent(struct guest *g)
 {
-	struct guest_queue *q = &g->q[TX];
+	struct guest_queue *q = &g->q[2 * g->pair + TX];
 
 	for (int i = 0; used_idx(q) != q->next; i++) {
 		CHECK(i < 100000 && !g->broken);
@@ -438,7 +441,7 @@ static bool wait_used(struct guest *g, struct guest_queue *q, long long end)
 
 size_t guest_receive(struct guest *g, struct vnet_hdr *h, uint8_t *frame, size_t room, int ms)
 {
-	struct guest_queue *q = &g->q[RX];
+	struct guest_queue *q = &g->q[2 * g->pair + RX];
 	long long end = now_ms() + ms;
 	size_t done = 0;
 	unsigned n = 1;
@@ -449,7 +452,7 @@ size_t guest_receive(struct guest *g, struct vnet_hdr *h, uint8_t *frame, size_t
 		uint32_t e[2];
 		memcpy(e, q->used + 2 + 4ul * (q->seen++ % GUEST_QUEUE), 8);
 		CHECK(e[0] < GUEST_QUEUE && e[1] <= g->rx_size);
-		const uint8_t *p = g->ram + rx_gpa(e[0]);
+		const uint8_t *p = g->ram + rx_gpa(g, e[0]);
 		if (!i) {
 			CHECK(e[1] >= sizeof *h);
 			memcpy(h, p, sizeof *h);
@@ -463,4 +466,22 @@ size_t guest_receive(struct guest *g, struct vnet_hdr *h, uint8_t *frame, size_t
 		done += e[1];
 	}
 	return done;
+}
+
+uint8_t guest_control(struct guest *g, unsigned n, const void *command, uint32_t len, bool answer)
+{
+	struct guest_queue *q = &g->q[n];
+	uint8_t *ack = g->ram + CONTROL + 0x100;
+
+	memcpy(g->ram + CONTROL, command, len);
+	*ack = 0xee;
+	set_desc(q, 0, CONTROL, len, answer ? 1 : 0, 1);
+	set_desc(q, 1, CONTROL + 0x100, 1, 2, 0);
+	offer(q, 0);
+	guest_ring(g, n);
+	if (!answer)
+		return 0;
+	CHECK(wait_used(g, q, now_ms() + PATIENCE));
+	q->seen++;
+	return *ack;
 }

@@ -27,6 +27,7 @@
 #define F_HOST_TSO   (3ull << 11)
 #define F_MRG        (1ull << 15)
 #define F_STATUS     (1ull << 16)
+#define F_MQ         (1ull << 17 | 1ull << 22) /* and the control queue */
 #define F_INDIRECT   (1ull << 28)
 #define F_EVENT_IDX  (1ull << 29)
 #define F_V1         (1ull << 32)
@@ -36,6 +37,7 @@ struct guest_queue {
 	uint8_t *desc;
 	uint16_t *avail, *used;
 	uint16_t next, seen;
+	unsigned desc_next; /* used as one large circle */
 };
 
 struct guest {
@@ -47,9 +49,10 @@ struct guest {
 	struct shm_doorbells *bell;
 	struct msg_virtio_offer offer;
 	uint64_t features;
-	struct guest_queue q[2];
+	struct guest_queue q[MSG_QUEUES_MAX];
+	unsigned pair; /* 0 or 1: by which it sends, posts and receives */
 	uint32_t generation;
-	unsigned posted; /* receive buffers so far */
+	unsigned posted[2]; /* receive buffers so far */
 	uint32_t rx_size;
 	/* what the device said meanwhile */
 	unsigned broken, lost, invalidates, configs;
@@ -89,6 +92,8 @@ uint64_t guest_stat(struct guest *g, const char *name); /* asks for all counters
 void guest_post(struct guest *g, unsigned n);
 /* Sends header and frame as a chain of pieces of @piece bytes (0: one); does not wait. */
 void guest_send(struct guest *g, const struct vnet_hdr *h, const void *frame, size_t len, size_t piece);
+/* A command by queue @n, and its answer; without a place for that (@answer false) 0. */
+uint8_t guest_control(struct guest *g, unsigned n, const void *command, uint32_t len, bool answer);
 /* Any chain: @gpa and @len of one descriptor. */
 void guest_raw(struct guest *g, unsigned q, uint64_t gpa, uint32_t len, uint16_t flags);
 void guest_ring(struct guest *g, unsigned q);

@@ -132,6 +132,10 @@ static void test_net(void)
 	CU_ASSERT(n.backend == NET_TAP && n.has_mac && n.mtu == 9000 && n.link_down && n.limits.ops == 5);
 	CU_ASSERT(!memcmp(n.mac, mac, 6));
 	CU_ASSERT_EQUAL(net("switch=/run/s,mtu=65521"), 0);
+	CU_ASSERT_EQUAL(n.queues, 0);
+	CU_ASSERT_EQUAL(net("user,queues=8"), 0);
+	CU_ASSERT_EQUAL(n.queues, 8);
+	CU_ASSERT_EQUAL(net("switch=/run/s,mtu=65521"), 0);
 	CU_ASSERT_STRING_EQUAL(n.target, "/run/s");
 	CU_ASSERT_EQUAL(net("user,restrict"), 0);
 	CU_ASSERT(n.restricted);
@@ -182,6 +186,9 @@ static void test_net_bad(void)
 		"user,mac=52-54-00-12-34-56",
 		"user,mac=5g:54:00:12:34:56",
 		"user,mtu=575",
+		"user,queues=0",
+		"user,queues=9",
+		"user,queues",
 		"user,mtu=65522",
 		"user,link=on",
 		"user,,mac=1",

@@ -157,7 +157,7 @@ static void test_covered(void)
 	HAS_FIELDS(request_balloon, msg_request_balloon, 1, 0);
 	HAS_FIELDS(request_resize, msg_request_resize, 2, 0, 0);
 	HAS_FIELDS(blk_config, msg_blk_config, 8, 0, 0, 0, 0, 0, 0, 0, {0});
-	HAS_FIELDS(net_config, msg_net_config, 4, 0, {}, 0, 0);
+	HAS_FIELDS(net_config, msg_net_config, 5, 0, {}, 0, 0, 0);
 	HAS_FIELDS(virtio_queue, msg_virtio_queue, 5, 0, 0, 0, 0, 0);
 	HAS_FIELDS(range, msg_range, 2, 0, 0);
 	CU_ASSERT_EQUAL(checked, TABLES);
@@ -213,6 +213,7 @@ static const struct edge {
 	{"virtio_offer.device_id", 1, MSG_OFFER_ATAPI, 0, false},
 	{"blk_config.bus", BLK_VIRTIO, BLK_BUSES - 1, 0, false},
 	{"blk_config.queues", 1, MSG_PAIRS_MAX, 0, false},
+	{"net_config.queues", 1, MSG_PAIRS_MAX, 0, false},
 	{"virtio_offer.queue_max", 1, MSG_QUEUE_SIZE_MAX, 1, false},
 	{"rates.ops", 0, MSG_RATE_MAX, 0, false},
 	{"rates.ops_burst", 0, MSG_RATE_MAX, 0, false},

@@ -173,7 +173,8 @@ static void make_config(struct msg_dev_config *c, enum msg_role kind)
 	if (kind == ROLE_BLK)
 		c->blk = (struct msg_blk_config){.readonly = true, .queues = 1, .serial = "12345678901234567890"};
 	else
-		c->net = (struct msg_net_config){.backend = NET_TAP, .mac = {0x52, 1, 2, 3, 4, 5}, .mtu = 9000};
+		c->net = (struct msg_net_config){
+			.backend = NET_TAP, .mac = {0x52, 1, 2, 3, 4, 5}, .mtu = 9000, .queues = 8};
 	for (unsigned i = DEV_FD_RAM; i < DEV_FD_OVERLAY; i++)
 		c->fds[c->nfds++] = i;
 	c->fds[c->nfds++] = DEV_FD_CALL;
