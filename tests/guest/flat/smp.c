@@ -130,6 +130,7 @@ static bool hook(struct regs *r)
 		return true;
 	if (r->vec == VEC_NMI || (r->vec >= 0x30 && r->vec != VEC_END)) {
 		__atomic_add_fetch(&c->count[r->vec], 1, __ATOMIC_SEQ_CST); /* NMIs interrupt this, too */
+		c->got_on++;
 		if (r->vec == V_CALL) {
 			call.fn(call.arg);
 			__atomic_sub_fetch(&call.left, 1, __ATOMIC_SEQ_CST);
@@ -144,6 +145,23 @@ static bool hook(struct regs *r)
 		rt_exit(2);
 	}
 	return false;
+}
+
+void smp_look_again(struct patience *p, const char *what)
+{
+	unsigned sum = 0;
+
+	pause();
+	if (++p->looks & 0xfff)
+		return;
+	for (unsigned i = 0; i < smp_n; i++)
+		sum += smp[i].got_on;
+	if (sum != p->seen) {
+		p->seen = sum;
+		p->looks = 0;
+	} else if (p->looks > SMP_LOOKS) {
+		smp_stuck(what);
+	}
 }
 
 void smp_stuck(const char *what)
@@ -177,6 +195,7 @@ void smp_main(unsigned index)
 		c->job(c->arg);
 		c->job = NULL;
 		__atomic_add_fetch(&c->jobs_done, 1, __ATOMIC_SEQ_CST);
+		smp_got_on();
 	}
 }
 

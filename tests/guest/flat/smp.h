@@ -63,6 +63,7 @@ struct smp_cpu {
 	volatile unsigned count[256];          /* interrupts by vector */
 	bool (*volatile hook)(struct regs *r); /* looks at a trap before anything else does */
 	void (*volatile at_start)(void);       /* runs when it comes up, before its APIC is enabled */
+	volatile unsigned got_on; /* counts what shows that it runs: interrupts, ends of waits, turns of loops */
 	uint32_t random;
 } __attribute__((aligned(64)));
 
@@ -97,17 +98,27 @@ static inline uint32_t smp_random(struct smp_cpu *c)
 	return c->random >> 8;
 }
 
-/* A machine that keeps us waiting this long has lost something: ends the run with @what. */
-#define SMP_PATIENCE 300000000000ull
+/*
+ * Who waits looks again as long as any CPU gets on.  When it has looked so often while none did, something is lost, and the run
+ * ends with @what.  Looks are the CPU's own time, minutes of it: a host that is slow, or busy with others, does not use them up.
+ */
+#define SMP_LOOKS (1ull << 29)
+struct patience {
+	word looks;
+	unsigned seen; /* of all CPUs' got_on, the sum */
+};
+void smp_look_again(struct patience *p, const char *what);
 void smp_stuck(const char *what) __attribute__((noreturn));
-#define WAIT(cond, what)                                \
-	do {                                            \
-		uint64_t end_ = rdtsc() + SMP_PATIENCE; \
-		while (!(cond)) {                       \
-			pause();                        \
-			if (rdtsc() > end_)             \
-				smp_stuck(what);        \
-		}                                       \
+static inline void smp_got_on(void)
+{
+	smp_self()->got_on++;
+}
+#define WAIT(cond, what)                           \
+	do {                                       \
+		struct patience p_ = {0, 0};       \
+		while (!(cond))                    \
+			smp_look_again(&p_, what); \
+		smp_got_on();                      \
 	} while (0)
 
 /* Finds the CPUs, takes over traps, enables the own APIC.  False: there is only one (skipped and said so). */

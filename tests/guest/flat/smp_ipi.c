@@ -112,7 +112,7 @@ static void flat(void)
 	sti();
 	for (m = 0; m < 256; m += m < 16 ? 1 : 7)
 		send(&b, "flat", m, ICR_LOGICAL, m & low);
-	send(&b, "flat, all", 0xff, ICR_LOGICAL, low);
+	send(&b, "flat, all", 0xff, ICR_LOGICAL, everyone()); /* a broadcast, whatever a CPU's LDR says */
 	cli();
 	batch_end(&b);
 }
@@ -365,18 +365,20 @@ static void x2apic(void)
 }
 
 /* ---- I/O APIC to any CPU ---- */
-static void pit_once(void)
-{
-	outb(0x43, 0x30);
-	outb(0x40, 0xa9);
-	outb(0x40, 0x04); /* 1 ms */
-}
-
 static void route(unsigned gsi, uint32_t dest, uint32_t low)
 {
 	ioapic_write(0x10 + 2 * gsi, MASKED);
 	ioapic_write(0x11 + 2 * gsi, dest << 24);
 	ioapic_write(0x10 + 2 * gsi, low);
+}
+
+/* One edge of the 8254 by that entry.  It is sent to where it is to go before it can come: on a masked pin it would be lost. */
+static void one_edge(uint32_t dest, uint32_t low)
+{
+	outb(0x43, 0x30); /* mode 0: the line falls, and stays low until it has counted */
+	route(2, dest, low);
+	outb(0x40, 0xa9);
+	outb(0x40, 0x04); /* 1 ms */
 }
 
 static void ioapic(void)
@@ -388,30 +390,26 @@ static void ioapic(void)
 	sti();
 	for (i = 0; i < smp_n; i++) {
 		mark(0x52);
-		pit_once();
-		route(2, smp[i].apic, 0x52);
+		one_edge(smp[i].apic, 0x52);
 		WAIT(smp[i].count[0x52] != before[i], "the 8254");
 		route(2, 0, MASKED);
 		came(&b, "physical", 0x52, 1u << i);
 		if (i >= 8)
 			continue;
 		mark(0x53);
-		pit_once();
-		route(2, 1u << i, 0x853);
+		one_edge(1u << i, 0x853);
 		WAIT(smp[i].count[0x53] != before[i], "the 8254");
 		route(2, 0, MASKED);
 		came(&b, "logical", 0x53, 1u << i);
 		mark(0x54);
-		pit_once();
-		route(2, 3, 0x954);
+		one_edge(3, 0x954);
 		WAIT(got(0x54, &who), "the 8254, lowest priority");
 		route(2, 0, MASKED);
 		settle();
 		batch_case(&b, got(0x54, &who) == 1 && who < 2, "lowest priority: %u, CPU %d", got(0x54, &who), who);
 	}
 	mark(VEC_NMI);
-	pit_once();
-	route(2, smp[1].apic, 0x400);
+	one_edge(smp[1].apic, 0x400);
 	nmi_wait(1, 1);
 	route(2, 0, MASKED);
 	cli();

@@ -143,8 +143,10 @@ static const struct op *op;
 static void operate(void *arg)
 {
 	barrier(&at, smp_n);
-	for (word k = 0; k < turns; k++)
+	for (word k = 0; k < turns; k++) {
 		op->fn(operand, k);
+		smp_got_on();
+	}
 }
 
 static uint64_t value(const uint8_t *p, unsigned size)
