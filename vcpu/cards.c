@@ -24,6 +24,7 @@
 #include "common/err.h"
 #include "common/gmem.h"
 #include "common/log.h"
+#include "common/rank.h"
 #include "vcpu/chipset/platform.h"
 #include "vcpu/kick.h"
 #include "vcpu/local/local.h"
@@ -406,21 +407,28 @@ static bool flush_asked(const struct cards *c)
 	return false;
 }
 
+/* Until no device is resetting, or one asks for a flush: true. */
+static bool wait_change(struct cards *c)
+{
+	bool resetting;
+
+	pthread_mutex_lock(&c->lock);
+	while ((resetting = any_resetting(c)) && !flush_asked(c))
+		pthread_cond_wait(&c->changed, &c->lock);
+	pthread_mutex_unlock(&c->lock);
+	return resetting;
+}
+
 void cards_wait_reset(struct cards *c, struct vcpu *v)
 {
-	pthread_mutex_lock(&c->lock);
-	while (any_resetting(c)) {
-		if (!flush_asked(c)) {
-			world_leave(v);
-			pthread_cond_wait(&c->changed, &c->lock);
-			world_enter(v);
-			continue;
-		}
-		pthread_mutex_unlock(&c->lock);
+	for (;;) {
+		world_leave(v); /* the CPU comes before this lock */
+		bool asked = wait_change(c);
+		world_enter(v);
+		if (!asked)
+			return;
 		flush_code(v, c);
-		pthread_mutex_lock(&c->lock);
 	}
-	pthread_mutex_unlock(&c->lock);
 }
 
 void cards_stop(struct cards *c)
@@ -594,6 +602,7 @@ int cards_init(struct cards *c, struct vm *vm, struct ipc_loop *loop)
 	if (c->post_fd < 0)
 		return -errno;
 	pthread_mutex_init(&c->lock, NULL);
+	RANK_GIVE(&c->lock, RANK_CARDS);
 	pthread_cond_init(&c->changed, NULL);
 	vm->invalidate = flush_code;
 	vm->called = on_calls;
