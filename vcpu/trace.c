@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "common/rank.h"
 #include "vcpu/kick.h"
 
 uint32_t trace_mask;
@@ -46,6 +47,7 @@ static const char *category_name(enum trace_category cat)
 
 void trace_open(int fd, uint32_t categories)
 {
+	RANK_GIVE(&out.lock, RANK_TRACE);
 	out.fd = fd;
 	out.start_us = now_us();
 	trace_mask = categories & TRACE_ALL;
@@ -67,9 +69,10 @@ static void flush_locked(void)
 
 void trace_flush(void)
 {
+	if (out.fd < 0)
+		return;
 	pthread_mutex_lock(&out.lock);
-	if (out.fd >= 0)
-		flush_locked();
+	flush_locked();
 	pthread_mutex_unlock(&out.lock);
 }
 

@@ -6,7 +6,9 @@
 #include "vcpu/world.h"
 
 #include <sched.h>
+#include <stdlib.h>
 
+#include "common/log.h"
 #include "vcpu/kick.h"
 #include "vcpu/vcpu.h"
 
@@ -17,7 +19,7 @@ static __thread char me;          /* its address names the thread */
 
 void world_enter(struct vcpu *v)
 {
-	mutex_lock(&v->world.held);
+	mutex_lock(&v->world.held, RANK_CPU);
 	atomic_store_explicit(&v->world.holder, &me, memory_order_relaxed);
 	own = v;
 	if (atomic_load(&v->world.wanted)) { /* who wants it may have seen it free, and kicked nobody */
@@ -30,7 +32,7 @@ void world_leave(struct vcpu *v)
 {
 	own = NULL;
 	v->world.lets++;
-	mutex_unlock(&v->world.held);
+	mutex_unlock(&v->world.held, RANK_CPU);
 }
 
 void world_serve(struct vcpu *v)
@@ -66,14 +68,14 @@ static void want(struct vcpu *v)
 
 static void take(struct vcpu *v)
 {
-	while (!mutex_try(&v->world.held) && !mutex_wait(&v->world.held, AGAIN_NS))
+	while (!mutex_try(&v->world.held, RANK_CPU) && !mutex_wait(&v->world.held, RANK_CPU, AGAIN_NS))
 		kick_again(v);
 	atomic_store_explicit(&v->world.holder, &me, memory_order_relaxed);
 }
 
 static void give(struct vcpu *v)
 {
-	mutex_unlock(&v->world.held);
+	mutex_unlock(&v->world.held, RANK_CPU);
 	if (atomic_fetch_sub(&v->world.wanted, 1) == 1)
 		syscall(SYS_futex, &v->world.wanted, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 }
@@ -117,11 +119,11 @@ void world_on(struct vm *vm, uint64_t mask, void (*fn)(struct vcpu *v, void *arg
 	}
 	if (v)
 		world_leave(v);
-	mutex_lock(&vm->world.lock);
+	mutex_lock(&vm->world.lock, RANK_WORLD);
 	take_all(vm, mask);
 	call_all(vm, mask, fn, arg);
 	give_all(vm, mask);
-	mutex_unlock(&vm->world.lock);
+	mutex_unlock(&vm->world.lock, RANK_WORLD);
 	if (v)
 		world_enter(v);
 }
@@ -136,7 +138,7 @@ void world_stop(struct vm *vm)
 	}
 	if (v)
 		world_leave(v);
-	mutex_lock(&vm->world.lock);
+	mutex_lock(&vm->world.lock, RANK_WORLD);
 	take_all(vm, WORLD_ALL);
 	own = v;
 	vm->world.depth = 1;
@@ -152,7 +154,7 @@ void world_go(struct vm *vm)
 	atomic_store(&vm->world.stopper, NULL);
 	own = NULL;
 	give_all(vm, WORLD_ALL);
-	mutex_unlock(&vm->world.lock);
+	mutex_unlock(&vm->world.lock, RANK_WORLD);
 	if (v)
 		world_enter(v);
 }
@@ -167,3 +169,13 @@ bool world_mine(const struct vcpu *v)
 	return atomic_load_explicit(&v->world.holder, memory_order_relaxed) == &me ||
 	       !atomic_load_explicit(&v->world.held.word, memory_order_relaxed);
 }
+
+#ifdef HVX_DEBUG_LOCKS
+void world_assert_mine(const struct vcpu *v)
+{
+	if (world_mine(v))
+		return;
+	log_error("CPU %d is changed by a thread that does not have it", v->id);
+	abort();
+}
+#endif

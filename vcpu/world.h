@@ -47,5 +47,11 @@ void world_go(struct vm *vm);
 bool world_stopped(const struct vm *vm);
 /* May the calling thread change what is @v's?  For assertions: a vcpu that nobody runs is everybody's. */
 bool world_mine(const struct vcpu *v);
+/* At what changes a vcpu's own: with --enable-debug-locks the thread must have it. */
+#ifdef HVX_DEBUG_LOCKS
+void world_assert_mine(const struct vcpu *v);
+#else
+#define world_assert_mine(v) ((void)(v))
+#endif
 
 #endif

@@ -13,6 +13,7 @@
 
 #include "common/err.h"
 #include "common/log.h"
+#include "common/rank.h"
 #include "devices/blk/blk.h"
 
 #define FILES_MAX 2
@@ -151,6 +152,7 @@ int blk_threads_open(struct blk *b, const int *fds, unsigned n, struct blk_store
 	p->b = b;
 	p->todo_end = &p->todo;
 	pthread_mutex_init(&p->lock, NULL);
+	RANK_GIVE(&p->lock, RANK_POOL);
 	pthread_cond_init(&p->work, NULL);
 	for (unsigned i = 0; i < n; i++) {
 		p->file[i] = (struct file){.s = {.ops = &ops}, .p = p, .fd = fds[i]};

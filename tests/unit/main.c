@@ -38,6 +38,7 @@
 	X(boot)        \
 	X(acpi)        \
 	X(log)         \
+	X(rank)        \
 	X(ipc)         \
 	X(pack)        \
 	X(pack_device) \

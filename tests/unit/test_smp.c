@@ -4,11 +4,15 @@
  */
 #include <CUnit/CUnit.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
+#include "common/log.h"
 #include "vcpu/bt/bt.h"
 #include "vcpu/chipset/platform.h"
 #include "vcpu/cpu/reset.h"
@@ -155,6 +159,10 @@ PROGRAM(run_page, "1: incl %edx\n 3: pause\n cmpl %edx, 0x220100\n jne 3b\n movl
 PROGRAM(walk,
 	"1: incq %rax\n testb $1, %al\n jz 2f\n incq %rsi\n 2: leaq 3f(%rip), %rdi\n jmp *%rdi\n 3: addq %rax, %r8\n"
 	" call far_walk\n pushq %r8\n popq %r9\n decq %rcx\n jnz 1b\n jmp 4f\n .skip 4096, 0x90\n far_walk: ret\n 4:");
+
+/* A turn for each in order; who waits for its own pauses. */
+PROGRAM(take_turns, "1: movl %eax, %edx\n shrl $8, %edx\n 2: pause\n cmpl %edx, 0x220200\n jne 2b\n incl 0x220200\n"
+		    " addl $768, %eax\n decq %rcx\n jnz 1b");
 
 struct run {
 	const uint8_t *text, *end;
@@ -340,6 +348,64 @@ static void test_kicks(void)
 	CU_ASSERT(kicks > 0);
 }
 
+/* With more CPUs than cores loops that wait by pause let others run: each of these waits at least once a turn. */
+static void test_pause(void)
+{
+	const unsigned n = 500;
+	uint64_t yields = 0;
+
+	for (int crowded = 0; crowded < 2; crowded++) {
+		reset();
+		vm.bt->crowded = crowded;
+		for (int i = 0; i < CPUS; i++) {
+			LOAD(i, take_turns, n);
+			vm.vcpu[i]->regs[R_AX] = (unsigned)i << 8;
+			vm.vcpu[i]->stats.yields = 0;
+		}
+		run_all();
+		CU_ASSERT_EQUAL(*(uint32_t *)(mem.ram + 0x220200), CPUS * n);
+		for (int i = 0; i < CPUS; i++)
+			yields += vm.vcpu[i]->stats.yields;
+		CU_ASSERT(crowded ? yields > 0 : yields == 0);
+	}
+	vm.bt->crowded = false;
+}
+
+#ifdef HVX_DEBUG_LOCKS
+static void *fills(void *arg)
+{
+	world_enter(vm.vcpu[0]);
+	pthread_barrier_wait(&start);
+	pthread_barrier_wait(&start);
+	world_leave(vm.vcpu[0]);
+	return arg;
+}
+
+/* Another thread runs the CPU: to change what is its own is caught. */
+static void test_owner(void)
+{
+	pthread_t t;
+	int status;
+
+	reset();
+	pthread_barrier_init(&start, NULL, 2);
+	pthread_create(&t, NULL, fills, NULL);
+	pthread_barrier_wait(&start);
+	pid_t pid = fork();
+	if (!pid) {
+		signal(SIGABRT, SIG_DFL);
+		log_set_fd(-1);
+		tlb_flush_all(vm.vcpu[0]);
+		_exit(0);
+	}
+	CU_ASSERT_EQUAL(waitpid(pid, &status, 0), pid);
+	CU_ASSERT(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+	pthread_barrier_wait(&start);
+	pthread_join(t, NULL);
+	pthread_barrier_destroy(&start);
+}
+#endif
+
 CU_ErrorCode suite_smp(void)
 {
 	CU_pSuite s = CU_add_suite("several CPUs", NULL, NULL);
@@ -350,5 +416,9 @@ CU_ErrorCode suite_smp(void)
 	CU_add_test(s, "flushes", test_flush);
 	CU_add_test(s, "visits", test_world);
 	CU_add_test(s, "kicks in shared blocks", test_kicks);
+	CU_add_test(s, "pause gives way", test_pause);
+#ifdef HVX_DEBUG_LOCKS
+	CU_add_test(s, "owners", test_owner);
+#endif
 	return CU_get_error();
 }

@@ -56,6 +56,7 @@ void branches_destroy(struct vcpu *v)
 
 static void forget_spaces(struct vcpu *v)
 {
+	world_assert_mine(v);
 	for (unsigned i = 0; v->spaces && i < BANKS; i++)
 		v->spaces[i].valid = 0;
 }
@@ -71,6 +72,7 @@ void branches_note_fetch(struct vcpu *v, uint64_t page, const struct walk *w)
 {
 	unsigned h = fetch_hash(page);
 
+	world_assert_mine(v);
 	if (w->global)
 		tlb_note_global(v, page);
 	tlb_note_large(v, page, w->page_size);

@@ -178,7 +178,7 @@ void bt_lock(struct vcpu *v)
 		bt->depth++;
 		return;
 	}
-	mutex_lock(&bt->lock);
+	mutex_lock(&bt->lock, RANK_BT);
 	__atomic_store_n(&bt->owner, v, __ATOMIC_RELAXED);
 	bt->depth = 1;
 }
@@ -190,7 +190,7 @@ void bt_unlock(struct vcpu *v)
 	if (--bt->depth || !bt->smp)
 		return;
 	__atomic_store_n(&bt->owner, NULL, __ATOMIC_RELAXED);
-	mutex_unlock(&bt->lock);
+	mutex_unlock(&bt->lock, RANK_BT);
 }
 
 static uint32_t hash_of(uint64_t gpa, uint64_t gva, uint32_t mode)

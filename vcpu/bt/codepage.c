@@ -191,6 +191,7 @@ static void unlink_cells(struct vcpu *v, const struct codepage *cp)
 
 void codepage_put(struct vcpu *v, uint32_t cp, uint64_t page, bool aliased)
 {
+	world_assert_mine(v);
 	v->place[cp] = (struct code_place){page, v->cell_epoch, aliased};
 	v->placed[v->n_placed++] = cp;
 }

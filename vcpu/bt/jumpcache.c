@@ -30,6 +30,7 @@ static void clear(struct jump_cache *j, bool whole)
 
 void jump_cache_flush(struct vcpu *v, unsigned k)
 {
+	world_assert_mine(v);
 	if (v->jc_mode[k] != JC_UNUSED)
 		clear(&v->jc[k], false);
 }
@@ -40,6 +41,7 @@ void jump_cache_claim(struct vcpu *v, uint32_t mode)
 
 	if (v->jc_mode[k] == mode)
 		return;
+	world_assert_mine(v);
 	if (v->jc[k].n_filled)
 		v->stats.mode_flushes++;
 	clear(&v->jc[k], v->jc_mode[k] == JC_UNUSED);

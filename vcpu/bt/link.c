@@ -19,6 +19,7 @@ static void cell_unlist(struct vcpu *v, uint32_t cell)
 
 	if (!v->cell_to[cell])
 		return;
+	world_assert_mine(v);
 	for (p = &v->cell_in[v->cell_to[cell] - 1]; *p && *p != cell + 1; p = &v->cell_next[*p - 1])
 		;
 	if (*p)
@@ -36,6 +37,7 @@ static void cell_activate(struct vcpu *v, uint32_t cell, bool global)
 {
 	if (v->cell_active[cell])
 		return;
+	world_assert_mine(v);
 	v->cell_active[cell] = 1;
 	if (global)
 		v->active_kern[v->n_active_kern++] = cell;
@@ -71,6 +73,7 @@ void cells_create(struct vcpu *v)
 
 void cells_forget(struct vcpu *v)
 {
+	world_assert_mine(v);
 	v->n_active_user = v->n_active_kern = 0;
 	memset(v->cell_active, 0, v->bt->n_cells);
 	memset(v->cell_to, 0, v->bt->n_cells * sizeof *v->cell_to);
@@ -227,6 +230,7 @@ static void reset_cells(struct vcpu *v, const uint32_t *cells, uint32_t n)
 {
 	struct bt *bt = v->bt;
 
+	world_assert_mine(v);
 	for (uint32_t i = 0; i < n; i++) {
 		v->cells[cells[i]] = (uint64_t)(uintptr_t)bt_rx(bt, bt->cell_stub[cells[i]]);
 		v->cell_active[cells[i]] = 0;

@@ -19,6 +19,7 @@
 #include <stdlib.h>
 
 #include "common/gmem.h"
+#include "common/rank.h"
 #include "vcpu/chipset/ahci.h"
 #include "vcpu/chipset/bus.h"
 #include "vcpu/chipset/clock.h"
@@ -706,6 +707,7 @@ struct platform *platform_create(struct vm *vm, const struct platform_config *cf
 	p->vm = vm;
 	p->cfg = *cfg;
 	pthread_mutex_init(&p->lock, NULL);
+	RANK_GIVE(&p->lock, RANK_PLATFORM);
 	hclock_init(&p->clock, cfg->tsc_hz);
 	timerq_init(&p->timers, on_arm, p);
 	for (unsigned i = 0; i < CHIPS; i++) {

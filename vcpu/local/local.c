@@ -16,6 +16,7 @@
 
 #include "common/err.h"
 #include "common/log.h"
+#include "common/rank.h"
 #include "vcpu/chipset/platform.h"
 #include "vcpu/kick.h"
 #include "vcpu/mmu/mmu.h"
@@ -362,6 +363,7 @@ int locals_init(struct locals *l, struct vm *vm, struct ipc_loop *loop)
 	if (l->post_fd < 0)
 		return -errno;
 	pthread_mutex_init(&l->lock, NULL);
+	RANK_GIVE(&l->lock, RANK_LOCALS);
 	pthread_cond_init(&l->changed, NULL);
 	l->next_invalidate = vm->invalidate;
 	vm->invalidate = invalidate;

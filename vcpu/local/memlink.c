@@ -16,6 +16,7 @@
 #include "common/gmem.h"
 #include "common/log.h"
 #include "common/memory.h"
+#include "common/rank.h"
 #include "vcpu/kick.h"
 
 static void send(struct memlink *l, uint16_t type, int n)
@@ -185,6 +186,7 @@ int memlink_create(struct memlink *l, struct vm *vm, struct ipc_loop *loop, int 
 	if (!l->set.bits || l->post_fd < 0)
 		return -ENOMEM;
 	pthread_mutex_init(&l->lock, NULL);
+	RANK_GIVE(&l->lock, RANK_MEMLINK);
 	l->next_invalidate = vm->invalidate;
 	vm->invalidate = invalidate;
 	vm->memlink = l;

@@ -30,6 +30,7 @@ static void flush_kind(struct vcpu *v, int kind)
 {
 	struct soft_tlb *t = &v->tlb[kind];
 
+	world_assert_mine(v);
 	if (t->n_filled > TLB_FILLED) {
 		fill_tags(t->rtag, TLB_SIZE);
 		fill_tags(t->wtag, TLB_SIZE);
@@ -146,6 +147,7 @@ void tlb_flush_page(struct vcpu *v, uint64_t gva)
 	uint64_t page = gva & ~GUEST_PAGE_MASK;
 	unsigned i = page >> GUEST_PAGE_SHIFT & (TLB_SIZE - 1), shift;
 
+	world_assert_mine(v);
 	for (int k = 0; k < TLB_COUNT; k++)
 		v->tlb[k].rtag[i] = v->tlb[k].wtag[i] = TLB_INVALID;
 	shift = flush_large(v, page);
@@ -165,6 +167,7 @@ void tlb_drop_writes(struct vcpu *v, uint64_t frame)
 	uint64_t hva =
 		(uint64_t)(uintptr_t)gmem_frame_ptr(v->vm->mem, frame, GMEM_READ); /* of a merged page: harmless */
 
+	world_assert_mine(v);
 	window_drop_writes(v->vm->window, frame);
 	bank_drop_writes(v, hva);
 	for (int k = 0; k < TLB_COUNT; k++) {
@@ -259,6 +262,7 @@ static void install(struct vcpu *v, uint64_t gva, uint64_t addend, const struct 
 	struct soft_tlb *t = &v->tlb[kind];
 	uint64_t page = gva & ~GUEST_PAGE_MASK;
 
+	world_assert_mine(v);
 	if (kind == TLB_KERN && !w->global && t->rtag[i] != page && t->wtag[i] != page) {
 		if (v->n_nonglobal == TLB_FILLED) {
 			flush_kind(v, kind);

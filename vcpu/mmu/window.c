@@ -460,9 +460,9 @@ enum window_fill window_fill(struct vcpu *v, uint64_t gva, unsigned acc, uint64_
 		return WINDOW_NOT;
 	if (mmu_walk(v, gva, acc | (w->c.mode & MODE_USER ? ACC_USER : 0u), &k) < 0)
 		return WINDOW_RAISED;
-	mutex_lock(&w->lock);
+	mutex_lock(&w->lock, RANK_WINDOW);
 	r = fill(v, w, gva, acc, frame);
-	mutex_unlock(&w->lock);
+	mutex_unlock(&w->lock, RANK_WINDOW);
 	return r;
 }
 
@@ -542,7 +542,7 @@ void window_flush(struct vcpu *v, bool global)
 
 	if (!w || (global ? !w->n_used : !w->n_local))
 		return;
-	mutex_lock(&w->lock);
+	mutex_lock(&w->lock, RANK_WINDOW);
 	if (v->a20_off) { /* pages of a large page do not lie side by side now */
 		evict_all(w, v);
 	} else if (global) {
@@ -555,7 +555,7 @@ void window_flush(struct vcpu *v, bool global)
 		sweep_local(w);
 	}
 	v->stats.window_flushes++;
-	mutex_unlock(&w->lock);
+	mutex_unlock(&w->lock, RANK_WINDOW);
 }
 
 /* All that lies in the guest's large page at @gva. */
@@ -577,7 +577,7 @@ void window_flush_page(struct vcpu *v, uint64_t gva)
 
 	if (!w || gva < w->c.first || gva > w->c.last)
 		return;
-	mutex_lock(&w->lock);
+	mutex_lock(&w->lock, RANK_WINDOW);
 	r = find(w, gva);
 	if (r && r->shift > 21)
 		check_around(v, w, gva, r->shift);
@@ -587,7 +587,7 @@ void window_flush_page(struct vcpu *v, uint64_t gva)
 		check_pages(v, w, r, at, at + 1);
 	if (r)
 		count_runs(w, r);
-	mutex_unlock(&w->lock);
+	mutex_unlock(&w->lock, RANK_WINDOW);
 }
 
 /* Calls @fn for each page of the window that maps @frame. */
@@ -595,7 +595,7 @@ static void each(struct window *w, uint64_t frame, void (*fn)(struct window *, s
 {
 	if (!w || frame >= w->frames || !w->frame_head[frame])
 		return;
-	mutex_lock(&w->lock);
+	mutex_lock(&w->lock, RANK_WINDOW);
 	for (uint32_t n = w->frame_head[frame], next; n; n = next) {
 		struct region *r = &w->regions[(n - 1) / PAGES];
 
@@ -603,7 +603,7 @@ static void each(struct window *w, uint64_t frame, void (*fn)(struct window *, s
 		fn(w, r, (n - 1) % PAGES);
 		count_runs(w, r);
 	}
-	mutex_unlock(&w->lock);
+	mutex_unlock(&w->lock, RANK_WINDOW);
 }
 
 static void write_protect(struct window *w, struct region *r, unsigned i)
