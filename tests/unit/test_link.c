@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "btvm.h"
+#include "vcpu/bt/addr.h"
 #include "vcpu/mmu/mmu.h"
 
 #define FAR (BTVM_CODE + 0x2000) /* where "e9 fb 1e 00 00" at +0x100 goes */
@@ -105,6 +106,39 @@ static void test_refused(void)
 	link_exit(v, x, other, false);
 	CU_ASSERT(at_stub(v, e));
 	CU_ASSERT_EQUAL(e->target, BT_NONE);
+}
+
+/* Two loads by one register have one check; where they lie in two pages the block goes on in its form without groups, by a link. */
+static void test_apart(void)
+{
+	static const char code[] = "48 8b 03 48 8b 4b 08 90 f4"; /* mov rax, [rbx]; mov rcx, [rbx + 8]; nop; hlt */
+	const uint64_t lo = 0x1122334455667788, hi = 0x99aabbccddeeff00;
+	struct vcpu *v = btvm_reset();
+	uint32_t a = btvm_translate(v, BTVM_CODE, v->mode, code), apart;
+	struct bexit *e = &v->bt->exits[v->bt->blocks[a].exit];
+
+	CU_ASSERT_EQUAL_FATAL(v->bt->blocks[a].n_exits, 1);
+	CU_ASSERT_EQUAL(e->mode, v->mode | MODE_NOCOMBINE);
+	CU_ASSERT(at_stub(v, e));
+	apart = btvm_translate_at(v, BTVM_CODE, v->mode | MODE_NOCOMBINE);
+	CU_ASSERT_EQUAL(v->bt->blocks[apart].n_exits, 0);
+	link_exit(v, (uint32_t)(e - v->bt->exits), apart, false);
+	CU_ASSERT(at_block(v, e, apart));
+	block_invalidate(v, apart);
+	CU_ASSERT(at_stub(v, e));
+
+	v = btvm_reset();
+	btvm_put(v, BTVM_DATA + 0xff8, &lo, 8);
+	btvm_put(v, BTVM_DATA + 0x1000, &hi, 8);
+	btvm_translate(v, BTVM_CODE, v->mode, code);
+	for (unsigned i = 0; i < 300; i++) { /* however often, it is no reason to do without groups for good */
+		v->rip = BTVM_CODE;
+		v->regs[R_BX] = BTVM_DATA + 0xff8;
+		v->regs[R_AX] = v->regs[R_CX] = 0;
+		CU_ASSERT_EQUAL(vcpu_run_until(v, BTVM_CODE + 8, 10), 0);
+		CU_ASSERT(v->regs[R_AX] == lo && v->regs[R_CX] == hi);
+	}
+	CU_ASSERT(!bt_downgraded(v->bt, BTVM_CODE, ADDR_GROUP));
 }
 
 static const uint8_t *copied(const struct vcpu *v, uint32_t copy, uint32_t b, uint32_t off)
@@ -409,6 +443,7 @@ CU_ErrorCode suite_link(void)
 	CU_pSuite s = CU_add_suite("link", NULL, NULL);
 
 	CU_add_test(s, "within a page", test_near);
+	CU_add_test(s, "without groups", test_apart);
 	CU_add_test(s, "calls to nowhere", test_bad_call);
 	CU_add_test(s, "far away", test_reach);
 	CU_add_test(s, "a page at two addresses", test_two_places);

@@ -23,7 +23,7 @@ const struct addr_strategy addr_strategies[ADDR_COUNT] = {
 	[ADDR_BOUNCE] = {bounce_match, bounce_emit, NULL, NULL},
 	[ADDR_SEGMENT] = {addr_segment_match, addr_segment_emit, addr_segment_cold, access_segment_fault},
 	[ADDR_CHECKED] = {addr_checked_match, addr_checked_emit, NULL, access_checked_fault},
-	[ADDR_GROUP] = {addr_group_match, addr_group_emit, addr_soft_cold, access_group_fault},
+	[ADDR_GROUP] = {addr_group_match, addr_group_emit, addr_group_cold, access_group_fault},
 	[ADDR_SOFT] = {any, addr_soft_emit, addr_soft_cold, access_soft_fault},
 };
 
@@ -49,7 +49,7 @@ void tr_cold_seg(struct tr *t, const struct cold *k)
 
 static uint8_t *downgrade_of(struct bt *bt, uint64_t gpa)
 {
-	return &bt->downgraded[(unsigned)(gpa * 0x9e3779b97f4a7c15ull >> 52) & (BT_DOWNGRADES - 1)];
+	return &bt->downgraded[(unsigned)(gpa * 0x9e3779b97f4a7c15ull >> 48) & (BT_DOWNGRADES - 1)];
 }
 
 void bt_downgrade(struct bt *bt, uint64_t gpa, unsigned strategy)

@@ -54,6 +54,7 @@ void addr_segment_cold(struct tr *t, const struct cold *k);
 /* bt/addr_group.c */
 bool addr_group_match(struct tr *t, const struct access *a);
 struct hmem addr_group_emit(struct tr *t, const struct access *a);
+void addr_group_cold(struct tr *t, const struct cold *k);
 
 /* bt/access.c: the fault column; the access of @s is at v->mem_gva. */
 int access_checked_fault(struct vcpu *v, const struct site *s);

@@ -138,7 +138,7 @@ void tr_plan_combos(struct tr *t)
 	}
 	for (unsigned i = 0; i < t->n; i++) {
 		t->combo_of[i][EXPLICIT] = t->combo_of[i][STACK] = R_NONE;
-		if (!t->long_mode || (t->mode & (MODE_TRANSIENT | MODE_SLOWMEM)) || t->window ||
+		if (!t->long_mode || (t->mode & (MODE_ADDED | MODE_SLOWMEM)) || t->window ||
 		    bt_downgraded(t->bt, t->gpa, ADDR_GROUP))
 			continue;
 		look(t, &p, i);
@@ -213,4 +213,26 @@ struct hmem addr_group_emit(struct tr *t, const struct access *a)
 	g->checked = true;
 	t->held[t2] = (uint8_t)(g - t->combo);
 	return addr_operand(t, e, t1, t2);
+}
+
+/*
+ *   lea t1, [base + lo];  lea t2, [base + hi-1];  xor t1, t2;  shr t1, 12;  je 1f
+ *   <leave for the form without groups>                             ; the ends are in two pages
+ *   1: <as for a single access>                                     ; a miss, or not all of it allowed
+ */
+void addr_group_cold(struct tr *t, const struct cold *k)
+{
+	int32_t lo = k->ea.disp - (int32_t)(k->range & 0xfff), span = (int32_t)(k->range >> 12 & 0xfff);
+	uint8_t *miss;
+
+	emit_lea(&t->c, 1, k->t1, hm_base(k->ea.base, lo));
+	emit_lea(&t->c, 1, k->t2, hm_base(k->ea.base, lo + span - 1));
+	emit_rm_reg(&t->c, 1, 0x33, k->t1, k->t2);
+	emit_shift_imm(&t->c, 1, SH_SHR, k->t1, GUEST_PAGE_SHIFT);
+	miss = emit_jcc(&t->c, CC_E);
+	tr_exit_apart(t);
+	t->spill = k->spill;
+	if (!t->c.overflow)
+		emit_patch(miss, t->c.p);
+	addr_soft_cold(t, k);
 }

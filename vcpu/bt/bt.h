@@ -18,11 +18,11 @@
 #define BT_CODE_SIZE  (64u << 20)
 #define BT_COPY_SIZE  (1u << 16) /* at the end of code memory, for each CPU: more than a block's code */
 #define BT_MAX_SITES  (1u << 21)
-#define BT_MAX_EXITS  (9u << 16)
+#define BT_MAX_EXITS  (12u << 16)
 #define BT_MAX_SYS    (1u << 15)
 #define BT_INDEX      (1u << 19) /* entries of the block index: at most half full */
 #define BT_MAX_INSNS  64         /* guest instructions in a block */
-#define BT_DOWNGRADES 4096
+#define BT_DOWNGRADES (1u << 16)
 #define BT_OFF_WINDOW (1u << 15)
 #define BT_MAX_REACH  0x7fff0000 /* of direct branches */
 #define BT_END16      0xfff0     /* 16-bit code from here on may run into the end of 64 KiB: it is not linked to */

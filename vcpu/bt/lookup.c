@@ -255,9 +255,12 @@ const void *bt_c_exit(struct vcpu *v)
 		if (exit_is_bad(v, e, &s))
 			return bad_target(v, &s, mode_long(v->mode) ? rip : (uint32_t)rip);
 	}
-	if ((e->mode & MODE_STEP) || bt_must_stop(v))
+	if ((e->mode & MODE_STEP) || bt_must_stop(v)) {
+		if (e->mode & MODE_NOCOMBINE)
+			v->next.how = NEXT_APART; /* with groups it would come here again */
 		return NULL;
-	b = bt_find(v, 0);
+	}
+	b = bt_find(v, e->mode & MODE_NOCOMBINE);
 	if (b == BT_NONE)
 		return NULL;
 	if (lets == v->world.lets)

@@ -139,6 +139,7 @@ void tr_jmp(struct tr *t, const struct insn *in);
 void tr_call(struct tr *t, const struct insn *in);
 void tr_indirect(struct tr *t, const struct insn *in);
 void tr_ret(struct tr *t, const struct insn *in);
+void tr_exit_apart(struct tr *t);
 void tr_fallthrough(struct tr *t);
 void tr_helper(struct tr *t, const struct insn *in, enum site_kind kind);
 void tr_cold_exit(struct tr *t, const struct cold *k);

@@ -237,7 +237,7 @@ static uint32_t new_exit(struct tr *t, int32_t gdelta)
 				      .rel_off = BT_NONE,
 				      .cell = BT_NONE,
 				      .gdelta = gdelta,
-				      .mode = t->mode,
+				      .mode = t->mode & ~MODE_NOCOMBINE,
 				      .fl = t->fl,
 				      .spare = (t->spill & BT_SPARE) == BT_SPARE};
 	return x;
@@ -353,6 +353,32 @@ void tr_cold_trampoline(struct tr *t, const struct cold *k)
 {
 	emit_cell_jump(t, k->exit);
 	tr_cold_exit(t, k);
+}
+
+/*
+ * Where a group's range lies in two pages: the block goes on without groups, in another form of its own.
+ *   <loads>;  jmp apart;  <stub>
+ */
+void tr_exit_apart(struct tr *t)
+{
+	struct cold k = {.kind = COLD_EXIT};
+	struct bexit *e;
+	uint8_t *rel;
+
+	tr_need_at_exit(t);
+	k.exit = new_exit(t, t->goff[t->i]);
+	if (t->c.overflow)
+		return;
+	e = &t->bt->exits[k.exit];
+	e->mode |= MODE_NOCOMBINE;
+	set_target(t, k.exit);
+	if (t->bt->smp)
+		emit_align_rel32(&t->c, 1);
+	rel = emit_jmp(&t->c);
+	if (!exit_needs_cell(t, e->gdelta, false))
+		e->rel_off = (uint32_t)(rel - t->bt->rw);
+	emit_patch(rel, t->c.p);
+	tr_cold_exit(t, &k);
 }
 
 void tr_fallthrough(struct tr *t)

@@ -18,8 +18,7 @@ bool tr_gather_inlinable(const struct tr *t, const struct insn *in)
 {
 	struct gather g;
 
-	if (in->cls != CLS_GATHER || in->addrsize == 2 ||
-	    (t->mode & (MODE_SLOWMEM | (MODE_TRANSIENT & ~MODE_NOCOMBINE))))
+	if (in->cls != CLS_GATHER || in->addrsize == 2 || (t->mode & (MODE_SLOWMEM | MODE_TRANSIENT)))
 		return false;
 	if (!t->long_mode && (in->mem.seg == SEG_FS || in->mem.seg == SEG_GS))
 		return false; /* they have limits */

@@ -63,7 +63,7 @@ static void swapgs(struct tr *t)
 static void set_ac(struct tr *t, bool on)
 {
 	unsigned tlb = on || !(t->mode & MODE_SMAP) ? TLB_KERN_AC : TLB_KERN;
-	uint32_t mode = (t->mode & ~(3u << MODE_TLB_SHIFT)) | tlb << MODE_TLB_SHIFT;
+	uint32_t mode = (t->mode & ~(3u << MODE_TLB_SHIFT | MODE_ADDED)) | tlb << MODE_TLB_SHIFT;
 
 	tr_flags_clobber(t, 0);
 	emit_rm_mem(&t->c, 0, 0x80, on ? ALU_OR : ALU_AND, hm_gs(VOFF(sysflags) + 2));

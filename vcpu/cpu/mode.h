@@ -27,8 +27,9 @@
 #define MODE_REAL         (1u << 18) /* real or virtual-8086 mode */
 #define MODE_SEGS         (1u << 19) /* SLOWMEM for segments alone: bases and limits are looked at inline */
 
-/* The bits that a run-time decision adds, never part of vcpu.mode. */
-#define MODE_TRANSIENT (MODE_STEP | MODE_BOUNCE | MODE_BOUNCE_STACK | MODE_NOCOMBINE)
+/* The bits that a run-time decision adds, never part of vcpu.mode; those of blocks that are run by who has looked them up. */
+#define MODE_TRANSIENT (MODE_STEP | MODE_BOUNCE | MODE_BOUNCE_STACK)
+#define MODE_ADDED     (MODE_TRANSIENT | MODE_NOCOMBINE)
 
 /* CS's base, out of the way of 16-bit offsets; never JC_INVALID together with one. */
 static inline uint64_t mode_code_key(const struct vcpu *v)

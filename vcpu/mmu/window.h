@@ -26,9 +26,8 @@ struct window_config {
 	uint32_t mode;        /* of the code that uses it, of WINDOW_MODES */
 	int ram_fd;           /* the memfd that gmem.ram maps; stays the caller's */
 };
-#define WINDOW_MODES                                                                                       \
-	(MODE_USER | 3u << MODE_TLB_SHIFT | MODE_CS32 | MODE_CS16 | MODE_REAL | MODE_CPL0 | MODE_SLOWMEM | \
-	 MODE_TRANSIENT)
+#define WINDOW_MODES \
+	(MODE_USER | 3u << MODE_TLB_SHIFT | MODE_CS32 | MODE_CS16 | MODE_REAL | MODE_CPL0 | MODE_SLOWMEM | MODE_ADDED)
 
 struct window;
 
