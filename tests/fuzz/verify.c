@@ -156,6 +156,22 @@ static bool mnemonic_listed(const struct verify *f, ZydisMnemonic m)
 	}
 }
 
+/* Whose registers and operands verify_flow.c looks at. */
+static bool is_string(ZydisMnemonic m)
+{
+	switch (m) {
+	case ZYDIS_MNEMONIC_MOVSB:
+	case ZYDIS_MNEMONIC_MOVSW:
+	case ZYDIS_MNEMONIC_MOVSD:
+	case ZYDIS_MNEMONIC_MOVSQ:
+	case ZYDIS_MNEMONIC_STOSB:
+	case ZYDIS_MNEMONIC_STOSW:
+	case ZYDIS_MNEMONIC_STOSD:
+	case ZYDIS_MNEMONIC_STOSQ: return true;
+	default: return false;
+	}
+}
+
 static bool is_jump(ZydisInstructionCategory c, ZydisMnemonic m)
 {
 	return c == ZYDIS_CATEGORY_COND_BR || (c == ZYDIS_CATEGORY_UNCOND_BR && m == ZYDIS_MNEMONIC_JMP);
@@ -189,6 +205,8 @@ static bool check_insn(struct verify *f, const struct verify_insn *in)
 		return verify_fail(f, in->off, "privileged");
 	if (in->z.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY && in->z.encoding != ZYDIS_INSTRUCTION_ENCODING_VEX)
 		return verify_fail(f, in->off, "of an encoding that guests are not offered");
+	if (in->z.meta.category == ZYDIS_CATEGORY_STRINGOP)
+		return is_string(in->z.mnemonic) || verify_fail(f, in->off, "not on the list");
 	if (!jump && !category_listed(in->z.meta.category) && !mnemonic_listed(f, in->z.mnemonic))
 		return verify_fail(f, in->off, "not on the list");
 	if (jump && in->z.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR)

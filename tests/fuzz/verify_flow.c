@@ -25,6 +25,7 @@ enum kind {
 	JC_INDEX,   /* of the jump cache */
 	JC_OK,      /* and the tag there is the target */
 	SMALL,      /* below 64 */
+	COUNT,      /* at most a page's bytes, with its comparison's elements */
 	NOTHING,    /* not reached yet */
 };
 
@@ -32,6 +33,7 @@ enum kind {
 
 struct state {
 	uint8_t reg[16], slot[SLOTS];
+	uint16_t count;       /* that rcx was compared with last */
 	uint8_t cmp, cmp_reg; /* the flags are those of the comparison that makes this of the register, or ANY */
 };
 
@@ -70,7 +72,7 @@ static const struct field fields[] = {
 	F(pext_mask, ACC_R),
 	F(site, ACC_W),
 	F(flags, ACC_R | ACC_W),
-	F(df, ACC_W),
+	F(df, ACC_R | ACC_W),
 	F(exit, ACC_W),
 	F(combo, ACC_R | ACC_W),
 	F(gather, ACC_R | ACC_W),
@@ -234,6 +236,19 @@ static bool own_cell(const struct verify *f, const ZydisDecodedOperand *m)
 	return false;
 }
 
+/* es:[rdi] and ds:[rsi] of movs and stos, repeated: both have been located, and the count is a page's at most. */
+static bool string_ok(struct verify *f, const struct state *s, const struct verify_insn *in,
+		      const ZydisDecodedOperand *m)
+{
+	if (m->mem.segment != ZYDIS_REGISTER_DS && m->mem.segment != ZYDIS_REGISTER_ES)
+		return verify_fail(f, in->off, "segment");
+	if ((in->z.attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE)) &&
+	    (s->reg[R_CX] != COUNT || s->count * (m->size / 8) > GUEST_PAGE_MASK + 1))
+		return verify_fail(f, in->off, "repeated too often for a page");
+	return (kind_of(s, m->mem.base) >= HOST_R && checked_ok(s, m)) ||
+	       verify_fail(f, in->off, "address without a check");
+}
+
 static bool mem_ok(struct verify *f, const struct state *s, const struct verify_insn *in, const ZydisDecodedOperand *m)
 {
 	if (m->mem.type == ZYDIS_MEMOP_TYPE_AGEN)
@@ -242,6 +257,8 @@ static bool mem_ok(struct verify *f, const struct state *s, const struct verify_
 		return verify_fail(f, in->off, "a kind of operand that is not known");
 	if (in->z.address_width != 64)
 		return verify_fail(f, in->off, "a host address cut to 32 bits");
+	if (in->z.meta.category == ZYDIS_CATEGORY_STRINGOP)
+		return string_ok(f, s, in, m);
 	if (is_window(f, m) && in->z.mnemonic != ZYDIS_MNEMONIC_JMP) /* the host's MMU checks it, wherever it leads */
 		return (!is_secret(kind_of(s, m->mem.base)) && !is_secret(kind_of(s, m->mem.index))) ||
 		       verify_fail(f, in->off, "an engine address in the window");
@@ -366,6 +383,9 @@ static unsigned result(const struct verify *f, const struct state *s, const stru
 /* No operand but an address may be the engine's: registers that are read, and are data. */
 static bool secrets_ok(struct verify *f, const struct state *s, const struct verify_insn *in)
 {
+	if (in->z.meta.category == ZYDIS_CATEGORY_STRINGOP)
+		return !is_secret(s->reg[R_AX]) || in->z.mnemonic < ZYDIS_MNEMONIC_STOSB ||
+		       verify_fail(f, in->off, "an engine address as data");
 	bool copies = in->z.mnemonic == ZYDIS_MNEMONIC_MOV && in->op[0].size == 64 &&
 		      (in->op[0].type == ZYDIS_OPERAND_TYPE_REGISTER || slot_of(&in->op[0]) >= 0);
 
@@ -403,6 +423,12 @@ static bool transfer(struct verify *f, struct state *s, const struct verify_insn
 		s->cmp = (uint8_t)table;
 		s->cmp_reg = (uint8_t)verify_gpr(m->mem.index);
 	}
+	if (in->z.mnemonic == ZYDIS_MNEMONIC_CMP && in->op[0].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+	    in->op[0].reg.value == ZYDIS_REGISTER_RCX && imm_of(in) > 0 && imm_of(in) <= (int)GUEST_PAGE_MASK + 1) {
+		s->cmp = COUNT;
+		s->cmp_reg = R_CX;
+		s->count = (uint16_t)imm_of(in);
+	}
 	for (unsigned i = 0; i < in->z.operand_count; i++) {
 		int r = in->op[i].type == ZYDIS_OPERAND_TYPE_REGISTER ? verify_gpr(in->op[i].reg.value) : -1;
 
@@ -438,6 +464,8 @@ static bool arrive(struct state *at, const struct state *s)
 		at->reg[r] = (uint8_t)meet(at->reg[r], s->reg[r]);
 	for (unsigned c = 0; c < SLOTS; c++)
 		at->slot[c] = (uint8_t)meet(at->slot[c], s->slot[c]);
+	if (at->cmp == NOTHING || at->count < s->count)
+		at->count = s->count;
 	if (at->cmp == NOTHING) {
 		at->cmp = s->cmp;
 		at->cmp_reg = s->cmp_reg;
@@ -568,9 +596,11 @@ static bool step(struct trail *w, unsigned i)
 	if (!transfer(w->f, &s, in))
 		return false;
 	taken = s;
-	if (s.cmp != ANY && in->z.mnemonic == ZYDIS_MNEMONIC_JNZ)
+	if (s.cmp == COUNT && in->z.mnemonic == ZYDIS_MNEMONIC_JNBE)
+		s.reg[s.cmp_reg] = COUNT;
+	if (s.cmp != ANY && s.cmp != COUNT && in->z.mnemonic == ZYDIS_MNEMONIC_JNZ)
 		s.reg[s.cmp_reg] = s.cmp;
-	if (s.cmp != ANY && in->z.mnemonic == ZYDIS_MNEMONIC_JZ)
+	if (s.cmp != ANY && s.cmp != COUNT && in->z.mnemonic == ZYDIS_MNEMONIC_JZ)
 		taken.reg[s.cmp_reg] = s.cmp;
 	if (jump && !follow(w, &taken, in))
 		return false;

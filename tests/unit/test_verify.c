@@ -301,6 +301,26 @@ static void test_bad_checks(void)
 	CU_ASSERT_PTR_NOT_NULL(verified(v, b));
 }
 
+/* rep movsd in place: what bounds it, and what makes its two addresses. */
+static void test_bad_strings(void)
+{
+	struct vcpu *v = btvm_reset();
+	uint32_t b = btvm_translate(v, AT, MODE_USER, "f3 a5 0f 0b"), count;
+
+	CU_ASSERT_NOT_EQUAL_FATAL(b, BT_NONE);
+	CU_ASSERT_PTR_NULL(verified(v, b));
+	count = find(v, b, "48 81 f9 00 04 00 00");                       /* cmp rcx, 1024 */
+	expect_bad(v, b, count, "48 81 f9 01 04 00 00", true);            /* an element too many */
+	expect_bad(v, b, count, "48 81 fa 00 04 00 00", true);            /* of rdx */
+	expect_bad(v, b, count, "81 f9 00 04 00 00 90", true);            /* of ecx */
+	expect_bad(v, b, count + 7, "0f 86", true);                       /* the jump the other way */
+	expect_bad(v, b, find(v, b, "f3 a5"), "f3 a7", true);             /* cmpsd */
+	expect_bad(v, b, find(v, b, "4a 8d 34 1e"), "90 90 90 90", true); /* lea rsi, [rsi+r11]: the guest's address */
+	expect_bad(v, b, find(v, b, "4a 8d 3c 1f"), "90 90 90 90", true); /* lea rdi, [rdi+r11] */
+	expect_bad(v, b, find(v, b, "4a 8d 3c 1f"), "4a 8d 3c 5f", true); /* scaled */
+	CU_ASSERT_PTR_NULL(verified(v, b));
+}
+
 CU_ErrorCode suite_verify(void);
 CU_ErrorCode suite_verify(void)
 {
@@ -311,7 +331,8 @@ CU_ErrorCode suite_verify(void)
 	    !CU_add_test(s, "any bytes in any mode", test_any_bytes) ||
 	    !CU_add_test(s, "compiled code, and read in other sizes", test_real_code) ||
 	    !CU_add_test(s, "instructions that may not run are seen", test_bad_instructions) ||
-	    !CU_add_test(s, "accesses without their check are seen", test_bad_checks))
+	    !CU_add_test(s, "accesses without their check are seen", test_bad_checks) ||
+	    !CU_add_test(s, "strings without their check are seen", test_bad_strings))
 		return CU_get_error();
 	return CUE_SUCCESS;
 }

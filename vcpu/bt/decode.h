@@ -29,6 +29,7 @@ enum insn_class {
 	CLS_SYS,           /* semantics in C: sysop */
 	CLS_SYS_INLINE,    /* a sysop that this mode lets the translator do in place (translate_sys.c) */
 	CLS_GATHER_INLINE, /* a gather likewise (translate_gather.c) */
+	CLS_STRING_INLINE, /* movs and stos likewise (translate_string.c) */
 };
 
 enum { DECODE_OK = 0, DECODE_SHORT = -1 };

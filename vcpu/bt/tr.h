@@ -30,7 +30,17 @@ struct ea {
 	uint64_t value;    /* EA_CONST */
 };
 
-enum cold_kind { COLD_MEM, COLD_EXIT, COLD_TRAMPOLINE, COLD_INDIRECT, COLD_HELPER, COLD_RAISE, COLD_GATHER, COLD_SEG };
+enum cold_kind {
+	COLD_MEM,
+	COLD_EXIT,
+	COLD_TRAMPOLINE,
+	COLD_INDIRECT,
+	COLD_HELPER,
+	COLD_RAISE,
+	COLD_GATHER,
+	COLD_SEG,
+	COLD_STRING
+};
 
 struct cold {
 	uint8_t kind, t1, t2, size, acc, fl, checked;
@@ -153,6 +163,10 @@ struct cold *tr_cold(struct tr *t, enum cold_kind kind);
 bool tr_gather_inlinable(const struct tr *t, const struct insn *in);
 void tr_gather_inline(struct tr *t, const struct insn *in);
 void tr_cold_gather(struct tr *t, const struct cold *k);
+
+/* movs and stos in place (translate_string.c) */
+bool tr_string_inlinable(const struct tr *t, const struct insn *in);
+void tr_string_inline(struct tr *t, const struct insn *in);
 
 /* system instructions in place (translate_sys.c) */
 bool tr_sys_inlinable(const struct tr *t, const struct insn *in);

@@ -250,6 +250,8 @@ static int decode_block(struct tr *t)
 		apply_mode(t, in, t->v->rip + g);
 		if (tr_sys_inlinable(t, in))
 			in->cls = CLS_SYS_INLINE;
+		if (tr_string_inlinable(t, in))
+			in->cls = CLS_STRING_INLINE;
 		if (tr_gather_inlinable(t, in))
 			in->cls = CLS_GATHER_INLINE;
 		if (in->cls == CLS_SYS_INLINE && in->sysop == SYS_STI)
@@ -399,6 +401,7 @@ static void translate_insn(struct tr *t, struct insn *in)
 	case CLS_STRING: tr_helper(t, in, SITE_STRING); break;
 	case CLS_SYS_INLINE: tr_sys_inline(t, in); break;
 	case CLS_GATHER_INLINE: tr_gather_inline(t, in); break;
+	case CLS_STRING_INLINE: tr_string_inline(t, in); break;
 	default: tr_helper(t, in, SITE_SYS); break;
 	}
 }
@@ -508,6 +511,7 @@ static void emit_cold_parts(struct tr *t)
 		case COLD_INDIRECT: tr_cold_indirect(t, k); break;
 		case COLD_RAISE: tr_cold_raise(t); break;
 		case COLD_GATHER: tr_cold_gather(t, k); break;
+		case COLD_STRING: tr_helper(t, &t->in[k->insn], SITE_STRING); break;
 		case COLD_HELPER: tr_helper(t, &t->in[k->insn], SITE_SYS); break;
 		}
 	}
