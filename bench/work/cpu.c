@@ -354,6 +354,24 @@ static uint64_t run_call(uint64_t n)
 	return v;
 }
 
+/* What a linker makes of a call into a library: to a jump through a table, 16 bytes an entry. */
+static uint64_t (*volatile plt_slot)(uint64_t, uint64_t) __attribute__((used)) = leaf;
+uint64_t plt_leaf(uint64_t a, uint64_t b);
+__asm__(".text\n.p2align 4\n.type plt_leaf, @function\nplt_leaf:\n\tjmp *plt_slot(%rip)\n\t.size plt_leaf, . - plt_leaf\n");
+
+static uint64_t run_plt(uint64_t n)
+{
+	uint64_t v = 0;
+
+	EACH(n)
+	{
+		v = 0;
+		for (int i = 0; i < 2000; i++)
+			v = plt_leaf(v, i);
+	}
+	return v;
+}
+
 /* A small stack machine's program: sum of i * i mod 7 for i counting down from 300. */
 enum { OP_PUSHI, OP_SQR, OP_MOD7, OP_ACC, OP_DEC, OP_JNZ, OP_END };
 static const uint8_t program[] = {OP_PUSHI, OP_SQR, OP_MOD7, OP_ACC, OP_DEC, OP_JNZ, OP_END};
@@ -510,6 +528,7 @@ const struct row cpu_rows[] = {
 	{"cpu", "lz", setup_text, run_lz, NULL},
 	{"cpu", "queens", NULL, run_queens, NULL},
 	{"cpu", "call", NULL, run_call, NULL},
+	{"cpu", "plt", NULL, run_plt, NULL},
 	{"cpu", "fib", NULL, run_fib, NULL},
 	{"cpu", "tak", NULL, run_tak, NULL},
 	{"cpu", "indirect", NULL, run_indirect, NULL},

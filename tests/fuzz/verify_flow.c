@@ -26,6 +26,7 @@ enum kind {
 	JC_OK,      /* and the tag there is the target */
 	SMALL,      /* below 64 */
 	COUNT,      /* at most a page's bytes, with its comparison's elements */
+	ENTRY,      /* out of the jump cache */
 	NOTHING,    /* not reached yet */
 };
 
@@ -197,7 +198,8 @@ static bool table_ok(const struct verify *f, const struct state *s, const struct
 	if (want == NOTHING)
 		return false;
 	if (data)
-		return have == want && in->z.mnemonic == (want == JC_OK ? ZYDIS_MNEMONIC_JMP : ZYDIS_MNEMONIC_MOV);
+		return have == want && (in->z.mnemonic == ZYDIS_MNEMONIC_MOV ||
+					(want == JC_OK && in->z.mnemonic == ZYDIS_MNEMONIC_JMP));
 	return (have == want || have == unchecked(want)) && in->z.mnemonic == ZYDIS_MNEMONIC_CMP;
 }
 
@@ -375,7 +377,7 @@ static unsigned result(const struct verify *f, const struct state *s, const stru
 	}
 	if (m->mem.index != ZYDIS_REGISTER_NONE) {
 		table = table_of(f, m, &data);
-		return table == INDEX_W ? ADDEND_W : ADDEND_R;
+		return table == JC_OK ? ENTRY : table == INDEX_W ? ADDEND_W : ADDEND_R;
 	}
 	return slot_of(m) >= 0 ? s->slot[slot_of(m)] : ANY;
 }
@@ -569,7 +571,8 @@ static bool follow(struct trail *w, const struct state *s, const struct verify_i
 	uint64_t to, rx = (uint64_t)(uintptr_t)w->f->bt->rx;
 	int i;
 
-	if (in->op[0].type == ZYDIS_OPERAND_TYPE_MEMORY)
+	if (in->op[0].type == ZYDIS_OPERAND_TYPE_MEMORY ||
+	    (in->op[0].type == ZYDIS_OPERAND_TYPE_REGISTER && kind_of(s, in->op[0].reg.value) == ENTRY))
 		return leaves_clean(w->f, s, in, BT_SPARE);
 	if (in->op[0].type != ZYDIS_OPERAND_TYPE_IMMEDIATE || !in->op[0].imm.is_relative ||
 	    !ZYAN_SUCCESS(ZydisCalcAbsoluteAddress(&in->z, &in->op[0], rx + in->off, &to)))

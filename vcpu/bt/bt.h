@@ -123,7 +123,9 @@ struct block {
 	uint32_t host_s, host_sb; /* the same with the spare registers in their slots */
 	uint32_t in_links;        /* exits linked to this block */
 	uint32_t host_end;
-	uint32_t ind_jne, ind_jmp, ind_cold; /* indirect exit: after its compare, its final jmp and the slow path */
+	/* indirect exit: after its compare; the last instruction before which r10 is the target, and the slow path.  User code:
+	 * its jmp r11, by when r10 is the target's page, else BT_NONE */
+	uint32_t ind_jne, ind_jmp, ind_cold, ind_gone;
 	uint32_t page_next[2];
 	uint32_t site, n_sites, exit, n_exits;
 	uint16_t len; /* guest bytes */

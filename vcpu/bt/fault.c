@@ -43,6 +43,18 @@ static uint32_t block_at(const struct vcpu *v, uint32_t off, uint32_t *orig)
 	return block_by_host(v->bt, *orig);
 }
 
+/* Between an indirect exit's look-up and its jump: r10 is the page of the target, r11 its block's entry. */
+static void kick_target(struct vcpu *v, greg_t *g)
+{
+	uint32_t off, b;
+
+	v->ip_page = (uint64_t)g[REG_R10] & ~GUEST_PAGE_MASK;
+	g[REG_RIP] = g[REG_R11]; /* of a block that is gone: leads to C */
+	if (in_code_memory(v->bt, (uint64_t)g[REG_R11], &off) && (b = block_by_host(v->bt, off)) != BT_NONE &&
+	    !v->bt->blocks[b].dead)
+		g[REG_RIP] = (greg_t)(uintptr_t)bt_rx(v->bt, copy_make(v, b) + off - v->bt->blocks[b].host_start);
+}
+
 /*
  * In translated code the CPU goes on in a copy of the block that leads to C alone.  What is on its way into translated code turns
  * round; what is in C looks at vcpu.kick before it goes there.
@@ -51,6 +63,7 @@ static void kick_running(struct vcpu *v, greg_t *g)
 {
 	struct bt *bt = v->bt;
 	uint64_t rip = (uint64_t)g[REG_RIP];
+	const struct block *k;
 	uint32_t off, b;
 
 	v->kick = 1;
@@ -58,8 +71,13 @@ static void kick_running(struct vcpu *v, greg_t *g)
 		b = block_by_host(bt, off);
 		if (b == BT_NONE) /* in the copy */
 			return;
-		if (bt->blocks[b].ind_jmp != BT_NONE && off >= bt->blocks[b].ind_jne && off <= bt->blocks[b].ind_jmp)
-			off = bt->blocks[b].ind_cold;
+		k = &bt->blocks[b];
+		if (k->ind_gone != BT_NONE && off > k->ind_jmp && off <= k->ind_gone) {
+			kick_target(v, g);
+			return;
+		}
+		if (k->ind_jmp != BT_NONE && off >= k->ind_jne && off <= k->ind_jmp)
+			off = k->ind_cold;
 		g[REG_RIP] = (greg_t)(uintptr_t)bt_rx(bt, copy_make(v, b) + off - bt->blocks[b].host_start);
 	} else if (rip >= (uint64_t)(uintptr_t)glue_load_begin && rip < (uint64_t)(uintptr_t)glue_load_end) {
 		g[REG_RIP] = (greg_t)(uintptr_t)glue_abort;

@@ -306,10 +306,14 @@ static const void *indirect_to(struct vcpu *v, uint64_t target)
 	return entry_of(v, b);
 }
 
+/* User code has ip_page for the target already, and its entry in r11. */
 const void *bt_c_stale(struct vcpu *v)
 {
+	uint64_t entry = v->host_regs[R_11] - (uint64_t)(uintptr_t)v->bt->rx;
+
 	regs_sync(v, BT_SPARE, FLS_SLOT);
-	return indirect_to(v, jump_target(v));
+	return indirect_to(v, mode_pic(v->mode) ? block_rip(v, &v->bt->blocks[block_by_host(v->bt, (uint32_t)entry)])
+						: jump_target(v));
 }
 
 /* Entered through a jump cache or cell, a block that is gone. */

@@ -615,7 +615,8 @@ static void start_block(struct tr *t, struct vcpu *v, uint64_t gpa, uint32_t mod
 					      .in_links = BT_NONE,
 					      .site = bt->n_sites,
 					      .exit = bt->n_exits,
-					      .ind_jmp = BT_NONE};
+					      .ind_jmp = BT_NONE,
+					      .ind_gone = BT_NONE};
 }
 
 /* Code of a mode that nobody translates: 16 bits, real mode.  The guest sees #UD. */

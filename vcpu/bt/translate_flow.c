@@ -605,9 +605,11 @@ void tr_call(struct tr *t, const struct insn *in)
  * Target in r10, to which 16-bit code adds gs:[code_key]; the guest's spare registers are in their slots.
  *   imul r11d, r10d, JC_FACTOR; shr r11d, 31-JC_BITS; and r11d, -2
  *   cmp r10, gs:[jc.tag + r11*8]; jne cold
- *   mov gs:[ip_page], r10; and gs:[ip_page], -4096                   ; user code only
  *   jmp gs:[jc.host + r11*8]
- * ip_page stays the branch's own until the target is known to be good.
+ * User code:
+ *   mov r11, gs:[jc.host + r11*8];  and r10, -4096;  mov gs:[ip_page], r10;  jmp r11
+ * ip_page stays the branch's own until the target is known to be good.  It is not changed in its place: what the target
+ * reads of it would wait for that.
  */
 static void indirect_tail(struct tr *t)
 {
@@ -633,13 +635,17 @@ static void indirect_tail(struct tr *t)
 	k = tr_cold(t, COLD_INDIRECT);
 	t->bt->blocks[t->block].ind_jne = (uint32_t)(t->c.p - t->bt->rw);
 	k->from = emit_jcc(&t->c, CC_NE);
-	if (t->pic) {
-		emit_store(&t->c, hm_gs(VOFF(ip_page)), R_10);
-		emit_rm_mem(&t->c, 1, 0x81, ALU_AND, hm_gs(VOFF(ip_page)));
-		emit32(&t->c, (uint32_t)-4096);
-	}
+	if (t->pic)
+		emit_load(&t->c, R_11, hm_gs_index(jc + offsetof(struct jump_cache, e[0].host), R_11, 8));
 	t->bt->blocks[t->block].ind_jmp = (uint32_t)(t->c.p - t->bt->rw);
-	emit_jmp_mem(&t->c, hm_gs_index(jc + offsetof(struct jump_cache, e[0].host), R_11, 8));
+	if (!t->pic) {
+		emit_jmp_mem(&t->c, hm_gs_index(jc + offsetof(struct jump_cache, e[0].host), R_11, 8));
+		return;
+	}
+	emit_alu_imm(&t->c, 1, ALU_AND, R_10, -4096);
+	emit_store(&t->c, hm_gs(VOFF(ip_page)), R_10);
+	t->bt->blocks[t->block].ind_gone = (uint32_t)(t->c.p - t->bt->rw);
+	emit_rm_reg(&t->c, 0, 0xff, 4, R_11); /* jmp r11 */
 }
 
 void tr_cold_indirect(struct tr *t, const struct cold *k)
