@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # The devices that hvx-vcpu serves itself, and what drivers do to a disk, with Linux's own; one line a check, in TAP.
 #
-# usage: devices.py cloud|generic [CHECK...]      (cloud: all but the watchdog; generic: the watchdog)
+# usage: devices.py cloud|generic [CHECK...]      (generic: the watchdog and AHCI; cloud: the others)
 # HVX_MONITOR names the hvx-monitor to use (default: that of the build tree it is called from).
 #
 # Invariant: what the guest says is compared with what the host sees; nothing is left behind.
@@ -390,6 +390,38 @@ def check_watchdog():
     assert g.end() == 0
 
 
+def check_ahci():
+    """A disk and a CD by libata: read and written, many commands at once, by a driver that goes and comes back."""
+    if flavour == "cloud":
+        return "this kernel has no driver for it"
+    with tempfile.TemporaryDirectory() as tmp:
+        disk, cd = os.urandom(8 * MIB) + bytes(16 * MIB), os.urandom(4 * MIB)
+        for path, data in ("/disk.raw", disk), ("/cd.iso", cd):
+            with open(tmp + path, "wb") as f:
+                f.write(data)
+        g = Guest("--disk=path=" + tmp + "/disk.raw,format=raw,bus=ahci", "--cdrom=" + tmp + "/cd.iso")
+
+        def digest(what):
+            return g.run(what + " | md5sum", 60).split()[0]
+        for _ in range(2):
+            within(20, lambda: g.run("test -b /dev/sda && test -b /dev/sr0; echo $?") == "0")
+            assert g.run("blockdev --getsize64 /dev/sda") == str(24 * MIB) and g.run("blockdev --getsize64 /dev/sr0") == str(4 * MIB)
+            assert digest("dd if=/dev/sda bs=64k count=128") == hashlib.md5(disk[:8 * MIB]).hexdigest()
+            assert digest("cat /dev/sr0") == hashlib.md5(cd).hexdigest()
+            g.run("! dd if=/dev/zero of=/dev/sr0 bs=2048 count=1 conv=fsync")
+            # small ones, several at once, past the guest's cache
+            g.run("for k in 0 1 2 3; do dd if=/dev/sda of=/dev/sda bs=4k skip=$((k * 512)) seek=$((2048 + k * 512)) count=512 "
+                  "iflag=direct oflag=direct 2>/dev/null & done; wait", 120)
+            g.run("dd if=/dev/sda of=/dev/sda bs=1M count=8 seek=16 conv=fsync; echo 3 >/proc/sys/vm/drop_caches", 60)
+            assert digest("dd if=/dev/sda bs=64k skip=128 count=128") == digest("dd if=/dev/sda bs=64k skip=256")
+            g.run("rmmod ahci; test ! -e /dev/sda && insmod /drivers/ahci.ko")
+        said = g.run("dmesg | grep -E 'ata[0-9].*(xception|failed|rror|frozen|slow)' || true")
+        assert said == "", said
+        assert g.end() == 0
+        with open(tmp + "/disk.raw", "rb") as f:
+            assert f.read() == disk[:8 * MIB] * 3
+
+
 def up(g, address, card="eth0"):
     g.run("ip addr add %s/24 dev %s; ip link set %s up" % (address, card, card))
 
@@ -596,8 +628,8 @@ def main():
     kernel, initrd = (subprocess.check_output(["flock", env["HVX_CACHE"] + "/.lock", "sh", os.path.join(here, script), flavour],
                                               env=env, text=True).strip()
                       for script in ("fetch-kernel.sh", "mkdevimage.sh"))
-    # drivers are alike in both, but only the generic kernel has one for the watchdog
-    checks = [c for c in globals() if c.startswith("check_") and ("watchdog" in c) == (flavour == "generic")]
+    # drivers are alike in both, but only the generic kernel has those for the watchdog and AHCI
+    checks = [c for c in globals() if c.startswith("check_") and (c in ("check_watchdog", "check_ahci")) == (flavour == "generic")]
     wanted = ["check_" + c.replace("-", "_") for c in sys.argv[2:]] or checks
     failed = 0
     for number, check in enumerate(wanted, 1):

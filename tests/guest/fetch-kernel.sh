@@ -32,7 +32,8 @@ keep_modules() {
 keep_drivers() {
 	mkdir -p "$2"
 	for m in virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio-rng virtio_balloon \
-		virtio_console watchdog i6300esb virtio_blk failover net_failover virtio_net; do
+		virtio_console watchdog i6300esb virtio_blk failover net_failover virtio_net \
+		crct10dif_common crc-t10dif crc64 crc64-rocksoft_generic crc64-rocksoft t10-pi scsi_common scsi_mod cdrom libata libahci ahci sd_mod sr_mod; do
 		found=$(find "$1/lib/modules" -name "$m.ko")
 		if [ -n "$found" ]; then
 			cp "$found" "$2/"
@@ -41,7 +42,12 @@ keep_drivers() {
 	done
 }
 
-if [ ! -e "$dir/vmlinuz" ] || ! grep -qs virtio_net "$dir/drivers/order"; then
+# the last of the drivers that this kernel has
+case $1 in
+cloud) last=virtio_net ;;
+generic) last=sr_mod ;;
+esac
+if [ ! -e "$dir/vmlinuz" ] || ! grep -qs "^$last" "$dir/drivers/order"; then
 	# On a fresh system apt has no lists yet.
 	apt-cache show "$meta" >/dev/null 2>&1 || as_root apt-get update -q >&2
 	pkg=$(apt-cache depends "$meta" | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1)

@@ -15,7 +15,7 @@ trap '"$monitor" kill $name >/dev/null 2>&1 || :; "$monitor" kill $name-restart 
 trap 'exit 1' INT TERM HUP
 disk=$(sh "$guestdir/mkbootdisk.sh" short) || { echo "1..0 # SKIP no disk to start from"; exit 77; }
 cp --sparse=always "$disk" "$tmp/disk.raw"
-number=0 failed=0
+number=0 failed=0 bus=virtio
 
 # result STATUS TEXT
 result() {
@@ -34,7 +34,7 @@ has() { tr -d '\r' <"$tmp/log" | grep -qE "$1"; }
 # run OPTIONS...: to the end
 run() {
 	status=0
-	"$monitor" run --name=$name --no-reboot --disk="path=$tmp/disk.raw,format=raw" "$@" </dev/null >"$tmp/log" 2>&1 || status=$?
+	"$monitor" run --name=$name --no-reboot --disk="path=$tmp/disk.raw,format=raw,bus=$bus" "$@" </dev/null >"$tmp/log" 2>&1 || status=$?
 }
 
 # told: the guest knows the machine as the tables tell it
@@ -54,6 +54,14 @@ run --firmware=uefi --nvram="$tmp/nvram"
 cmp -s "$tmp/nvram" /usr/share/OVMF/OVMF_VARS_4M.fd && result 1 "UEFI keeps variables" || result 0 "UEFI keeps variables"
 run --firmware=uefi --nvram="$tmp/nvram"
 [ $status = 0 ] && has '^BOOT: by uefi' && result 0 "UEFI with its variables" || result 1 "UEFI with its variables"
+
+# a SATA disk, by the drivers of both firmwares and GRUB
+bus=ahci
+run
+[ $status = 0 ] && has '^BOOT: by bios' && has '^BOOT: pci .* 0x8086 0x2922' && result 0 "BIOS, SATA disk" || result 1 "BIOS, SATA disk"
+run --firmware=uefi --nvram="$tmp/nvram"
+[ $status = 0 ] && has '^BOOT: by uefi' && has '^BOOT: pci .* 0x8086 0x2922' && result 0 "UEFI, SATA disk" || result 1 "UEFI, SATA disk"
+bus=virtio
 
 "$monitor" run --name=$name-restart --firmware=uefi --nvram="$tmp/nvram" --boot=menu </dev/null >"$tmp/log" 2>&1 &
 pid=$!
