@@ -114,7 +114,7 @@ def random(o):
             for _ in range(o.random):
                 f.write(os.urandom(MIB))
         g = [Guest("mrandom%d" % i, 2 * o.random + 128, "--merge=bench-random", "--merge-rate=%d" % o.rate,
-                   "--disk=readonly,path=" + tmp + "/data") for i in range(2)]
+                   "--disk=readonly,format=raw,path=" + tmp + "/data") for i in range(2)]
         for x in g:
             x.run("dd if=/dev/vda of=/tmp/data bs=1M && echo 3 >/proc/sys/vm/drop_caches")
         begin, want = time.time(), o.random * MIB // 4096

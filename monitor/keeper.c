@@ -401,6 +401,7 @@ static void take_over(struct keeper *k)
 
 	setsid();
 	log_set_fd(-1);
+	log_to_file(-1); /* it goes now: its number will be somebody's connection */
 	sandbox_close_fds(keep, 2);
 	int null = open("/dev/null", O_RDWR);
 	for (int fd = 0; fd <= 2; fd++)
