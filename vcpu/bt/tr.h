@@ -44,6 +44,7 @@ enum cold_kind {
 
 struct cold {
 	uint8_t kind, t1, t2, size, acc, fl, checked;
+	bool known;     /* COLD_MEM: where in its page the operand lies */
 	uint8_t store;  /* COLD_MEM of a plain store: STORES and its register */
 	uint32_t range; /* COLD_MEM for a group: site_range() */
 	uint16_t spill, insn;

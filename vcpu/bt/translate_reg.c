@@ -69,6 +69,8 @@ uint8_t tr_scratch(struct tr *t, uint16_t avoid, bool low)
 	uint8_t pick = R_NONE;
 
 	avoid |= BIT(R_SP);
+	if (t->spill & (uint16_t)~avoid & (low ? 0xffu : ALL_REGS)) /* one of these it will be */
+		avoid |= (uint16_t)~t->spill;
 	for (uint8_t r = 0; r < (low ? 8 : 16); r++) {
 		unsigned score;
 
