@@ -30,9 +30,9 @@ PATIENCE = 6  # how many times longer than on an idle host something may take be
 class Guest:
     """A VM in the foreground; its console is a pipe to init-devices."""
 
-    def __init__(self, *options, memory="256M", append="", vm=""):
+    def __init__(self, *options, memory="256M", append="", vm="", within=()):
         self.name = name + vm
-        command = [monitor, "run", "--name=" + self.name, "--kernel=" + kernel, "--initrd=" + initrd, "--memory=" + memory,
+        command = list(within) + [monitor, "run", "--name=" + self.name, "--kernel=" + kernel, "--initrd=" + initrd, "--memory=" + memory,
                    "--append=console=ttyS0 panic=-1 quiet " + append] + list(options)
         self.p = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         self.text = ""
@@ -271,6 +271,56 @@ def check_balloon_reboot():
     assert g.stats()["ram_pages_ballooned"] << 12 == 96 * MIB
     g.run("dd if=/dev/urandom of=/tmp/a bs=1M count=60 2>/dev/null; md5sum /tmp/a >/tmp/sum; md5sum -c /tmp/sum")
     assert g.end() == 0
+
+
+class Host:
+    """What a monitor that runs within self.wrapper takes for the host's memory: files of ours in their places in /proc."""
+
+    def __init__(self, tmp):
+        self.files = {"/proc/meminfo": tmp + "/meminfo", "/proc/pressure/memory": tmp + "/pressure"}
+        self.says(available=50)
+        mounts = "".join("mount --bind %s %s && " % (mine, real) for real, mine in self.files.items() if os.path.exists(real))
+        self.wrapper = ["unshare", "-m", "sh", "-c", mounts + 'exec "$@"', "sh"]
+
+    def says(self, available):
+        """So many percent of its memory are available."""
+        for path, text in ("/proc/meminfo", "MemTotal: 10000000 kB\nMemAvailable: %8d kB\n" % (available * 100000)), \
+                          ("/proc/pressure/memory", "some avg10=0.00 avg60=0.00 avg300=0.00 total=0\n"):
+            with open(self.files[path], "r+" if os.path.exists(self.files[path]) else "w") as f:
+                f.write(text)
+
+
+def check_balloon_auto():
+    """A host that is short of memory has what the guest can spare; the guest has it back before it swaps, while the host is short."""
+    with tempfile.TemporaryDirectory() as tmp:
+        host = Host(tmp)
+        if subprocess.run(host.wrapper + ["true"], stderr=subprocess.DEVNULL).returncode:
+            return "no mount namespace to be had here"
+        with open(tmp + "/swap.raw", "wb") as f:
+            f.truncate(128 * MIB)
+        g = Guest("--balloon=auto", "--memory-guarantee=96M", "--disk=format=raw,path=" + tmp + "/swap.raw",
+                  within=host.wrapper)
+        g.run("mkswap /dev/vda && swapon /dev/vda")
+        has = lambda: g.stats()["balloon.actual_bytes"]
+        time.sleep(3)
+        assert has() == 256 * MIB  # nobody is short of anything
+        host.says(available=3)
+        within(60, lambda: has() < 170 * MIB)
+        # what it needs it gets, in steps as it takes it
+        for step in range(30):
+            g.run("dd if=/dev/zero of=/tmp/%d bs=1M count=4 2>/dev/null" % step)
+            within(20, lambda: meminfo(g, "MemAvailable") > 16 * MIB)
+        s = g.stats()
+        assert s["balloon.actual_bytes"] > 190 * MIB, s
+        assert g.run("grep -E '^pswpout|^oom_kill' /proc/vmstat").split() == ["pswpout", "0", "oom_kill", "0"]
+        # and gives it again, down to its guarantee and not below, and gets all of it when the host has plenty
+        g.run("rm /tmp/*")
+        within(60, lambda: has() < 140 * MIB)
+        time.sleep(6)
+        assert has() >= 96 * MIB, has()
+        host.says(available=60)
+        within(120, lambda: has() == 256 * MIB)
+        assert g.end() == 0
 
 
 class Pty:
