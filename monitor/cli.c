@@ -36,6 +36,7 @@ static const char vm_options[] =
 	"  --balloon[=auto]     the guest can give memory back: hvx-monitor balloon, and what it does not use;\n"
 	"                       auto: and is told to when the host is short of it\n"
 	"  --memory-guarantee=SIZE  that the host is to have for it, or the VM is refused\n"
+	"  --memory-short=go-on|pause  what becomes of it when the host is out of memory\n"
 	"  --cpu-limit=PERCENT  of a host CPU, for all processes of the VM; --cpu-weight=N: against others, 100 is usual\n"
 	"  --memory-limit=SIZE  for all of them; --pids=N; --io-limit=bytes=N,ops=N: a second, of all disks\n"
 	"  --cpu-affinity=LIST  CPUs of the host that they may use, such as 0-3,8\n"

@@ -428,6 +428,14 @@ static int set_guarantee(struct config *c, const char *v, char *err, size_t len)
 	return config_size(v, &c->guarantee) ? bad(err, len, "not an amount of memory", v) : 0;
 }
 
+static int set_memory_short(struct config *c, const char *v, char *err, size_t len)
+{
+	if (strcmp(v, "go-on") && strcmp(v, "pause"))
+		return bad(err, len, "memory-short is go-on or pause", v);
+	c->pause_short = !strcmp(v, "pause");
+	return 0;
+}
+
 enum { SWITCH = 1, MAY_BE_EMPTY = 2, REPEATABLE = 4, VALUE_OPTIONAL = 8 };
 
 static const struct key {
@@ -474,6 +482,7 @@ static const struct key {
 	{"merge", set_merge, 0},
 	{"merge-rate", set_merge_rate, 0},
 	{"memory-guarantee", set_guarantee, 0},
+	{"memory-short", set_memory_short, 0},
 };
 _Static_assert(sizeof keys / sizeof keys[0] <= 64, "a bit each in struct config's given");
 

@@ -63,6 +63,7 @@ struct config {
 	char merge[MSG_NAME_MAX]; /* "self", a group, or empty: nothing is merged */
 	bool balloon_auto;
 	uint64_t guarantee; /* bytes of memory; 0: none */
+	bool pause_short;   /* when the host is out of memory */
 	uint64_t given;     /* config.c's own: bit a key that this source has set */
 };
 

@@ -384,6 +384,7 @@ int control_resume(struct machine *m, struct peer *p, const struct msg_request_h
 	struct msg_dev_command c = {DEV_OP_RETRY};
 	int rc = 0;
 
+	memwatch_command(m);
 	for (int i = 0; i < m->ncards && !rc; i++) {
 		if (!m->card[i].failed)
 			continue;
@@ -399,6 +400,7 @@ int control_pause(struct machine *m, struct peer *p, const struct msg_request_he
 {
 	(void)p;
 	(void)r;
+	memwatch_command(m);
 	return machine_command(m, OP_PAUSE, 0);
 }
 

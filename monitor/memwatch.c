@@ -1,6 +1,7 @@
 /*
- * Every two seconds, while the VM has --merge, --balloon=auto or --memory-guarantee: the host's memory is looked at, hvx-memsvc is told
- * when it gets short, a guest that has memory to spare is told to give some, one that needs it gets it back.
+ * Every two seconds, while the VM has --merge, --balloon=auto, --memory-guarantee or --memory-short=pause: the host's memory is looked at,
+ * hvx-memsvc is told when it gets short, a guest that has memory to spare is told to give some, one that needs it gets it back; and
+ * when all that was not enough a VM that is to be paused is.
  *
  * Invariant: a guest that needs memory gets it back whatever the host's state is; and it is never told to have less than its
  * guarantee.
@@ -24,6 +25,7 @@
 #define TICK_MS    2000
 #define MIB        (1ull << 20)
 #define LEAST      (64 * MIB) /* that a guest is told to have without a guarantee */
+#define OUTS       3          /* looks: time for balloons and merging to help */
 #define SCORE_OVER 500        /* oom_score_adj of the vcpu's process: over the guarantee, */
 #define SCORE_NONE 250        /* without one; with one and within it: as it was */
 
@@ -53,6 +55,13 @@ enum memwatch_level memwatch_judge(const struct memwatch_host *h, enum memwatch_
 	if (near)
 		return was == MEMWATCH_SHORT ? MEMWATCH_SHORT : MEMWATCH_NORMAL;
 	return below(h->available, h->total, 25) || above(h->used, h->limit, 70) ? MEMWATCH_NORMAL : MEMWATCH_EASY;
+}
+
+bool memwatch_out(const struct memwatch_host *h, bool was)
+{
+	if (stalled(h, 4000) || below(h->available, h->total, 3) || above(h->used, h->limit, 98))
+		return true;
+	return was && memwatch_judge(h, MEMWATCH_SHORT) == MEMWATCH_SHORT;
 }
 
 static uint64_t least_of(uint64_t a, uint64_t b)
@@ -213,6 +222,53 @@ static void aim(struct machine *m)
 	score(&m->watch, over ? SCORE_OVER : 0);
 }
 
+/* ---- pausing ---- */
+
+#define REASON "the host is out of memory"
+
+/* A VM within its guarantee goes on: the host promised it that much. */
+static bool may_be_held(const struct machine *m)
+{
+	return m->cfg.pause_short && m->state == VM_RUNNING &&
+	       (!m->cfg.guarantee || memwatch_resident(m) > m->cfg.guarantee);
+}
+
+/* What it was paused for besides stays: a disk's error. */
+static void let_go(struct machine *m)
+{
+	bool ours = !strcmp(m->reason, REASON);
+
+	m->watch.hold = MEMWATCH_FREE;
+	if (!ours || m->state != VM_PAUSED)
+		return;
+	log_info("the host has memory again: the VM goes on");
+	m->reason[0] = '\0';
+	machine_command(m, OP_RESUME, 0);
+}
+
+static void hold(struct machine *m, const struct memwatch_host *h)
+{
+	struct memwatch *w = &m->watch;
+
+	w->outs = memwatch_out(h, w->outs) ? w->outs + 1 : 0;
+	if (!w->outs && w->hold != MEMWATCH_FREE) {
+		let_go(m);
+	} else if (w->outs >= OUTS && w->hold == MEMWATCH_FREE && may_be_held(m)) {
+		w->hold = MEMWATCH_HELD;
+		log_warn(REASON ": the VM pauses until it has some");
+		snprintf(m->reason, sizeof m->reason, REASON);
+		machine_command(m, OP_PAUSE, 0);
+	}
+}
+
+void memwatch_command(struct machine *m)
+{
+	if (m->watch.hold != MEMWATCH_HELD)
+		return;
+	m->watch.hold = MEMWATCH_LEFT;
+	m->reason[0] = '\0';
+}
+
 /* ---- the VM ---- */
 
 uint64_t memwatch_resident(const struct machine *m)
@@ -251,6 +307,7 @@ static void on_tick(void *ctx)
 		tell_memsvc(m, level == MEMWATCH_SHORT);
 	w->level = level;
 	aim(m);
+	hold(m, &h);
 	if (m->cfg.merge[0])
 		machine_send(m, &m->child[PROC_MEMSVC], MSG_MEM_STATS_GET, 0, NULL, 0);
 	if (m->cfg.balloon_auto && !w->asked && m->state == VM_RUNNING) {
@@ -270,7 +327,7 @@ void memwatch_start(struct machine *m)
 	struct memwatch *w = &m->watch;
 
 	w->target = w->ceiling = m->cfg.memory;
-	if (m->cfg.merge[0] || m->cfg.balloon_auto || m->cfg.guarantee)
+	if (m->cfg.merge[0] || m->cfg.balloon_auto || m->cfg.guarantee || m->cfg.pause_short)
 		ipc_timer_set(w->tick, TICK_MS);
 }
 

@@ -40,6 +40,12 @@ struct memwatch {
 	uint64_t target, ceiling, swapped;
 	struct msg_mem_stats mem; /* hvx-memsvc's last word */
 	bool over;                /* its guarantee */
+	unsigned outs;            /* looks in a row that found the host out of memory */
+	enum {
+		MEMWATCH_FREE,
+		MEMWATCH_HELD,
+		MEMWATCH_LEFT
+	} hold; /* HELD: paused for it; LEFT: somebody has decided otherwise */
 };
 
 void memwatch_init(struct memwatch *w);
@@ -56,6 +62,10 @@ void memwatch_close(struct memwatch *w);
 /* Counters of the vcpu that were asked for with w->asked. */
 void memwatch_counters(struct machine *m, const struct msg_counters *c);
 void memwatch_stats(struct machine *m, const struct msg_mem_stats *s);
+/* Nothing else has helped: out of memory, until it is clearly not short any more (@was). */
+bool memwatch_out(const struct memwatch_host *h, bool was);
+/* The VM is paused or resumed by command: what it was paused for here no longer decides. */
+void memwatch_command(struct machine *m);
 /* The guest is to have so much, by command. */
 void memwatch_balloon(struct machine *m, uint64_t bytes);
 /* Bytes of guest memory that are there; 0: not known. */

@@ -27,6 +27,8 @@ try "a guarantee that cannot be kept" 4 'memory-guarantee: [0-9]+M cannot be had
 	run --kernel="$guest" --memory="$twice" --memory-guarantee="$twice" --name=${prefix}a
 try "a guarantee beyond its memory" 3 'memory-guarantee is more than memory' \
 	run --kernel="$guest" --memory=64M --memory-guarantee=65M
+try "what is not done when the host is out of memory" 2 'memory-short is go-on or pause' \
+	run --kernel="$guest" --memory-short=kill
 try "a bad merge group" 2 'merge is no, self, or a group' run --kernel="$guest" --merge=a/b
 try "a rate of nothing" 3 'merge-rate without merge' run --kernel="$guest" --merge-rate=20
 try "a bad rate" 2 'merge-rate is 1 to 100' run --kernel="$guest" --merge=self --merge-rate=0

@@ -323,6 +323,49 @@ def check_balloon_auto():
         assert g.end() == 0
 
 
+def check_memory_short():
+    """A VM that may be paused is, while the host is out of memory, and says why; one within its guarantee is not; a command counts."""
+    with tempfile.TemporaryDirectory() as tmp:
+        host = Host(tmp)
+        if subprocess.run(host.wrapper + ["true"], stderr=subprocess.DEVNULL).returncode:
+            return "no mount namespace to be had here"
+        options = ["--memory-short=pause"]
+        a = Guest(*options, vm="a", within=host.wrapper)
+        b = Guest("--memory-guarantee=256M", *options, vm="b", within=host.wrapper)
+        state = lambda g: json.loads(control("status", "--json", g.name).stdout)
+        try:
+            host.says(available=5)  # short, no more
+            time.sleep(9)
+            assert state(a)["state"] == "running"
+            host.says(available=2)
+            within(30, lambda: state(a)["state"] == "paused")
+            assert "the host is out of memory" in control("status", a.name).stdout
+            assert state(b)["state"] == "running"
+            host.says(available=5)  # not clearly over
+            time.sleep(5)
+            assert state(a)["state"] == "paused"
+            host.says(available=40)
+            within(30, lambda: state(a)["state"] == "running")
+            a.run("true")
+            # whoever pauses it meanwhile has it paused, and who resumes it has it run
+            host.says(available=1)
+            within(30, lambda: state(a)["state"] == "paused")
+            assert control("pause", a.name).returncode == 0
+            host.says(available=40)
+            time.sleep(5)
+            assert state(a)["state"] == "paused" and "out of memory" not in control("status", a.name).stdout
+            assert control("resume", a.name).returncode == 0
+            host.says(available=1)
+            within(30, lambda: state(a)["state"] == "paused")
+            assert control("resume", a.name).returncode == 0
+            a.run("sleep 5")
+            assert state(a)["state"] == "running" and state(b)["state"] == "running"
+            assert a.end() == 0 and b.end() == 0
+        finally:
+            control("kill", a.name)
+            control("kill", b.name)
+
+
 class Pty:
     """A terminal: what a program on it shows, and its size."""
 

@@ -40,6 +40,32 @@ static void test_host(void)
 	CU_ASSERT_EQUAL(memwatch_judge(&h, MEMWATCH_SHORT), MEMWATCH_EASY);
 }
 
+/* When VMs pause: late, and until it is clearly over. */
+static void test_out(void)
+{
+	struct memwatch_host h = plenty();
+
+	CU_ASSERT_FALSE(memwatch_out(&h, false) || memwatch_out(&h, true));
+	h.available = 31 * MIB;
+	CU_ASSERT_FALSE(memwatch_out(&h, false));
+	CU_ASSERT_TRUE(memwatch_out(&h, true));
+	h.available = 29 * MIB;
+	CU_ASSERT_TRUE(memwatch_out(&h, false));
+	h = plenty();
+	h.stalled = 3999;
+	CU_ASSERT_FALSE(memwatch_out(&h, false));
+	h.stalled = 4000;
+	CU_ASSERT_TRUE(memwatch_out(&h, false));
+	h = plenty();
+	h.limit = 100 * MIB;
+	h.used = 98 * MIB;
+	CU_ASSERT_FALSE(memwatch_out(&h, false));
+	h.used = 99 * MIB;
+	CU_ASSERT_TRUE(memwatch_out(&h, false));
+	h.stalled = h.total = h.available = h.used = h.limit = NONE;
+	CU_ASSERT_FALSE(memwatch_out(&h, false));
+}
+
 static struct memwatch_guest guest(void)
 {
 	return (struct memwatch_guest){
@@ -101,7 +127,8 @@ CU_ErrorCode suite_memwatch(void)
 {
 	CU_pSuite s = CU_add_suite("memwatch", NULL, NULL);
 
-	if (!s || !CU_ADD_TEST(s, test_host) || !CU_ADD_TEST(s, test_takes) || !CU_ADD_TEST(s, test_gives))
+	if (!s || !CU_ADD_TEST(s, test_host) || !CU_ADD_TEST(s, test_out) || !CU_ADD_TEST(s, test_takes) ||
+	    !CU_ADD_TEST(s, test_gives))
 		return CU_get_error();
 	return CUE_SUCCESS;
 }
