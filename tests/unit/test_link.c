@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <string.h>
 #include <time.h>
+#include <ucontext.h>
 
 #include "btvm.h"
 #include "vcpu/bt/addr.h"
@@ -304,6 +305,48 @@ CU_ErrorCode suite_link(void);
  * Kicks that hit an indirect exit anywhere, also between its compare and its jump, lose nothing:
  *   top: lea rbx, [next]; inc rax; jmp rbx;  next: dec rcx; jnz top; ud2
  */
+/* The handler of kicks, where @off of code memory is interrupted on its way to @target; where it goes on. */
+static uint32_t kicked_at(struct vcpu *v, uint32_t off, const struct block *target)
+{
+	uint64_t rx = (uint64_t)(uintptr_t)v->bt->rx;
+	struct sigaction sa;
+	siginfo_t si = {.si_code = SI_TIMER};
+	ucontext_t uc;
+	greg_t *g = uc.uc_mcontext.gregs;
+
+	memset(&uc, 0, sizeof uc);
+	g[REG_RIP] = (greg_t)(rx + off);
+	g[REG_R10] = FAR; /* its page's first byte */
+	g[REG_R11] = (greg_t)(rx + target->host_sb);
+	v->ip_page = BTVM_CODE;
+	CU_ASSERT_EQUAL_FATAL(sigaction(SIGUSR1, NULL, &sa), 0);
+	sa.sa_sigaction(SIGUSR1, &si, &uc);
+	v->kick = 0;
+	v->pending = 0;
+	return (uint32_t)((uint64_t)g[REG_RIP] - rx);
+}
+
+/* Between an indirect branch's look-up and its jump: the copy is the target's, which knows where it is. */
+static void test_kick_on_the_way(void)
+{
+	struct vcpu *v = btvm_reset();
+	uint32_t a = btvm_translate(v, BTVM_CODE, v->mode, "c3"), b = btvm_translate(v, FAR, v->mode, "f4"), off;
+	const struct block *k = &v->bt->blocks[a], *to = &v->bt->blocks[b];
+
+	CU_ASSERT_FATAL(k->ind_gone != BT_NONE && k->ind_gone > k->ind_jmp);
+	CU_ASSERT_EQUAL(copy_original(v, kicked_at(v, k->ind_jmp, to)), k->ind_cold); /* r10 is the target still */
+	CU_ASSERT_EQUAL(v->ip_page, BTVM_CODE);
+	for (unsigned i = 0; i < 2; i++) {
+		off = kicked_at(v, i ? k->ind_gone : k->ind_jmp + 7, to); /* behind the and: mov, and jmp r11 */
+		CU_ASSERT_EQUAL(block_by_host(v->bt, off), BT_NONE);
+		CU_ASSERT_EQUAL(copy_original(v, off), to->host_sb);
+		CU_ASSERT_EQUAL(v->ip_page, FAR);
+	}
+	block_invalidate(v, b);
+	CU_ASSERT_EQUAL(kicked_at(v, k->ind_gone, to), to->host_sb); /* which leads to C */
+	CU_ASSERT_EQUAL(v->ip_page, FAR);
+}
+
 static void test_kick_indirect(void)
 {
 	struct sigevent se = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1};
@@ -453,6 +496,7 @@ CU_ErrorCode suite_link(void)
 	CU_add_test(s, "copy with a cell", test_copy_cell);
 	CU_add_test(s, "copy of an indirect exit", test_copy_indirect);
 	CU_add_test(s, "kicks at an indirect jump", test_kick_indirect);
+	CU_add_test(s, "kicks behind its look-up", test_kick_on_the_way);
 	CU_add_test(s, "cells and flushes", test_cells);
 	CU_add_test(s, "cells of user code", test_user_cells);
 	CU_add_test(s, "cells and invlpg", test_cells_invlpg);
