@@ -305,6 +305,29 @@ CU_ErrorCode suite_link(void);
  * Kicks that hit an indirect exit anywhere, also between its compare and its jump, lose nothing:
  *   top: lea rbx, [next]; inc rax; jmp rbx;  next: dec rcx; jnz top; ud2
  */
+/* A jump cache that leads to a block which has gone: what is there now runs, at the same address. */
+static void test_stale(void)
+{
+	const uint64_t at = FAR + 0x123;
+	struct vcpu *v = btvm_reset();
+	uint8_t code[8];
+
+	btvm_put(v, BTVM_CODE, code, btvm_hex("ff e3", code, sizeof code)); /* jmp rbx */
+	for (unsigned add = 1; add < 4; add++) {
+		size_t n = btvm_hex("48 83 c0 01 0f 0b", code, sizeof code); /* add rax, 1; ud2 */
+
+		code[3] = (uint8_t)add;
+		btvm_put(v, at, code, n);
+		for (unsigned i = 0; i < 3; i++) {
+			v->rip = BTVM_CODE;
+			v->regs[R_BX] = at;
+			v->regs[R_AX] = 0;
+			CU_ASSERT_EQUAL(vcpu_run_until(v, 0, 10), 1);
+			CU_ASSERT(v->exc_vector == EXC_UD && v->rip == at + 4 && v->regs[R_AX] == add);
+		}
+	}
+}
+
 /* The handler of kicks, where @off of code memory is interrupted on its way to @target; where it goes on. */
 static uint32_t kicked_at(struct vcpu *v, uint32_t off, const struct block *target)
 {
@@ -495,6 +518,7 @@ CU_ErrorCode suite_link(void)
 	CU_add_test(s, "copy", test_copy);
 	CU_add_test(s, "copy with a cell", test_copy_cell);
 	CU_add_test(s, "copy of an indirect exit", test_copy_indirect);
+	CU_add_test(s, "by a jump cache", test_stale);
 	CU_add_test(s, "kicks at an indirect jump", test_kick_indirect);
 	CU_add_test(s, "kicks behind its look-up", test_kick_on_the_way);
 	CU_add_test(s, "cells and flushes", test_cells);
