@@ -274,6 +274,56 @@ static void test_page(void)
 	run_all();
 }
 
+#define ANNOUNCED 0x250000ull /* code that no guest program writes to */
+
+/* A try of bt_find()'s, with the page made clean: the block at @gpa, or BT_NONE and the CPUs to wait for. */
+static uint32_t try_translate(struct vcpu *v, uint64_t gpa, uint64_t *cpus)
+{
+	struct bt_wait why;
+	uint32_t b;
+
+	v->rip = gpa;
+	do {
+		why = (struct bt_wait){.frame = -1};
+		bt_lock(v);
+		b = bt_translate(v, gpa, v->mode, &why);
+		bt_unlock(v);
+		if (why.frame >= 0)
+			codepage_clean(v, (uint64_t)why.frame);
+	} while (why.frame >= 0);
+	*cpus = why.cpus;
+	return b;
+}
+
+/* A store to code that a CPU has announced and may not have made yet: what another CPU reads meanwhile is not kept. */
+static void test_announced(void)
+{
+	struct vcpu *writer, *reader;
+	uint64_t cpus;
+	uint32_t old;
+
+	reset();
+	writer = vm.vcpu[0];
+	reader = vm.vcpu[1];
+	memcpy(mem.ram + ANNOUNCED, "\xb8\0\0\0\0\xc3", 6);
+	memcpy(mem.ram + ANNOUNCED + 0x800, "\xb8\0\0\0\0\xc3", 6);
+	old = try_translate(reader, ANNOUNCED, &cpus);
+	CU_ASSERT_FATAL(old != BT_NONE && !cpus);
+	CU_ASSERT_EQUAL(codepage_stored(writer, ANNOUNCED >> 12, 1, 4), STORED_CODE);
+	CU_ASSERT(vm.bt->blocks[old].dead);
+	CU_ASSERT_EQUAL(block_lookup(vm.bt, ANNOUNCED, vm.bt->blocks[old].gva, reader->mode), BT_NONE);
+
+	CU_ASSERT_EQUAL(try_translate(reader, ANNOUNCED, &cpus), BT_NONE);
+	CU_ASSERT_EQUAL(cpus, 1ull << writer->id);
+	CU_ASSERT(try_translate(reader, ANNOUNCED + 0x800, &cpus) != BT_NONE); /* other bytes of the page */
+	CU_ASSERT(try_translate(writer, ANNOUNCED, &cpus) != BT_NONE);         /* its own stores are in order */
+	CU_ASSERT_EQUAL(codepage_stored(writer, ANNOUNCED >> 12, 1, 4), STORED_CODE);
+
+	codepage_wait_stores(reader, 1ull << writer->id);
+	CU_ASSERT(try_translate(reader, ANNOUNCED, &cpus) != BT_NONE);
+	CU_ASSERT_EQUAL(cpus, 0);
+}
+
 static void flush(struct vcpu *v)
 {
 	bt_flush(v);
@@ -413,6 +463,7 @@ CU_ErrorCode suite_smp(void)
 	CU_add_test(s, "locked operands in two pages", test_split);
 	CU_add_test(s, "code that another CPU writes", test_patch);
 	CU_add_test(s, "a page of data becomes code", test_page);
+	CU_add_test(s, "a store to code that is announced", test_announced);
 	CU_add_test(s, "flushes", test_flush);
 	CU_add_test(s, "visits", test_world);
 	CU_add_test(s, "kicks in shared blocks", test_kicks);
