@@ -28,12 +28,17 @@ keep_modules() {
 	done
 }
 
-# keep_drivers ROOT DIR: drivers of the devices that devices.py looks at, in the order to load them in.
+# Drivers of the devices that devices.py looks at, in the order to load them in; a kernel need not have all.
+drivers="virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio-rng virtio_balloon
+	virtio_console watchdog i6300esb virtio_blk failover net_failover virtio_net
+	scsi_common scsi_mod libata libahci ahci crct10dif_common crct10dif_generic crc-t10dif crc64 crc64-rocksoft_generic
+	crc64-rocksoft t10-pi sd_mod cdrom sr_mod isofs"
+
+# keep_drivers ROOT DIR
 keep_drivers() {
 	mkdir -p "$2"
-	for m in virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio-rng virtio_balloon \
-		virtio_console watchdog i6300esb virtio_blk failover net_failover virtio_net \
-		crct10dif_common crc-t10dif crc64 crc64-rocksoft_generic crc64-rocksoft t10-pi scsi_common scsi_mod cdrom libata libahci ahci sd_mod sr_mod; do
+	echo "$drivers" >"$2/asked"
+	for m in $drivers; do
 		found=$(find "$1/lib/modules" -name "$m.ko")
 		if [ -n "$found" ]; then
 			cp "$found" "$2/"
@@ -42,19 +47,14 @@ keep_drivers() {
 	done
 }
 
-# the last of the drivers that this kernel has
-case $1 in
-cloud) last=virtio_net ;;
-generic) last=sr_mod ;;
-esac
-if [ ! -e "$dir/vmlinuz" ] || ! grep -qs "^$last" "$dir/drivers/order"; then
+if [ ! -e "$dir/vmlinuz" ] || [ "$(cat "$dir/drivers/asked" 2>/dev/null)" != "$drivers" ]; then
 	# On a fresh system apt has no lists yet.
 	apt-cache show "$meta" >/dev/null 2>&1 || as_root apt-get update -q >&2
 	pkg=$(apt-cache depends "$meta" | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1)
 	[ -n "$pkg" ] || die "apt does not know $meta"
 	say "fetching $pkg"
 	tmp=$dir.tmp
-	rm -rf "$tmp" "$dir"
+	rm -rf "$tmp"
 	mkdir -p "$tmp"
 	(cd "$tmp" && fetch "$pkg") || die "cannot download $pkg"
 	dpkg-deb -R "$tmp"/*.deb "$tmp/root"
@@ -64,6 +64,7 @@ if [ ! -e "$dir/vmlinuz" ] || ! grep -qs "^$last" "$dir/drivers/order"; then
 	keep_drivers "$tmp/root" "$tmp/drivers"
 	echo "$pkg" >"$tmp/package"
 	rm -rf "$tmp/root" "$tmp"/*.deb
+	rm -rf "$dir"
 	mv "$tmp" "$dir"
 fi
 echo "$dir/vmlinuz"
