@@ -145,6 +145,34 @@ static void test_vmdk(void)
 	CU_ASSERT(refs_of(FORMAT_VMDK, 512) == 0 && refs.n == 0);
 }
 
+/* What the helper says is not believed: a number of files, of which all that follow look well. */
+static void test_said(void)
+{
+	static struct {
+		struct header_refs r;
+		struct header_ref more;
+	} said;
+	struct header_ref well = {.link = HEADER_BACKING, .name = "base"};
+
+	for (unsigned k = 0; k < HEADER_REFS_MAX; k++)
+		said.r.ref[k] = well;
+	said.more = well;
+	said.r.n = HEADER_REFS_MAX;
+	CU_ASSERT(header_refs_ok(&said.r));
+	said.r.n++;
+	CU_ASSERT(!header_refs_ok(&said.r));
+	said.r.n = 1;
+	said.r.create = CREATE_COUNT;
+	CU_ASSERT(!header_refs_ok(&said.r));
+	said.r.create = 0;
+	memset(said.r.ref[0].name, 'a', sizeof said.r.ref[0].name);
+	CU_ASSERT(!header_refs_ok(&said.r));
+	said.r.ref[0] = (struct header_ref){.link = HEADER_LINKS, .name = "base"};
+	CU_ASSERT(!header_refs_ok(&said.r));
+	said.r.ref[0] = (struct header_ref){.link = HEADER_BACKING};
+	CU_ASSERT(!header_refs_ok(&said.r));
+}
+
 /* ---- the helper ---- */
 
 static const struct inspect_ask ask;
@@ -282,6 +310,44 @@ static void test_beneath(void)
 	close(proc);
 }
 
+/* What the kernel bounds, the walk by hand does too: folders within folders, what is left to walk, a name. */
+static void test_beneath_bounds(void)
+{
+	static char path[PATH_MAX + 8], text[3001];
+	int dir = open(top, O_PATH | O_DIRECTORY | O_CLOEXEC), fd;
+
+	for (unsigned k = 0; k <= 64; k++) {
+		strcat(path, k ? "/n" : "n");
+		directory(path);
+	}
+	CU_ASSERT_EQUAL(beneath_open(dir, path, true), -ENAMETOOLONG);
+	path[strlen(path) - 2] = '\0';
+	fd = beneath_open(dir, path, true);
+	CU_ASSERT(fd >= 0);
+	close(fd);
+	for (unsigned k = 0; k < 3000; k++)
+		text[k] = k % 2 ? '/' : '.';
+	link_to(text, "long");
+	snprintf(path, sizeof path, "long/%.1000s", text);
+	fd = beneath_open(dir, path, true);
+	CU_ASSERT(fd >= 0);
+	close(fd);
+	snprintf(path, sizeof path, "long/%.2000s", text);
+	CU_ASSERT_EQUAL(beneath_open(dir, path, true), -ENAMETOOLONG);
+	for (int by_hand = 0; by_hand < 2; by_hand++) {
+		memset(path, 'a', sizeof path);
+		path[3000] = '\0';
+		CU_ASSERT_EQUAL(beneath_open(dir, path, by_hand), -ENAMETOOLONG);
+		path[NAME_MAX + 1] = '\0';
+		CU_ASSERT_EQUAL(beneath_open(dir, path, by_hand), -ENAMETOOLONG);
+		for (unsigned k = 0; k < PATH_MAX; k++)
+			path[k] = k % 2 ? '/' : '.';
+		path[PATH_MAX] = '\0';
+		CU_ASSERT_EQUAL(beneath_open(dir, path, by_hand), -ENAMETOOLONG);
+	}
+	close(dir);
+}
+
 /* ---- chains ---- */
 
 static struct disk_option d;
@@ -358,6 +424,16 @@ static void test_chain(void)
 	i = open_image("c/x", NULL);
 	CU_ASSERT(i && i->n == 2);
 	image_free(i);
+	/* a folder by another name is the folder; one that only begins with its name is not */
+	link_to("c", "alias");
+	snprintf(absolute, sizeof absolute, "%s/alias/plain", top);
+	make("c/x", absolute, "raw");
+	i = open_image("c/x", NULL);
+	CU_ASSERT(i && i->n == 2);
+	image_free(i);
+	snprintf(absolute, sizeof absolute, "%s/cplain", top);
+	make("c/x", absolute, "raw");
+	CU_ASSERT(refused("c/x", "not below"));
 	/* another folder, when it is allowed */
 	make("c/x", "../other/o.raw", "raw");
 	CU_ASSERT(refused("c/x", "--allow-path"));
@@ -380,6 +456,7 @@ static void test_hostile(void)
 	directory("h");
 	snprintf(fifo, sizeof fifo, "%s/h/fifo", top);
 	CU_ASSERT_EQUAL(mkfifo(fifo, 0600), 0);
+	CU_ASSERT(refused("h/fifo", "neither a file nor a block device"));
 	link_to("/etc/shadow", "h/link");
 	make("h/x", "/etc/shadow", "raw");
 	CU_ASSERT(refused("h/x", "backing file 1, /etc/shadow: not below"));
@@ -439,6 +516,16 @@ static void test_extents(void)
 	CU_ASSERT(pread(i->file[0].hand, got, sizeof got - 1, 0) > 0);
 	CU_ASSERT_PTR_NOT_NULL(strstr(got, "RW 9 FLAT \"/proc/self/fd/5\" 0\nRW 9 FLAT \"/proc/self/fd/6\" 0\n"));
 	image_free(i);
+	/* what a backing file names is written as little as itself */
+	uint8_t h[512];
+	qcow2(h, NULL, "raw", "e1");
+	put("v/base", h, sizeof h);
+	make("v/x", "base", "qcow2");
+	i = open_image("v/x", NULL);
+	CU_ASSERT_FATAL(i && i->n == 3);
+	CU_ASSERT(i->file[2].link == HEADER_DATA && !i->file[2].write);
+	CU_ASSERT_EQUAL(fcntl(i->file[2].fd, F_GETFL) & O_ACCMODE, O_RDONLY);
+	image_free(i);
 	CU_ASSERT(refused("v/t", "extent, t: is part of this disk already"));
 }
 
@@ -479,8 +566,10 @@ CU_ErrorCode suite_image(void)
 
 	CU_add_test(s, "headers: qcow2", test_qcow2);
 	CU_add_test(s, "headers: vmdk", test_vmdk);
+	CU_add_test(s, "what a helper says", test_said);
 	CU_add_test(s, "the sealed helper", test_helper);
 	CU_add_test(s, "below a folder", test_beneath);
+	CU_add_test(s, "below a folder: bounds", test_beneath_bounds);
 	CU_add_test(s, "chains", test_chain);
 	CU_add_test(s, "hostile names", test_hostile);
 	CU_add_test(s, "extents", test_extents);
