@@ -9,7 +9,7 @@ hang() { # ACTION OPTIONS...: the guest's letters are those on stdin
 	timeout 30 "$monitor" run --name=$vm --kernel="$guest" --memory=16M --watchdog=$action "$@" >"$tmp/out" 2>"$tmp/err"
 }
 
-{ sleep 1; printf w; sleep 2; printf p; sleep 1; } | hang reset
+{ sleep 1; printf w; sleep 2; printf p; sleep 1; } | hang reset --cpus=4
 is "reset: the guest starts again and powers off" 0 $?
 is "reset: it started twice" 2 "$(grep -c ready "$tmp/out")"
 has "reset: said" 'the watchdog has run out: the VM restarts' "$tmp/err"
@@ -36,7 +36,7 @@ wait
 paused() {
 	"$monitor" status $vm 2>/dev/null | grep -q '^state: *paused (watchdog)'
 }
-{ sleep 1; printf w; sleep 4; } | hang pause &
+{ sleep 1; printf w; sleep 4; } | hang pause --cpus=3 &
 within 10 paused
 ok "pause: status says why" $?
 "$monitor" resume $vm

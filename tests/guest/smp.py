@@ -146,6 +146,51 @@ def check_reboot():
     g.end(cpu=3)
 
 
+def dispatches(name, cpus):
+    said = subprocess.check_output([monitor, "stats", name], text=True)
+    return [x for x in said.splitlines() if x.split(".")[0] in cpus and ".dispatches " in x]
+
+
+def check_control():
+    """Paused and resumed while all CPUs work and are called; a paused one does nothing."""
+    if args.vmm == "tcg":
+        return "hvx-monitor's commands"
+    g = Guest(4)
+    name = "smp%d" % os.getpid()
+    cpus = ["cpu%d" % i for i in range(4)]
+    g.send("smp parallel_xz && smp parallel_build && smp hotplug 3 && smp parallel_xz")
+    for turn in range(12):
+        subprocess.run([monitor, "pause", name], check=True)
+        before, end = dispatches(name, cpus), time.time() + HANGS
+        time.sleep(0.2)
+        while before != dispatches(name, cpus):  # each stops at its next boundary
+            assert time.time() < end, "still running: %r" % before
+            before = dispatches(name, cpus)
+            time.sleep(0.2)
+        assert len(before) == 4, before
+        subprocess.run([monitor, "resume", name], check=True)
+        time.sleep(0.1)
+    g.until("DONE ")
+    assert g.until("\n") == "0"
+    g.run("smp cpus_are 4")
+    g.end(cpu=1)
+
+
+def check_crash():
+    """A kernel that panics on one CPU, and one that ends by a triple fault on another, start again with all CPUs."""
+    g = Guest(4, reboot=True, append="reboot=t,s2 ")
+    for cpu in (1, 3):
+        g.quiet()
+        g.send("taskset -c %d sh -c 'echo c >/proc/sysrq-trigger'" % cpu)
+        g.until("DONE ready\n")
+        g.run("smp cpus_are 4")
+    g.quiet()
+    g.send("taskset -c 1 reboot -f")
+    g.until("DONE ready\n")
+    g.run("smp cpus_are 4")
+    g.end(cpu=3)
+
+
 def check_boots():
     """The long target's: --boots for each number of CPUs, each ending on another CPU."""
     said = []
@@ -198,7 +243,7 @@ def main():
     args = p.parse_args()
     args.kernel = script("fetch-kernel.sh", "cloud")
     args.initrd = script("mksmpimage.sh")
-    names = args.checks or (["boots", "long", "reboot"] if args.boots else ["two", "four", "32"])
+    names = args.checks or (["boots", "long", "reboot", "control", "crash"] if args.boots else ["two", "four", "32"])
     good = [tap(i + 1, name, globals()["check_" + name]) for i, name in enumerate(names)]
     print("1..%d" % len(names))
     sys.exit(not all(good))
