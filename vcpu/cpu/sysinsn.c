@@ -87,6 +87,7 @@ int sys_rdtsc(struct vcpu *v, const struct insn *in)
 
 int sys_rdtscp(struct vcpu *v, const struct insn *in)
 {
+	__asm__ volatile("lfence" ::: "memory"); /* it waits for what comes before it, rdtsc does not (SDM 2B RDTSCP) */
 	if (sys_rdtsc(v, in))
 		return -1;
 	v->regs[R_CX] = (uint32_t)v->tsc_aux;
