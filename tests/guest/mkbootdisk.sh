@@ -8,6 +8,7 @@
 set -eu
 guestdir=$(cd "$(dirname "$0")" && pwd)
 . "$guestdir/lib.sh"
+. "$guestdir/grub.sh"
 PATH=$PATH:/usr/sbin:/sbin
 
 case ${1:-} in
@@ -17,9 +18,7 @@ esac
 for p in grub-mkimage mformat mcopy sfdisk mke2fs; do
 	command -v $p >/dev/null || die "no $p: run tests/guest/prepare-host.sh check"
 done
-bios=/usr/lib/grub/i386-pc
-efi=/usr/lib/grub/x86_64-efi
-[ -e $bios/boot.img ] && [ -e $efi/linux.mod ] || die "no GRUB modules: run tests/guest/prepare-host.sh check"
+grub_there || die "no GRUB modules: run tests/guest/prepare-host.sh check"
 out=$HVX_CACHE/bootdisk-$kind.raw
 kernel=$(sh "$guestdir/fetch-kernel.sh" cloud)
 if [ $kind = debian ]; then
@@ -31,7 +30,7 @@ else
 fi
 exec 9>"$HVX_CACHE/.bootdisk.lock"
 flock 9
-if fresh "$out" "$guestdir/mkbootdisk.sh" "$@"; then
+if fresh "$out" "$guestdir/mkbootdisk.sh" "$guestdir/grub.sh" "$@"; then
 	echo "$out"
 	exit 0
 fi
@@ -60,27 +59,6 @@ grub_config() {
 	EOF
 }
 
-# core FORMAT OUT MODULE...: GRUB with what it needs to read /grub.cfg of the EFI partition.
-core() {
-	_format=$1
-	_out=$2
-	shift 2
-	printf 'search --file --set=root /grub.cfg\nset prefix=($root)/\nnormal ($root)/grub.cfg\n' >"$tmp/early.cfg"
-	grub-mkimage -O "$_format" -c "$tmp/early.cfg" -p / -o "$_out" normal search search_fs_file search_label \
-		part_gpt fat ext2 linux echo sleep serial terminal configfile test reboot halt minicmd "$@"
-}
-
-# word OFFSET SIZE VALUE FILE: a little-endian number into a file.
-word() {
-	_i=0
-	_v=$3
-	while [ $_i -lt "$2" ]; do
-		printf "\\$(printf %o $((_v & 255)))" | dd of="$4" bs=1 seek=$(($1 + _i)) conv=notrunc 2>/dev/null
-		_v=$((_v >> 8))
-		_i=$((_i + 1))
-	done
-}
-
 # Sectors: BIOS boot partition (GRUB's core), EFI partition, root.
 core_at=2048
 esp_at=4096
@@ -103,8 +81,9 @@ else
 	size=$((root_at + root_sectors + 2048))
 fi
 
-core i386-pc "$tmp/core.img" biosdisk
-core x86_64-efi "$tmp/bootx64.efi" efi_gop
+printf 'search --file --set=root /grub.cfg\nset prefix=($root)/\nnormal ($root)/grub.cfg\n' >"$tmp/early.cfg"
+grub_core i386-pc "$tmp/early.cfg" "$tmp/core.img" biosdisk
+grub_core x86_64-efi "$tmp/early.cfg" "$tmp/bootx64.efi" efi_gop
 truncate -s $((esp_sectors * 512)) "$tmp/esp"
 mformat -i "$tmp/esp" -T $esp_sectors -h 1 -s 1 -v HVXESP ::
 mmd -i "$tmp/esp" ::/EFI ::/EFI/BOOT
@@ -119,14 +98,7 @@ truncate -s $((size * 512)) "$tmp/disk"
 	echo "start=$esp_at, size=$esp_sectors, type=C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
 	[ $kind = short ] || echo "start=$root_at, size=$root_sectors, type=L"
 } | sfdisk -q "$tmp/disk"
-# Boot sector: everything but the partition table; where the core is (GRUB's boot.S and diskboot.S)
-cp $bios/boot.img "$tmp/boot"
-word 92 8 $core_at "$tmp/boot"
-dd if="$tmp/boot" of="$tmp/disk" bs=1 count=440 conv=notrunc 2>/dev/null
-core_sectors=$((($(stat -c %s "$tmp/core.img") + 511) / 512))
-word 500 8 $((core_at + 1)) "$tmp/core.img"
-word 508 2 $((core_sectors - 1)) "$tmp/core.img"
-dd if="$tmp/core.img" of="$tmp/disk" bs=512 seek=$core_at conv=notrunc 2>/dev/null
+grub_boot_sector "$tmp/disk" "$tmp/core.img" $core_at
 dd if="$tmp/esp" of="$tmp/disk" bs=1M seek=$((esp_at / 2048)) conv=notrunc,sparse 2>/dev/null
 [ $kind = short ] || dd if="$debian/disk.raw" of="$tmp/disk" bs=1M seek=$((root_at / 2048)) conv=notrunc,sparse 2>/dev/null
 mv "$tmp/disk" "$out"

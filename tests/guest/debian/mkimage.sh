@@ -13,6 +13,7 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 guestdir=$(dirname "$here")
 . "$guestdir/lib.sh"
+. "$here/bootstrap.sh"
 
 flavour=cloud
 size=4G
@@ -29,39 +30,9 @@ case $flavour in cloud) kernel=linux-image-cloud-amd64 ;; generic) kernel=linux-
 out=$HVX_CACHE/debian/$flavour
 options="size=$size guest-proxy=$guest_proxy"
 
-# host_proxy SCHEME: the proxy that the host's apt uses.
-host_proxy() {
-	_p=
-	eval "$(apt-config shell _p "Acquire::$1::Proxy")"
-	case $1 in
-	http) echo "${_p:-${http_proxy:-}}" ;;
-	https) echo "${_p:-${https_proxy:-}}" ;;
-	esac
-}
-
-# mode: how mmdebstrap gets to be root of the tree.
-mode() {
-	if [ "$(id -u)" = 0 ] && unshare -m true 2>/dev/null; then
-		echo unshare
-	elif unshare --map-root-user --map-auto true 2>/dev/null; then
-		echo unshare
-	elif command -v fakechroot >/dev/null && command -v fakeroot >/dev/null; then
-		echo fakechroot
-	else
-		die "cannot build the image: user namespaces with /etc/subuid (package uidmap) are not usable, and fakechroot and fakeroot are not installed"
-	fi
-}
-
 # bootstrap: the system as a tar.
 bootstrap() {
-	set -- --mode="$mode" --variant=important --format=tar
-	for scheme in http https; do
-		p=$(host_proxy $scheme)
-		[ -z "$p" ] || set -- "$@" --aptopt="Acquire::$scheme::Proxy \"$p\""
-	done
-	_valid=
-	eval "$(apt-config shell _valid Acquire::Check-Valid-Until)"
-	[ -z "$_valid" ] || set -- "$@" --aptopt="Acquire::Check-Valid-Until \"$_valid\""
+	set --
 	# in the guest the host's loopback is not what it was
 	case $guest_proxy in
 	'') ;;
@@ -69,14 +40,12 @@ bootstrap() {
 	*) set -- "$@" --customize-hook="printf 'Acquire::%s::Proxy \"$guest_proxy\";\n' http https >\"\$1/etc/apt/apt.conf.d/99mmdebstrap\"" ;;
 	esac
 	include=$(sed 's/#.*//' "$here/packages" | xargs | tr ' ' ,)
-	printf '%s\n' "$sources" | mmdebstrap "$@" --include="$kernel,$include" \
+	debian_tar important "$tmp" "$@" --include="$kernel,$include" \
 		--customize-hook='mkdir -p "$1/root/.ssh"' \
 		--customize-hook="upload '$out/key.pub' /root/.ssh/authorized_keys" \
 		--customize-hook="upload '$tmp/compat32' /usr/local/bin/compat32" \
 		--customize-hook="upload '$tmp/pi32' /usr/local/bin/pi32" \
-		--customize-hook="$(cat "$here/setup.sh")" \
-		bookworm "$tmp/root.tar" - >"$tmp/log" 2>&1 ||
-		{ tail -n 30 "$tmp/log" >&2; die "mmdebstrap failed"; }
+		--customize-hook="$(cat "$here/setup.sh")"
 }
 
 # What runs as root of the tree: $1 is the directory with root.tar, $2 the size.
@@ -91,22 +60,10 @@ awk "/^Package: /{p=\$2} /^Architecture: /{a=\$2} /^Version: /{print p\":\"a, \$
 mke2fs -q -t ext4 -L hvx-root -d root disk.raw "$2"
 rm -rf root'
 
-# fill_disk: the tree into a file system; owners are kept by the same means as in mode.
-fill_disk() {
-	case $mode in
-	fakechroot) fakeroot sh -c "$fill" sh "$tmp" "$size" ;;
-	*) if [ "$(id -u)" = 0 ]; then
-		sh -c "$fill" sh "$tmp" "$size"
-	else
-		unshare --map-root-user --map-auto sh -c "$fill" sh "$tmp" "$size"
-	fi ;;
-	esac
-}
-
 mkdir -p "$out"
 exec 9>"$HVX_CACHE/debian/.lock"
 flock 9
-if fresh "$out/disk.raw" "$here/mkimage.sh" "$here/setup.sh" "$here/packages" "$here/pi32.c" "$guestdir/prog/compat32.c" &&
+if fresh "$out/disk.raw" "$here/mkimage.sh" "$here/bootstrap.sh" "$here/setup.sh" "$here/packages" "$here/pi32.c" "$guestdir/prog/compat32.c" &&
 	[ "$(cat "$out/options" 2>/dev/null)" = "$options" ]; then
 	echo "$out"
 	exit 0
@@ -126,7 +83,7 @@ ${CC:-gcc} -O2 -std=gnu11 -m32 -march=i686 -mfpmath=387 -ffreestanding -nostdlib
 	-fno-stack-protector -o "$tmp/compat32" "$guestdir/prog/compat32.c"
 ${CC:-gcc} -O2 -std=gnu11 -Wall -Wextra -m32 -o "$tmp/pi32" "$here/pi32.c" || die "cannot link 32-bit programs: apt-get install libc6-dev-i386 lib32gcc-12-dev"
 bootstrap
-fill_disk >&2 || die "cannot make the file system"
+in_tree sh -c "$fill" sh "$tmp" "$size" >&2 || die "cannot make the file system"
 echo "root=LABEL=hvx-root ro console=ttyS0" >"$tmp/append"
 for f in vmlinuz initrd.img packages append disk.raw; do
 	mv "$tmp/$f" "$out/$f"
