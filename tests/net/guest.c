@@ -32,7 +32,9 @@
 #define TX_STEP  0x12000u
 #define RX_BUFS1 0x2a00000u /* of the second pair */
 #define CONTROL  0x3c00000u
-_Static_assert(RX_BUFS1 + RX_STEP * GUEST_QUEUE <= CONTROL && TX_BUFS + TX_STEP * 128u <= RX_BUFS1, "they fit");
+#define TX_SLOTS  112u /* frames of the first pair that are under way, and of the second */
+#define TX_SLOTS1 16u
+_Static_assert(RX_BUFS1 + RX_STEP * GUEST_QUEUE <= CONTROL && TX_BUFS + TX_STEP * (TX_SLOTS + TX_SLOTS1) <= RX_BUFS1, "they fit");
 
 /* ---- start ---- */
 
@@ -365,15 +367,22 @@ void guest_post(struct guest *g, unsigned n)
 	guest_ring(g, 2 * g->pair + RX);
 }
 
+static uint16_t used_idx(const struct guest_queue *q)
+{
+	return __atomic_load_n(&q->used[1], __ATOMIC_SEQ_CST);
+}
+
 /* A frame takes a slot of memory and @n descriptors that begin at the slot's place. */
 void guest_send(struct guest *g, const struct vnet_hdr *h, const void *frame, size_t len, size_t piece)
 {
 	struct guest_queue *q = &g->q[2 * g->pair + TX];
 	static const struct vnet_hdr none;
-	unsigned slot = q->next % 64 + 64 * g->pair, n = 0;
+	unsigned slots = g->pair ? TX_SLOTS1 : TX_SLOTS, n = 0;
+	unsigned slot = q->next % slots + (g->pair ? TX_SLOTS : 0);
 	uint64_t gpa = TX_BUFS + (uint64_t)TX_STEP * slot;
 	size_t total = len + sizeof *h;
 
+	CHECK((uint16_t)(q->next - used_idx(q)) < slots); /* the slot is not in use */
 	memcpy(g->ram + gpa, h ? h : &none, sizeof *h);
 	if (len)
 		memcpy(g->ram + gpa + sizeof *h, frame, len);
@@ -397,11 +406,6 @@ void guest_raw(struct guest *g, unsigned n, uint64_t gpa, uint32_t len, uint16_t
 	set_desc(&g->q[n], 0, gpa, len, flags, 0);
 	offer(&g->q[n], 0);
 	guest_ring(g, n);
-}
-
-static uint16_t used_idx(const struct guest_queue *q)
-{
-	return __atomic_load_n(&q->used[1], __ATOMIC_SEQ_CST);
 }
 
 void guest_sent(struct guest *g)
