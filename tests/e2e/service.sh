@@ -14,6 +14,7 @@ while True:
     print(s.recv(4096).decode().replace("\n", " "), flush=True)
 END
 manager() { # SOCKET
+	: >"$tmp/heard" # before anybody looks: the last manager's is not this one's
 	python3 "$tmp/manager.py" "$1" >"$tmp/heard" &
 	manager_pid=$!
 	within 20 grep -q listening "$tmp/heard"
