@@ -327,14 +327,18 @@ static void madt(void)
 static void pm_timer(void)
 {
 	struct acpi_fadt *f = acpi_find("FACP");
-	uint32_t a, b, mask;
+	uint32_t a = 0, b = 0, mask;
 
 	if (!f || !f->pm_tmr)
 		return;
 	mask = f->flags & 0x100 ? 0xffffffff : 0xffffff;
-	a = inl((uint16_t)f->pm_tmr);
-	wait_pit(59659); /* 50 ms: 178977 ticks */
-	b = inl((uint16_t)f->pm_tmr);
+	for (int i = 0; i < 100; i++) { /* a host that is busy looks late at one of them */
+		a = inl((uint16_t)f->pm_tmr);
+		wait_pit(59659); /* 50 ms: 178977 ticks */
+		b = inl((uint16_t)f->pm_tmr);
+		if (((b - a) & mask) < 400000)
+			break;
+	}
 	check("PM timer: 3.58 MHz", ((b - a) & mask) > 170000 && ((b - a) & mask) < 400000, "%u ticks in 50 ms",
 	      (b - a) & mask);
 	check("PM timer: upper byte", f->flags & 0x100 || a >> 24 == 0, "%#x", a);
