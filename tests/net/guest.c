@@ -24,17 +24,18 @@
 #include "common/sandbox.h"
 #include "memsvc/ram.h"
 
-#define RAM_SIZE (64ull << 20)
-#define RINGS    0x10000u
-#define RX_BUFS  0x100000u
-#define RX_STEP  0x11000u /* a 64 KiB frame and its header */
-#define TX_BUFS  0x2000000u
-#define TX_STEP  0x12000u
-#define RX_BUFS1 0x2a00000u /* of the second pair */
-#define CONTROL  0x3c00000u
+#define RAM_SIZE  (64ull << 20)
+#define RINGS     0x10000u
+#define RX_BUFS   0x100000u
+#define RX_STEP   0x11000u /* a 64 KiB frame and its header */
+#define TX_BUFS   0x2000000u
+#define TX_STEP   0x12000u
+#define RX_BUFS1  0x2a00000u /* of the second pair */
+#define CONTROL   0x3c00000u
 #define TX_SLOTS  112u /* frames of the first pair that are under way, and of the second */
 #define TX_SLOTS1 16u
-_Static_assert(RX_BUFS1 + RX_STEP * GUEST_QUEUE <= CONTROL && TX_BUFS + TX_STEP * (TX_SLOTS + TX_SLOTS1) <= RX_BUFS1, "they fit");
+_Static_assert(RX_BUFS1 + RX_STEP * GUEST_QUEUE <= CONTROL && TX_BUFS + TX_STEP * (TX_SLOTS + TX_SLOTS1) <= RX_BUFS1,
+	       "they fit");
 
 /* ---- start ---- */
 
