@@ -187,6 +187,20 @@ static void test_classes(void)
 	}
 }
 
+/* Spin loops give way by it. */
+static void test_pause(void)
+{
+	struct insn in = dec("f3 90", 8);
+
+	CU_ASSERT(in.pause);
+	CU_ASSERT_EQUAL(in.cls, CLS_REG);
+	in = dec("90", 8);
+	CU_ASSERT(!in.pause);
+	in = dec("f3 41 90", 8); /* xchg r8d, eax: the prefix means nothing */
+	CU_ASSERT(!in.pause);
+	CU_ASSERT_EQUAL(in.gpr_write, B(R_AX) | B(R_8));
+}
+
 static void test_short(void)
 {
 	uint8_t buf[16];
@@ -212,6 +226,7 @@ CU_ErrorCode suite_decode(void)
 	CU_add_test(s, "flags", test_flags);
 	CU_add_test(s, "memory operands", test_memory);
 	CU_add_test(s, "classes", test_classes);
+	CU_add_test(s, "pause", test_pause);
 	CU_add_test(s, "short and overlong bytes", test_short);
 	return CU_get_error();
 }

@@ -160,6 +160,10 @@ PROGRAM(walk,
 	"1: incq %rax\n testb $1, %al\n jz 2f\n incq %rsi\n 2: leaq 3f(%rip), %rdi\n jmp *%rdi\n 3: addq %rax, %r8\n"
 	" call far_walk\n pushq %r8\n popq %r9\n decq %rcx\n jnz 1b\n jmp 4f\n .skip 4096, 0x90\n far_walk: ret\n 4:");
 
+/* A turn for each in order; who waits for its own pauses. */
+PROGRAM(take_turns, "1: movl %eax, %edx\n shrl $8, %edx\n 2: pause\n cmpl %edx, 0x220200\n jne 2b\n incl 0x220200\n"
+		    " addl $768, %eax\n decq %rcx\n jnz 1b");
+
 struct run {
 	const uint8_t *text, *end;
 	uint64_t turns;
@@ -394,6 +398,29 @@ static void test_kicks(void)
 	CU_ASSERT(kicks > 0);
 }
 
+/* With more CPUs than cores loops that wait by pause let others run: each of these waits at least once a turn. */
+static void test_pause(void)
+{
+	const unsigned n = 500;
+	uint64_t yields = 0;
+
+	for (int crowded = 0; crowded < 2; crowded++) {
+		reset();
+		vm.bt->crowded = crowded;
+		for (int i = 0; i < CPUS; i++) {
+			LOAD(i, take_turns, n);
+			vm.vcpu[i]->regs[R_AX] = (unsigned)i << 8;
+			vm.vcpu[i]->stats.yields = 0;
+		}
+		run_all();
+		CU_ASSERT_EQUAL(*(uint32_t *)(mem.ram + 0x220200), CPUS * n);
+		for (int i = 0; i < CPUS; i++)
+			yields += vm.vcpu[i]->stats.yields;
+		CU_ASSERT(crowded ? yields > 0 : yields == 0);
+	}
+	vm.bt->crowded = false;
+}
+
 #ifdef HVX_DEBUG_LOCKS
 static void *fills(void *arg)
 {
@@ -440,6 +467,7 @@ CU_ErrorCode suite_smp(void)
 	CU_add_test(s, "flushes", test_flush);
 	CU_add_test(s, "visits", test_world);
 	CU_add_test(s, "kicks in shared blocks", test_kicks);
+	CU_add_test(s, "pause gives way", test_pause);
 #ifdef HVX_DEBUG_LOCKS
 	CU_add_test(s, "owners", test_owner);
 #endif

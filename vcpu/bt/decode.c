@@ -620,8 +620,7 @@ static bool classify_special(struct insn *in, const ZydisDecodedInstruction *z, 
 	if (z->meta.category == ZYDIS_CATEGORY_PREFETCH || z->meta.category == ZYDIS_CATEGORY_NOP ||
 	    z->meta.category == ZYDIS_CATEGORY_WIDENOP || z->meta.category == ZYDIS_CATEGORY_CLDEMOTE ||
 	    z->meta.category == ZYDIS_CATEGORY_PREFETCHWT1) {
-		in->pause = z->mnemonic == M(PAUSE);
-		in->cls = in->pause ? CLS_REG : CLS_NOP;
+		in->cls = CLS_NOP;
 		return true;
 	}
 	return false;
@@ -687,6 +686,8 @@ static void classify(struct insn *in, const ZydisDecodedInstruction *z, const Zy
 	if (z->mnemonic == M(PAUSE) && (z->attributes & ZYDIS_ATTRIB_HAS_REX) && z->raw.rex.B) { /* xchg r8, rax */
 		in->gpr_read |= 1u << R_AX | 1u << R_8;
 		in->gpr_write |= 1u << R_AX | 1u << R_8;
+	} else {
+		in->pause = z->mnemonic == M(PAUSE);
 	}
 }
 
