@@ -13,6 +13,7 @@
 #include <ucontext.h>
 #include <unistd.h>
 
+#include "common/log.h"
 #include "vcpu/bt/bt.h"
 #include "vcpu/bt/exits.h"
 #include "vcpu/bt/tr.h"
@@ -124,6 +125,32 @@ static void save_regs(struct vcpu *v, const greg_t *g)
 	v->host_flags = flags_of_eflags((uint64_t)g[REG_EFL]);
 }
 
+/*
+ * The engine's own fault: with the signal blocked it is fatal when it comes again on return.  What others see is the process's
+ * end alone, so it is told where it was; C's addresses are distances from bt_enter().
+ */
+static void die_of(int sig, const siginfo_t *si, ucontext_t *ctx)
+{
+	const greg_t *g = ctx->uc_mcontext.gregs;
+	const struct vcpu *v = kick_this();
+	uint32_t off;
+
+	sigaddset(&ctx->uc_sigmask, sig);
+	log_before = NULL;
+	if (v && in_code_memory(v->bt, (uint64_t)g[REG_RIP], &off))
+		log_error("signal %d, code %d, vector %d in translated code at 0x%x, address 0x%llx", sig, si->si_code,
+			  (int)g[REG_TRAPNO], off, (unsigned long long)g[REG_CR2]);
+	else
+		log_error("signal %d, code %d, vector %d in C at 0x%llx, address 0x%llx", sig, si->si_code,
+			  (int)g[REG_TRAPNO], (unsigned long long)g[REG_RIP] - (uintptr_t)bt_enter,
+			  (unsigned long long)g[REG_CR2]);
+	if (v)
+		log_error("cpu %d: rip 0x%llx, mode 0x%x, page 0x%llx, site %u, exit %u, copy of %u, let go %u times, "
+			  "%u blocks, %u flushes",
+			  v->id, (unsigned long long)v->rip, v->mode, (unsigned long long)v->ip_page, v->site, v->exit,
+			  v->copy_of, v->world.lets, v->bt->n_blocks, v->bt->flushes);
+}
+
 /* The int3 at an entry of a block that is gone (entries_forget()). */
 static void on_trap(int sig, siginfo_t *si, void *ctx)
 {
@@ -136,9 +163,8 @@ static void on_trap(int sig, siginfo_t *si, void *ctx)
 	if (v && in_code_memory(v->bt, (uint64_t)g[REG_RIP] - 1, &off))
 		b = block_at(v, off, &off);
 	if (b == BT_NONE || !block_entered_at(&v->bt->blocks[b], off, &spare, &fl)) {
-		sigaddset(&((ucontext_t *)ctx)->uc_sigmask, sig);
-		g[REG_RIP]--; /* it comes again, and is fatal then */
-		(void)si;
+		g[REG_RIP]--;
+		die_of(sig, si, ctx);
 		return;
 	}
 	v->stats.signals++;
@@ -159,9 +185,7 @@ static void on_fault(int sig, siginfo_t *si, void *ctx)
 
 	if (!bt || !in_code_memory(bt, (uint64_t)g[REG_RIP], &off) || (b = block_at(v, off, &off)) == BT_NONE ||
 	    (g[REG_TRAPNO] == EXC_PF && !mode_has_window(bt, bt->blocks[b].mode))) {
-		/* the engine's own fault: with the signal blocked it is fatal when it comes again on return */
-		sigaddset(&((ucontext_t *)ctx)->uc_sigmask, sig);
-		(void)si;
+		die_of(sig, si, ctx);
 		return;
 	}
 	v->stats.signals++;
