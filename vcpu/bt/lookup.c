@@ -373,6 +373,8 @@ const void *bt_c_sys(struct vcpu *v)
 		r = bt_gather(v, in);
 	} else {
 		v->last_sysop = in->sysop;
+		if (v->bt->smp) /* those that serialise are among them (SDM 3A 8.3) */
+			__atomic_thread_fence(__ATOMIC_SEQ_CST);
 		if (in->sysop == SYS_UD && in->imm == EXC_GP)
 			r = raise_gp(v, 0); /* longer than 15 bytes */
 		else

@@ -64,7 +64,16 @@ SB(sb, STORE, )
 SB(sb_mfence, STORE, MFENCE)
 SB(sb_locked, STORE, LOCKED)
 SB(sb_xchg, XCHG, )
+/* Serialising instructions (8.3). */
 SB(sb_cpuid, STORE, serialise())
+SB(sb_wrmsr, STORE, wrmsr(0xc0000102, 0))
+SB(sb_cr3, STORE, __asm__ volatile("movq %%cr3, %%rax; movq %%rax, %%cr3" ::: "rax", "memory"))
+SB(sb_invlpg, STORE, invlpg(out))
+SB(sb_iret, STORE,
+   __asm__ volatile(
+	   "movq %%ss, %%rax; movq %%rsp, %%rcx; pushq %%rax; pushq %%rcx; pushfq; movq %%cs, %%rax; pushq %%rax;"
+	   "leaq 1f(%%rip), %%rax; pushq %%rax; iretq; 1:" ::
+		   : "rax", "rcx", "memory"))
 
 static bool both_0(unsigned k)
 {
@@ -228,6 +237,10 @@ static const struct test tests[] = {
 	{"SB with a locked add between", 2, sb_locked, both_0, NULL},
 	{"SB with xchg for the stores", 2, sb_xchg, both_0, NULL},
 	{"SB with cpuid between", 2, sb_cpuid, both_0, NULL},
+	{"SB with wrmsr between", 2, sb_wrmsr, both_0, NULL},
+	{"SB with mov cr3 between", 2, sb_cr3, both_0, NULL},
+	{"SB with invlpg between", 2, sb_invlpg, both_0, NULL},
+	{"SB with iret between", 2, sb_iret, both_0, NULL},
 	{"MP", 2, mp, flag_without_data, NULL},
 	{"MP with xchg for the stores", 2, mp_xchg, flag_without_data, NULL},
 	{"MP, the data by rep stosb", 2, mp_rep, flag_without_data, NULL},
@@ -297,6 +310,12 @@ static void run_test(const struct test *t)
 	print("# %u of %u turns\n", n_weak, batches * BATCH);
 }
 
+static bool serialises(const struct test *t)
+{
+	return t->turn == sb_cpuid || t->turn == sb_wrmsr || t->turn == sb_cr3 || t->turn == sb_invlpg ||
+	       t->turn == sb_iret;
+}
+
 void flat_main(void)
 {
 	if (!smp_init())
@@ -306,8 +325,8 @@ void flat_main(void)
 	for (unsigned i = 0; i < sizeof tests / sizeof *tests; i++)
 		if (tests[i].cpus > smp_n)
 			skip(tests[i].name, "takes more CPUs");
-		else if (cpu.tcg && tests[i].turn == sb_cpuid)
-			skip(tests[i].name, "TCG: its cpuid does not serialise");
+		else if (cpu.tcg && serialises(&tests[i]))
+			skip(tests[i].name, "TCG: no fence in it");
 		else
 			run_test(&tests[i]);
 }
