@@ -33,6 +33,54 @@ static void test_store(void)
 	CU_ASSERT_EQUAL(codepage_store(v, FRAME, 0x113, 1), 0);
 }
 
+/* Many blocks, whose entries in the index run into each other: what goes takes no other along, and may come back. */
+static void test_index(void)
+{
+	enum { COUNT = 8192, ROOM = 256 };
+	struct vcpu *v = btvm_reset();
+	static uint32_t at[COUNT], block[COUNT];
+	uint8_t page[GMEM_PAGE_SIZE];
+	unsigned lost = 0;
+	uint32_t x = 1;
+
+	memset(page, 0xc3, sizeof page);
+	for (unsigned i = 0; i < COUNT * ROOM / sizeof page; i++)
+		btvm_put(v, BTVM_CODE + i * sizeof page, page, sizeof page);
+	for (unsigned i = 0; i < COUNT; i++) {
+		x = x * 1664525 + 1013904223;
+		at[i] = i * ROOM + (x >> 24);
+		block[i] = btvm_translate_at(v, BTVM_CODE + at[i], v->mode);
+	}
+	for (unsigned i = 0; i < COUNT; i += 2)
+		lost += codepage_store(v, FRAME + at[i] / GMEM_PAGE_SIZE, at[i] % GMEM_PAGE_SIZE, 1) != 1;
+	for (unsigned i = 0; i < COUNT; i++)
+		lost += block_lookup(v->bt, BTVM_CODE + at[i], 0, v->mode) != (i % 2 ? block[i] : BT_NONE);
+	for (unsigned i = 0; i < COUNT; i += 2)
+		block[i] = btvm_translate_at(v, BTVM_CODE + at[i], v->mode);
+	for (unsigned i = 0; i < COUNT; i++)
+		lost += block_lookup(v->bt, BTVM_CODE + at[i], 0, v->mode) != block[i];
+	CU_ASSERT_EQUAL(lost, 0);
+}
+
+/* A block of two pages, the second of which comes from elsewhere then: it goes, and is made anew once. */
+static void test_two_pages(void)
+{
+	struct vcpu *v = btvm_reset();
+	uint32_t old = btvm_translate(v, BTVM_CODE + 0xffe, v->mode, "b8 01 02 03 04"), b;
+	uint64_t *pte = btvm_pte(BTVM_CODE + 0x1000), was = *pte;
+
+	CU_ASSERT_FATAL(old != BT_NONE);
+	v->rip = BTVM_CODE + 0xffe;
+	CU_ASSERT_EQUAL(bt_find(v, 0), old);
+	*pte += 0x1000;
+	tlb_flush_page(v, BTVM_CODE + 0x1000);
+	b = bt_find(v, 0);
+	CU_ASSERT(b != BT_NONE && b != old && v->bt->blocks[old].dead);
+	CU_ASSERT_EQUAL(bt_find(v, 0), b);
+	*pte = was;
+	tlb_flush_page(v, BTVM_CODE + 0x1000);
+}
+
 /* A store over the first byte only, coming from before the block. */
 static void test_edges(void)
 {
@@ -136,6 +184,8 @@ CU_ErrorCode suite_codepage(void)
 	CU_pSuite s = CU_add_suite("codepage", NULL, NULL);
 
 	CU_add_test(s, "stores", test_store);
+	CU_add_test(s, "the index", test_index);
+	CU_add_test(s, "a block of two pages", test_two_pages);
 	CU_add_test(s, "edges of blocks and pages", test_edges);
 	CU_add_test(s, "parts looked ahead at", test_peeked);
 	CU_add_test(s, "blocks on two pages", test_crossing);

@@ -137,10 +137,12 @@ struct block {
 	uint8_t locked; /* the first instruction is a locked read-modify-write */
 } __attribute__((aligned(64)));
 
-/* The block index: open addressing, so that a look-up touches this and the block. */
-struct bt_slot {
-	uint32_t hash, block; /* BT_NONE: empty */
-};
+/*
+ * The block index: open addressing, so that a look-up touches this and the block.  An entry is a word, hash << 32 | block, that is
+ * written at once and stays where it is until all are forgotten, so a look-up needs no lock.
+ */
+#define BT_FREE    0xffffffffu /* block of an entry: a look-up ends here */
+#define BT_REMOVED 0xfffffffeu /* it goes on */
 
 /* A page that holds translated code. */
 struct codepage {
@@ -165,7 +167,8 @@ struct bt_memo {
 /*
  * The VM's.  Who changes or looks into the tables holds the lock, with these exceptions: translated code runs without it; what
  * a published block, site, exit or cell says of itself never changes but for links, so who has its number reads it without;
- * a signal handler bisects the published blocks.  Everything is forgotten (bt_flush()) with the world stopped only, and a CPU
+ * a signal handler bisects the published blocks; the index is looked up without it, and what is found may be dead by then: its
+ * entries trap.  Everything is forgotten (bt_flush()) with the world stopped only, and a CPU
  * that is at a boundary keeps no number.
  * Order of locks: the own CPU (world.h), this one, others'.  Who holds it waits for no other CPU.
  */
@@ -186,7 +189,7 @@ struct bt {
 	uint32_t n_sys;
 	struct bt_memo *memo;
 	uint32_t n_cells;
-	struct bt_slot *index;
+	uint64_t *index;
 	struct codepage *pages;
 	uint32_t n_pages, *page_hash;
 	uint32_t *cell_stub;    /* of each cell: where it points when it is not linked */
@@ -245,7 +248,7 @@ static inline const uint8_t *bt_rx(const struct bt *bt, uint32_t off)
 	return bt->rx + off;
 }
 
-/* bt/cache.c: finding blocks. */
+/* bt/cache.c: finding blocks.  block_lookup() with or without the lock, on a CPU or with all stopped. */
 uint32_t block_lookup(const struct bt *bt, uint64_t gpa, uint64_t gva, uint32_t mode);
 uint32_t block_by_host(const struct bt *bt, uint32_t host_off);
 void block_insert(struct bt *bt, uint32_t b);

@@ -205,15 +205,26 @@ static uint32_t home(uint32_t hash)
 	return hash & (BT_INDEX - 1);
 }
 
+static uint64_t slot(const struct bt *bt, uint32_t i)
+{
+	return __atomic_load_n(&bt->index[i], __ATOMIC_ACQUIRE);
+}
+
+static void slot_set(struct bt *bt, uint32_t i, uint32_t hash, uint32_t block)
+{
+	__atomic_store_n(&bt->index[i], (uint64_t)hash << 32 | block, __ATOMIC_RELEASE);
+}
+
 uint32_t block_lookup(const struct bt *bt, uint64_t gpa, uint64_t gva, uint32_t mode)
 {
 	uint32_t hash = hash_of(gpa, gva, mode);
+	uint64_t s;
 
-	for (uint32_t i = home(hash); bt->index[i].block != BT_NONE; i = home(i + 1)) {
-		const struct block *k = &bt->blocks[bt->index[i].block];
+	for (uint32_t i = home(hash); (uint32_t)(s = slot(bt, i)) != BT_FREE; i = home(i + 1)) {
+		const struct block *k = &bt->blocks[(uint32_t)s];
 
-		if (bt->index[i].hash == hash && k->gpa == gpa && k->mode == mode && k->gva == gva)
-			return bt->index[i].block;
+		if (s >> 32 == hash && (uint32_t)s != BT_REMOVED && k->gpa == gpa && k->mode == mode && k->gva == gva)
+			return (uint32_t)s;
 	}
 	return BT_NONE;
 }
@@ -222,27 +233,22 @@ void block_insert(struct bt *bt, uint32_t b)
 {
 	uint32_t hash = hash_of(bt->blocks[b].gpa, bt->blocks[b].gva, bt->blocks[b].mode), i = home(hash);
 
-	while (bt->index[i].block != BT_NONE)
+	while ((uint32_t)slot(bt, i) != BT_FREE)
 		i = home(i + 1);
-	bt->index[i] = (struct bt_slot){hash, b};
+	slot_set(bt, i, hash, b);
 }
 
-/* Entries behind the gap move up until one stands where it belongs, so that no look-up stops short. */
+/* It becomes no free entry, where look-ups of others would stop short. */
 static void block_remove(struct bt *bt, uint32_t b)
 {
-	uint32_t i = home(hash_of(bt->blocks[b].gpa, bt->blocks[b].gva, bt->blocks[b].mode)), j;
+	uint32_t hash = hash_of(bt->blocks[b].gpa, bt->blocks[b].gva, bt->blocks[b].mode), i = home(hash);
 
-	while (bt->index[i].block != b) {
-		if (bt->index[i].block == BT_NONE)
+	while ((uint32_t)slot(bt, i) != b) {
+		if ((uint32_t)slot(bt, i) == BT_FREE)
 			return;
 		i = home(i + 1);
 	}
-	for (j = home(i + 1); bt->index[j].block != BT_NONE; j = home(j + 1))
-		if (home(j - home(bt->index[j].hash)) >= home(j - i)) {
-			bt->index[i] = bt->index[j];
-			i = j;
-		}
-	bt->index[i].block = BT_NONE;
+	slot_set(bt, i, hash, BT_REMOVED);
 }
 
 uint32_t block_by_host(const struct bt *bt, uint32_t host_off)

@@ -110,23 +110,28 @@ static void prepare_mode(struct vcpu *v)
 		jump_cache_claim(v, mode ^ (TLB_KERN ^ TLB_KERN_AC) << MODE_TLB_SHIFT);
 }
 
-/* The block at @gpa as it is there, or made; BT_NONE after raising or for what @why says. */
-static uint32_t find_at(struct vcpu *v, uint64_t gpa, uint32_t mode, struct bt_wait *why)
+/* The block at @gpa that is there and holds; BT_NONE also after raising. */
+static uint32_t look_up(struct vcpu *v, uint64_t gpa, uint32_t mode)
 {
-	struct bt *bt = v->bt;
-	uint32_t b = block_lookup(bt, gpa, mode_pic(mode) ? 0 : v->rip, mode);
-	int r;
+	uint32_t b = block_lookup(v->bt, gpa, mode_pic(mode) ? 0 : v->rip, mode);
+	int r = b == BT_NONE || v->bt->blocks[b].gpa2 == ~0ull ? 1 : crossing_holds(v, &v->bt->blocks[b]);
 
-	if (b != BT_NONE && bt->blocks[b].gpa2 != ~0ull) {
-		r = crossing_holds(v, &bt->blocks[b]);
-		if (r < 0)
-			return BT_NONE;
-		if (!r) {
-			block_invalidate(v, b);
-			b = BT_NONE;
-		}
-	}
-	return b == BT_NONE ? bt_translate(v, gpa, mode, why) : b;
+	if (!r)
+		block_invalidate(v, b);
+	return r > 0 ? b : BT_NONE;
+}
+
+/* The same, or made; BT_NONE also for what @why says. */
+static uint32_t find_locked(struct vcpu *v, uint64_t gpa, uint32_t mode, struct bt_wait *why)
+{
+	uint32_t b;
+
+	bt_lock(v);
+	b = look_up(v, gpa, mode); /* another CPU may have made it */
+	if (b == BT_NONE && !v->exc_pending)
+		b = bt_translate(v, gpa, mode, why);
+	bt_unlock(v);
+	return b;
 }
 
 uint32_t bt_find(struct vcpu *v, uint32_t extra)
@@ -140,9 +145,9 @@ uint32_t bt_find(struct vcpu *v, uint32_t extra)
 		v->fetch_global = 1;
 		if (check_cs_limit(v) < 0 || fetch_gpa(v, v->rip, &gpa) < 0)
 			return BT_NONE;
-		bt_lock(v);
-		b = find_at(v, gpa, mode, &why);
-		bt_unlock(v);
+		b = look_up(v, gpa, mode);
+		if (b == BT_NONE && !v->exc_pending)
+			b = find_locked(v, gpa, mode, &why);
 		v->ip_page = v->rip & ~0xfffull;
 		if (b != BT_NONE || v->exc_pending)
 			return b;
