@@ -504,6 +504,24 @@ static void test_two_places(void)
 	CU_ASSERT(v->stats.bank_hits > 0);
 }
 
+/* An entry of a jump cache without a target has a tag too, and guests may branch to any address. */
+static void test_no_target(void)
+{
+	struct vcpu *v = btvm_reset();
+
+	for (unsigned i = 0; i < JC_SIZE; i++)
+		CU_ASSERT_NOT_EQUAL(jc_index(jc_invalid(i)), i);
+	for (uint64_t at = JC_INVALID - 2; at <= JC_INVALID + 1; at++) {
+		btvm_put(v, BTVM_CODE, "\xff\xe0", 2); /* jmp rax */
+		v->rip = BTVM_CODE;
+		v->regs[R_AX] = at;
+		v->exc_pending = 0;
+		CU_ASSERT_EQUAL(vcpu_run_until(v, ~0ull, 10), 1);
+		CU_ASSERT_EQUAL(v->exc_vector, EXC_GP);
+		CU_ASSERT_EQUAL(v->rip, BTVM_CODE);
+	}
+}
+
 CU_ErrorCode suite_link(void)
 {
 	CU_pSuite s = CU_add_suite("link", NULL, NULL);
@@ -519,6 +537,7 @@ CU_ErrorCode suite_link(void)
 	CU_add_test(s, "copy with a cell", test_copy_cell);
 	CU_add_test(s, "copy of an indirect exit", test_copy_indirect);
 	CU_add_test(s, "by a jump cache", test_stale);
+	CU_add_test(s, "a jump cache without a target", test_no_target);
 	CU_add_test(s, "kicks at an indirect jump", test_kick_indirect);
 	CU_add_test(s, "kicks behind its look-up", test_kick_on_the_way);
 	CU_add_test(s, "cells and flushes", test_cells);

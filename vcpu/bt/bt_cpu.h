@@ -29,13 +29,19 @@ static inline unsigned jc_index(uint64_t gva)
 #define JC_FILLED 4096
 struct jump_cache {
 	struct {
-		uint64_t tag;  /* gva of the target, JC_INVALID */
+		uint64_t tag;  /* gva of the target, jc_invalid() */
 		uint64_t host; /* indirect entry of its block */
 	} e[JC_SIZE];
 	uint32_t n_filled; /* as in soft_tlb */
 	uint16_t filled[JC_FILLED];
 };
 #define JC_INVALID 0x8000000000000001ull
+
+/* The tag of an entry without a target: an address that is looked for elsewhere, as guests may branch to any. */
+static inline uint64_t jc_invalid(unsigned i)
+{
+	return i == jc_index(JC_INVALID) ? JC_INVALID - 1 : JC_INVALID;
+}
 
 #define FETCH_SIZE        512
 #define FETCH_FILTER_BITS 14

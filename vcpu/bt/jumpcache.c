@@ -7,7 +7,7 @@
 
 void jump_cache_put(struct jump_cache *jc, unsigned i, uint64_t tag, uint64_t host)
 {
-	if (jc->e[i].tag == JC_INVALID) {
+	if (jc->e[i].tag == jc_invalid(i)) {
 		if (jc->n_filled < JC_FILLED)
 			jc->filled[jc->n_filled] = (uint16_t)i;
 		if (jc->n_filled <= JC_FILLED)
@@ -21,10 +21,10 @@ static void clear(struct jump_cache *j, bool whole)
 {
 	if (whole || j->n_filled > JC_FILLED)
 		for (unsigned i = 0; i < JC_SIZE; i++)
-			j->e[i].tag = JC_INVALID;
+			j->e[i].tag = jc_invalid(i);
 	else
 		for (uint32_t i = 0; i < j->n_filled; i++)
-			j->e[j->filled[i]].tag = JC_INVALID;
+			j->e[j->filled[i]].tag = jc_invalid(j->filled[i]);
 	j->n_filled = 0;
 }
 
