@@ -69,7 +69,10 @@ add_program() {
 	add_file "$1" "$2"
 	chmod 755 "$1/$2"
 	_needed=$(LC_ALL=C readelf -d "$1/$2" 2>/dev/null | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p')
-	[ -z "$_needed" ] || add_program "$1" lib64/ld-linux-x86-64.so.2
+	if [ -n "$_needed" ] && [ ! -e "$1/lib64/ld-linux-x86-64.so.2" ]; then
+		add_file "$1" lib64/ld-linux-x86-64.so.2
+		chmod 755 "$1/lib64/ld-linux-x86-64.so.2"
+	fi
 	for _lib in $_needed; do
 		add_library "$1" "$_lib"
 	done

@@ -1,5 +1,6 @@
 #!/bin/sh
 # Build the guest of smp.py: the test guest's tree, init-smp, and the kernel with a small archive to kexec into; print its path.
+# usage: mksmpimage.sh [perf]      perf: another, with perf
 #
 # Invariant: the archive follows that of mktestimage.sh and replaces its /init.
 set -eu
@@ -28,5 +29,21 @@ if ! fresh "$out" "$test_image" "$kernel" "$guestdir/mksmpimage.sh" "$guestdir/i
 	cat "$test_image" "$out.extra" >"$out.tmp"
 	rm -f "$out.extra"
 	mv "$out.tmp" "$out"
+fi
+if [ "${1:-}" = perf ]; then
+	plain=$out
+	out=$HVX_CACHE/initramfs-smp-perf.cpio
+	debroot=$HVX_CACHE/debroot-perf
+	sh "$guestdir/fetch-debs.sh" "$guestdir/perf-packages" "$debroot"
+	if ! fresh "$out" "$plain" "$debroot/.packages" "$guestdir/mksmpimage.sh" "$guestdir/lib.sh"; then
+		root=$HVX_CACHE/root-smp-perf
+		rm -rf "$root"
+		mkdir -p "$root"
+		add_program "$root" usr/bin/perf
+		pack "$root" "$out.extra"
+		cat "$plain" "$out.extra" >"$out.tmp"
+		rm -f "$out.extra"
+		mv "$out.tmp" "$out"
+	fi
 fi
 echo "$out"

@@ -24,14 +24,14 @@ HANGS = 600  # seconds without an answer
 class Guest:
     """A VM in the foreground; its console is a pipe to init-smp."""
 
-    def __init__(self, cpus, append="", reboot=False):
+    def __init__(self, cpus, append="", reboot=False, initrd=None):
         append = "console=ttyS0 panic=-1 quiet " + append
         if args.vmm == "tcg":
             command = ["qemu-system-x86_64", "-accel", "tcg,thread=multi", "-smp", str(cpus), "-cpu", "max", "-m", "768",
                        "-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-kernel", args.kernel,
-                       "-initrd", args.initrd, "-append", append + " emulator=tcg"] + ([] if reboot else ["-no-reboot"])
+                       "-initrd", initrd or args.initrd, "-append", append + " emulator=tcg"] + ([] if reboot else ["-no-reboot"])
         else:
-            command = [monitor, "run", "--name=smp%d" % os.getpid(), "--kernel=" + args.kernel, "--initrd=" + args.initrd,
+            command = [monitor, "run", "--name=smp%d" % os.getpid(), "--kernel=" + args.kernel, "--initrd=" + (initrd or args.initrd),
                        "--memory=768M", "--cpus=%d" % cpus, "--append=" + append] + ([] if reboot else ["--no-reboot"])
         self.cpus = cpus
         self.second = False  # a kernel that kexec started: the first one's timer may still have been pending
@@ -218,6 +218,15 @@ def check_long():
     g.end(cpu=2)
 
 
+def check_perf():
+    """perf bench: futex, sched, mem."""
+    g = Guest(4, initrd=script("mksmpimage.sh", "perf"))
+    begun = time.time()
+    g.run("smp perf_bench")
+    g.end(cpu=1)
+    return "%.0f s" % (time.time() - begun)
+
+
 def tap(number, name, check):
     try:
         said = check()
@@ -243,7 +252,7 @@ def main():
     args = p.parse_args()
     args.kernel = script("fetch-kernel.sh", "cloud")
     args.initrd = script("mksmpimage.sh")
-    names = args.checks or (["boots", "long", "reboot", "control", "crash"] if args.boots else ["two", "four", "32"])
+    names = args.checks or (["boots", "long", "perf", "reboot", "control", "crash"] if args.boots else ["two", "four", "32"])
     good = [tap(i + 1, name, globals()["check_" + name]) for i, name in enumerate(names)]
     print("1..%d" % len(names))
     sys.exit(not all(good))
