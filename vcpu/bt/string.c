@@ -21,12 +21,13 @@ struct str {
 	bool back;
 };
 
+/* In 64-bit code the other four say nothing, not even that #SS is to be raised (SDM 1 3.3.7.1, APM 1 4.5.3). */
 static uint8_t source_segment(const struct insn *in)
 {
 	uint8_t seg = SEG_DS;
 
 	for (unsigned i = 0; i < in->off_prefix_end; i++)
-		switch (in->raw[i]) {
+		switch (in->code_size == 8 && (in->raw[i] & 0xfe) != 0x64 ? 0 : in->raw[i]) {
 		case 0x26: seg = SEG_ES; break;
 		case 0x2e: seg = SEG_CS; break;
 		case 0x36: seg = SEG_SS; break;
