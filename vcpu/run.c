@@ -335,10 +335,16 @@ static void enter_alone(struct vcpu *v, uint32_t b)
 /* An operand that goes through a buffer, in pieces that are checked and accessed each by itself. */
 struct bounced {
 	uint64_t gva;
+	uint64_t bytes; /* a bit per byte that counts: all of a piece or none of it */
 	unsigned size, acc, piece;
 	bool ss;
 	uint8_t *buf;
 };
+
+static bool piece_counts(const struct bounced *o, unsigned off)
+{
+	return o->bytes >> off & 1;
+}
 
 static uint64_t piece_at(const struct vcpu *v, const struct bounced *o, unsigned off)
 {
@@ -354,6 +360,8 @@ static int piece_check(struct vcpu *v, const struct bounced *o, unsigned off)
 	unsigned acc = mmu_acc(v, ACC_W);
 	struct walk w;
 
+	if (!piece_counts(o, off))
+		return 0;
 	if (mode_long(v->mode) ? !is_canonical(gva) || !is_canonical(last) : last > UINT32_MAX && v->amd)
 		return raise_error(v, o->ss ? EXC_SS : EXC_GP, 0);
 	if (!mode_long(v->mode))
@@ -418,7 +426,7 @@ static int bounce_prepare(struct vcpu *v, const struct bounced *o)
 		return -1;
 	if (o->acc & ACC_R)
 		for (unsigned off = 0; off < o->size; off += o->piece)
-			if (piece_read(v, o, off) < 0)
+			if (piece_counts(o, off) && piece_read(v, o, off) < 0)
 				return -1;
 	return 0;
 }
@@ -427,7 +435,8 @@ static void bounce_finish(struct vcpu *v, const struct bounced *o)
 {
 	if (o->acc & ACC_W)
 		for (unsigned off = 0; off < o->size; off += o->piece)
-			piece_write(v, o, off);
+			if (piece_counts(o, off))
+				piece_write(v, o, off);
 }
 
 static bool next_is_bounced(const struct vcpu *v)
@@ -446,6 +455,7 @@ static void bounce(struct vcpu *v)
 
 		v->next.how = NEXT_ANY;
 		o[k].gva = n.gva;
+		o[k].bytes = n.bytes;
 		o[k].size = n.size;
 		o[k].acc = n.acc;
 		o[k].piece = n.piece;

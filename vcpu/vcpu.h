@@ -116,6 +116,7 @@ struct next_run {
 	uint16_t size;
 	uint16_t piece; /* checked and accessed in pieces of so many bytes */
 	uint64_t gva;
+	uint64_t bytes; /* a bit per byte that counts */
 };
 
 /* What translated code and those who serve it hand to each other; reached through gs:[offset], asserted in bt/offsets.c. */
@@ -139,10 +140,10 @@ struct frame {
 	uint64_t combo[VCPU_COMBOS];                     /* addends of the running block's groups of accesses */
 	uint64_t pext_mask;                              /* selects the soft TLB index out of an address */
 	uint64_t bounce_stack;                           /* as bounce, for the implicit stack operand */
-	uint8_t bounce[64] __attribute__((aligned(64))); /* stands in for an operand in MMIO or across pages */
+	uint8_t bounce[128] __attribute__((aligned(64))); /* stands in for an operand in MMIO or across pages */
 	struct {
-		uint8_t index[32], mask[32], dst[32]; /* its registers, as they were before it */
-	} gather __attribute__((aligned(32))); /* the gather that runs in translated code (bt/translate_gather.c) */
+		uint8_t index[64], mask[64], dst[64]; /* its registers, as they were before it */
+	} gather __attribute__((aligned(64))); /* the gather that runs in translated code (bt/translate_gather.c) */
 };
 
 /* Each part by its name, and its fields as if they were the vcpu's. */

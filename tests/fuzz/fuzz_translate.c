@@ -85,7 +85,7 @@ static void set_mode(struct vcpu *v, uint8_t how, uint8_t bits)
 	vcpu_update_mode(v);
 	if ((how & 34) == 34)
 		v->mode |= MODE_REAL;
-	v->mode &= ~(uint32_t)(MODE_NOFPU | MODE_NOSSE | MODE_NOAVX);
+	v->mode &= ~(uint32_t)(MODE_NOFPU | MODE_NOSSE | MODE_NOAVX | MODE_NOAVX512);
 	if (bits & 1)
 		v->mode |= MODE_SLOWMEM;
 	if (bits & 2)
@@ -93,7 +93,7 @@ static void set_mode(struct vcpu *v, uint8_t how, uint8_t bits)
 	if (bits & 4)
 		v->mode |= MODE_NOSSE;
 	if (bits & 8)
-		v->mode |= MODE_NOAVX;
+		v->mode |= MODE_NOAVX | MODE_NOAVX512;
 }
 
 static uint32_t extra_mode(uint8_t bits)

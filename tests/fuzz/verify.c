@@ -100,18 +100,28 @@ static bool category_listed(ZydisInstructionCategory c)
 	case ZYDIS_CATEGORY_AES:
 	case ZYDIS_CATEGORY_AVX:
 	case ZYDIS_CATEGORY_AVX2:
+	case ZYDIS_CATEGORY_AVX512:
+	case ZYDIS_CATEGORY_AVX512_BITALG:
+	case ZYDIS_CATEGORY_AVX512_VBMI:
+	case ZYDIS_CATEGORY_AVX512_VP2INTERSECT:
 	case ZYDIS_CATEGORY_BINARY:
 	case ZYDIS_CATEGORY_BITBYTE:
+	case ZYDIS_CATEGORY_BLEND:
 	case ZYDIS_CATEGORY_BMI1:
 	case ZYDIS_CATEGORY_BMI2:
 	case ZYDIS_CATEGORY_BROADCAST:
 	case ZYDIS_CATEGORY_CLFLUSHOPT:
 	case ZYDIS_CATEGORY_CLWB:
 	case ZYDIS_CATEGORY_CMOV:
+	case ZYDIS_CATEGORY_COMPRESS:
+	case ZYDIS_CATEGORY_CONFLICT:
 	case ZYDIS_CATEGORY_CONVERT:
 	case ZYDIS_CATEGORY_DATAXFER:
+	case ZYDIS_CATEGORY_EXPAND:
 	case ZYDIS_CATEGORY_FCMOV:
 	case ZYDIS_CATEGORY_GFNI:
+	case ZYDIS_CATEGORY_IFMA:
+	case ZYDIS_CATEGORY_KMASK:
 	case ZYDIS_CATEGORY_LOGICAL:
 	case ZYDIS_CATEGORY_LOGICAL_FP:
 	case ZYDIS_CATEGORY_LZCNT:
@@ -127,6 +137,7 @@ static bool category_listed(ZydisInstructionCategory c)
 	case ZYDIS_CATEGORY_SSE:
 	case ZYDIS_CATEGORY_STTNI:
 	case ZYDIS_CATEGORY_VAES:
+	case ZYDIS_CATEGORY_VBMI2:
 	case ZYDIS_CATEGORY_VFMA:
 	case ZYDIS_CATEGORY_VPCLMULQDQ:
 	case ZYDIS_CATEGORY_X87_ALU: return true;
@@ -177,7 +188,7 @@ static bool is_jump(ZydisInstructionCategory c, ZydisMnemonic m)
 	return c == ZYDIS_CATEGORY_COND_BR || (c == ZYDIS_CATEGORY_UNCOND_BR && m == ZYDIS_MNEMONIC_JMP);
 }
 
-/* Registers that hold the guest's values, and no segment, control, debug, mask... register. */
+/* Registers that hold the guest's values, and no segment, control, debug... register. */
 static bool register_listed(ZydisRegister r, bool jump)
 {
 	switch (ZydisRegisterGetClass(r)) {
@@ -189,6 +200,8 @@ static bool register_listed(ZydisRegister r, bool jump)
 	case ZYDIS_REGCLASS_MMX:
 	case ZYDIS_REGCLASS_XMM:
 	case ZYDIS_REGCLASS_YMM:
+	case ZYDIS_REGCLASS_ZMM:
+	case ZYDIS_REGCLASS_MASK:
 	case ZYDIS_REGCLASS_FLAGS: return true;
 	case ZYDIS_REGCLASS_IP: return jump;
 	default:
@@ -197,13 +210,27 @@ static bool register_listed(ZydisRegister r, bool jump)
 	}
 }
 
+/* Legacy, VEX, and of EVEX what guests are offered. */
+static bool encoding_listed(const ZydisDecodedInstruction *z)
+{
+	static const char *const others[] = {"AVX512ER", "AVX512PF", "AVX512_4", "AVX512_FP16"};
+	const char *set = ZydisISASetGetString(z->meta.isa_set);
+
+	if (z->encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY || z->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX)
+		return true;
+	for (unsigned i = 0; i < sizeof others / sizeof others[0]; i++)
+		if (!strncmp(set, others[i], strlen(others[i])))
+			return false;
+	return z->encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX && !strncmp(set, "AVX512", 6);
+}
+
 static bool check_insn(struct verify *f, const struct verify_insn *in)
 {
 	bool jump = is_jump(in->z.meta.category, in->z.mnemonic);
 
 	if (in->z.attributes & ZYDIS_ATTRIB_IS_PRIVILEGED)
 		return verify_fail(f, in->off, "privileged");
-	if (in->z.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY && in->z.encoding != ZYDIS_INSTRUCTION_ENCODING_VEX)
+	if (!encoding_listed(&in->z))
 		return verify_fail(f, in->off, "of an encoding that guests are not offered");
 	if (in->z.meta.category == ZYDIS_CATEGORY_STRINGOP)
 		return is_string(in->z.mnemonic) || verify_fail(f, in->off, "not on the list");

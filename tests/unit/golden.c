@@ -174,6 +174,7 @@ static struct vcpu *machine(void)
 
 	v->amd = 1;
 	v->features = ~0ull;
+	v->xcr0_mask = 7 | XCR0_AVX512_ONLY;
 	return v;
 }
 

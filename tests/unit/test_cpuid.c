@@ -54,6 +54,13 @@ static const struct cpuid_entry intel_leaves[] = {
 	{7, 1, 0x1c30, 0, 0, 0},
 	{0xd, 0, 0x000602e7, 0x2b00, 0x2b00, 0},
 	{0xd, 1, 0x1f, 0x2b00, 0x1900, 0},
+	{0xd, 2, 0x100, 0x240, 0, 0},
+	{0xd, 5, 0x40, 0x440, 0, 0},
+	{0xd, 6, 0x200, 0x480, 0, 0},
+	{0xd, 7, 0x400, 0x680, 0, 0},
+	{0xd, 9, 8, 0xa80, 0, 0},
+	{0xd, 17, 0x40, 0xac0, 2, 0},
+	{0xd, 18, 0x2000, 0xb00, 6, 0},
 	{0x80000000, 0, 0x80000008, 0, 0, 0},
 	{0x80000001, 0, 0, 0, 0x121, 0x2c100800},
 	{0x80000006, 0, 0, 0, 0x08007040, 0},
@@ -111,9 +118,9 @@ static uint64_t size_of(struct vcpu *v, uint32_t leaf, uint32_t sub)
 static void no_more_than_we_do(struct vcpu *v)
 {
 	CU_ASSERT_EQUAL(ECX(1, 0) & ~0xf7fa3203u, 0);
-	CU_ASSERT_EQUAL(EBX(7, 0) & ~0x219c27ebu, 0);
-	CU_ASSERT_EQUAL(ECX(7, 0) & ~0x00400704u, 0);
-	CU_ASSERT_EQUAL(EAX(0xd, 0), 7);
+	CU_ASSERT_EQUAL(EBX(7, 0) & ~0xf1bf27ebu, 0);
+	CU_ASSERT_EQUAL(ECX(7, 0) & ~0x00405f46u, 0);
+	CU_ASSERT_EQUAL(EAX(0xd, 0) & ~0xe7u, 0);
 	CU_ASSERT_EQUAL(EAX(0xd, 1), 7);
 	CU_ASSERT_EQUAL(EAX(0xa, 0) | EAX(0x14, 0) | EAX(0x1d, 0), 0); /* no counters, trace, tiles */
 }
@@ -216,11 +223,11 @@ static void test_forbidden(void)
 {
 	struct vcpu *v = mach_long();
 
-	CU_ASSERT_EQUAL(ECX(1, 0) & (1u << 3 | 1u << 5 | 1u << 15), 0);  /* monitor vmx pdcm */
-	CU_ASSERT_EQUAL(EBX(7, 0) & 0xffff0000u & ~0x219c0000u, 0);      /* no AVX-512, no PT */
-	CU_ASSERT_EQUAL(EBX(7, 0) & (1u << 4 | 1u << 11 | 1u << 14), 0); /* hle rtm mpx */
-	CU_ASSERT_EQUAL(ECX(7, 0) & (1u << 3 | 1u << 7 | 1u << 16), 0);  /* pku cet-ss la57 */
-	CU_ASSERT_EQUAL(EDX(7, 0) & 1u << 20, 0);                        /* cet-ibt */
+	CU_ASSERT_EQUAL(ECX(1, 0) & (1u << 3 | 1u << 5 | 1u << 15), 0);   /* monitor vmx pdcm */
+	CU_ASSERT_EQUAL(EBX(7, 0) & (1u << 25 | 1u << 26 | 1u << 27), 0); /* pt, Knights' AVX-512 */
+	CU_ASSERT_EQUAL(EBX(7, 0) & (1u << 4 | 1u << 11 | 1u << 14), 0);  /* hle rtm mpx */
+	CU_ASSERT_EQUAL(ECX(7, 0) & (1u << 3 | 1u << 7 | 1u << 16), 0);   /* pku cet-ss la57 */
+	CU_ASSERT_EQUAL(EDX(7, 0) & 1u << 20, 0);                         /* cet-ibt */
 	CU_ASSERT_EQUAL(EAX(0xa, 0), 0);
 	CU_ASSERT_EQUAL(ECX(0x80000001, 0) & (1u << 2 | 1u << 6 | 1u << 11), 0); /* svm sse4a xop */
 	CU_ASSERT_EQUAL(EDX(0x80000001, 0) & (3u << 30 | 1u << 25), 0);          /* 3dnow, ffxsr */
@@ -262,9 +269,61 @@ static void test_osxsave(void)
 		CU_ASSERT_EQUAL(EBX(0xd, 1), 832);
 		CU_ASSERT_EQUAL(EAX(0xd, 2), 256);
 		CU_ASSERT_EQUAL(EBX(0xd, 2), 576);
-		CU_ASSERT_EQUAL(ECX(0xd, 0), 832);
+		if (!(v->xcr0_mask & XCR0_AVX512_ONLY))
+			CU_ASSERT_EQUAL(ECX(0xd, 0), 832);
 	}
 	CU_ASSERT_EQUAL(EAX(0xd, 0), (uint32_t)v->xcr0_mask);
+}
+
+/* AVX-512 is offered whole or not at all, AMX and PKU never; the XSAVE area is the host's with what is offered of it. */
+static void test_avx512(void)
+{
+	struct cpuid_entry less[sizeof intel_leaves / sizeof intel_leaves[0]];
+	struct host h = intel;
+	struct vcpu *v = on_host(&intel, GIB(1));
+
+	CU_ASSERT_EQUAL(v->xcr0_mask, 0xe7);
+	CU_ASSERT_EQUAL(EAX(0xd, 0), 0xe7);
+	CU_ASSERT_EQUAL(ECX(0xd, 0), 0xa80);
+	CU_ASSERT_EQUAL(EAX(0xd, 5), 64);
+	CU_ASSERT_EQUAL(EBX(0xd, 5), 0x440);
+	CU_ASSERT_EQUAL(EAX(0xd, 7), 1024);
+	CU_ASSERT_EQUAL(EBX(0xd, 7), 0x680);
+	CU_ASSERT_EQUAL(EAX(0xd, 9) | EAX(0xd, 17) | EAX(0xd, 18), 0);
+	CU_ASSERT_EQUAL(EBX(7, 0) & 0xdc230000u, 0xd0230000u); /* f dq ifma cd bw vl; no pf er */
+	CU_ASSERT_EQUAL(ECX(7, 0) & 0x5842u, 0x5842u);         /* vbmi vbmi2 vnni bitalg vpopcntdq */
+	CU_ASSERT_EQUAL(EDX(7, 0) & (1u << 23 | 7u << 22 | 1u << 24 | 1u << 25), 0); /* fp16, amx */
+	CU_ASSERT_EQUAL(EAX(7, 0), 2);
+	CU_ASSERT_EQUAL(EAX(7, 1), 1u << 5); /* bf16 alone */
+	v->xcr0 = 0xe7;
+	CU_ASSERT_EQUAL(EBX(0xd, 0), 0xa80);
+	CU_ASSERT_EQUAL(EBX(0xd, 1), 576 + 256 + 64 + 512 + 1024); /* compacted */
+	v->xcr0 = 7;
+	CU_ASSERT_EQUAL(EBX(0xd, 0), 832);
+
+	h.from.xcr0 = 0x60267; /* a host whose kernel has switched off zmm16-31 */
+	v = on_host(&h, GIB(1));
+	CU_ASSERT_EQUAL(v->xcr0_mask, 7);
+	CU_ASSERT_EQUAL(EBX(7, 0) & 0xdc230000u, 0);
+	CU_ASSERT_EQUAL(ECX(7, 0) & 0x5842u, 0);
+	CU_ASSERT_EQUAL(EAX(7, 1), 0);
+	CU_ASSERT_EQUAL(ECX(0xd, 0), 832);
+	CU_ASSERT_EQUAL(EAX(0xd, 5), 0);
+
+	memcpy(less, intel_leaves, sizeof less); /* a CPU without AVX512VL */
+	for (unsigned i = 0; i < sizeof less / sizeof less[0]; i++)
+		if (less[i].leaf == 7 && less[i].subleaf == 0)
+			less[i].ebx &= ~(1u << 31);
+	h = intel;
+	h.e = less;
+	v = on_host(&h, GIB(1));
+	CU_ASSERT_EQUAL(v->xcr0_mask, 7);
+	CU_ASSERT_EQUAL(EBX(7, 0) & 0xdc230000u, 0);
+
+	v = on_host(&amd, GIB(1));
+	CU_ASSERT_EQUAL(v->xcr0_mask, 7);
+	CU_ASSERT_EQUAL(EAX(7, 0), 0);
+	CU_ASSERT_EQUAL(EAX(7, 1), 0);
 }
 
 static void test_topology(void)
@@ -442,7 +501,8 @@ CU_ErrorCode suite_cpuid(void)
 	    !CU_add_test(s, "an AMD host", test_amd_host) || !CU_add_test(s, "MSRs, Intel", test_intel_msrs) ||
 	    !CU_add_test(s, "MSRs, AMD", test_amd_msrs) || !CU_add_test(s, "not offered", test_forbidden) ||
 	    !CU_add_test(s, "offered", test_required) || !CU_add_test(s, "xsave", test_osxsave) ||
-	    !CU_add_test(s, "topology", test_topology) || !CU_add_test(s, "sockets, Intel", test_sockets_intel) ||
+	    !CU_add_test(s, "AVX-512", test_avx512) || !CU_add_test(s, "topology", test_topology) ||
+	    !CU_add_test(s, "sockets, Intel", test_sockets_intel) ||
 	    !CU_add_test(s, "sockets, AMD", test_sockets_amd) ||
 	    !CU_add_test(s, "hypervisor leaves", test_hypervisor) || !CU_add_test(s, "mitigations", test_mitigations) ||
 	    !CU_add_test(s, "msrs", test_msrs) || !CU_add_test(s, "paravirtual clock", test_pvclock))

@@ -118,6 +118,12 @@ static void f_xcr0(struct vcpu *v, bool on)
 	vcpu_update_mode(v);
 }
 
+static void f_xcr0_avx512(struct vcpu *v, bool on)
+{
+	v->xcr0 = on ? 7 : 7 | XCR0_AVX512;
+	vcpu_update_mode(v);
+}
+
 static void f_tsd(struct vcpu *v, bool on)
 {
 	cr4_bit(v, CR4_TSD, on);
@@ -294,6 +300,7 @@ static void f_sce(struct vcpu *v, bool on)
 #define RDTSC   "0f 31 31 c0 31 d2"
 #define INC64   "48 ff c0" /* inc rax; in 32 bits dec eax, inc eax */
 #define VXORPS  "c5 f8 57 c0"
+#define VPORD   "62 f1 7d 48 eb c0"
 #define RDFS    "f3 48 0f ae c1"
 #define IMM     "b8 01 00 00 00"
 #define POP     "83 c4 40 59" /* add esp, 0x40; pop ecx */
@@ -318,6 +325,7 @@ static const struct flip {
 	{"CR4.OSFXSR under SMAP", f_osfxsr_smap, 0, 8, XORPS, CR4_SMAP, 10},
 	{"CR4.OSXSAVE", f_osxsave, 3, 8, VXORPS, CR4_OSXSAVE, MOST},
 	{"XCR0", f_xcr0, 3, 8, VXORPS, CR4_OSXSAVE, MOST},
+	{"XCR0's AVX-512", f_xcr0_avx512, 3, 8, VPORD, CR4_OSXSAVE, MOST},
 	{"CR4.TSD", f_tsd, 3, 8, RDTSC, 0, MOST},
 	{"CR4.TSD at CPL 1", f_tsd, 1, 8, RDTSC, 0, MOST},
 	{"CR4.FSGSBASE", f_fsgsbase, 3, 8, RDFS, CR4_FSGSBASE, MOST},
@@ -543,7 +551,9 @@ static unsigned differing(const struct outcome *a, const struct outcome *b)
 
 static bool possible(const struct flip *f)
 {
-	return (btvm_reset()->cr4_mask & f->needs) == f->needs;
+	const struct vcpu *v = btvm_reset();
+
+	return (v->cr4_mask & f->needs) == f->needs && (f->set != f_xcr0_avx512 || v->xcr0_mask & XCR0_AVX512_ONLY);
 }
 
 static int quiet(void)

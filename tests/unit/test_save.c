@@ -107,9 +107,9 @@ static void test_covered(void)
 	HAS_FIELDS(seg_save, struct seg, 4, 0, 0, 0, 0);
 	HAS_FIELDS(dtable_save, struct dtable, 2, 0, 0);
 	HAS_FIELDS(x87_save, struct x87_pointers, 5, 0, 0, 0, 0, 0);
-	HAS_FIELDS(cpu_save, struct cpu, 77, {}, 0, {}, 0, 0, 0, 0, 0, 0, {}, 0, 0, 0, 0, 0, 0, 0, 0, {}, {}, {}, {},
+	HAS_FIELDS(cpu_save, struct cpu, 78, {}, 0, {}, 0, 0, 0, 0, 0, 0, {}, 0, 0, 0, 0, 0, 0, 0, 0, {}, {}, {}, {},
 		   {}, 0, 0, 0, 0, 0, 0, 0, {}, {}, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, {}, {}, 0, 0, 0, 0, 0, 0,
-		   0, 0, 0, 0, 0, 0, 0, 0, 0, 0, {}, 0, {}, 0, 0, 0, 0, 0, 0, 0, {}, {}, 0);
+		   0, 0, 0, 0, 0, 0, 0, 0, 0, 0, {}, 0, {}, 0, 0, {}, 0, 0, 0, 0, 0, {}, {}, 0);
 }
 
 /* That the test above can fail. */

@@ -80,6 +80,22 @@ static const struct golden_case classes64[] = {
 	{"runs into the next page", "48 01 d8", 0xffe, false},
 };
 
+static const struct golden_case avx512[] = {
+	{"registers", "62 a1 7c 48 28 d1", 0, false},        /* vmovaps zmm18, zmm17 */
+	{"load", "62 e1 fe 48 6f 4b 01", 0, false},          /* vmovdqu64 zmm17, [rbx + 64] */
+	{"store", "62 e1 fe 48 7f 4c b3 01", 0, false},      /* vmovdqu64 [rbx + rsi*4 + 64], zmm17 */
+	{"aligned", "62 f1 7c 48 28 03", 0, false},          /* vmovaps zmm0, [rbx] */
+	{"masked load", "62 f1 fe ca 6f 4b 01", 0, false},   /* {k2}{z} */
+	{"masked store", "62 f1 7f 49 7f 0b", 0, false},     /* vmovdqu8 [rbx] {k1}, zmm1 */
+	{"broadcast", "62 d1 74 5b 58 55 01", 0, false},     /* vaddps zmm2 {k3}, zmm1, [r13 + 4] {1to16} */
+	{"compressed store", "62 f2 7d 4a 8a 0b", 0, false}, /* vcompressps [rbx] {k2}, zmm1 */
+	{"rip-relative, with an immediate", "62 f3 75 48 25 15 10 00 00 00 aa", 0, false}, /* vpternlogd */
+	{"mask to memory", "c4 e1 f8 91 0b", 0, false},                                    /* kmovq [rbx], k1 */
+	{"masks", "c5 f8 98 ca 74 02", 0, false},                                          /* kortestw k1, k2; je */
+	{"gather", "62 f2 7d 49 90 04 8b", 0, false},
+	{"scatter", "62 f2 fd 49 a0 04 8b", 0, false},
+};
+
 static const struct golden_case kernel64[] = {
 	{"load", "48 8b 43 10", 0, false},
 	{"store", "48 89 43 10", 0, false},
@@ -218,6 +234,7 @@ static const struct golden_case no_bmi2[] = {
 	}
 static const struct golden_group groups[] = {
 	GROUP(classes64, USER64, USER_AT, false),
+	GROUP(avx512, USER64, USER_AT, false),
 	GROUP(kernel64, KERNEL64, KERN_AT, false),
 	GROUP(compat32, USER64 | MODE_CS32, USER_AT, false),
 	GROUP(slow64, USER64 | MODE_SLOWMEM, USER_AT, false),

@@ -100,7 +100,7 @@ static uint32_t rnd(void)
 static void random_code(uint8_t *buf, size_t len)
 {
 	static const uint8_t prefix[] = {0x66, 0x67, 0xf0, 0xf2, 0xf3, 0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x66,
-					 0x67, 0x40, 0x41, 0x44, 0x48, 0x4f, 0x0f, 0x0f, 0xc4, 0xc5, 0x66, 0x67};
+					 0x67, 0x40, 0x41, 0x44, 0x48, 0x4f, 0x0f, 0x0f, 0xc4, 0xc5, 0x62, 0x62};
 
 	for (size_t i = 0; i < len; i++)
 		buf[i] = rnd() % 3 ? (uint8_t)rnd() : prefix[rnd() % sizeof prefix];
@@ -110,11 +110,11 @@ static void random_code(uint8_t *buf, size_t len)
 static uint32_t random_mode(void)
 {
 	for (;;) {
-		uint32_t m = rnd() & (MODE_SEGS * 2 - 1);
+		uint32_t m = rnd() & (MODE_NOAVX512 * 2 - 1);
 
 		if (rnd() & 1)
 			m &= ~(uint32_t)(MODE_STEP | MODE_BOUNCE | MODE_BOUNCE_STACK | MODE_NOFPU | MODE_NOSSE |
-					 MODE_NOAVX);
+					 MODE_NOAVX | MODE_NOAVX512);
 		if (rnd() & 1)
 			m &= ~(uint32_t)MODE_SLOWMEM;
 		if (mode_is_translated(m))
@@ -257,7 +257,7 @@ static void test_bad_instructions(void)
 		"0f a2 0f 1f 40 00", /* cpuid */
 		"0f 0b 0f 1f 40 00", /* ud2 */
 		"0f c7 f8 66 0f 05", /* out of step: ends within the next one */
-		"c5 f8 92 c8 66 90", /* kmovw k1, eax */
+		"62 f2 7d 48 c8 c0", /* vexp2ps zmm0, zmm0 */
 		"0f 20 c0 0f 1f 00", /* mov rax, cr0 */
 	};
 	struct vcpu *v = btvm_reset();

@@ -7,6 +7,7 @@
 
 #include "common/gmem.h"
 #include "vcpu/bt/addr.h"
+#include "vcpu/bt/evex.h"
 #include "vcpu/bt/exits.h"
 #include "vcpu/bt/masked.h"
 #include "vcpu/cpu/breakpoint.h"
@@ -24,7 +25,8 @@ static void request_bounce(struct vcpu *v, const struct site *s, uint64_t gva)
 				    .ss = s->acc & SITE_ACC_SS || s->seg == SEG_SS,
 				    .size = s->size,
 				    .piece = s->align == 1 ? 8 : s->size,
-				    .gva = gva};
+				    .gva = gva,
+				    .bytes = ~0ull};
 }
 
 /* Is an x87 exception pending?  The guest's state is in the host's registers, or saved. */
@@ -48,6 +50,8 @@ static int access_masked(struct vcpu *v, const struct site *s)
 	state_sync(v, s);
 	if (site_insn(v, s, &in) < 0 || !in.masked)
 		raise_gp(v, 0); /* its bytes are gone */
+	else if (in.k)
+		evex_masked(v, &in);
 	else
 		bt_masked(v, &in);
 	return 0;

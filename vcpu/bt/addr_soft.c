@@ -160,8 +160,9 @@ void addr_soft_cold(struct tr *t, const struct cold *k)
 	s = tr_site(t, SITE_MEM);
 	t->bt->sites[s].size = k->size;
 	t->bt->sites[s].aux =
-		k->store ? site_store(k->store & 15, k->store & STORES_VECTOR, (uint32_t)(k->after - t->bt->rw))
+		k->store ? site_store(k->store & 31, k->store & STORES_VECTOR, (uint32_t)(k->after - t->bt->rw))
 			 : k->range;
+	t->bt->sites[s].upper = k->store >> 4 & 1;
 	t->bt->sites[s].acc = (uint8_t)(k->acc | (k->ea.seg_check == SEG_SS ? SITE_ACC_SS : 0));
 	t->bt->sites[s].align = t->in[t->i].align;
 	emit_store_imm32(&t->c, 0, hm_gs(VOFF(site)), (int32_t)s);

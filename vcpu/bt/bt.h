@@ -60,6 +60,7 @@ struct site {
 	uint8_t seg;   /* SITE_MEM through segments: SEG_* */
 	uint8_t len;   /* of the guest instruction */
 	uint8_t align; /* SITE_MEM: alignment the instruction insists on, or 0 */
+	uint8_t upper; /* site_store() of one of zmm16-31 */
 };
 #define SITE_ACC_MF     0x08 /* a pending x87 exception comes before what the operand raises */
 #define SITE_ACC_MASKED 0x10 /* masked move: only chosen elements count */
@@ -76,7 +77,12 @@ static inline uint32_t site_range(unsigned before, unsigned span, bool write)
 /* A plain store of register @reg, which ends at code memory offset @after: nothing else has to be done for it. */
 static inline uint32_t site_store(unsigned reg, bool vector, uint32_t after)
 {
-	return after | reg << 26 | (uint32_t)vector << 30 | 1u << 31;
+	return after | (reg & 15) << 26 | (uint32_t)vector << 30 | 1u << 31;
+}
+
+static inline unsigned site_store_reg(const struct site *s)
+{
+	return (s->aux >> 26 & 15) | s->upper << 4;
 }
 
 static inline bool site_is_store(const struct site *s)

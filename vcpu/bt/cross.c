@@ -108,15 +108,15 @@ bool cross_load(struct vcpu *v, const struct site *s, uint64_t gva)
 /* What the instruction at @s stores, as site_store() told. */
 static bool source(const struct vcpu *v, const struct site *s, uint8_t *buf)
 {
-	unsigned r = s->aux >> 26 & 15;
+	unsigned r = site_store_reg(s);
 
 	if (!site_stores_vector(s)) {
 		memcpy(buf, s->spill >> r & 1 ? &v->regs[r] : &v->host_regs[r], 8);
 		return s->size <= 8;
 	}
-	if (v->fpu_saved || s->size > 32)
+	if (v->fpu_saved || s->size > 64)
 		return false;
-	vecregs_peek(r, buf, s->size > 16);
+	vecregs_peek(r, buf, s->size);
 	return true;
 }
 
@@ -142,7 +142,7 @@ static void copy_bytes(uint8_t *to, const uint8_t *from, unsigned len)
 bool cross_store(struct vcpu *v, const struct site *s, uint64_t gva)
 {
 	unsigned first = bytes_left(gva);
-	uint8_t buf[32] __attribute__((aligned(32)));
+	uint8_t buf[64] __attribute__((aligned(64)));
 	uint64_t next;
 	uint8_t *p, *q;
 

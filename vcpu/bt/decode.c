@@ -1,12 +1,13 @@
 /*
  * Guest bytes to struct insn.  Invariant: no Zydis type or number leaves this
- * file but insn.mnemonic, which only traces use.
+ * file and decode_evex.c but insn.mnemonic, which only traces use.
  */
 #include "vcpu/bt/decode.h"
 
 #include <Zydis/Zydis.h>
 #include <stdbool.h>
 
+#include "vcpu/bt/decode_evex.h"
 #include "vcpu/bt/offered.h"
 #include "vcpu/cpu/feature.h"
 
@@ -221,6 +222,8 @@ static void fill_operands(struct insn *in, const ZydisDecodedInstruction *z, con
 		}
 	}
 	in->masked = in->has_mem && is_masked_move(z->mnemonic);
+	if (in->has_mem && in->enc == ENC_EVEX)
+		decode_evex_mask(in, z, op);
 	in->waits = waits(z, op);
 	if (in->mem_write && is_x87(z))
 		in->mem_read = 1; /* an unmasked exception leaves memory alone */
@@ -280,7 +283,11 @@ static void fill_layout(struct insn *in, const ZydisDecodedInstruction *z, unsig
 		in->rex_w = z->raw.vex.W;
 		in->off_opcode = (uint8_t)(i + (in->enc == ENC_VEX2 ? 2 : 3));
 		break;
-	case ZYDIS_INSTRUCTION_ENCODING_EVEX: in->enc = ENC_EVEX; break;
+	case ZYDIS_INSTRUCTION_ENCODING_EVEX:
+		in->enc = ENC_EVEX;
+		in->rex_w = z->raw.evex.W;
+		in->off_opcode = (uint8_t)(i + 4);
+		break;
 	case ZYDIS_INSTRUCTION_ENCODING_XOP: in->enc = ENC_XOP; break;
 	default:
 		in->enc = ENC_LEGACY;
@@ -628,6 +635,8 @@ static bool classify_special(struct insn *in, const ZydisDecodedInstruction *z, 
 
 static uint8_t isa_of(const ZydisDecodedInstruction *z)
 {
+	if (z->encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX)
+		return ISA_AVX512;
 	switch (z->meta.isa_ext) {
 	case ZYDIS_ISA_EXT_X87: return ISA_X87;
 	case ZYDIS_ISA_EXT_MMX: return ISA_MMX;
@@ -662,9 +671,20 @@ static uint8_t isa_of(const ZydisDecodedInstruction *z)
 	case ZYDIS_ISA_EXT_F16C:
 	case ZYDIS_ISA_EXT_VAES:
 	case ZYDIS_ISA_EXT_VPCLMULQDQ: return ISA_AVX;
+	case ZYDIS_ISA_EXT_AVX512VEX: /* of masks */
+	case ZYDIS_ISA_EXT_AVX512EVEX: return ISA_AVX512;
 	case ZYDIS_ISA_EXT_GFNI: return z->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX ? ISA_AVX : ISA_SSE;
 	default: return ISA_GPR;
 	}
+}
+
+/* Gathers and scatters. */
+static bool is_gather(const ZydisDecodedOperand *op)
+{
+	for (unsigned i = 0; i < 3; i++)
+		if (op[i].type == ZYDIS_OPERAND_TYPE_MEMORY)
+			return op[i].mem.type == ZYDIS_MEMOP_TYPE_VSIB;
+	return false;
 }
 
 static void classify(struct insn *in, const ZydisDecodedInstruction *z, const ZydisDecodedOperand *op, bool amd)
@@ -676,7 +696,7 @@ static void classify(struct insn *in, const ZydisDecodedInstruction *z, const Zy
 		set_sys(in, s);
 	} else if (!classify_moves(in, z, op) && !classify_branch(in, z, op) && !classify_special(in, z, op)) {
 		in->cls = in->has_mem ? CLS_MEM : CLS_REG;
-		if (in->has_mem && z->meta.category == ZYDIS_CATEGORY_AVX2GATHER)
+		if (in->has_mem && is_gather(op))
 			in->cls = CLS_GATHER;
 	}
 	if (is_near16(in, z, amd))
@@ -729,6 +749,8 @@ static uint8_t align_of(const struct insn *in, const ZydisDecodedInstruction *z,
 	case ZYDIS_EXCEPTION_CLASS_SSE1:
 	case ZYDIS_EXCEPTION_CLASS_SSE2:
 	case ZYDIS_EXCEPTION_CLASS_SSE4: return in->mem.size == 16 ? 16 : 0;
+	case ZYDIS_EXCEPTION_CLASS_E1:
+	case ZYDIS_EXCEPTION_CLASS_E1NF:
 	case ZYDIS_EXCEPTION_CLASS_AVX1: return (uint8_t)in->mem.size;
 	default: return 0;
 	}
@@ -746,6 +768,8 @@ static bool is_guest_reg(ZydisRegister r)
 	case ZYDIS_REGCLASS_MMX:
 	case ZYDIS_REGCLASS_XMM:
 	case ZYDIS_REGCLASS_YMM:
+	case ZYDIS_REGCLASS_ZMM:
+	case ZYDIS_REGCLASS_MASK:
 	case ZYDIS_REGCLASS_FLAGS:
 	case ZYDIS_REGCLASS_IP: return true;
 	default:
@@ -868,6 +892,8 @@ int decode_insn(struct insn *in, const uint8_t *bytes, size_t len, unsigned code
 	fill_layout(in, &z, code_size);
 	if (code_size != 8)
 		clear_ignored(in);
+	if (code_size != 8 && in->enc == ENC_EVEX)
+		decode_evex_narrow(in, &z);
 	fill_operands(in, &z, op);
 	fill_flags(in, &z, op);
 	if (z.mnemonic == M(MOVSXD) && in->opsize == 2 && in->has_mem && !(features & FEAT(AMD)))

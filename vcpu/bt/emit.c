@@ -34,7 +34,8 @@ static uint8_t disp_mod(struct hmem m)
 	return m.disp >= -128 && m.disp <= 127 ? 0x40 : 0x80;
 }
 
-void emit_modrm_mem(struct emit *c, uint8_t reg, struct hmem m)
+/* @bytes: a displacement of one byte counts bytes; EVEX multiplies it (SDM 2A 2.7.5), so all but 0 take four there. */
+static void emit_modrm_scaled(struct emit *c, uint8_t reg, struct hmem m, bool bytes)
 {
 	uint8_t r = (uint8_t)((reg & 7) << 3), mod;
 
@@ -46,6 +47,8 @@ void emit_modrm_mem(struct emit *c, uint8_t reg, struct hmem m)
 		return;
 	}
 	mod = disp_mod(m);
+	if (!bytes && m.disp && mod == 0x40)
+		mod = 0x80;
 	if (m.index == R_NONE && (m.base & 7) != R_SP) {
 		emit8(c, (uint8_t)(mod | r | (m.base & 7)));
 	} else {
@@ -57,6 +60,11 @@ void emit_modrm_mem(struct emit *c, uint8_t reg, struct hmem m)
 		emit8(c, (uint8_t)m.disp);
 	else if (mod == 0x80)
 		emit32(c, (uint32_t)m.disp);
+}
+
+void emit_modrm_mem(struct emit *c, uint8_t reg, struct hmem m)
+{
+	emit_modrm_scaled(c, reg, m, true);
 }
 
 /* Prefix, REX and opcode bytes. */
@@ -188,6 +196,17 @@ void emit_vex_reg(struct emit *c, uint32_t op, uint8_t reg, uint8_t vvvv, uint8_
 	emit8(c, (uint8_t)(0xc0 | (reg & 7) << 3 | (rm & 7)));
 }
 
+void emit_zmm(struct emit *c, bool store, uint8_t reg, struct hmem m)
+{
+	emit_seg(c, &m);
+	emit8(c, 0x62);
+	emit8(c, (uint8_t)((reg & 8 ? 0 : 0x80) | ((~emit_rex_xb(m) & 3) << 5) | (reg & 16 ? 0 : 0x10) | MAP_0F));
+	emit8(c, 0xfc | PP_F3);
+	emit8(c, 0x48);
+	emit8(c, store ? 0x7f : 0x6f);
+	emit_modrm_scaled(c, reg, m, false);
+}
+
 /* pext dst, src, gs:[mask] (F2 would be pdep) */
 void emit_pext(struct emit *c, uint8_t dst, uint8_t src, struct hmem mask)
 {
@@ -303,6 +322,17 @@ static void emit_guest_vex(struct emit *c, const struct insn *in, uint8_t xb)
 	}
 }
 
+/* R, R', W, vvvv, V', the mask and the rest stay: V' belongs to vvvv where the index is no vector. */
+static void emit_guest_evex(struct emit *c, const struct insn *in, uint8_t xb)
+{
+	const uint8_t *v = in->raw + in->off_prefix_end;
+
+	emit8(c, 0x62);
+	emit8(c, (uint8_t)((v[1] & 0x9f) | (xb & 2 ? 0 : 0x40) | (xb & 1 ? 0 : 0x20)));
+	emit8(c, v[2]);
+	emit8(c, v[3]);
+}
+
 /*
  * Does 66 choose the operand size of this instruction, instead of being ignored or part of the opcode?  All of the one-byte map,
  * and of the two-byte map what works on general registers but for movnti, the group of fences and cmpxchg8b; of 0F 38 movbe and
@@ -344,12 +374,14 @@ void emit_guest_mem(struct emit *c, const struct insn *in, struct hmem m, uint8_
 		rex = (uint8_t)((in->rex_w ? 8 : 0) | (reg > 7 ? 4 : 0) | xb);
 		if (rex || in->off_opcode > in->off_prefix_end)
 			emit8(c, 0x40 | rex);
+	} else if (in->enc == ENC_EVEX) {
+		emit_guest_evex(c, in, xb);
 	} else {
 		emit_guest_vex(c, in, xb);
 	}
 	for (unsigned i = in->off_opcode; i < in->off_modrm; i++)
 		emit8(c, in->raw[i]);
-	emit_modrm_mem(c, reg, m);
+	emit_modrm_scaled(c, reg, m, in->enc != ENC_EVEX);
 	if (in->off_imm)
 		for (unsigned i = in->off_imm; i < in->len; i++)
 			emit8(c, in->raw[i]);

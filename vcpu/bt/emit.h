@@ -99,6 +99,8 @@ enum { PP_NONE, PP_66, PP_F3, PP_F2 };
 enum { MAP_0F = 1, MAP_0F38, MAP_0F3A };
 void emit_vex_mem(struct emit *c, uint32_t op, uint8_t reg, uint8_t vvvv, struct hmem m);
 void emit_vex_reg(struct emit *c, uint32_t op, uint8_t reg, uint8_t vvvv, uint8_t rm);
+void emit_zmm(struct emit *c, bool store, uint8_t reg,
+	      struct hmem m);                            /* vmovdqu64 between a whole zmm0-31 and memory */
 void emit_jmp_to(struct emit *c, const uint8_t *target); /* jmp rel32 */
 uint8_t *emit_jcc(struct emit *c, uint8_t cc);           /* returns the rel32 to patch */
 uint8_t *emit_jmp(struct emit *c);

@@ -1,8 +1,8 @@
 /*
- * AVX2 gathers: the one kind of instruction with several addresses, taken from
+ * Gathers and scatters: the one kind of instruction with several addresses, taken from
  * a vector register.
- * Invariant: an element's mask is cleared exactly when it has been read, so a
- * gather that faulted goes on where it was.
+ * Invariant: an element's mask is cleared exactly when it has been read or written, so
+ * what faulted goes on where it was.
  */
 #include "vcpu/bt/gather.h"
 
@@ -17,7 +17,27 @@
 #include "vcpu/mmu/mmu.h"
 #include "vcpu/vcpu.h"
 
-struct gather gather_decode(const struct insn *in)
+static struct gather decode_evex(const struct insn *in)
+{
+	const uint8_t *p = in->raw + in->off_prefix_end;
+	uint8_t modrm = in->raw[in->off_modrm], sib = in->raw[in->off_modrm + 1];
+	struct gather g = {.dst = (uint8_t)((modrm >> 3 & 7) | (p[1] & 0x80 ? 0 : 8) | (p[1] & 0x10 ? 0 : 16)),
+			   .index = (uint8_t)((sib >> 3 & 7) | (p[1] & 0x40 ? 0 : 8) | (p[3] & 8 ? 0 : 16)),
+			   .base = (uint8_t)((sib & 7) | (p[1] & 0x20 ? 0 : 8)),
+			   .scale = (uint8_t)(1u << (sib >> 6)),
+			   .k = p[3] & 7,
+			   .scatter = p[4] & 0x20,
+			   .esize = p[2] & 0x80 ? 8 : 4,
+			   .isize = p[4] & 1 ? 8 : 4};
+
+	g.length = (uint8_t)(16u << (p[3] >> 5 & 3));
+	g.count = (uint8_t)(g.length / (g.esize > g.isize ? g.esize : g.isize));
+	if ((sib & 7) == 5 && !(modrm >> 6))
+		g.base = R_NONE;
+	return g;
+}
+
+static struct gather decode_vex(const struct insn *in)
 {
 	const uint8_t *op = in->raw + in->off_opcode;
 	uint8_t p1 = op[-2], p2 = op[-1], modrm = in->raw[in->off_modrm], sib = in->raw[in->off_modrm + 1];
@@ -35,6 +55,11 @@ struct gather gather_decode(const struct insn *in)
 	if ((sib & 7) == 5 && !(modrm >> 6))
 		g.base = R_NONE;
 	return g;
+}
+
+struct gather gather_decode(const struct insn *in)
+{
+	return in->enc == ENC_EVEX ? decode_evex(in) : decode_vex(in);
 }
 
 /* Offset of the element whose index is at @p; @base is the base register's value. */
@@ -63,29 +88,70 @@ static void put_element(uint8_t *to, const uint8_t *from, unsigned size)
 		memcpy(to, from, 4);
 }
 
-/* Reads element i unless its mask is clear.  0, or -1 after raising. */
-static int gather_one(struct vcpu *v, const struct insn *in, const struct gather *g, unsigned i)
+/* Reads an element into its place, or writes it from there. */
+static int move_one(struct vcpu *v, const struct gather *g, unsigned i, uint64_t lin)
+{
+	uint8_t *place = vecregs_byte(v, g->dst, i * g->esize), buf[8];
+
+	if (g->scatter)
+		return mmu_write(v, lin, place, g->esize, mmu_acc(v, ACC_W));
+	if (tlb_read(v, lin, buf, g->esize) < 0)
+		return -1;
+	put_element(place, buf, g->esize);
+	return 0;
+}
+
+static bool chosen(struct vcpu *v, const struct gather *g, unsigned i)
+{
+	if (g->k)
+		return vecregs_mask(v, g->k) >> i & 1;
+	return *vecregs_byte(v, g->mask, (i + 1) * g->esize - 1) & 0x80;
+}
+
+static void clear_mask(struct vcpu *v, const struct gather *g, unsigned i)
 {
 	static const uint8_t zero[8];
-	uint8_t *mask = vecregs_byte(v, g->mask, i * g->esize), buf[8];
+
+	if (g->k)
+		vecregs_set_mask(v, g->k, vecregs_mask(v, g->k) & ~(1ull << i));
+	else
+		put_element(vecregs_byte(v, g->mask, i * g->esize), zero, g->esize);
+}
+
+/* Does element i unless its mask is clear.  0, or -1 after raising. */
+static int gather_one(struct vcpu *v, const struct insn *in, const struct gather *g, unsigned i)
+{
 	const uint8_t *index = vecregs_byte(v, g->index, i * g->isize);
 	uint64_t lin, base = g->base == R_NONE ? 0 : v->regs[g->base];
 
-	if (mask[g->esize - 1] & 0x80) {
-		if (seg_linear(v, in->mem.seg, element_address(in, g, base, index), g->esize, ACC_R, &lin) < 0 ||
-		    tlb_read(v, lin, buf, g->esize) < 0)
-			return -1;
-		put_element(vecregs_byte(v, g->dst, i * g->esize), buf, g->esize);
-	}
-	put_element(mask, zero, g->esize);
+	if (chosen(v, g, i) && (seg_linear(v, in->mem.seg, element_address(in, g, base, index), g->esize,
+					   g->scatter ? ACC_W : ACC_R, &lin) < 0 ||
+				move_one(v, g, i, lin) < 0))
+		return -1;
+	clear_mask(v, g, i);
 	return 0;
 }
 
 /* What lies above the elements becomes zero, in the destination and in the mask. */
 static void clear_above(struct vcpu *v, const struct gather *g)
 {
-	for (unsigned off = g->count * g->esize; off < 32; off++)
-		*vecregs_byte(v, g->dst, off) = *vecregs_byte(v, g->mask, off) = 0;
+	for (unsigned off = g->count * g->esize; off < vecregs_size(v); off++) {
+		if (!g->scatter)
+			*vecregs_byte(v, g->dst, off) = 0;
+		if (!g->k)
+			*vecregs_byte(v, g->mask, off) = 0;
+	}
+	if (g->k)
+		vecregs_set_mask(v, g->k, 0);
+}
+
+/* A gather of EVEX that faults after it has read an element: AMD's CPUs have cleared what is above the vector then. */
+static void fault_behind(struct vcpu *v, const struct gather *g)
+{
+	if (!v->amd || !g->k || g->scatter)
+		return;
+	for (unsigned off = g->length; off < 64; off++)
+		*vecregs_byte(v, g->dst, off) = 0;
 }
 
 /* Intel's CPUs make each mask element all ones or zeros and clear what is above them before they read anything: it shows at a
@@ -98,24 +164,31 @@ static void spread_mask(struct vcpu *v, const struct gather *g)
 		for (unsigned k = 0; k < g->esize; k++)
 			*vecregs_byte(v, g->mask, i * g->esize + k) = on ? 0xff : 0;
 	}
-	for (unsigned off = g->count * g->esize; off < 32; off++)
+	for (unsigned off = g->count * g->esize; off < vecregs_size(v); off++)
 		*vecregs_byte(v, g->mask, off) = 0;
 }
 
 int bt_gather(struct vcpu *v, const struct insn *in)
 {
 	struct gather g = gather_decode(in);
+	unsigned moved = 0;
 	int r = 0;
 
-	if (g.dst == g.index || g.dst == g.mask || g.index == g.mask)
+	if (!g.scatter && (g.dst == g.index || (!g.k && (g.dst == g.mask || g.index == g.mask))))
 		return raise_ud(v);
 	vecregs_open(v);
-	if (!v->amd)
+	if (!v->amd && !g.k)
 		spread_mask(v, &g);
-	for (unsigned i = 0; i < g.count && !r; i++)
+	for (unsigned i = 0; i < g.count && !r; i++) {
+		bool counts = chosen(v, &g, i);
+
 		r = gather_one(v, in, &g, i);
+		moved += counts && !r;
+	}
 	if (!r)
 		clear_above(v, &g);
+	else if (moved)
+		fault_behind(v, &g);
 	vecregs_close(v);
 	if (r)
 		return -1; /* what was gathered before the fault stays */

@@ -9,7 +9,7 @@ bool mode_is_translated(uint32_t mode)
 {
 	const uint32_t sizes = MODE_CS32 | MODE_CS16 | MODE_REAL;
 	const uint32_t all = MODE_USER | 3u << MODE_TLB_SHIFT | MODE_SLOWMEM | MODE_NOFPU | MODE_NOSSE | MODE_NOAVX |
-			     MODE_ADDED | MODE_CPL0 | MODE_SMAP | MODE_TSD;
+			     MODE_NOAVX512 | MODE_ADDED | MODE_CPL0 | MODE_SMAP | MODE_TSD;
 	uint32_t known;
 
 	switch (mode & sizes) {

@@ -53,14 +53,14 @@ static int element_linear(struct vcpu *v, const struct insn *in, const struct ma
 
 static int load(struct vcpu *v, const struct insn *in, const struct masked *m)
 {
-	uint8_t out[32] = {0};
+	uint8_t out[64] = {0};
 	uint64_t lin;
 
 	for (unsigned i = 0; i < m->count; i++)
 		if (chosen(v, m, i) && (element_linear(v, in, m, i, &lin) < 0 ||
 					mmu_read(v, lin, out + i * m->esize, m->esize, mmu_acc(v, ACC_R)) < 0))
 			return -1;
-	for (unsigned off = 0; off < 32; off++)
+	for (unsigned off = 0; off < vecregs_size(v); off++)
 		*vecregs_byte(v, m->reg, off) = out[off];
 	return 0;
 }

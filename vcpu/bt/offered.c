@@ -2,7 +2,7 @@
  * The allow list of instruction sets: each with the CPUID features that the guest must have been offered.
  * Invariant: what has no row here never runs, whatever the host's CPU would do with it.
  *
- * Not listed, among others: AVX-512 with its mask instructions, AMX, CET's shadow stack, MPX, PT (ptwrite), TDX, VTX, SVM, SMX,
+ * Not listed, among others: AVX-512 FP16 and that of Knights (ER, PF, 4FMAPS, 4VNNIW), AMX, CET's shadow stack, MPX, PT (ptwrite), TDX, VTX, SVM, SMX,
  * SGX, PKU, RTM, UINTR, ENQCMD, MOVDIR, WAITPKG, KEYLOCKER, HRESET, PCONFIG, SERIALIZE, MONITOR(X), PADLOCK, XSAVES,
  * AVX-VNNI; AMD's 3DNow!, SSE4A, XOP, FMA4, TBM, LWP, CLZERO, RDPRU, MCOMMIT, INVLPGB, SNP; KNC's; rsm.
  */
@@ -13,6 +13,12 @@
 #include "vcpu/cpu/feature.h"
 
 #define SET(x) ZYDIS_ISA_SET_##x
+
+/* An AVX-512 set of @x in its three vector lengths: those below 512 bits are VL's. */
+#define SET512(x, feat)                                                   \
+	[SET(AVX512##x##_512)] = FEAT(AVX512F) | (feat),                  \
+	[SET(AVX512##x##_256)] = FEAT(AVX512F) | FEAT(AVX512VL) | (feat), \
+	[SET(AVX512##x##_128)] = FEAT(AVX512F) | FEAT(AVX512VL) | (feat)
 
 static const uint64_t needs[ZYDIS_ISA_SET_MAX_VALUE + 1] = {
 	[SET(I86)] = FEAT(BASE),
@@ -73,6 +79,29 @@ static const uint64_t needs[ZYDIS_ISA_SET_MAX_VALUE + 1] = {
 	[SET(FMA)] = FEAT(AVX) | FEAT(FMA),
 	[SET(VAES)] = FEAT(AVX) | FEAT(VAES),
 	[SET(VPCLMULQDQ)] = FEAT(AVX) | FEAT(VPCLMUL),
+	SET512(F, 0),
+	[SET(AVX512F_128N)] = FEAT(AVX512F),
+	[SET(AVX512F_SCALAR)] = FEAT(AVX512F),
+	[SET(AVX512F_KOP)] = FEAT(AVX512F),
+	SET512(BW, FEAT(AVX512BW)),
+	[SET(AVX512BW_128N)] = FEAT(AVX512F) | FEAT(AVX512BW),
+	[SET(AVX512BW_KOP)] = FEAT(AVX512F) | FEAT(AVX512BW),
+	SET512(DQ, FEAT(AVX512DQ)),
+	[SET(AVX512DQ_128N)] = FEAT(AVX512F) | FEAT(AVX512DQ),
+	[SET(AVX512DQ_SCALAR)] = FEAT(AVX512F) | FEAT(AVX512DQ),
+	[SET(AVX512DQ_KOP)] = FEAT(AVX512F) | FEAT(AVX512DQ),
+	SET512(CD, FEAT(AVX512CD)),
+	SET512(_IFMA, FEAT(AVX512IFMA)),
+	SET512(_VBMI, FEAT(AVX512VBMI)),
+	SET512(_VBMI2, FEAT(AVX512VBMI2)),
+	SET512(_VNNI, FEAT(AVX512VNNI)),
+	SET512(_BITALG, FEAT(AVX512BITALG)),
+	SET512(_VPOPCNTDQ, FEAT(AVX512POPCNT)),
+	SET512(_VP2INTERSECT, FEAT(AVX512VP2I)),
+	SET512(_BF16, FEAT(AVX512BF16)),
+	SET512(_GFNI, FEAT(GFNI)),
+	SET512(_VAES, FEAT(VAES)),
+	SET512(_VPCLMULQDQ, FEAT(VPCLMUL)),
 	[SET(XSAVE)] = FEAT(XSAVE),
 	[SET(XSAVEOPT)] = FEAT(XSAVE) | FEAT(XSAVEOPT),
 	[SET(XSAVEC)] = FEAT(XSAVE) | FEAT(XSAVEC),

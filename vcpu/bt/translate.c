@@ -111,7 +111,8 @@ static bool near_in_c(const struct tr *t, const struct insn *in, uint64_t rip)
 /* What this state of CR0, CR4 and XCR0 forbids, and forms that only exist elsewhere, become helpers; @in is at @rip. */
 static void apply_mode(const struct tr *t, struct insn *in, uint64_t rip)
 {
-	bool fpu = in->isa == ISA_X87 || in->isa == ISA_MMX || in->isa == ISA_SSE || in->isa == ISA_AVX;
+	bool fpu = in->isa == ISA_X87 || in->isa == ISA_MMX || in->isa == ISA_SSE || in->isa == ISA_AVX ||
+		   in->isa == ISA_AVX512;
 	bool keep = in->cls == CLS_SYS && in->sysop == SYS_UD;
 
 	if ((t->mode & MODE_REAL) && in->enc != ENC_LEGACY && !keep) { /* SDM 2A 2.3: VEX is protected mode's */
@@ -132,7 +133,8 @@ static void apply_mode(const struct tr *t, struct insn *in, uint64_t rip)
 	}
 	if (!fpu || keep || in->cls == CLS_SYS)
 		return;
-	if ((in->isa == ISA_SSE && (t->mode & MODE_NOSSE)) || (in->isa == ISA_AVX && (t->mode & MODE_NOAVX))) {
+	if ((in->isa == ISA_SSE && (t->mode & MODE_NOSSE)) || (in->isa == ISA_AVX && (t->mode & MODE_NOAVX)) ||
+	    (in->isa == ISA_AVX512 && (t->mode & MODE_NOAVX512))) {
 		in->cls = CLS_SYS;
 		in->sysop = SYS_UD;
 	} else if (t->mode & MODE_NOFPU) {

@@ -18,7 +18,8 @@ bool tr_gather_inlinable(const struct tr *t, const struct insn *in)
 {
 	struct gather g;
 
-	if (in->cls != CLS_GATHER || in->addrsize == 2 || (t->mode & (MODE_SLOWMEM | MODE_TRANSIENT)))
+	if (in->cls != CLS_GATHER || in->enc == ENC_EVEX || in->addrsize == 2 ||
+	    (t->mode & (MODE_SLOWMEM | MODE_TRANSIENT)))
 		return false;
 	if (!t->long_mode && (in->mem.seg == SEG_FS || in->mem.seg == SEG_GS))
 		return false; /* they have limits */
@@ -49,11 +50,20 @@ static void patch_chain(uint8_t *rel, const uint8_t *target)
 	} while (d);
 }
 
+/* The whole of register @reg: VEX would clear what AVX-512 adds to it. */
+static void move_whole(struct tr *t, bool store, uint8_t reg, size_t off)
+{
+	if (t->v->xcr0_mask & XCR0_AVX512_ONLY)
+		emit_zmm(&t->c, store, reg, hm_gs(off));
+	else
+		emit_vex_mem(&t->c, store ? VMOVDQU_ST : VMOVDQU_LD, reg, R_NONE, hm_gs(off));
+}
+
 static void save_registers(struct tr *t, const struct gather *g)
 {
 	emit_vex_mem(&t->c, VMOVDQU_ST, g->index, R_NONE, hm_gs(VOFF(gather.index)));
-	emit_vex_mem(&t->c, VMOVDQU_ST, g->mask, R_NONE, hm_gs(VOFF(gather.mask)));
-	emit_vex_mem(&t->c, VMOVDQU_ST, g->dst, R_NONE, hm_gs(VOFF(gather.dst)));
+	move_whole(t, true, g->mask, VOFF(gather.mask));
+	move_whole(t, true, g->dst, VOFF(gather.dst));
 }
 
 /* vmovmskps t1, mask;  cmp t1, all;  jne cold */
@@ -150,8 +160,8 @@ void tr_cold_gather(struct tr *t, const struct cold *k)
 	uint32_t s;
 
 	patch_chain(k->hot, t->c.p);
-	emit_vex_mem(&t->c, VMOVDQU_LD, g.mask, R_NONE, hm_gs(VOFF(gather.mask)));
-	emit_vex_mem(&t->c, VMOVDQU_LD, g.dst, R_NONE, hm_gs(VOFF(gather.dst)));
+	move_whole(t, false, g.mask, VOFF(gather.mask));
+	move_whole(t, false, g.dst, VOFF(gather.dst));
 	s = tr_site(t, SITE_SYS);
 	in.cls = CLS_GATHER;
 	t->bt->sites[s].aux = tr_sys(t, &in);

@@ -150,12 +150,13 @@ static uint8_t addend_reg(struct tr *t, const struct insn *in, uint16_t avoid, b
 	return tr_scratch(t, avoid, low);
 }
 
-/* ModRM.reg as the vector register it names; struct insn has it without VEX.R. */
+/* ModRM.reg as the vector register it names; struct insn has it without the R of VEX and EVEX. */
 static uint8_t vector_reg(const struct insn *in)
 {
-	bool high = in->enc != ENC_LEGACY && !(in->raw[in->off_prefix_end + 1] & 0x80);
+	uint8_t p = in->raw[in->off_prefix_end + 1];
+	bool high = in->enc != ENC_LEGACY && !(p & 0x80), upper = in->enc == ENC_EVEX && !(p & 0x10);
 
-	return (uint8_t)(in->reg | high << 3);
+	return (uint8_t)(in->reg | high << 3 | upper << 4);
 }
 
 /* STORES and the register whose low bytes @in stores, if that is all it does; else 0. */
@@ -165,7 +166,7 @@ static uint8_t plain_store(const struct insn *in)
 		return 0;
 	if (in->isa == ISA_GPR && in->enc == ENC_LEGACY && in->opcode_map == 0 && in->opcode == 0x89)
 		return STORES | in->reg;
-	if ((in->isa != ISA_SSE && in->isa != ISA_AVX) || in->opcode_map != 1)
+	if ((in->isa != ISA_SSE && in->isa != ISA_AVX && in->isa != ISA_AVX512) || in->opcode_map != 1)
 		return 0;
 	switch (in->opcode) {
 	case 0x11: /* movups, movupd, movss, movsd */

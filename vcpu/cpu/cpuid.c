@@ -34,6 +34,7 @@
 
 #include "common/gmem.h"
 #include "vcpu/chipset/platform.h"
+#include "vcpu/cpu/fpu.h"
 #include "vcpu/cpu/operand.h"
 
 #define BIT(n)      (1u << (n))
@@ -61,6 +62,12 @@
 #define F7C_HOST   (BIT(8) | BIT(9) | BIT(10))                    /* gfni vaes vpclmulqdq */
 #define F7C_OURS   (BIT(2) | BIT(22))                             /* umip rdpid */
 #define F7D_HOST   BIT(4)                                         /* fsrm */
+/* AVX-512: offered whole, with what x86-64-v4 asks for, or not at all */
+#define F7B_V4     (BIT(16) | BIT(17) | BIT(28) | BIT(30) | BIT(31)) /* f dq cd bw vl */
+#define F7B_AVX512 (F7B_V4 | BIT(21))                                /* ifma */
+#define F7C_AVX512 (BIT(1) | BIT(6) | BIT(11) | BIT(12) | BIT(14))   /* vbmi vbmi2 vnni bitalg vpopcntdq */
+#define F7D_AVX512 BIT(8)                                            /* vp2intersect */
+#define F71A_HOST  BIT(5)                                            /* leaf 7.1: avx512_bf16 */
 #define F7D_INTEL  (BIT(26) | BIT(27) | BIT(29) | BIT(31))        /* spec_ctrl stibp arch_capabilities ssbd */
 #define F72D_INTEL (BIT(4) | BIT(5))                              /* leaf 7.2: bhi_ctrl, mcdt_no */
 /* Leaf 0x80000001 */
@@ -159,8 +166,8 @@ static bool has_1f(const struct build *b)
 static void build_basic(struct build *b)
 {
 	struct vcpu *v = b->v;
-	bool avx = v->xcr0_mask & 4;
-	uint32_t r[4];
+	bool avx = v->xcr0_mask & 4, avx512 = v->xcr0_mask & XCR0_AVX512_ONLY;
+	uint32_t r[4], max;
 
 	host_leaf(b, 0, 0, r);
 	r[0] = has_1f(b) ? 0x1f : 0xd;
@@ -176,15 +183,20 @@ static void build_basic(struct build *b)
 		add_values(v, 2, 0, 0x0000ff01, 0, 0, 0); /* leaf 4 tells the caches */
 	add_values(v, 6, 0, BIT(2), 0, 0, 0);             /* the APIC timer never stops */
 	host_leaf(b, 7, 0, r);
-	r[0] = v->amd ? 0 : 2;
-	r[1] = (r[1] & F7B_HOST) | F7B_OURS;
-	r[2] = (r[2] & F7C_HOST) | F7C_OURS;
-	r[3] = (r[3] & F7D_HOST) | (v->amd ? 0 : F7D_INTEL);
+	max = r[0];
+	r[0] = !v->amd ? 2 : avx512 && max ? 1 : 0;
+	r[1] = (r[1] & (F7B_HOST | (avx512 ? F7B_AVX512 : 0))) | F7B_OURS;
+	r[2] = (r[2] & (F7C_HOST | (avx512 ? F7C_AVX512 : 0))) | F7C_OURS;
+	r[3] = (r[3] & (F7D_HOST | (avx512 ? F7D_AVX512 : 0))) | (v->amd ? 0 : F7D_INTEL);
 	if (!avx) {
 		r[1] &= ~BIT(5);
 		r[2] &= ~(BIT(9) | BIT(10));
 	}
 	add(v, 7, 0, r);
+	if (avx512 && max) {
+		host_leaf(b, 7, 1, r);
+		add_values(v, 7, 1, r[0] & F71A_HOST, 0, 0, 0);
+	}
 	if (!v->amd)
 		add_values(v, 7, 2, 0, 0, 0, F72D_INTEL);
 }
@@ -255,17 +267,55 @@ static void build_levels(struct build *b, uint32_t leaf)
 	add_values(v, leaf, 2, 0, 0, 2, v->apic_id);
 }
 
+/* Is all of AVX-512 switched on that guests are offered as one, and laid out within what we keep of it? */
+static bool has_avx512(const struct build *b)
+{
+	static const uint16_t bytes[XS_COMPONENTS] = {[5] = 64, [6] = 512, [7] = 1024};
+	uint32_t r[4];
+
+	if ((b->from->xcr0 & XCR0_AVX512) != XCR0_AVX512)
+		return false;
+	host_leaf(b, 7, 0, r);
+	if ((r[1] & F7B_V4) != F7B_V4 || !(r[1] & BIT(5)))
+		return false;
+	for (unsigned i = 5; i < XS_COMPONENTS; i++) {
+		host_leaf(b, 0xd, i, r);
+		if (r[0] != bytes[i] || r[1] < 832 || r[1] + r[0] > XS_ROOM)
+			return false;
+	}
+	return true;
+}
+
+/* x87, SSE and AVX lie where they do on every CPU; the others where the host has them. */
+static void build_layout(struct build *b)
+{
+	struct vcpu *v = b->v;
+	uint32_t r[4];
+
+	v->xs = (struct xsave_layout){{0, 160, 576}, {160, 256, v->xcr0_mask & 4 ? 256 : 0}, 0};
+	for (unsigned i = 5; i < XS_COMPONENTS; i++) {
+		if (!(v->xcr0_mask >> i & 1))
+			continue;
+		host_leaf(b, 0xd, i, r);
+		v->xs.size[i] = (uint16_t)r[0];
+		v->xs.off[i] = (uint16_t)r[1];
+		v->xs.aligned |= (uint8_t)((r[2] >> 1 & 1) << i);
+	}
+}
+
 static void build_xsave(struct build *b)
 {
 	struct vcpu *v = b->v;
-	uint32_t r[4], size = v->xcr0_mask & 4 ? 832 : 576;
+	uint32_t r[4];
 
-	add_values(v, 0xd, 0, (uint32_t)v->xcr0_mask, 576, size, 0);
+	build_layout(b);
+	add_values(v, 0xd, 0, (uint32_t)v->xcr0_mask, 576, fpu_area_end(v, v->xcr0_mask, false), 0);
 	host_leaf(b, 0xd, 1, r);
 	v->xsave_caps = r[0] & XSAVE_CAPS;
 	add_values(v, 0xd, 1, v->xsave_caps, 576, 0, 0);
-	if (v->xcr0_mask & 4)
-		add_values(v, 0xd, 2, 256, 576, 0, 0);
+	for (unsigned i = 2; i < XS_COMPONENTS; i++)
+		if (v->xs.size[i])
+			add_values(v, 0xd, i, v->xs.size[i], v->xs.off[i], (v->xs.aligned >> i & 1) << 1, 0);
 }
 
 static void build_hypervisor(struct build *b)
@@ -401,7 +451,7 @@ void cpuid_build_from(struct vcpu *v, const struct cpuid_source *from)
 	v->n_cpuid = 0;
 	host_leaf(&b, 0, 0, r);
 	v->amd = r[1] == 0x68747541 || r[1] == 0x6f677948; /* "Auth"enticAMD, "Hygo"nGenuine */
-	v->xcr0_mask = from->xcr0 & 7;
+	v->xcr0_mask = (from->xcr0 & 7) | (has_avx512(&b) ? XCR0_AVX512_ONLY : 0);
 	build_basic(&b);
 	build_vendor_caches(&b);
 	build_levels(&b, 0xb);
@@ -434,7 +484,6 @@ static bool has_subleaves(uint32_t leaf)
 /* What depends on the CPU's state. */
 static void adjust(struct vcpu *v, uint32_t leaf, uint32_t subleaf, uint32_t r[4])
 {
-	uint32_t size = v->xcr0 & 4 ? 832 : 576;
 	uint64_t base;
 
 	if (leaf == 1) {
@@ -443,7 +492,7 @@ static void adjust(struct vcpu *v, uint32_t leaf, uint32_t subleaf, uint32_t r[4
 		if (platform_apic_rdmsr(v->vm->plat, v, 0x1b, &base) == 0 && !(base & BIT(11)))
 			r[3] &= ~F1D_APIC;
 	} else if (leaf == 0xd && subleaf <= 1) {
-		r[1] = size;
+		r[1] = fpu_area_end(v, v->xcr0, subleaf == 1);
 	} else if (leaf == 0x80000001 && !v->amd && !in_code64(v)) {
 		r[3] &= ~FXD_SYSCALL;
 	}

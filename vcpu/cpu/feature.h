@@ -45,6 +45,19 @@
 	X(SMAP, 7, 0, ebx, 20)            \
 	X(CLFLUSHOPT, 7, 0, ebx, 23)      \
 	X(CLWB, 7, 0, ebx, 24)            \
+	X(AVX512F, 7, 0, ebx, 16)         \
+	X(AVX512DQ, 7, 0, ebx, 17)        \
+	X(AVX512IFMA, 7, 0, ebx, 21)      \
+	X(AVX512CD, 7, 0, ebx, 28)        \
+	X(AVX512BW, 7, 0, ebx, 30)        \
+	X(AVX512VL, 7, 0, ebx, 31)        \
+	X(AVX512VBMI, 7, 0, ecx, 1)       \
+	X(AVX512VBMI2, 7, 0, ecx, 6)      \
+	X(AVX512VNNI, 7, 0, ecx, 11)      \
+	X(AVX512BITALG, 7, 0, ecx, 12)    \
+	X(AVX512POPCNT, 7, 0, ecx, 14)    \
+	X(AVX512VP2I, 7, 0, edx, 8)       \
+	X(AVX512BF16, 7, 1, eax, 5)       \
 	X(SHA, 7, 0, ebx, 29)             \
 	X(GFNI, 7, 0, ecx, 8)             \
 	X(VAES, 7, 0, ecx, 9)             \

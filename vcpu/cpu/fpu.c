@@ -1,5 +1,5 @@
 /*
- * The guest's x87, SSE and AVX state on its way between the host's registers
+ * The guest's x87, SSE, AVX and AVX-512 state on its way between the host's registers
  * and memory.
  *
  * Invariant: exactly one of the two holds it, as v->fpu_saved says.  No address of the host's gets from the x87 pointers into
@@ -9,8 +9,8 @@
 
 #include <string.h>
 
-/* x87, SSE and AVX: all a guest can be offered.  Bits the host lacks are masked by the host's own XCR0. */
-#define GUEST_STATE 7u
+/* x87, SSE, AVX and AVX-512: all a guest can be offered.  Bits the host lacks are masked by the host's own XCR0. */
+#define GUEST_STATE (7u | XCR0_AVX512_ONLY)
 
 static const uint32_t default_mxcsr = 0x1f80;
 
@@ -33,6 +33,34 @@ void vcpu_fpu_in(struct vcpu *v)
 		return;
 	__asm__ volatile("xrstor64 %0" : : "m"(v->fpu_area), "a"(GUEST_STATE), "d"(0) : "memory");
 	v->fpu_saved = 0;
+}
+
+unsigned fpu_area_end(const struct vcpu *v, uint64_t components, bool compact)
+{
+	unsigned end = FX_AREA + 64, to;
+
+	for (unsigned i = 2; i < XS_COMPONENTS; i++) {
+		if (!(components >> i & 1))
+			continue;
+		to = fpu_component_at(v, components, compact, i) + v->xs.size[i];
+		end = to > end ? to : end;
+	}
+	return end;
+}
+
+unsigned fpu_component_at(const struct vcpu *v, uint64_t components, bool compact, unsigned which)
+{
+	unsigned at = FX_AREA + 64;
+
+	if (!compact)
+		return v->xs.off[which];
+	for (unsigned i = 2; i <= which; i++) {
+		if (v->xs.aligned >> i & 1 & components >> i)
+			at = (at + 63) & ~63u;
+		if (i < which && (components >> i & 1))
+			at += v->xs.size[i];
+	}
+	return at;
 }
 
 /* Puts the mark into the registers only where the guest has something to find again. */

@@ -8,12 +8,23 @@
 #ifndef HVX_CPU_FPU_H
 #define HVX_CPU_FPU_H
 
+#include <stdbool.h>
+
 #include "vcpu/vcpu.h"
 
 #define FPU_MARK 1u /* no instruction's address */
 
 /* Legacy area of an fxsave or xsave image: where FOP and the pointers are. */
 enum { FX_FOP = 6, FX_FIP = 8, FX_FCS = 12, FX_FDP = 16, FX_FDS = 20, FX_POINTERS = 16 };
+
+#define FX_AREA 512 /* bytes of an fxsave image; the header of xsave is behind it */
+
+/*
+ * Bytes up to the end of the last of @components (bits as in XCR0) in an area of the standard or of the compacted format, and where
+ * component @which of an area with @components begins (SDM 1 13.4.2, 13.4.3).
+ */
+unsigned fpu_area_end(const struct vcpu *v, uint64_t components, bool compact);
+unsigned fpu_component_at(const struct vcpu *v, uint64_t components, bool compact, unsigned which);
 
 /* Before loading @fx (@wide: its pointers have 64 bits): keeps the guest's pointers and puts the mark in their place. */
 void fpu_pointers_in(struct vcpu *v, uint8_t *fx, bool wide);

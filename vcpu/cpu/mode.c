@@ -93,6 +93,8 @@ void vcpu_update_mode(struct vcpu *v)
 		m |= MODE_NOSSE;
 	if (!(v->cr4 & CR4_OSXSAVE) || (v->xcr0 & 6) != 6)
 		m |= MODE_NOAVX;
+	if (!(v->cr4 & CR4_OSXSAVE) || (v->xcr0 & XCR0_AVX512) != XCR0_AVX512)
+		m |= MODE_NOAVX512;
 	v->mode = m;
 	for (int i = 0; i < SEG_COUNT; i++)
 		v->seg_base[i] = v->seg[i].base;

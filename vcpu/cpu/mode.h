@@ -25,13 +25,14 @@
 #define MODE_TSD          (1u << 16) /* rdtsc is not for this CPL */
 #define MODE_EDGE         (1u << 17) /* direct branches may reach past the canonical half; added by bt_find() */
 #define MODE_REAL         (1u << 18) /* real or virtual-8086 mode */
+#define MODE_NOAVX512     (1u << 20) /* CR4.OSXSAVE clear or XCR0 without all of AVX-512 */
 #define MODE_SEGS         (1u << 19) /* SLOWMEM for segments alone: bases and limits are looked at inline */
 
 /* The bits that a run-time decision adds, never part of vcpu.mode; those of blocks that are run by who has looked them up. */
 #define MODE_TRANSIENT (MODE_STEP | MODE_BOUNCE | MODE_BOUNCE_STACK)
 #define MODE_ADDED     (MODE_TRANSIENT | MODE_NOCOMBINE)
 
-/* CS's base, out of the way of 16-bit offsets; never JC_INVALID together with one. */
+/* CS's base, out of the way of 16-bit offsets; never one of jc_invalid()'s together with one. */
 static inline uint64_t mode_code_key(const struct vcpu *v)
 {
 	return v->seg[SEG_CS].base << 31;

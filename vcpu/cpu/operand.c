@@ -31,7 +31,7 @@ int alignment_check(struct vcpu *v, uint64_t lin, unsigned size)
 		return 0;
 	if (size == 10)
 		size = 8;
-	if (size == 32)
+	if (size == 32 || size == 64)
 		size = 16;
 	if ((size & (size - 1)) || (size > 8 && !v->amd) || !(lin & (size - 1)))
 		return 0;

@@ -41,7 +41,7 @@ static void reset_segments(struct vcpu *v)
 /* Everything in its initial configuration: an empty XSTATE_BV, MXCSR from memory. */
 static void reset_fpu(struct vcpu *v)
 {
-	for (unsigned i = 0; i < 1024; i++)
+	for (unsigned i = 0; i < sizeof v->fpu_area; i++)
 		((volatile uint8_t *)v->fpu_area)[i] = 0;
 	*(uint32_t *)(void *)(v->fpu_area + 24) = MXCSR_RESET;
 	v->fpu_saved = 1;

@@ -101,6 +101,7 @@ static const struct save_row cpu_save_rows[] = {
 	SAVE_ARRAY(struct cpu, fpu_area),
 	SAVE_OMIT(struct cpu, phys_rsvd, FIXED),
 	SAVE_OMIT(struct cpu, xcr0_mask, FIXED),
+	SAVE_OMIT(struct cpu, xs, FIXED),
 	SAVE_OMIT(struct cpu, cr4_mask, FIXED),
 	SAVE_OMIT(struct cpu, mxcsr_mask, FIXED),
 	SAVE_OMIT(struct cpu, xsave_caps, FIXED),

@@ -115,6 +115,19 @@ struct cpuid_entry { /* what CPUID answers; built once by cpu/cpuid.c */
 };
 #define CPUID_MAX 96
 
+/* XCR0 bits of AVX-512: masks, upper halves of zmm0-15, zmm16-31; and what they come on top of (SDM 1 13.3). */
+#define XCR0_AVX512_ONLY 0xe0u
+#define XCR0_AVX512      0xe6u
+
+/* The host's XSAVE area, which is the guest's too (CPUID 0xd): of each state component its place in the standard format, bytes, and
+ * whether the compacted one aligns it to 64.  Those that are not offered have 0 bytes. */
+#define XS_COMPONENTS 8
+#define XS_ROOM       2688u /* bytes: no CPU has them end further out */
+struct xsave_layout {
+	uint16_t off[XS_COMPONENTS], size[XS_COMPONENTS];
+	uint8_t aligned;
+};
+
 struct x87_pointers {
 	uint64_t ip, dp;
 	uint16_t op, cs, ds;
@@ -176,6 +189,7 @@ struct cpu {
 	/* what kind of CPU it is: fixed by cpu_reset() */
 	uint64_t phys_rsvd; /* physical address bits 51 and below that the guest's CPU lacks */
 	uint64_t xcr0_mask; /* XCR0 bits offered */
+	struct xsave_layout xs;
 	uint64_t cr4_mask;  /* CR4 bits offered */
 	uint32_t mxcsr_mask;
 	uint32_t xsave_caps;    /* CPUID 0xd.1 EAX as offered: xsaveopt 1, xsavec 2, xgetbv(1) 4 */

@@ -327,6 +327,8 @@ int sys_xsetbv(struct vcpu *v, const struct insn *in)
 		return raise_gp(v, 0);
 	if (!(val & 1) || (val & ~v->xcr0_mask) || ((val & 4) && !(val & 2)))
 		return raise_gp(v, 0);
+	if ((val & XCR0_AVX512_ONLY) && (val & XCR0_AVX512) != XCR0_AVX512) /* all of it, on top of AVX, or none */
+		return raise_gp(v, 0);
 	v->xcr0 = val;
 	vcpu_update_mode(v);
 	return insn_done(v, in);

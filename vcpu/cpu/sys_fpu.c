@@ -15,20 +15,19 @@
 
 #define XS_LEGACY       512u
 #define XS_HEADER       576u /* legacy area and header */
-#define XS_FULL         832u /* with AVX, in the standard and in the compacted form */
 #define XS_X87          1u
 #define XS_SSE          2u
 #define XS_AVX          4u
 #define XCOMP_COMPACT   (1ull << 63)
 #define XS_POINTERS_END 24 /* of the legacy area: what is before MXCSR */
 
-/* xmm8-15 and the upper halves of ymm8-15: outside 64-bit code they are neither saved nor loaded. */
+/* xmm8-15, and the same halves of what is behind: outside 64-bit code they are neither saved nor loaded. */
 #define HIGH_XMM 288u
-#define HIGH_YMM 704u
 #define HIGH_LEN 128u
+enum { C_AVX = 2, C_ZMM_HI = 6, C_ZMM_16 };
 
 struct xarea {
-	uint8_t b[XS_FULL];
+	uint8_t b[XS_ROOM];
 } __attribute__((aligned(64)));
 
 static uint64_t get64(const struct xarea *x, unsigned off)
@@ -36,10 +35,26 @@ static uint64_t get64(const struct xarea *x, unsigned off)
 	return *(const uint64_t *)(const void *)(x->b + off);
 }
 
-static void copy_part(struct xarea *to, const struct xarea *from, unsigned off)
+static void copy_part(struct xarea *to, const struct xarea *from, unsigned off, unsigned len)
 {
-	for (unsigned i = 0; i < HIGH_LEN; i++)
-		to->b[off + i] = from->b[off + i];
+	for (unsigned i = 0; i < len; i += 8)
+		memcpy(to->b + off + i, from->b + off + i, 8);
+}
+
+/* Of an area with @parts what belongs to registers 8 and up, which 32-bit code does not have. */
+static void copy_high(const struct vcpu *v, struct xarea *to, const struct xarea *from, uint64_t parts, bool compact)
+{
+	copy_part(to, from, HIGH_XMM, HIGH_LEN);
+	for (unsigned i = C_AVX; i < XS_COMPONENTS; i++) {
+		unsigned at = fpu_component_at(v, parts, compact, i), half = v->xs.size[i] / 2;
+
+		if (!(parts >> i & 1))
+			continue;
+		if (i == C_AVX || i == C_ZMM_HI)
+			copy_part(to, from, at + half, half);
+		else if (i == C_ZMM_16)
+			copy_part(to, from, at, 2 * half);
+	}
 }
 
 /* #NM and #UD of the xsave family (SDM 2). */
@@ -155,7 +170,8 @@ static bool save_in_place(struct vcpu *v, const struct insn *in, uint64_t lin, u
 static int do_xsave(struct vcpu *v, const struct insn *in)
 {
 	uint64_t rfbm = ((uint32_t)v->regs[R_AX] | v->regs[R_DX] << 32) & v->xcr0, lin;
-	unsigned size = rfbm & XS_AVX ? XS_FULL : XS_HEADER;
+	bool compact = in->sysop == SYS_XSAVEC;
+	unsigned size = fpu_area_end(v, rfbm, compact);
 	struct xarea x, old;
 	int r = 0;
 
@@ -165,13 +181,11 @@ static int do_xsave(struct vcpu *v, const struct insn *in)
 		return r ? -1 : insn_done(v, in);
 	if (area_check(v, lin, size) || mmu_read(v, lin, x.b, size, mmu_acc(v, ACC_R)))
 		return -1;
-	old = x;
+	if (in->code_size != 8)
+		memcpy(old.b, x.b, size);
 	save_clean(v, in, &x, rfbm);
-	if (in->code_size != 8) {
-		copy_part(&x, &old, HIGH_XMM);
-		if (size == XS_FULL)
-			copy_part(&x, &old, HIGH_YMM);
-	}
+	if (in->code_size != 8)
+		copy_high(v, &x, &old, rfbm, compact);
 	return mmu_write(v, lin, x.b, size, mmu_acc(v, ACC_W)) ? -1 : insn_done(v, in);
 }
 
@@ -217,41 +231,40 @@ static bool mxcsr_ok(const struct vcpu *v, const struct xarea *x, uint64_t rfbm)
 }
 
 /* The rest of the area, which the standard form needs when it is asked for, the compacted one when it is there. */
-static int read_avx(struct vcpu *v, struct xarea *x, uint64_t rfbm, uint64_t lin)
+static int read_rest(struct vcpu *v, struct xarea *x, uint64_t rfbm, uint64_t lin)
 {
+	bool compact = get64(x, 520) & XCOMP_COMPACT;
+	uint64_t parts = compact ? get64(x, 520) & ~XCOMP_COMPACT : rfbm;
+	uint64_t needed = compact ? rfbm & get64(x, 512) : rfbm;
+	unsigned end = XS_HEADER, to;
 	struct walk w;
 
-	if (get64(x, 520) & XCOMP_COMPACT)
-		rfbm &= get64(x, 512);
-	if (!(rfbm & XS_AVX))
+	for (unsigned i = C_AVX; i < XS_COMPONENTS; i++) {
+		to = needed >> i & 1 ? fpu_component_at(v, parts, compact, i) + v->xs.size[i] : 0;
+		end = to > end ? to : end;
+	}
+	if (end == XS_HEADER)
 		return 0;
-	if (mmu_walk(v, lin + XS_FULL - 1, mmu_acc(v, ACC_R), &w) < 0)
+	if (mmu_walk(v, lin + end - 1, mmu_acc(v, ACC_R), &w) < 0)
 		return -1;
-	return mmu_read(v, lin + XS_HEADER, x->b + XS_HEADER, XS_FULL - XS_HEADER, mmu_acc(v, ACC_R));
+	return mmu_read(v, lin + XS_HEADER, x->b + XS_HEADER, end - XS_HEADER, mmu_acc(v, ACC_R));
 }
 
-static void zero(struct xarea *x)
+static void snapshot(const struct vcpu *v, struct xarea *x)
 {
-	for (unsigned i = 0; i < XS_FULL; i += 8)
-		*(volatile uint64_t *)(void *)(x->b + i) = 0;
+	memset(x->b, 0, sizeof x->b);
+	__asm__ volatile("xsave64 (%0)" : : "r"(x), "a"((uint32_t)v->xcr0_mask), "d"(0) : "memory");
 }
 
-static void snapshot(struct xarea *x)
-{
-	zero(x);
-	__asm__ volatile("xsave64 (%0)" : : "r"(x), "a"(7), "d"(0) : "memory");
-}
-
-/* After a load outside 64-bit code: registers 8 to 15 as they were. */
-static void put_back_high(const struct xarea *old)
+/* After a load outside 64-bit code: registers 8 and up as they were. */
+static void put_back_high(const struct vcpu *v, const struct xarea *old)
 {
 	struct xarea now;
 
-	snapshot(&now);
-	copy_part(&now, old, HIGH_XMM);
-	copy_part(&now, old, HIGH_YMM);
-	*(uint64_t *)(void *)(now.b + 512) |= get64(old, 512) & (XS_SSE | XS_AVX);
-	__asm__ volatile("xrstor64 (%0)" : : "r"(&now), "a"(7), "d"(0) : "memory");
+	snapshot(v, &now);
+	copy_high(v, &now, old, v->xcr0_mask, false);
+	*(uint64_t *)(void *)(now.b + 512) |= get64(old, 512) & ~(uint64_t)XS_X87;
+	__asm__ volatile("xrstor64 (%0)" : : "r"(&now), "a"((uint32_t)v->xcr0_mask), "d"(0) : "memory");
 }
 
 /* Where x87 state is not in the image it becomes the initial one. */
@@ -276,19 +289,19 @@ int sys_xrstor(struct vcpu *v, const struct insn *in)
 		return -1;
 	if (!header_ok(v, &x))
 		return raise_gp(v, 0);
-	if (read_avx(v, &x, rfbm, lin))
+	if (read_rest(v, &x, rfbm, lin))
 		return -1;
 	if (!mxcsr_ok(v, &x, rfbm))
 		return raise_gp(v, 0);
 	take_pointers(v, in, &x, rfbm);
 	if (in->code_size != 8)
-		snapshot(&old);
+		snapshot(v, &old);
 	if (in->rex_w)
 		__asm__ volatile("xrstor64 (%0)" : : "r"(&x), "a"((uint32_t)rfbm), "d"(0) : "memory");
 	else
 		__asm__ volatile("xrstor (%0)" : : "r"(&x), "a"((uint32_t)rfbm), "d"(0) : "memory");
 	if (in->code_size != 8)
-		put_back_high(&old);
+		put_back_high(v, &old);
 	return insn_done(v, in);
 }
 
@@ -311,7 +324,7 @@ int sys_fxsave(struct vcpu *v, const struct insn *in)
 		return -1;
 	if (area_check(v, lin, XS_LEGACY) || mmu_read(v, lin, x.b, XS_LEGACY, mmu_acc(v, ACC_R)))
 		return -1;
-	old = x;
+	memcpy(old.b, x.b, XS_LEGACY);
 	fpu_pointers_prepare(x.b);
 	if (in->rex_w)
 		__asm__ volatile("fxsave64 (%0)" : : "r"(&x) : "memory");
@@ -319,7 +332,7 @@ int sys_fxsave(struct vcpu *v, const struct insn *in)
 		__asm__ volatile("fxsave (%0)" : : "r"(&x) : "memory");
 	fpu_pointers_out(v, x.b, old.b, in->rex_w);
 	if (in->code_size != 8)
-		copy_part(&x, &old, HIGH_XMM);
+		copy_part(&x, &old, HIGH_XMM, HIGH_LEN);
 	return mmu_write(v, lin, x.b, XS_LEGACY, mmu_acc(v, ACC_W)) ? -1 : insn_done(v, in);
 }
 
@@ -335,8 +348,8 @@ int sys_fxrstor(struct vcpu *v, const struct insn *in)
 	if (*(const uint32_t *)(const void *)(x.b + 24) & ~v->mxcsr_mask)
 		return raise_gp(v, 0);
 	if (in->code_size != 8) {
-		snapshot(&old);
-		copy_part(&x, &old, HIGH_XMM);
+		snapshot(v, &old);
+		copy_part(&x, &old, HIGH_XMM, HIGH_LEN);
 	}
 	fpu_pointers_in(v, x.b, in->rex_w);
 	if (in->rex_w)
@@ -475,11 +488,13 @@ static int do_fwait(struct vcpu *v, const struct insn *in)
 /* Why an x87 or vector instruction may not run now (SDM 3A tables 2-2 and 13-2). */
 int sys_nm(struct vcpu *v, const struct insn *in)
 {
-	bool sse = in->isa == ISA_SSE || in->isa == ISA_AVX;
+	bool sse = in->isa == ISA_SSE || in->isa == ISA_AVX || in->isa == ISA_AVX512;
 
 	if (in->opcode == 0x9b && in->opcode_map == 0)
 		return do_fwait(v, in);
 	if (in->isa == ISA_AVX && (!(v->cr4 & CR4_OSXSAVE) || (v->xcr0 & 6) != 6))
+		return raise_ud(v);
+	if (in->isa == ISA_AVX512 && (!(v->cr4 & CR4_OSXSAVE) || (v->xcr0 & XCR0_AVX512) != XCR0_AVX512))
 		return raise_ud(v);
 	if (in->isa == ISA_SSE && !(v->cr4 & CR4_OSFXSR))
 		return raise_ud(v);
