@@ -30,7 +30,26 @@ done <<'END'
 1 0fc76513 xsavec [rbp + 19]: alignment, then the address
 1 0fae6d13 xrstor
 4 0fc76513 xsavec that ends in a bad page
+1 36f3a4 rep movsb with ss, which says nothing in 64-bit code
+1 6436ac lodsb with fs and ss
+1 0fc723 xsavec [rbx]
+1 0fae2b xrstor [rbx]
+1 62f3354d420380 vdbpsadbw zmm0 {k5}, zmm9, [rbx], 80h: all of its operand counts
+1 62f3b549ce0321 vgf2p8affineqb likewise
+1 62f23749720b vcvtne2ps2bf16 likewise
+1 62f23759720b the same with a broadcast
+1 62f235498f23 vpshufbitqmb k4 {k1}, zmm9, [rbx]: each byte by itself
+1 62f27d4a8a4b01 vcompressps [rbx + 4] {k2}, zmm1
+1 62f27dca624b01 vpexpandb zmm1 {k2}{z}, [rbx + 1]
+1 62f2fd4a194b01 vbroadcastsd zmm1 {k2}, [rbx + 8]
+1 62f27d4a1a4b01 vbroadcastf32x4 zmm1 {k2}, [rbx + 16]: four elements, four times
+1 62f17d4a7f4b01 vmovdqa32 [rbx + 64] {k2}, zmm1
+1 62f27e4a104b01 vpmovuswb [rbx + 32] {k2}, zmm1
+1 62f27d0990444810 vpgatherdd xmm0 {k1}, [rax + xmm1*2 + 64]
+1 62f27d2991444810 vpgatherqd xmm0 {k1}, [rax + ymm1*2 + 64]
+1 62f2fd49a0444808 vpscatterdq [rax + ymm1*2 + 64] {k1}, zmm0
+1 c4e1f8914b08 kmovq [rbx + 8], k1
 END
 rm -f insn-fixed.log
-"$diff" --seed=1 --cases=30000 && "$diff" --window --seed=5 --cases=30000 &&
+"$diff" --seed=1 --cases=75000 && "$diff" --window --seed=5 --cases=75000 &&
 	"$diff" --lax-flags --window --seed=78 --cases=20000 && exec "$diff" --lax-flags --seed=77 --cases=40000

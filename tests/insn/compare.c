@@ -78,6 +78,13 @@ static uint32_t diff_xs(const struct test *t, const uint8_t *n, const uint8_t *e
 		d |= DIFF_MXCSR;
 	if (memcmp(n + XS_XMM, e + XS_XMM, vec) || memcmp(n + XS_YMMH, e + XS_YMMH, vec))
 		d |= DIFF_VEC;
+	if (!isa_has_avx512())
+		return d;
+	if (memcmp(n + isa_xs_off(XS_MASKS), e + isa_xs_off(XS_MASKS), 64) ||
+	    memcmp(n + isa_xs_off(XS_ZMM_HI), e + isa_xs_off(XS_ZMM_HI), 2 * vec))
+		d |= DIFF_VEC;
+	if (!(t->flags & TEST_32BIT) && memcmp(n + isa_xs_off(XS_ZMM_16), e + isa_xs_off(XS_ZMM_16), 1024))
+		d |= DIFF_VEC;
 	return d;
 }
 

@@ -1,5 +1,5 @@
 /*
- * Builds random encodings of a form: REX or VEX register bits, any ModRM / SIB
+ * Builds random encodings of a form: REX, VEX or EVEX register bits, any ModRM / SIB
  * memory shape, displacement and address sizes, segment overrides, lock, a
  * redundant prefix now and then, and a random immediate.
  *
@@ -15,6 +15,7 @@ static const uint8_t prefix_byte[] = {0, 0x66, 0xf3, 0xf2};
 
 struct bits {                    /* the register fields chosen */
 	uint8_t modrm, sib, rex; /* rex: the low nibble */
+	uint8_t upper;           /* EVEX: R' in bit 1, V' in bit 0 */
 	uint8_t has_sib;
 	uint8_t disp; /* bytes */
 	uint8_t addr32;
@@ -82,7 +83,7 @@ static void pick_modrm(struct bits *b, const struct form *f, struct rng *r, cons
 		random_mem(b, r, lim, c, addr16, f->vsib);
 	} else {
 		b->modrm = (uint8_t)(0xc0 | c);
-		b->rex |= (uint8_t)below(r, 2);
+		b->rex |= (uint8_t)below(r, f->vex == 2 ? 4 : 2);
 	}
 	b->rex |= (uint8_t)(below(r, 2) << 2);
 }
@@ -110,12 +111,28 @@ static unsigned put_prefixes(uint8_t *p, const struct form *f, struct rng *r, co
 	return n;
 }
 
+/* Now and then zeroing or a broadcast where there is none: the decoder sorts that out. */
+static unsigned put_evex(uint8_t *p, const struct form *f, struct rng *r, const struct bits *b, unsigned vvvv,
+			 unsigned pp)
+{
+	unsigned k = one_in(r, 3) && !f->vsib ? 0 : 1 + below(r, 7), z = k && !f->vsib && one_in(r, 3);
+
+	p[0] = 0x62;
+	p[1] = (uint8_t)((~b->rex & 7) << 5 | (~b->upper & 2) << 3 | f->map);
+	p[2] = (uint8_t)(f->w << 7 | (~vvvv & 15) << 3 | 4 | pp);
+	p[3] = (uint8_t)(z << 7 | f->l << 5 | f->b << 4 | (~b->upper & 1) << 3 | k);
+	p[4] = f->opcode;
+	return 5;
+}
+
 static unsigned put_opcode(uint8_t *p, const struct form *f, struct rng *r, const struct bits *b, int bits32,
 			   unsigned vvvv)
 {
 	unsigned n = 0, pp = f->prefix == FP_66 ? 1 : f->prefix == FP_F3 ? 2 : f->prefix == FP_F2 ? 3 : 0;
 	unsigned rxb = ~b->rex & (bits32 && one_in(r, 4) ? 6 : 7); /* 32-bit code has no use for B */
 
+	if (f->vex == 2)
+		return put_evex(p, f, r, b, vvvv, pp);
 	if (f->vex && f->map == 1 && !f->w && (rxb & 3) == 3 && (!bits32 || vvvv < 8) && one_in(r, 2)) {
 		p[n++] = 0xc5;
 		p[n++] = (uint8_t)((rxb >> 2) << 7 | (~vvvv & 15) << 3 | f->l << 2 | pp);
@@ -153,6 +170,8 @@ static unsigned put_tail(uint8_t *p, const struct form *f, struct rng *r, const 
 
 		if (lim->base_ok && !one_in(r, 4))
 			d &= ~31; /* keep the base's alignment */
+		if (lim->base_ok && f->vex == 2 && b->disp == 1)
+			d = (int32_t)below(r, 5) - 2; /* multiplied by up to 64 */
 		memcpy(p + n, &d, b->disp);
 		n += b->disp;
 	}
@@ -194,8 +213,9 @@ static void encode_once(const struct forms *t, const struct form *f, struct rng 
 		pick_modrm(&b, f, r, lim, t->bits32 && addr_small);
 	else
 		b.rex = (uint8_t)below(r, 2);
+	b.upper = (uint8_t)(f->vex == 2 ? below(r, 4) & (vvvv ? 3 : 2 | f->vsib) : 0);
 	if (t->bits32 || lim->plain == 2)
-		b.rex = 0;
+		b.rex = b.upper = 0;
 	n += put_opcode(buf + n, f, r, &b, t->bits32, vvvv);
 	put_tail(buf + n, f, r, &b, lim);
 	memcpy(out->bytes, buf, 15);
@@ -216,7 +236,9 @@ int encode_random(const struct forms *t, const struct form *f, struct rng *r, co
 
 unsigned vector_number(ZydisRegister reg)
 {
-	return (unsigned)(reg - (reg >= ZYDIS_REGISTER_YMM0 ? ZYDIS_REGISTER_YMM0 : ZYDIS_REGISTER_XMM0));
+	return (unsigned)(reg - (reg >= ZYDIS_REGISTER_ZMM0   ? ZYDIS_REGISTER_ZMM0
+				 : reg >= ZYDIS_REGISTER_YMM0 ? ZYDIS_REGISTER_YMM0
+							      : ZYDIS_REGISTER_XMM0));
 }
 
 int gpr_of(ZydisRegister reg)

@@ -29,7 +29,7 @@ int encode_redecode(const struct forms *t, struct insn_inst *out);
 
 /* GPR number of a register operand's register, -1 when it is none. */
 int gpr_of(ZydisRegister reg);
-/* The number of an xmm or ymm register. */
+/* The number of an xmm, ymm or zmm register. */
 unsigned vector_number(ZydisRegister reg);
 
 #endif

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "common/gmem.h"
+#include "isa.h"
 #include "memimg.h"
 #include "native.h"
 #include "vcpu/bt/bt.h"
@@ -151,7 +152,7 @@ static void set_control(struct vcpu *v)
 	v->cr4 &= v->cr4_mask | CR4_PAE;
 	v->efer = EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE;
 	v->cr3 = GPA_CR3;
-	v->xcr0 = 7;
+	v->xcr0 = v->xcr0_mask;
 	v->gdtr = (struct dtable){KERNEL_VA, 127};
 	v->idtr = (struct dtable){KERNEL_VA + PG, 4095};
 	v->ldtr = (struct seg){0, 0, SEG_A_NULL, 0};
@@ -315,7 +316,8 @@ static void get_state(struct vcpu *v, struct cpu_state *st, uint32_t flags)
 	st->rflags = vcpu_rflags(v);
 	st->fsbase = bits32 && !(flags & TEST_TLS) ? 0 : v->seg[SEG_FS].base;
 	st->gsbase = bits32 && !(flags & TEST_TLS) ? 0 : v->seg[SEG_GS].base;
-	memcpy(st->xs, v->fpu_area, XS_SIZE);
+	memset(st->xs, 0, XS_SIZE);
+	memcpy(st->xs, v->fpu_area, isa_xs_size());
 	xs_normalise(st->xs);
 }
 

@@ -1,6 +1,6 @@
 /*
- * Walks legacy maps (one-byte, 0F, 0F38, 0F3A) and VEX maps 1-3 over every
- * opcode, operand-size or mandatory prefix, W, L and ModRM byte, and keeps what
+ * Walks legacy maps (one-byte, 0F, 0F38, 0F3A), VEX and EVEX maps 1-3 over every
+ * opcode, operand-size or mandatory prefix, W, L, b and ModRM byte, and keeps what
  * decodes to an instruction this CPU has.  Encodings that differ only in which
  * registers they name are one form.
  *
@@ -36,9 +36,19 @@ static unsigned put_legacy(uint8_t *p, const struct form *f)
 
 static unsigned put_vex(uint8_t *p, const struct form *f, unsigned vvvv)
 {
+	unsigned pp = f->prefix == FP_66 ? 1 : f->prefix;
+
+	if (f->vex == 2) { /* with a mask, which nearly all can have, where vvvv is 1 or 2 */
+		p[0] = 0x62;
+		p[1] = 0xf0 | f->map;
+		p[2] = (uint8_t)(f->w << 7 | (~(vvvv & 1) & 15) << 3 | 4 | pp);
+		p[3] = (uint8_t)(f->l << 5 | f->b << 4 | 8 | vvvv >> 1);
+		p[4] = f->opcode;
+		return 5;
+	}
 	p[0] = 0xc4;
 	p[1] = 0xe0 | f->map;
-	p[2] = (uint8_t)(f->w << 7 | (~vvvv & 15) << 3 | f->l << 2 | (f->prefix == FP_66 ? 1 : f->prefix));
+	p[2] = (uint8_t)(f->w << 7 | (~vvvv & 15) << 3 | f->l << 2 | pp);
 	p[3] = f->opcode;
 	return 4;
 }
@@ -57,8 +67,8 @@ static int prefix_counts(const struct form *f, const ZydisDecodedInstruction *in
 static int same_form(const struct form *a, const struct form *b)
 {
 	return a->vex == b->vex && a->map == b->map && a->opcode == b->opcode && a->prefix == b->prefix &&
-	       a->l == b->l && a->has_modrm == b->has_modrm && a->mem == b->mem && a->mnemonic == b->mnemonic &&
-	       a->opsize[0] == b->opsize[0] && a->opsize[1] == b->opsize[1];
+	       a->l == b->l && a->b == b->b && a->has_modrm == b->has_modrm && a->mem == b->mem &&
+	       a->mnemonic == b->mnemonic && a->opsize[0] == b->opsize[0] && a->opsize[1] == b->opsize[1];
 }
 
 static int add_form(struct forms *t, const struct form *f)
@@ -103,7 +113,8 @@ static int try_one(struct forms *t, struct form f, unsigned modrm, unsigned vvvv
 		return 0;
 	f.has_modrm = (in.attributes & ZYDIS_ATTRIB_HAS_MODRM) != 0;
 	f.mem = f.has_modrm && modrm < 0xc0;
-	f.vsib = in.meta.category == ZYDIS_CATEGORY_AVX2GATHER;
+	f.vsib = in.meta.category == ZYDIS_CATEGORY_AVX2GATHER || in.meta.category == ZYDIS_CATEGORY_GATHER ||
+		 in.meta.category == ZYDIS_CATEGORY_SCATTER;
 	f.faults = cls == ISA_FAULTS;
 	f.opsize[0] = op_bytes(&in, ops, 0);
 	f.opsize[1] = op_bytes(&in, ops, 1);
@@ -138,6 +149,21 @@ static int is_prefix_or_escape(const struct forms *t, const struct form *f)
 	       o == 0xf2 || o == 0xf3 || (!t->bits32 && (o & 0xf0) == 0x40);
 }
 
+static void walk_evex(struct forms *t)
+{
+	for (unsigned i = 0; i < 3 * 256 * 64; i++) {
+		struct form f = {.vex = 2,
+				 .prefix = i & 3,
+				 .w = (i >> 2) & 1,
+				 .l = (i >> 3) & 3,
+				 .b = (i >> 5) & 1,
+				 .opcode = (uint8_t)(i >> 6),
+				 .map = (uint8_t)(1 + (i >> 14))};
+
+		walk_modrm(t, &f);
+	}
+}
+
 int forms_build(struct forms *t, int bits32)
 {
 	struct form f;
@@ -163,14 +189,23 @@ int forms_build(struct forms *t, int bits32)
 			continue;
 		walk_modrm(t, &f);
 	}
+	walk_evex(t);
 	return 0;
 }
 
 void forms_name(const struct form *f, char *buf, unsigned size)
 {
 	static const char *const maps[] = {"", "0f ", "0f38 ", "0f3a "}, *const pfx[] = {"", "66 ", "f3 ", "f2 "};
+	static const char *const evex[] = {"evex128 ", "evex256 ", "evex512 ", "evex "};
 
-	snprintf(buf, size, "%s%s%s%02x%s%s %s/%u,%u %s", f->vex ? (f->l ? "vex256 " : "vex ") : "", pfx[f->prefix],
-		 maps[f->map], f->opcode, f->w ? " w" : "", f->has_modrm ? (f->mem ? " m" : " r") : "",
-		 ZydisMnemonicGetString(f->mnemonic), f->opsize[0] * 8, f->opsize[1] * 8, f->faults ? "(faults)" : "");
+	snprintf(buf, size, "%s%s%s%02x%s%s %s/%u,%u %s",
+		 f->vex == 2 ? evex[f->l]
+		 : f->vex    ? (f->l ? "vex256 " : "vex ")
+			     : "",
+		 pfx[f->prefix], maps[f->map], f->opcode,
+		 f->w   ? f->b ? " w b" : " w"
+		 : f->b ? " b"
+			: "",
+		 f->has_modrm ? (f->mem ? " m" : " r") : "", ZydisMnemonicGetString(f->mnemonic), f->opsize[0] * 8,
+		 f->opsize[1] * 8, f->faults ? "(faults)" : "");
 }

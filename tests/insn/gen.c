@@ -83,32 +83,51 @@ static void patch_bytes(struct gen *g, struct test *t, struct insn_inst *i)
 	}
 }
 
-/* Quarter @i of vector register @n. */
+/* Eighth @i, of 64 bits, of vector register @n. */
 static uint8_t *vector_part(struct testcase *tc, unsigned n, unsigned i)
 {
+	if (n > 15)
+		return tc->in.xs + isa_xs_off(XS_ZMM_16) + 64 * (n - 16) + 8 * i;
+	if (i > 3)
+		return tc->in.xs + isa_xs_off(XS_ZMM_HI) + 32 * n + 8 * (i - 4);
 	return tc->in.xs + (i < 2 ? XS_XMM : XS_YMMH) + 16 * n + 8 * (i & 1);
 }
 
-/* Small, in-range elements in a gather's index register; in its mask all elements or all but one, half of the time. */
+/* Half of the time all elements or all but one. */
+static void fix_mask(struct gen *g, struct testcase *tc, const struct insn_inst *i)
+{
+	unsigned mask = vector_number(i->ops[2].reg.value);
+
+	if (i->in.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX) {
+		uint64_t k = one_in(&g->r, 3) ? ~(1ull << below(&g->r, 16)) : ~0ull;
+
+		memcpy(tc->in.xs + isa_xs_off(XS_MASKS) + 8 * i->in.raw.evex.aaa, &k, 8);
+		return;
+	}
+	for (unsigned k = 0; k < 4 && mask < 16; k++)
+		memset(vector_part(tc, mask, k), 0xff, 8);
+	if (mask < 16 && one_in(&g->r, 3))
+		memset(vector_part(tc, mask, (unsigned)below(&g->r, 4)) + 4 * below(&g->r, 2), 0x7f, 4);
+}
+
+/* Small, in-range elements in the index register of a gather or scatter. */
 static void fix_vsib(struct gen *g, struct testcase *tc, const struct insn_inst *i, const ZydisDecodedOperand *op)
 {
-	unsigned n = vector_number(op->mem.index), mask = vector_number(i->ops[2].reg.value);
+	unsigned n = vector_number(op->mem.index), parts = isa_has_avx512() ? 8 : 4;
 	uint64_t range = one_in(&g->r, 4) ? 0x3ff000003ffull : 0x3f0000003full;
-	int all = one_in(&g->r, 2);
+	int all = one_in(&g->r, 2), rare = one_in(&g->r, 2) ? 10 : 40;
 
-	for (unsigned k = 0; k < 4 && n < 16; k++) {
+	for (unsigned k = 0; k < parts && n < 32; k++) {
 		uint64_t v = rnd(&g->r) & range;
 
 		if (one_in(&g->r, 2))
 			v &= (uint32_t)range;
-		if (one_in(&g->r, 10))
+		if (one_in(&g->r, (unsigned)rare))
 			v = rnd(&g->r);
 		memcpy(vector_part(tc, n, k), &v, 8);
-		if (all && mask < 16)
-			memset(vector_part(tc, mask, k), 0xff, 8);
 	}
-	if (all && mask < 16 && one_in(&g->r, 3))
-		memset(vector_part(tc, mask, (unsigned)below(&g->r, 4)) + 4 * below(&g->r, 2), 0x7f, 4);
+	if (all)
+		fix_mask(g, tc, i);
 }
 
 static int is_string(const struct insn_inst *i)
@@ -116,7 +135,7 @@ static int is_string(const struct insn_inst *i)
 	return i->in.meta.category == ZYDIS_CATEGORY_STRINGOP || i->in.meta.category == ZYDIS_CATEGORY_IOSTRINGOP;
 }
 
-/* Extended states that the host has switched on and the guest is not offered (AVX-512, PKRU ...). */
+/* Extended states that the host has switched on and the guest is not offered (PKRU ...). */
 static uint64_t foreign_states(void)
 {
 	static uint64_t found;
@@ -125,7 +144,7 @@ static uint64_t foreign_states(void)
 
 	if (!asked) {
 		__asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
-		found = ((uint64_t)hi << 32 | lo) & ~7ull;
+		found = ((uint64_t)hi << 32 | lo) & ~(isa_has_avx512() ? 0xe7ull : 7ull);
 		asked = true;
 	}
 	return found;
@@ -174,7 +193,7 @@ static void steer_all(struct gen *g, struct testcase *tc, struct test *t, struct
 			fix_vsib(g, tc, i, op);
 		if (op_target(g, &s, i, op, &target) == 0)
 			steer_operand(&s, &i->in, op, target);
-		if (op->size > (i->in.meta.isa_ext == ZYDIS_ISA_EXT_X87 ? 80 : 256) ||
+		if (op->size > (i->in.meta.isa_ext == ZYDIS_ISA_EXT_X87 ? 80 : 512) ||
 		    (op->size == 256 && isa_splits_256()))
 			tc->pieces = 1;
 		if (is_string(i) && !isa_host_is_amd()) /* which of two bad operands comes first: known of AMD's CPUs */

@@ -14,6 +14,13 @@
 
 enum reg { EAX, EBX, ECX, EDX };
 
+/* All vector lengths of an AVX-512 set: a CPU that guests are offered AVX-512 on has VL. */
+#define SET512(x, reg, bit)                                                                               \
+	{ZYDIS_ISA_SET_AVX512##x##_128, 7, 0, reg, bit}, {ZYDIS_ISA_SET_AVX512##x##_256, 7, 0, reg, bit}, \
+	{                                                                                                 \
+		ZYDIS_ISA_SET_AVX512##x##_512, 7, 0, reg, bit                                             \
+	}
+
 static const struct feature { /* CPUID bit behind each instruction set; leaf 0: every x86-64 CPU has it */
 	uint16_t set;
 	uint32_t leaf, sub;
@@ -80,6 +87,31 @@ static const struct feature { /* CPUID bit behind each instruction set; leaf 0: 
 	{ZYDIS_ISA_SET_XSAVEOPT, 0xd, 1, EAX, 0},
 	{ZYDIS_ISA_SET_XSAVEC, 0xd, 1, EAX, 1},
 	{ZYDIS_ISA_SET_LZCNT, 0x80000001, 0, ECX, 5},
+	SET512(F, EBX, 16),
+	{ZYDIS_ISA_SET_AVX512F_128N, 7, 0, EBX, 16},
+	{ZYDIS_ISA_SET_AVX512F_SCALAR, 7, 0, EBX, 16},
+	{ZYDIS_ISA_SET_AVX512F_KOP, 7, 0, EBX, 16},
+	SET512(DQ, EBX, 17),
+	{ZYDIS_ISA_SET_AVX512DQ_128N, 7, 0, EBX, 17},
+	{ZYDIS_ISA_SET_AVX512DQ_SCALAR, 7, 0, EBX, 17},
+	{ZYDIS_ISA_SET_AVX512DQ_KOP, 7, 0, EBX, 17},
+	SET512(_IFMA, EBX, 21),
+	SET512(CD, EBX, 28),
+	SET512(BW, EBX, 30),
+	{ZYDIS_ISA_SET_AVX512BW_128N, 7, 0, EBX, 30},
+	{ZYDIS_ISA_SET_AVX512BW_KOP, 7, 0, EBX, 30},
+	SET512(_VBMI, ECX, 1),
+	SET512(_VBMI2, ECX, 6),
+	SET512(_GFNI, ECX, 8),
+	SET512(_VAES, ECX, 9),
+	SET512(_VPCLMULQDQ, ECX, 10),
+	SET512(_VNNI, ECX, 11),
+	SET512(_BITALG, ECX, 12),
+	SET512(_VPOPCNTDQ, ECX, 14),
+	SET512(_VP2INTERSECT, EDX, 8),
+	{ZYDIS_ISA_SET_AVX512_BF16_128, 7, 1, EAX, 5},
+	{ZYDIS_ISA_SET_AVX512_BF16_256, 7, 1, EAX, 5},
+	{ZYDIS_ISA_SET_AVX512_BF16_512, 7, 1, EAX, 5},
 };
 
 static int host_has(const struct feature *f)
@@ -93,6 +125,34 @@ static int host_has(const struct feature *f)
 	return (r[f->reg] >> f->bit) & 1;
 }
 
+int isa_has_avx512(void)
+{
+	const uint32_t v4 = 1u << 16 | 1u << 17 | 1u << 28 | 1u << 30 | 1u << 31;
+	uint32_t r[4] = {0}, lo, hi;
+
+	__asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
+	(void)hi;
+	__get_cpuid_count(7, 0, &r[EAX], &r[EBX], &r[ECX], &r[EDX]);
+	return (lo & 0xe6) == 0xe6 && (r[EBX] & v4) == v4;
+}
+
+unsigned isa_xs_off(int component)
+{
+	static unsigned off[8];
+	uint32_t r[4];
+
+	if (!off[component] && isa_has_avx512()) {
+		__cpuid_count(0xd, component, r[EAX], r[EBX], r[ECX], r[EDX]);
+		off[component] = r[EBX];
+	}
+	return off[component];
+}
+
+unsigned isa_xs_size(void)
+{
+	return isa_has_avx512() ? isa_xs_off(XS_ZMM_16) + 1024 : 832;
+}
+
 static int set_supported(unsigned set)
 {
 	static int8_t known[ZYDIS_ISA_SET_MAX_VALUE + 1]; /* 0 not asked, 1 yes, -1 no */
@@ -101,6 +161,8 @@ static int set_supported(unsigned set)
 		return 0;
 	if (!known[set]) {
 		known[set] = -1;
+		if (set >= ZYDIS_ISA_SET_AVX512BW_128 && set <= ZYDIS_ISA_SET_AVX512_VPOPCNTDQ_512 && !isa_has_avx512())
+			return 0;
 		for (unsigned i = 0; i < sizeof features / sizeof *features; i++)
 			if (features[i].set == set)
 				known[set] = host_has(&features[i]) ? 1 : -1;

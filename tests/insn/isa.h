@@ -10,6 +10,16 @@ enum isa_class {
 	ISA_FAULTS, /* privileged: tested for its exception */
 };
 
+/* State components of AVX-512 (SDM 1 13.1). */
+enum { XS_MASKS = 5, XS_ZMM_HI, XS_ZMM_16 };
+
+/* Does this CPU have AVX-512 as guests are offered it, switched on? */
+int isa_has_avx512(void);
+/* Where a component of AVX-512 is in an XSAVE area of the standard format; 0: this CPU does not have it. */
+unsigned isa_xs_off(int component);
+/* Bytes of such an area up to the end of the last component that is tested. */
+unsigned isa_xs_size(void);
+
 enum isa_class isa_classify(const ZydisDecodedInstruction *in);
 /* Whose near branches: AMD's obey 66h in 64-bit code. */
 int isa_host_is_amd(void);

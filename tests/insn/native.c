@@ -23,6 +23,7 @@
 #include <ucontext.h>
 #include <unistd.h>
 
+#include "isa.h"
 #include "memimg.h"
 
 #define NOSP __attribute__((no_stack_protector))
@@ -203,6 +204,9 @@ void xs_normalise(uint8_t *xs)
 		memset(xs + XS_XMM, 0, 256);
 	if (!(bv & 4))
 		memset(xs + XS_YMMH, 0, 256);
+	for (int c = XS_MASKS; isa_has_avx512() && c <= XS_ZMM_16; c++)
+		if (!(bv >> c & 1))
+			memset(xs + isa_xs_off(c), 0, c == XS_MASKS ? 64 : c == XS_ZMM_HI ? 512 : 1024);
 	for (int i = 0; i < 8; i++) /* reserved halves of the x87 registers */
 		memset(xs + XS_ST + 16 * i + 10, 0, 6);
 	memset(xs + XS_MXCSR + 4, 0, 4); /* MXCSR_MASK */
@@ -215,7 +219,8 @@ static void save_state(struct cpu_state *st, const ucontext_t *uc)
 		st->gpr[i] = (uint64_t)uc->uc_mcontext.gregs[greg_of[i]];
 	st->rip = (uint64_t)uc->uc_mcontext.gregs[REG_RIP];
 	st->rflags = (uint64_t)uc->uc_mcontext.gregs[REG_EFL];
-	memcpy(st->xs, uc->uc_mcontext.fpregs, XS_SIZE);
+	memset(st->xs, 0, XS_SIZE);
+	memcpy(st->xs, uc->uc_mcontext.fpregs, isa_xs_size());
 	xs_normalise(st->xs);
 }
 
@@ -233,8 +238,11 @@ static void load_state(ucontext_t *uc, const struct testcase *tc, uint32_t flags
 	uc->uc_flags = UC_FLAGS_WANTED;
 	memcpy(xs, tc->in.xs, 464); /* up to the bytes the kernel keeps for itself */
 	memcpy(xs + XS_YMMH, tc->in.xs + XS_YMMH, 256);
+	if (isa_has_avx512())
+		memcpy(xs + isa_xs_off(XS_MASKS), tc->in.xs + isa_xs_off(XS_MASKS),
+		       isa_xs_size() - isa_xs_off(XS_MASKS));
 	memcpy(&bv, xs + XS_BV, 8);
-	bv |= 7;
+	bv |= isa_has_avx512() ? 0xe7 : 7;
 	memcpy(xs + XS_BV, &bv, 8);
 }
 
@@ -373,7 +381,7 @@ void native_init(void)
 	nat.have_fsgsbase = native_keeps_bases();
 	nat.own_fs = base_get(1);
 	nat.own_gs = base_get(0);
-	nat.home_xs_size = XS_YMMH + 256;
+	nat.home_xs_size = isa_xs_size();
 	install_handlers();
 	__asm__ volatile("mov %0, %%ds\n\tmov %0, %%es" ::"r"(SEL_DS));
 }

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "compare.h"
+#include "isa.h"
 
 static const char *const gpr_name[16] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
 					 "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
@@ -103,6 +104,19 @@ static void print_xs(const uint8_t *in, const uint8_t *n, const uint8_t *e)
 	for (int i = 0; i < 16; i++) {
 		print_bytes("xmm", i, in + XS_XMM + 16 * i, n + XS_XMM + 16 * i, e + XS_XMM + 16 * i, 16);
 		print_bytes("ymmh", i, in + XS_YMMH + 16 * i, n + XS_YMMH + 16 * i, e + XS_YMMH + 16 * i, 16);
+	}
+	for (int i = 0; isa_has_avx512() && i < 16; i++) {
+		unsigned hi = isa_xs_off(XS_ZMM_HI) + 32 * i, up = isa_xs_off(XS_ZMM_16) + 64 * i;
+
+		print_bytes("zmmh", i, in + hi, n + hi, e + hi, 32);
+		print_bytes("zmm", 16 + i, in + up, n + up, e + up, 64);
+	}
+	for (int i = 0; isa_has_avx512() && i < 8; i++) {
+		unsigned k = isa_xs_off(XS_MASKS) + 8 * i;
+
+		printf("  k%d       %016llx  %016llx  %016llx%s\n", i, (unsigned long long)get(in + k, 8),
+		       (unsigned long long)get(n + k, 8), (unsigned long long)get(e + k, 8),
+		       memcmp(n + k, e + k, 8) ? "  <<<" : "");
 	}
 }
 

@@ -97,7 +97,8 @@ static int is_plain(const struct insn_inst *i)
 	case ZYDIS_CATEGORY_XSAVE:
 	case ZYDIS_CATEGORY_XSAVEOPT:
 	case ZYDIS_CATEGORY_RDWRFSGS:
-	case ZYDIS_CATEGORY_GATHER: return 0;
+	case ZYDIS_CATEGORY_GATHER:
+	case ZYDIS_CATEGORY_SCATTER: return 0;
 	default: break;
 	}
 	switch (i->in.mnemonic) {
@@ -149,7 +150,7 @@ static int bad_memory(struct seq *s, const struct insn_inst *i, const ZydisDecod
 
 	if (op->type != ZYDIS_OPERAND_TYPE_MEMORY || op->mem.type == ZYDIS_MEMOP_TYPE_AGEN)
 		return 0;
-	if (op->size > 256)
+	if (op->size > 512)
 		return 1;
 	if (i->in.mnemonic >= ZYDIS_MNEMONIC_BT && i->in.mnemonic <= ZYDIS_MNEMONIC_BTS &&
 	    i->ops[1].type == ZYDIS_OPERAND_TYPE_REGISTER)
@@ -203,7 +204,7 @@ static uint32_t gather_form(struct seq *s)
 	for (uint32_t k = 0; k < t->n; k++) {
 		const struct form *f = &t->f[(n + k) % t->n];
 
-		if (f->vex && f->map == 2 && (f->opcode & 0xfc) == 0x90)
+		if (f->vex == 1 && f->map == 2 && (f->opcode & 0xfc) == 0x90)
 			return (n + k) % t->n;
 	}
 	return n;
@@ -233,6 +234,8 @@ static void plain(struct seq *s)
 
 		if (!gather && one_in(&s->g->r, 2) &&
 		    (f->vex || f->map > 1)) /* half of them from the integer instructions' maps */
+			continue;
+		if (f->vex == 2 && !one_in(&s->g->r, 4)) /* most forms are EVEX */
 			continue;
 		if (f->faults || encode_random(s->g->t, f, &s->g->r, &s->lim, &i) < 0 || !acceptable(s, &i))
 			continue;

@@ -11,7 +11,7 @@
 
 #include "layout.h"
 
-#define XS_SIZE  832 /* XSAVE standard format up to the end of AVX state: 512 + 64 + 256 */
+#define XS_SIZE  2688 /* XSAVE standard format up to the end of AVX-512 state, wherever the CPU has it: isa_xs_off() */
 #define XS_FCW   0
 #define XS_FSW   2
 #define XS_FTW   4

@@ -8,6 +8,8 @@
 
 #include <string.h>
 
+#include "isa.h"
+
 uint64_t value_int(struct rng *r)
 {
 	switch (below(r, 6)) {
@@ -112,6 +114,38 @@ static void value_x87(struct rng *r, uint8_t *xs)
 		value_st(r, xs + XS_ST + 16 * i);
 }
 
+static uint64_t value_mask(struct rng *r)
+{
+	switch (below(r, 8)) {
+	case 0: return 0;
+	case 1: return ~0ull;
+	case 2: return 1ull << below(r, 64);
+	case 3: return (1ull << below(r, 64)) - 1;
+	case 4: return ~0ull << below(r, 20);
+	default: return rnd(r);
+	}
+}
+
+/* AVX-512's state is tested as it is at first, too. */
+static void value_avx512(struct rng *r, uint8_t *xs, unsigned kind)
+{
+	uint64_t mask;
+
+	if (!isa_has_avx512())
+		return;
+	for (int i = 0; i < 8; i++) {
+		mask = value_mask(r);
+		memcpy(xs + isa_xs_off(XS_MASKS) + 8 * i, &mask, 8);
+	}
+	for (int i = 0; i < 16; i++) {
+		unsigned k = one_in(r, 4) ? below(r, 5) : kind;
+
+		fill_elements(r, xs + isa_xs_off(XS_ZMM_HI) + 32 * i, 32, k);
+		fill_elements(r, xs + isa_xs_off(XS_ZMM_16) + 64 * i, 64, k);
+	}
+	xs[XS_BV] |= 0xe0;
+}
+
 static void value_xs(struct rng *r, uint8_t *xs)
 {
 	uint32_t mxcsr = 0x1f80;
@@ -131,6 +165,7 @@ static void value_xs(struct rng *r, uint8_t *xs)
 		fill_elements(r, xs + XS_YMMH + 16 * i, 16, k);
 	}
 	xs[XS_BV] = 7;
+	value_avx512(r, xs, kind);
 }
 
 void value_state(struct rng *r, struct cpu_state *st, int bits32)
