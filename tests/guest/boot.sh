@@ -37,11 +37,19 @@ monitor=${HVX_MONITOR:-$PWD/hvx-monitor}
 kernel=$(flock "$HVX_CACHE/.lock" sh "$guestdir/fetch-kernel.sh" "$flavour")
 initrd=$(flock "$HVX_CACHE/.lock" sh "$guestdir/mktestimage.sh" "$flavour")
 
+# is_v4: the host's CPU has all that x86-64-v4 asks for.
+is_v4() {
+	for flag in avx512f avx512bw avx512cd avx512dq avx512vl; do
+		grep -qw "$flag" /proc/cpuinfo || return 1
+	done
+}
+
 # start_guest: the VMM with the console on its output; its status is the function's.
 start_guest() {
 	append="console=ttyS0 panic=-1 only=$only"
 	case $vmm in
 	hvx)
+		if is_v4; then append="$append v4=yes"; fi
 		timeout -k 10 "$limit" "$monitor" run --kernel="$kernel" --initrd="$initrd" \
 			--memory=512M --append="$append" --no-reboot
 		;;

@@ -47,7 +47,7 @@ add_compiler() {
 add_checks() {
 	mkdir -p "$root/check"
 	cp "$guestdir/functions" "$guestdir/hello.c" "$guestdir/vulnerabilities" "$root/check/"
-	for p in signals forkexec filter gather modes movss; do
+	for p in signals forkexec filter gather avx512 modes movss; do
 		# shellcheck disable=SC2086
 		${CC:-gcc} $cflags -static -o "$root/check/$p" "$guestdir/prog/$p.c" -lm
 	done

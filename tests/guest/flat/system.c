@@ -811,6 +811,61 @@ static void xsave_state(uint64_t all)
 	__asm__ volatile("fninit");
 }
 
+/* AVX-512 is all of three components on top of AVX or none; its state goes where CPUID says. */
+static void avx512(uint64_t all)
+{
+	static uint8_t area[4096] __attribute__((aligned(64)));
+	static const uint64_t wrong[] = {0x27, 0x47, 0x87, 0xc7, 0xe3, 0xe1};
+	uint32_t a, b, c, d;
+	word cr0 = rd_cr0();
+	uint64_t k, z;
+
+	if (!(all & 0xe0)) {
+		skip("AVX-512", "not offered");
+		return;
+	}
+	for (unsigned i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
+		check_trap("xsetbv: a part of AVX-512", TRY(xsetbv(0, wrong[i])), VEC_GP, 0);
+	xsetbv(0, all);
+	__asm__ volatile(
+		"kmovq %0, %%k3\n\tvpbroadcastq %0, %%zmm5\n\tvpbroadcastq %0, %%zmm17" ::"r"(0x1122334455667788));
+	memset(area, 0, sizeof area);
+	__asm__ volatile("xsave (%0)" ::"r"(area), "a"(-1), "d"(-1) : "memory");
+	cpuid(0xd, 5, &a, &b, &c, &d);
+	check("xsave: masks where CPUID says", a == 64 && *(uint64_t *)(area + b + 3 * 8) == 0x1122334455667788,
+	      "at %u", b);
+	*(uint64_t *)(area + b + 3 * 8) = 77;
+	cpuid(0xd, 6, &a, &b, &c, &d);
+	check("xsave: upper halves where CPUID says",
+	      a == 512 && *(uint64_t *)(area + b + 5 * 32) == 0x1122334455667788, "at %u", b);
+	cpuid(0xd, 7, &a, &b, &c, &d);
+	check("xsave: zmm17 where CPUID says", a == 1024 && *(uint64_t *)(area + b + 64) == 0x1122334455667788, "at %u",
+	      b);
+	*(uint64_t *)(area + b + 64) = 78;
+	__asm__ volatile("xrstor (%0)" ::"r"(area), "a"(-1), "d"(-1) : "memory");
+	__asm__ volatile("kmovq %%k3, %0\n\tvmovq %%xmm17, %1" : "=r"(k), "=r"(z));
+	check_eq("xrstor: k3", k, 77);
+	check_eq("xrstor: zmm17", z, 78);
+	cpuid(0xd, 1, &a, &b, &c, &d);
+	memset(area, 0xcc, sizeof area);
+	memset(area + 512, 0, 64);
+	__asm__ volatile("xsavec (%0)" ::"r"(area), "a"(0xa0), "d"(0) : "memory"); /* masks, then zmm16-31 */
+	check_eq("xsavec: masks first", *(uint64_t *)(area + 576 + 24), 77);
+	check_eq("xsavec: zmm17 behind them", *(uint64_t *)(area + 576 + 64 + 64), 78);
+	check("xsavec: no more", area[576 + 64 + 1024] == 0xcc, "%#x", area[576 + 64 + 1024]);
+	wr_cr0(cr0 | CR0_TS);
+	check_trap("kmovq under CR0.TS", TRY(__asm__ volatile("kmovq %k1, %k2")), VEC_NM, 0);
+	check_trap("EVEX under CR0.TS", TRY(__asm__ volatile("vpord %zmm1, %zmm1, %zmm1")), VEC_NM, 0);
+	wr_cr0(cr0);
+	xsetbv(0, 7);
+	check_trap("kmovq without XCR0's bits", TRY(__asm__ volatile("kmovq %k1, %k2")), VEC_UD, 0);
+	check_trap("EVEX of 512 bits without XCR0's bits", TRY(__asm__ volatile("vpord %zmm1, %zmm1, %zmm1")), VEC_UD,
+		   0);
+	check_trap("EVEX of 128 bits without XCR0's bits", TRY(__asm__ volatile("vpord %xmm17, %xmm17, %xmm17")),
+		   VEC_UD, 0);
+	xsetbv(0, all);
+}
+
 static void xsave(void)
 {
 	word cr4 = rd_cr4();
@@ -850,6 +905,7 @@ static void xsave(void)
 		}
 	check("CPUID 0xd: size is the end of the last area", b1 == size, "%u, areas end at %u", b1, size);
 	xsave_state(all);
+	avx512(all);
 	xsetbv(0, 3);
 	cpuid(0xd, 0, &a, &b, &c, &d);
 	check_eq("CPUID 0xd: size without AVX", b, 576);
