@@ -12,26 +12,27 @@
 #include "vcpu/mmu/bank.h"
 #include "vcpu/mmu/mmu.h"
 
-#define SPACE_JUMPS  JC_FILLED
-#define SPACE_CELLS  4096
-#define SPACE_PLACES 2048 /* of code pages: with more of them neither jumps nor cells are kept */
+#define SPACE_JUMPS  JC_SIZE
+#define SPACE_CELLS  65536 /* a compiler has some 30,000 */
+#define SPACE_PLACES 16384 /* of code pages: with more of them neither jumps nor cells are kept */
 
-/* What is kept of an address space, in the slot of its bank. */
+/* What is kept of an address space, in the slot of its bank: on small pages, of which it touches as many as it needs.  Host
+ * addresses are offsets in code memory. */
 struct bt_space {
 	uint8_t valid;
 	uint64_t fetch_age;     /* of its entries in the fetch cache, which stay there */
 	uint64_t invalidations; /* of blocks, when the cells were put away */
 	uint64_t code_filter[1 << (FETCH_FILTER_BITS - 6)];
 	uint32_t n_jumps, n_cells, n_places;
+	uint32_t jc_mode[JC_COUNT]; /* of the jumps' tables */
 	struct space_jump {
-		uint64_t tag, host;
+		uint64_t tag;
+		uint32_t host;
 		uint16_t index;
 		uint8_t jc;
 	} jump[SPACE_JUMPS];
-	uint32_t jc_mode[JC_COUNT]; /* of the jumps' tables */
 	struct space_cell {
-		uint64_t host;
-		uint32_t cell;
+		uint32_t host, cell;
 	} cell[SPACE_CELLS];
 	struct space_place {
 		uint64_t at;
@@ -39,26 +40,43 @@ struct bt_space {
 		uint8_t aliased;
 	} place[SPACE_PLACES];
 };
+_Static_assert(sizeof(struct bt_space) < 2u << 20, "memory_anon() gives it small pages");
+_Static_assert(JC_SIZE <= 1u << 16 && BANKS == BT_SPACES, "index of a jump; a space for each bank");
 
 int branches_create(struct vcpu *v)
 {
-	v->spaces = memory_anon(BANKS * sizeof *v->spaces);
 	for (unsigned k = 0; k < JC_COUNT; k++)
 		v->jc_mode[k] = JC_UNUSED;
-	return v->spaces ? 0 : -errno;
+	for (unsigned i = 0; i < BT_SPACES; i++)
+		if (!(v->space[i] = memory_anon(sizeof **v->space)))
+			return -errno;
+	return 0;
 }
 
 void branches_destroy(struct vcpu *v)
 {
-	memory_anon_free(v->spaces, BANKS * sizeof *v->spaces);
-	v->spaces = NULL;
+	for (unsigned i = 0; i < BT_SPACES; i++) {
+		memory_anon_free(v->space[i], sizeof **v->space);
+		v->space[i] = NULL;
+	}
+}
+
+static uint32_t rx_offset(const struct vcpu *v, uint64_t host)
+{
+	return (uint32_t)(host - (uint64_t)(uintptr_t)v->bt->rx);
+}
+
+static uint64_t rx_address(const struct vcpu *v, uint32_t off)
+{
+	return (uint64_t)(uintptr_t)bt_rx(v->bt, off);
 }
 
 static void forget_spaces(struct vcpu *v)
 {
 	world_assert_mine(v);
-	for (unsigned i = 0; v->spaces && i < BANKS; i++)
-		v->spaces[i].valid = 0;
+	for (unsigned i = 0; i < BT_SPACES; i++)
+		if (v->space[i])
+			v->space[i]->valid = 0;
 }
 
 /* ---- fetches ---- */
@@ -162,7 +180,8 @@ static void save_jump(struct vcpu *v, struct bt_space *b, unsigned k, unsigned i
 	const struct jump_cache *j = &v->jc[k];
 
 	if (!(j->e[i].tag >> 63) && b->n_jumps < SPACE_JUMPS)
-		b->jump[b->n_jumps++] = (struct space_jump){j->e[i].tag, j->e[i].host, (uint16_t)i, (uint8_t)k};
+		b->jump[b->n_jumps++] =
+			(struct space_jump){j->e[i].tag, rx_offset(v, j->e[i].host), (uint16_t)i, (uint8_t)k};
 }
 
 /* Of users' tables, with the mode that each is of. */
@@ -186,7 +205,8 @@ static void save_jumps(struct vcpu *v, struct bt_space *b)
 static void save_cells(struct vcpu *v, struct bt_space *b)
 {
 	for (uint32_t i = 0; i < v->n_active_user && i < SPACE_CELLS; i++)
-		b->cell[b->n_cells++] = (struct space_cell){v->cells[v->active_user[i]], v->active_user[i]};
+		b->cell[b->n_cells++] =
+			(struct space_cell){rx_offset(v, v->cells[v->active_user[i]]), v->active_user[i]};
 	b->invalidations = bt_invalidations(v->bt);
 }
 
@@ -223,7 +243,7 @@ static void restore_jumps(struct vcpu *v, const struct bt_space *b)
 		const struct space_jump *j = &b->jump[i];
 
 		v->jc_mode[j->jc] = b->jc_mode[j->jc];
-		jump_cache_put(&v->jc[j->jc], j->index, j->tag, j->host);
+		jump_cache_put(&v->jc[j->jc], j->index, j->tag, rx_address(v, j->host));
 	}
 }
 
@@ -234,7 +254,7 @@ static void bring_back(struct vcpu *v, struct bt_space *b)
 			codepage_put(v, b->place[i].page, b->place[i].at, b->place[i].aliased);
 	restore_jumps(v, b);
 	for (uint32_t i = 0; i < b->n_cells && b->invalidations == bt_invalidations(v->bt); i++)
-		cell_bring_back(v, b->cell[i].cell, b->cell[i].host);
+		cell_bring_back(v, b->cell[i].cell, rx_address(v, b->cell[i].host));
 	memcpy(v->code_filter[1], b->code_filter, sizeof b->code_filter);
 	v->fetch_age[0] = b->fetch_age;
 	b->valid = 0;
@@ -242,11 +262,11 @@ static void bring_back(struct vcpu *v, struct bt_space *b)
 
 static void gone_switch(struct vcpu *v, int kept, int back)
 {
-	if (v->spaces && kept >= 0)
-		save(v, &v->spaces[kept]);
+	if (kept >= 0 && v->space[kept])
+		save(v, v->space[kept]);
 	gone_nonglobal(v);
-	if (v->spaces && back >= 0 && v->spaces[back].valid)
-		bring_back(v, &v->spaces[back]);
+	if (back >= 0 && v->space[back] && v->space[back]->valid)
+		bring_back(v, v->space[back]);
 }
 
 /* ---- the hook ---- */

@@ -19,14 +19,14 @@ struct bt_space;
 #define JC_NOFPU  (JC_CODE16 + 1)
 #define JC_COUNT  (2 * JC_NOFPU) /* the same again with MODE_NOFPU */
 #define JC_UNUSED 0xffffffffu    /* in jc_mode[]: the table has never been used, its tags are not valid */
-#define JC_BITS   14
+#define JC_BITS   15
 #define JC_SIZE   (1u << JC_BITS)
 #define JC_FACTOR 0x9e3779b1u
 static inline unsigned jc_index(uint64_t gva)
 {
 	return ((uint32_t)gva * JC_FACTOR) >> (32 - JC_BITS);
 }
-#define JC_FILLED 4096
+#define JC_FILLED 16384
 struct jump_cache {
 	struct {
 		uint64_t tag;  /* gva of the target, jc_invalid() */
@@ -49,6 +49,8 @@ static inline uint64_t jc_invalid(unsigned i)
 #define BT_MAX_BLOCKS     (3u << 16)
 #define BT_MAX_PAGES      (1u << 16)
 
+#define BT_SPACES 8 /* BANKS of mmu/bank.h */
+
 struct bt_cpu {
 	/* instruction fetch: page translations by user and supervisor */
 	struct fetch_entry {
@@ -61,7 +63,7 @@ struct bt_cpu {
 	uint64_t code_filter[2][1 << (FETCH_FILTER_BITS - 6)]; /* hashed pages that code was fetched from: upper half or
 								   global, the rest */
 	uint32_t jc_mode[JC_COUNT];                            /* of each jump cache's entries */
-	struct bt_space *spaces;                               /* what is kept by PCID */
+	struct bt_space *space[BT_SPACES];                     /* what is kept by PCID */
 	uint32_t code_limit;                                   /* of the last code segment under MODE_SLOWMEM */
 	uint64_t code_base;                                    /* likewise */
 	uint8_t fetch_global;                                  /* all pages of the block found last are global */
