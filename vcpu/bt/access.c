@@ -135,10 +135,12 @@ static int group_fails(struct vcpu *v, const struct site *s)
 	return 0;
 }
 
-/* An access that runs into the next page. */
+/* An access that runs into the next page.  What a mask leaves out of a load may be read all the same where it is there. */
 static int access_crosses(struct vcpu *v, const struct site *s, uint64_t gva)
 {
-	if (s->align || (s->acc & SITE_ACC_MASKED) || (v->bt->blocks[s->block].mode & BOUNCES))
+	bool masked_store = (s->acc & SITE_ACC_MASKED) && (s->acc & ACC_W);
+
+	if (s->align || masked_store || (v->bt->blocks[s->block].mode & BOUNCES))
 		return access_done(v, s, gva, TLB_NO_RAM);
 	if (!(s->acc & ACC_W)) {
 		if (!cross_load(v, s, gva))
