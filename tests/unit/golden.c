@@ -174,7 +174,6 @@ static struct vcpu *machine(void)
 
 	v->amd = 1;
 	v->features = ~0ull;
-	v->xcr0_mask = 7 | XCR0_AVX512_ONLY;
 	return v;
 }
 
@@ -189,6 +188,7 @@ static void run_case(FILE *f, const struct golden_group *g, const struct golden_
 
 	btvm_mode(v, g->mode & MODE_USER ? 3 : 0, mode_code_size(g->mode));
 	v->bt->have_bmi2 = !g->no_bmi2;
+	v->xcr0_mask = g->avx512 ? 7 | XCR0_AVX512_ONLY : 7;
 	place(v, c, g->gva, &shown);
 	v->rip = gva;
 	v->ip_page = g->gva;

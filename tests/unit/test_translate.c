@@ -94,6 +94,7 @@ static const struct golden_case avx512[] = {
 	{"masks", "c5 f8 98 ca 74 02", 0, false},                                          /* kortestw k1, k2; je */
 	{"gather", "62 f2 7d 49 90 04 8b", 0, false},
 	{"scatter", "62 f2 fd 49 a0 04 8b", 0, false},
+	{"AVX2's gather", "c4 e2 6d 90 04 8b", 0, false}, /* keeps what is above its registers */
 };
 
 static const struct golden_case kernel64[] = {
@@ -228,24 +229,24 @@ static const struct golden_case no_bmi2[] = {
 	{"ret", "c3", 0, false},
 };
 
-#define GROUP(n, m, at, nobmi)                                        \
-	{                                                             \
-#n, (m), (at), (nobmi), n, sizeof(n) / sizeof((n)[0]) \
+#define GROUP(n, m, at, nobmi, with512)                                          \
+	{                                                                        \
+#n, (m), (at), (nobmi), (with512), n, sizeof(n) / sizeof((n)[0]) \
 	}
 static const struct golden_group groups[] = {
-	GROUP(classes64, USER64, USER_AT, false),
-	GROUP(avx512, USER64, USER_AT, false),
-	GROUP(kernel64, KERNEL64, KERN_AT, false),
-	GROUP(compat32, USER64 | MODE_CS32, USER_AT, false),
-	GROUP(slow64, USER64 | MODE_SLOWMEM, USER_AT, false),
-	GROUP(slow32, KERNEL64 | MODE_CS32 | MODE_SLOWMEM, USER_AT, false),
-	GROUP(segs16, KERNEL64 | MODE_CS16 | MODE_SS16 | MODE_SLOWMEM | MODE_SEGS | MODE_REAL, REAL_AT, false),
-	GROUP(step, USER64 | MODE_STEP, USER_AT, false),
-	GROUP(bounce, USER64 | MODE_STEP | MODE_BOUNCE, USER_AT, false),
-	GROUP(bounce_stack, USER64 | MODE_STEP | MODE_BOUNCE_STACK, USER_AT, false),
-	GROUP(flags, USER64, USER_AT, false),
-	GROUP(sequences, USER64, USER_AT, false),
-	GROUP(no_bmi2, USER64, USER_AT, true),
+	GROUP(classes64, USER64, USER_AT, false, false),
+	GROUP(avx512, USER64, USER_AT, false, true),
+	GROUP(kernel64, KERNEL64, KERN_AT, false, false),
+	GROUP(compat32, USER64 | MODE_CS32, USER_AT, false, false),
+	GROUP(slow64, USER64 | MODE_SLOWMEM, USER_AT, false, false),
+	GROUP(slow32, KERNEL64 | MODE_CS32 | MODE_SLOWMEM, USER_AT, false, false),
+	GROUP(segs16, KERNEL64 | MODE_CS16 | MODE_SS16 | MODE_SLOWMEM | MODE_SEGS | MODE_REAL, REAL_AT, false, false),
+	GROUP(step, USER64 | MODE_STEP, USER_AT, false, false),
+	GROUP(bounce, USER64 | MODE_STEP | MODE_BOUNCE, USER_AT, false, false),
+	GROUP(bounce_stack, USER64 | MODE_STEP | MODE_BOUNCE_STACK, USER_AT, false, false),
+	GROUP(flags, USER64, USER_AT, false, false),
+	GROUP(sequences, USER64, USER_AT, false, false),
+	GROUP(no_bmi2, USER64, USER_AT, true, false),
 };
 
 static void test_golden(void)
