@@ -49,6 +49,10 @@ done <<'END'
 1 62f27d2991444810 vpgatherqd xmm0 {k1}, [rax + ymm1*2 + 64]
 1 62f2fd49a0444808 vpscatterdq [rax + ymm1*2 + 64] {k1}, zmm0
 1 c4e1f8914b08 kmovq [rbx + 8], k1
+1 c4e26990444810 vpgatherdd xmm0, [rax + xmm1*2 + 16], xmm2: what AVX-512 has above them, when it faults
+1 c4e26d8c03 vpmaskmovd ymm0, ymm2, [rbx] likewise
+1 62e1fe487f4b01 vmovdqu64 [rbx + 64], zmm17
+1 62f1745b585301 vaddps zmm2 {k3}, zmm1, [rbx + 4] {1to16}
 END
 rm -f insn-fixed.log
 "$diff" --seed=1 --cases=75000 && "$diff" --window --seed=5 --cases=75000 &&
