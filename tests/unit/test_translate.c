@@ -262,10 +262,31 @@ static void test_golden(void)
 		}
 }
 
+/* However large the code of its instructions is, a block fits. */
+static void test_large(void)
+{
+	static const uint8_t gather[] = {0x62, 0xf2, 0x7d, 0x49,
+					 0x90, 0x04, 0x8b}; /* vpgatherdd zmm0 {k1}, [rbx + zmm1*4] */
+	struct vcpu *v = btvm_reset();
+	uint32_t b;
+
+	v->features = ~0ull;
+	for (unsigned i = 0; i < BT_MAX_INSNS; i++)
+		btvm_put(v, BTVM_CODE + i * sizeof gather, gather, sizeof gather);
+	v->rip = BTVM_CODE;
+	b = btvm_translate_at(v, BTVM_CODE, v->mode & ~(uint32_t)MODE_NOAVX512);
+	CU_ASSERT_NOT_EQUAL_FATAL(b, BT_NONE);
+	CU_ASSERT(v->bt->blocks[b].n_insns > 16);
+	btvm_reset();
+}
+
 CU_ErrorCode suite_translate(void);
 CU_ErrorCode suite_translate(void)
 {
 	CU_pSuite s = CU_add_suite("translate", NULL, NULL);
 
-	return s && CU_add_test(s, "golden text of emitted code", test_golden) ? CUE_SUCCESS : CU_get_error();
+	return s && CU_add_test(s, "golden text of emitted code", test_golden) &&
+			       CU_add_test(s, "the largest block", test_large)
+		       ? CUE_SUCCESS
+		       : CU_get_error();
 }

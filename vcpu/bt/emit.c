@@ -196,14 +196,14 @@ void emit_vex_reg(struct emit *c, uint32_t op, uint8_t reg, uint8_t vvvv, uint8_
 	emit8(c, (uint8_t)(0xc0 | (reg & 7) << 3 | (rm & 7)));
 }
 
-void emit_zmm(struct emit *c, bool store, uint8_t reg, struct hmem m)
+void emit_evex_mem(struct emit *c, unsigned length, uint8_t opcode, uint8_t reg, struct hmem m)
 {
 	emit_seg(c, &m);
 	emit8(c, 0x62);
 	emit8(c, (uint8_t)((reg & 8 ? 0 : 0x80) | ((~emit_rex_xb(m) & 3) << 5) | (reg & 16 ? 0 : 0x10) | MAP_0F));
 	emit8(c, 0xfc | PP_F3);
-	emit8(c, 0x48);
-	emit8(c, store ? 0x7f : 0x6f);
+	emit8(c, (uint8_t)(8 | (length == 64 ? 2 : length == 32 ? 1 : 0) << 5));
+	emit8(c, opcode);
 	emit_modrm_scaled(c, reg, m, false);
 }
 

@@ -99,8 +99,9 @@ enum { PP_NONE, PP_66, PP_F3, PP_F2 };
 enum { MAP_0F = 1, MAP_0F38, MAP_0F3A };
 void emit_vex_mem(struct emit *c, uint32_t op, uint8_t reg, uint8_t vvvv, struct hmem m);
 void emit_vex_reg(struct emit *c, uint32_t op, uint8_t reg, uint8_t vvvv, uint8_t rm);
-void emit_zmm(struct emit *c, bool store, uint8_t reg,
-	      struct hmem m);                            /* vmovdqu64 between a whole zmm0-31 and memory */
+/* EVEX.F3.0F.W1 without a mask on @length bytes of register 0 to 31: vmovdqu64, vmovq. */
+enum { EVEX_LOAD = 0x6f, EVEX_LOADQ = 0x7e, EVEX_STORE = 0x7f };
+void emit_evex_mem(struct emit *c, unsigned length, uint8_t opcode, uint8_t reg, struct hmem m);
 void emit_jmp_to(struct emit *c, const uint8_t *target); /* jmp rel32 */
 uint8_t *emit_jcc(struct emit *c, uint8_t cc);           /* returns the rel32 to patch */
 uint8_t *emit_jmp(struct emit *c);

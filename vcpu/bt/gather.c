@@ -216,7 +216,7 @@ int bt_c_gather(struct vcpu *v)
 	for (unsigned i = 0; i < g.count; i++) {
 		uint64_t at = element_address(in, &g, base, v->gather.index + i * g.isize);
 
-		if ((v->gather.mask[(i + 1) * g.esize - 1] & 0x80) &&
+		if ((g.k ? v->gather.mask[i / 8] >> (i & 7) & 1 : v->gather.mask[(i + 1) * g.esize - 1] >> 7) &&
 		    !cross_read(v, at + seg, v->gather.dst + i * g.esize, g.esize))
 			return 0;
 	}

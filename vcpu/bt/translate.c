@@ -13,6 +13,7 @@
 #include "vcpu/trace.h"
 
 #define PEEK_INSNS 6
+#define MAX_GATHERS 16 /* in place in one block: each may take more than 1 KiB */
 
 uint32_t tr_site(struct tr *t, enum site_kind kind)
 {
@@ -227,7 +228,7 @@ static int decode_block(struct tr *t)
 {
 	unsigned off = (unsigned)(t->gpa & 0xfff), max = t->mode & MODE_STEP ? 1 : BT_MAX_INSNS;
 	const uint8_t *page = page_bytes(t, t->gpa);
-	unsigned sti_at = BT_MAX_INSNS;
+	unsigned sti_at = BT_MAX_INSNS, gathers = 0;
 	uint16_t g = 0;
 
 	if (!page) {
@@ -254,8 +255,10 @@ static int decode_block(struct tr *t)
 			in->cls = CLS_SYS_INLINE;
 		if (tr_string_inlinable(t, in))
 			in->cls = CLS_STRING_INLINE;
-		if (tr_gather_inlinable(t, in))
+		if (gathers < MAX_GATHERS && tr_gather_inlinable(t, in)) {
 			in->cls = CLS_GATHER_INLINE;
+			gathers++;
+		}
 		if (in->cls == CLS_SYS_INLINE && in->sysop == SYS_STI)
 			sti_at = t->n;
 		if (in->cls == CLS_SYS_INLINE && in->sysop == SYS_CLI && sti_at + 1 < t->n)

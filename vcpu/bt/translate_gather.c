@@ -1,5 +1,5 @@
 /*
- * AVX2 gathers in place, as long as all elements are chosen and each lies in a
+ * Gathers in place, as long as all elements are chosen and each lies in a
  * page of RAM that is in the soft TLB; the others go to gather.c.
  * Invariant: until the last check has passed the guest's registers are in
  * vcpu.gather too, so that a gather that stops half way has not begun.
@@ -18,12 +18,13 @@ bool tr_gather_inlinable(const struct tr *t, const struct insn *in)
 {
 	struct gather g;
 
-	if (in->cls != CLS_GATHER || in->enc == ENC_EVEX || in->addrsize == 2 ||
-	    (t->mode & (MODE_SLOWMEM | MODE_TRANSIENT)))
+	if (in->cls != CLS_GATHER || in->addrsize == 2 || (t->mode & (MODE_SLOWMEM | MODE_TRANSIENT)))
 		return false;
 	if (!t->long_mode && (in->mem.seg == SEG_FS || in->mem.seg == SEG_GS))
 		return false; /* they have limits */
 	g = gather_decode(in);
+	if (g.k)
+		return !g.scatter && g.dst != g.index;
 	return g.dst != g.index && g.dst != g.mask && g.index != g.mask;
 }
 
@@ -54,7 +55,7 @@ static void patch_chain(uint8_t *rel, const uint8_t *target)
 static void move_whole(struct tr *t, bool store, uint8_t reg, size_t off)
 {
 	if (t->v->xcr0_mask & XCR0_AVX512_ONLY)
-		emit_zmm(&t->c, store, reg, hm_gs(off));
+		emit_evex_mem(&t->c, 64, store ? EVEX_STORE : EVEX_LOAD, reg, hm_gs(off));
 	else
 		emit_vex_mem(&t->c, store ? VMOVDQU_ST : VMOVDQU_LD, reg, R_NONE, hm_gs(off));
 }
@@ -102,6 +103,55 @@ static void load_element(struct tr *t, uint8_t vec, unsigned n, unsigned size, s
 	emit8(&t->c, (uint8_t)n);
 }
 
+/* The look-up of the @size bytes at t1: their addend in t2, or to the cold part. */
+static void find_element(struct tr *t, struct cold *k, unsigned size, uint8_t t1, uint8_t t2, uint8_t t3)
+{
+	addr_tlb_index(t, t1, t2);
+	emit_lea(&t->c, 1, t3, hm_base(t1, (int32_t)size - 1));
+	emit_alu_imm(&t->c, 1, ALU_AND, t3, -4096);
+	emit_rm_mem(&t->c, 1, 0x3b, t3, hm_gs_index(addr_tag_offset(t, ACC_R), t2, 8));
+	jump_cold(t, k, CC_NE);
+	emit_load(&t->c, t2, hm_gs_index(addr_addend_offset(t, ACC_R), t2, 8));
+}
+
+/* D = what is in vcpu.gather; what is above it becomes zero.  kxorq K, K, K */
+static void take_evex(struct tr *t, const struct gather *g)
+{
+	unsigned bytes = g->count * g->esize;
+
+	emit_evex_mem(&t->c, bytes, bytes == 8 ? EVEX_LOADQ : EVEX_LOAD, g->dst, hm_gs(VOFF(gather.dst)));
+	emit_vex_reg(&t->c, VEX(1, PP_NONE, MAP_0F, 1, 0x47), g->k, g->k, g->k);
+}
+
+/*
+ *   vmovdqu64 gs:[gather.index], I;  vmovdqu64 gs:[gather.dst], D;  kmovq gs:[gather.mask], K
+ *   kmovw t1, K;  and t1, all;  cmp t1, all;  jne cold
+ * and for each element
+ *   <its address and addend, as below>;  mov t3, [t1 + t2];  mov gs:[gather.dst + i*4], t3
+ * then D and K as they are to be.  Until then they are as they were.
+ */
+static void evex_inline(struct tr *t, const struct insn *in, const struct gather *g, struct cold *k, const uint8_t s[3])
+{
+	int32_t all = (1 << g->count) - 1;
+
+	emit_evex_mem(&t->c, 64, EVEX_STORE, g->index, hm_gs(VOFF(gather.index)));
+	emit_evex_mem(&t->c, 64, EVEX_STORE, g->dst, hm_gs(VOFF(gather.dst)));
+	emit_vex_mem(&t->c, VEX(0, PP_NONE, MAP_0F, 1, 0x91), g->k, R_NONE, hm_gs(VOFF(gather.mask)));
+	emit_vex_reg(&t->c, VEX(0, PP_NONE, MAP_0F, 0, 0x93), s[0], R_NONE, g->k);
+	if (g->count < 16)
+		emit_alu_imm(&t->c, 0, ALU_AND, s[0], all);
+	emit_alu_imm(&t->c, 0, ALU_CMP, s[0], all);
+	jump_cold(t, k, CC_NE);
+	for (unsigned i = 0; i < g->count; i++) {
+		form_address(t, in, g, i, s[0]);
+		find_element(t, k, g->esize, s[0], s[1], s[2]);
+		emit_rm_mem(&t->c, g->esize == 8, 0x8b, s[2], hm_bi(s[0], s[1], 1, 0));
+		emit_rm_mem(&t->c, g->esize == 8, 0x89, s[2], hm_gs(VOFF(gather.dst) + i * g->esize));
+	}
+	k->hot2 = t->c.p;
+	take_evex(t, g);
+}
+
 /*
  *   vmovdqu gs:[gather.index], I; the same with M and D
  *   vmovmskps t1, M;  cmp t1, all;  jne cold
@@ -128,16 +178,15 @@ void tr_gather_inline(struct tr *t, const struct insn *in)
 	tr_flags_clobber(t, in->gpr_read);
 	tr_site(t, SITE_INSN);
 	k = tr_cold(t, COLD_GATHER);
+	if (g.k) {
+		evex_inline(t, in, &g, k, (const uint8_t[]){t1, t2, t3});
+		return;
+	}
 	save_registers(t, &g);
 	check_mask(t, k, &g, t1);
 	for (unsigned i = 0; i < g.count; i++) {
 		form_address(t, in, &g, i, t1);
-		addr_tlb_index(t, t1, t2);
-		emit_lea(&t->c, 1, t3, hm_base(t1, g.esize - 1));
-		emit_alu_imm(&t->c, 1, ALU_AND, t3, -4096);
-		emit_rm_mem(&t->c, 1, 0x3b, t3, hm_gs_index(addr_tag_offset(t, ACC_R), t2, 8));
-		jump_cold(t, k, CC_NE);
-		emit_load(&t->c, t2, hm_gs_index(addr_addend_offset(t, ACC_R), t2, 8));
+		find_element(t, k, g.esize, t1, t2, t3);
 		load_element(t, i < half ? g.dst : g.mask, i % half, g.esize, hm_bi(t1, t2, 1, 0));
 	}
 	if (g.count > half) {
@@ -152,6 +201,7 @@ void tr_gather_inline(struct tr *t, const struct insn *in)
  *   vmovdqu M, gs:[gather.mask];  vmovdqu D, gs:[gather.dst]      ; as if nothing had happened
  *   mov gs:[site], n;  jmp glue
  *   resume: vmovdqu D, gs:[gather.dst];  jmp end
+ * EVEX's has changed no register before its end, and loads D there.
  */
 void tr_cold_gather(struct tr *t, const struct cold *k)
 {
@@ -160,14 +210,17 @@ void tr_cold_gather(struct tr *t, const struct cold *k)
 	uint32_t s;
 
 	patch_chain(k->hot, t->c.p);
-	move_whole(t, false, g.mask, VOFF(gather.mask));
-	move_whole(t, false, g.dst, VOFF(gather.dst));
+	if (!g.k) {
+		move_whole(t, false, g.mask, VOFF(gather.mask));
+		move_whole(t, false, g.dst, VOFF(gather.dst));
+	}
 	s = tr_site(t, SITE_SYS);
 	in.cls = CLS_GATHER;
 	t->bt->sites[s].aux = tr_sys(t, &in);
 	emit_store_imm32(&t->c, 0, hm_gs(VOFF(site)), (int32_t)s);
 	emit_jmp_to(&t->c, t->bt->rw + (glue_gather - t->bt->rx));
 	t->bt->sites[s].resume_off = (uint32_t)(t->c.p - t->bt->rw);
-	emit_vex_mem(&t->c, VMOVDQU_LD, g.dst, R_NONE, hm_gs(VOFF(gather.dst)));
+	if (!g.k)
+		emit_vex_mem(&t->c, VMOVDQU_LD, g.dst, R_NONE, hm_gs(VOFF(gather.dst)));
 	emit_jmp_to(&t->c, k->hot2);
 }
