@@ -6,6 +6,7 @@
 
 #include "tests/unit/machine.h"
 #include "vcpu/cpu/cpuid.h"
+#include "vcpu/cpu/fpu.h"
 #include "vcpu/cpu/msr.h"
 #include "vcpu/cpu/reset.h"
 
@@ -295,6 +296,15 @@ static void test_avx512(void)
 	CU_ASSERT_EQUAL(EDX(7, 0) & (1u << 23 | 7u << 22 | 1u << 24 | 1u << 25), 0); /* fp16, amx */
 	CU_ASSERT_EQUAL(EAX(7, 0), 2);
 	CU_ASSERT_EQUAL(EAX(7, 1), 1u << 5); /* bf16 alone */
+	CU_ASSERT_EQUAL(fpu_component_at(v, 0xa0, true, 7), 576 + 64);
+	CU_ASSERT_EQUAL(fpu_component_at(v, 0xa0, false, 7), 0x680);
+	CU_ASSERT_EQUAL(fpu_area_end(v, 0x44, true), 576 + 256 + 512);
+	CU_ASSERT_EQUAL(fpu_area_end(v, 0x20, false), 0x480);
+	v->xs.aligned = 1 << 7; /* what follows the masks would be so anyway, but not on a CPU where they are shorter */
+	v->xs.size[5] = 8;
+	CU_ASSERT_EQUAL(fpu_component_at(v, 0xe0, true, 6), 576 + 8);
+	CU_ASSERT_EQUAL(fpu_component_at(v, 0xa0, true, 7), 576 + 64);
+	v = on_host(&intel, GIB(1));
 	v->xcr0 = 0xe7;
 	CU_ASSERT_EQUAL(EBX(0xd, 0), 0xa80);
 	CU_ASSERT_EQUAL(EBX(0xd, 1), 576 + 256 + 64 + 512 + 1024); /* compacted */
