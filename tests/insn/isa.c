@@ -87,6 +87,7 @@ static const struct feature { /* CPUID bit behind each instruction set; leaf 0: 
 	{ZYDIS_ISA_SET_XSAVEOPT, 0xd, 1, EAX, 0},
 	{ZYDIS_ISA_SET_XSAVEC, 0xd, 1, EAX, 1},
 	{ZYDIS_ISA_SET_LZCNT, 0x80000001, 0, ECX, 5},
+	{ZYDIS_ISA_SET_AVX_VNNI, 7, 1, EAX, 4},
 	SET512(F, EBX, 16),
 	{ZYDIS_ISA_SET_AVX512F_128N, 7, 0, EBX, 16},
 	{ZYDIS_ISA_SET_AVX512F_SCALAR, 7, 0, EBX, 16},

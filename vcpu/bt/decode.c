@@ -670,6 +670,7 @@ static uint8_t isa_of(const ZydisDecodedInstruction *z)
 	case ZYDIS_ISA_EXT_FMA:
 	case ZYDIS_ISA_EXT_F16C:
 	case ZYDIS_ISA_EXT_VAES:
+	case ZYDIS_ISA_EXT_AVX_VNNI:
 	case ZYDIS_ISA_EXT_VPCLMULQDQ: return ISA_AVX;
 	case ZYDIS_ISA_EXT_AVX512VEX: /* of masks */
 	case ZYDIS_ISA_EXT_AVX512EVEX: return ISA_AVX512;

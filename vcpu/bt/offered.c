@@ -4,7 +4,7 @@
  *
  * Not listed, among others: AVX-512 FP16 and that of Knights (ER, PF, 4FMAPS, 4VNNIW), AMX, CET's shadow stack, MPX, PT (ptwrite), TDX, VTX, SVM, SMX,
  * SGX, PKU, RTM, UINTR, ENQCMD, MOVDIR, WAITPKG, KEYLOCKER, HRESET, PCONFIG, SERIALIZE, MONITOR(X), PADLOCK, XSAVES,
- * AVX-VNNI; AMD's 3DNow!, SSE4A, XOP, FMA4, TBM, LWP, CLZERO, RDPRU, MCOMMIT, INVLPGB, SNP; KNC's; rsm.
+ * AMD's 3DNow!, SSE4A, XOP, FMA4, TBM, LWP, CLZERO, RDPRU, MCOMMIT, INVLPGB, SNP; KNC's; rsm.
  */
 #include "vcpu/bt/offered.h"
 
@@ -75,6 +75,7 @@ static const uint64_t needs[ZYDIS_ISA_SET_MAX_VALUE + 1] = {
 	[SET(AVX2GATHER)] = FEAT(AVX) | FEAT(AVX2),
 	[SET(AVXAES)] = FEAT(AVX) | FEAT(AES),
 	[SET(AVX_GFNI)] = FEAT(AVX) | FEAT(GFNI),
+	[SET(AVX_VNNI)] = FEAT(AVX) | FEAT(AVXVNNI),
 	[SET(F16C)] = FEAT(AVX) | FEAT(F16C),
 	[SET(FMA)] = FEAT(AVX) | FEAT(FMA),
 	[SET(VAES)] = FEAT(AVX) | FEAT(VAES),

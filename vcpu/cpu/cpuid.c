@@ -58,18 +58,19 @@
 #define F7B_HOST                                                                                        \
 	(BIT(3) | BIT(5) | BIT(6) | BIT(8) | BIT(9) | BIT(13) | BIT(18) | BIT(19) | BIT(23) | BIT(24) | \
 	 BIT(29)) /* bmi1 avx2 fdp-excptn bmi2 erms zero-fcs rdseed adx clflushopt clwb sha */
-#define F7B_OURS   (BIT(0) | BIT(1) | BIT(7) | BIT(10) | BIT(20)) /* fsgsbase tsc_adjust smep invpcid smap */
-#define F7C_HOST   (BIT(8) | BIT(9) | BIT(10))                    /* gfni vaes vpclmulqdq */
-#define F7C_OURS   (BIT(2) | BIT(22))                             /* umip rdpid */
-#define F7D_HOST   BIT(4)                                         /* fsrm */
+#define F7B_OURS (BIT(0) | BIT(1) | BIT(7) | BIT(10) | BIT(20)) /* fsgsbase tsc_adjust smep invpcid smap */
+#define F7C_HOST (BIT(8) | BIT(9) | BIT(10))                    /* gfni vaes vpclmulqdq */
+#define F7C_OURS (BIT(2) | BIT(22))                             /* umip rdpid */
+#define F7D_HOST BIT(4)                                         /* fsrm */
 /* AVX-512: offered whole, with what x86-64-v4 asks for, or not at all */
-#define F7B_V4     (BIT(16) | BIT(17) | BIT(28) | BIT(30) | BIT(31)) /* f dq cd bw vl */
-#define F7B_AVX512 (F7B_V4 | BIT(21))                                /* ifma */
-#define F7C_AVX512 (BIT(1) | BIT(6) | BIT(11) | BIT(12) | BIT(14))   /* vbmi vbmi2 vnni bitalg vpopcntdq */
-#define F7D_AVX512 BIT(8)                                            /* vp2intersect */
-#define F71A_HOST  BIT(5)                                            /* leaf 7.1: avx512_bf16 */
-#define F7D_INTEL  (BIT(26) | BIT(27) | BIT(29) | BIT(31))        /* spec_ctrl stibp arch_capabilities ssbd */
-#define F72D_INTEL (BIT(4) | BIT(5))                              /* leaf 7.2: bhi_ctrl, mcdt_no */
+#define F7B_V4      (BIT(16) | BIT(17) | BIT(28) | BIT(30) | BIT(31)) /* f dq cd bw vl */
+#define F7B_AVX512  (F7B_V4 | BIT(21))                                /* ifma */
+#define F7C_AVX512  (BIT(1) | BIT(6) | BIT(11) | BIT(12) | BIT(14))   /* vbmi vbmi2 vnni bitalg vpopcntdq */
+#define F7D_AVX512  BIT(8)                                            /* vp2intersect */
+#define F71A_AVX    BIT(4)                                            /* leaf 7.1: avx_vnni */
+#define F71A_AVX512 BIT(5)                                            /* avx512_bf16 */
+#define F7D_INTEL   (BIT(26) | BIT(27) | BIT(29) | BIT(31))           /* spec_ctrl stibp arch_capabilities ssbd */
+#define F72D_INTEL  (BIT(4) | BIT(5))                                 /* leaf 7.2: bhi_ctrl, mcdt_no */
 /* Leaf 0x80000001 */
 #define FXC_HOST       (BIT(0) | BIT(5) | BIT(7) | BIT(8)) /* lahf abm misalignsse 3dnowprefetch */
 #define FXC_CMP_LEGACY BIT(1)
@@ -167,7 +168,7 @@ static void build_basic(struct build *b)
 {
 	struct vcpu *v = b->v;
 	bool avx = v->xcr0_mask & 4, avx512 = v->xcr0_mask & XCR0_AVX512_ONLY;
-	uint32_t r[4], max;
+	uint32_t r[4], more[4] = {0};
 
 	host_leaf(b, 0, 0, r);
 	r[0] = has_1f(b) ? 0x1f : 0xd;
@@ -183,8 +184,10 @@ static void build_basic(struct build *b)
 		add_values(v, 2, 0, 0x0000ff01, 0, 0, 0); /* leaf 4 tells the caches */
 	add_values(v, 6, 0, BIT(2), 0, 0, 0);             /* the APIC timer never stops */
 	host_leaf(b, 7, 0, r);
-	max = r[0];
-	r[0] = !v->amd ? 2 : avx512 && max ? 1 : 0;
+	if (r[0])
+		host_leaf(b, 7, 1, more);
+	more[0] &= (avx ? F71A_AVX : 0) | (avx512 ? F71A_AVX512 : 0);
+	r[0] = !v->amd ? 2 : more[0] ? 1 : 0;
 	r[1] = (r[1] & (F7B_HOST | (avx512 ? F7B_AVX512 : 0))) | F7B_OURS;
 	r[2] = (r[2] & (F7C_HOST | (avx512 ? F7C_AVX512 : 0))) | F7C_OURS;
 	r[3] = (r[3] & (F7D_HOST | (avx512 ? F7D_AVX512 : 0))) | (v->amd ? 0 : F7D_INTEL);
@@ -193,10 +196,8 @@ static void build_basic(struct build *b)
 		r[2] &= ~(BIT(9) | BIT(10));
 	}
 	add(v, 7, 0, r);
-	if (avx512 && max) {
-		host_leaf(b, 7, 1, r);
-		add_values(v, 7, 1, r[0] & F71A_HOST, 0, 0, 0);
-	}
+	if (more[0])
+		add_values(v, 7, 1, more[0], 0, 0, 0);
 	if (!v->amd)
 		add_values(v, 7, 2, 0, 0, 0, F72D_INTEL);
 }

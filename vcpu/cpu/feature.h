@@ -58,6 +58,7 @@
 	X(AVX512POPCNT, 7, 0, ecx, 14)    \
 	X(AVX512VP2I, 7, 0, edx, 8)       \
 	X(AVX512BF16, 7, 1, eax, 5)       \
+	X(AVXVNNI, 7, 1, eax, 4)          \
 	X(SHA, 7, 0, ebx, 29)             \
 	X(GFNI, 7, 0, ecx, 8)             \
 	X(VAES, 7, 0, ecx, 9)             \
