@@ -48,6 +48,8 @@ done <<'END'
 1 62f27d0990444810 vpgatherdd xmm0 {k1}, [rax + xmm1*2 + 64]
 1 62f27d2991444810 vpgatherqd xmm0 {k1}, [rax + ymm1*2 + 64]
 1 62f2fd49a0444808 vpscatterdq [rax + ymm1*2 + 64] {k1}, zmm0
+1 62f37d49194b0102 vextractf32x4 [rbx + 16] {k1}, zmm1, 2
+1 62f3fd493b4b0101 vextracti64x4 [rbx + 32] {k1}, zmm1, 1
 1 c4e1f8914b08 kmovq [rbx + 8], k1
 1 c4e26990444810 vpgatherdd xmm0, [rax + xmm1*2 + 16], xmm2: what AVX-512 has above them, when it faults
 1 c4e26d8c03 vpmaskmovd ymm0, ymm2, [rbx] likewise

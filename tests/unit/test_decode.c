@@ -7,6 +7,7 @@
 
 #include "btvm.h"
 #include "vcpu/bt/decode.h"
+#include "vcpu/bt/evex.h"
 #include "vcpu/cpu/feature.h"
 
 #define ALL  (~0ull & ~FEAT(AMD)) /* a CPU of Intel's with every feature */
@@ -216,6 +217,78 @@ static void test_short(void)
 	CU_ASSERT_EQUAL(in.imm, EXC_GP);
 }
 
+/* Bits that say nothing in 32-bit code must not name registers that only 64-bit code has. */
+static void test_narrow(void)
+{
+	static const struct {
+		const char *is, *runs;
+	} t[] = {
+		{"62 d1 6d 48 fe cb", "62 f1 6d 48 fe cb"},       /* vpaddd zmm1, zmm2, zmm3 with B */
+		{"62 e1 6d 48 fe cb", "62 f1 6d 48 fe cb"},       /* R' */
+		{"62 f1 2d 48 fe cb", "62 f1 6d 48 fe cb"},       /* vvvv above 7 */
+		{"62 f1 fd 08 6e c8", "62 f1 7d 08 6e c8"},       /* vmovd xmm1, eax with W */
+		{"62 f1 fd 08 7e c8", "62 f1 7d 08 7e c8"},       /* back */
+		{"62 f1 fe 08 7e c8", "62 f1 fe 08 7e c8"},       /* vmovq xmm1, xmm0: W belongs to it */
+		{"62 f2 fd 48 7c c8", "62 f2 7d 48 7c c8"},       /* vpbroadcastd zmm1, eax */
+		{"62 f1 f6 08 2a c8", "62 f1 76 08 2a c8"},       /* vcvtsi2ss */
+		{"62 f1 fe 08 78 c8", "62 f1 7e 08 78 c8"},       /* vcvttss2usi ecx, xmm0 */
+		{"62 f1 fd 48 78 c8", "62 f1 fd 48 78 c8"},       /* vcvttpd2uqq zmm1, zmm0: W belongs to it */
+		{"62 f3 fd 08 16 c8 01", "62 f3 7d 08 16 c8 01"}, /* vpextrd eax, xmm1, 1 */
+		{"c4 c1 fb 92 c8", "c4 e1 7b 92 c8"},             /* kmovd k1, eax */
+		{"c4 e1 fb 93 c1", "c4 e1 7b 93 c1"},             /* back */
+	};
+
+	for (unsigned i = 0; i < sizeof t / sizeof t[0]; i++) {
+		struct insn in = dec(t[i].is, 4);
+		uint8_t want[16];
+		size_t n = btvm_hex(t[i].runs, want, sizeof want);
+
+		CU_ASSERT_EQUAL(in.cls, CLS_REG);
+		CU_ASSERT_EQUAL(n, in.len);
+		CU_ASSERT(!memcmp(in.raw, want, n));
+		if (memcmp(in.raw, want, n))
+			fprintf(stderr, "%s\n", t[i].is);
+	}
+}
+
+/* Which bytes of an operand count under which mask. */
+static void test_masks(void)
+{
+	static const struct {
+		const char *code;
+		uint64_t mask, bytes;
+	} t[] = {
+		{"62 f1 7e 49 7f 0b", 0x8005, 0xf000000000000f0full}, /* vmovdqu32 [rbx] {k1}, zmm1 */
+		{"62 f1 7f 49 6f 0b", 0x8005, 0x8005},                /* vmovdqu8 zmm1 {k1}, [rbx] */
+		{"62 f1 74 59 58 13", 0x8000, 0xf},                   /* vaddps zmm2 {k1}, zmm1, [rbx] {1to16} */
+		{"62 f1 74 19 58 13", 0x8000, 0},                     /* of four: bit 15 is none of them */
+		{"62 f1 76 49 58 13", 2, 0},                          /* vaddss xmm2 {k1}, xmm1, [rbx] */
+		{"62 f1 76 49 58 13", 1, 0xf},
+		{"62 f2 7d 49 1a 0b", 0x8100, 0xf00f},         /* vbroadcastf32x4 zmm1 {k1}, [rbx] */
+		{"62 f2 7d 49 8a 0b", 0x8100, 0xff},           /* vcompressps [rbx] {k1}, zmm1 */
+		{"62 f2 7d 49 62 0b", 0x8000000000000100, 3},  /* vpexpandb zmm1 {k1}, [rbx] */
+		{"62 f3 7d 49 19 0b 02", 0x19, 0xf00f},        /* vextractf32x4 [rbx] {k1}, zmm1, 2 */
+		{"62 f2 7e 49 32 0b", 0x181, 0x81},            /* vpmovqb [rbx] {k1}, zmm1 */
+		{"62 f2 7d 49 30 0b", 0x80000001, 0x80000001}, /* vpmovzxbw zmm1 {k1}, [rbx] */
+		{"62 f2 75 49 50 13", 2, 0xf0},                /* vpdpbusd zmm2 {k1}, zmm1, [rbx] */
+		{"62 f1 7f 49 70 0b 00", 1, ~0ull},            /* vpshuflw: all of it */
+		{"62 f1 75 49 f1 13", 1, ~0ull},               /* vpsllw zmm2 {k1}, zmm1, [rbx] */
+		{"62 f3 75 49 18 13 01", 1, ~0ull},            /* vinsertf32x4 zmm2 {k1}, zmm1, [rbx], 1 */
+		{"62 f1 7e 48 7f 0b", 1, ~0ull},               /* no mask */
+	};
+
+	for (unsigned i = 0; i < sizeof t / sizeof t[0]; i++) {
+		struct insn in = dec(t[i].code, 8);
+		uint64_t bytes = in.k ? evex_bytes(&in, t[i].mask) : ~0ull;
+
+		CU_ASSERT_EQUAL(in.cls, CLS_MEM);
+		CU_ASSERT_EQUAL(bytes, t[i].bytes);
+		CU_ASSERT_EQUAL(!in.k, !in.masked);
+		if (bytes != t[i].bytes)
+			fprintf(stderr, "%s: %llx\n", t[i].code, (unsigned long long)bytes);
+	}
+}
+
 CU_ErrorCode suite_decode(void);
 CU_ErrorCode suite_decode(void)
 {
@@ -227,6 +300,8 @@ CU_ErrorCode suite_decode(void)
 	CU_add_test(s, "memory operands", test_memory);
 	CU_add_test(s, "classes", test_classes);
 	CU_add_test(s, "pause", test_pause);
+	CU_add_test(s, "EVEX in 32-bit code", test_narrow);
+	CU_add_test(s, "masked operands", test_masks);
 	CU_add_test(s, "short and overlong bytes", test_short);
 	return CU_get_error();
 }

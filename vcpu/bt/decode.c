@@ -320,7 +320,8 @@ static bool vex_w_is_gpr(const struct insn *in)
 {
 	switch (in->opcode_map) {
 	case ZYDIS_OPCODE_MAP_0F:
-		return (in->opcode >= 0x2a && in->opcode <= 0x2d) || in->opcode == 0x6e || in->opcode == 0x7e;
+		return (in->opcode >= 0x2a && in->opcode <= 0x2d) || in->opcode == 0x6e || in->opcode == 0x7e ||
+		       (in->opcode & 0xfe) == 0x92; /* kmovd */
 	case ZYDIS_OPCODE_MAP_0F38: return in->opcode >= 0xf2 && in->opcode <= 0xf7;
 	default: /* rorx, pextr, pinsr, pcmpestri and pcmpestrm */
 		return in->opcode == 0xf0 || in->opcode == 0x16 || in->opcode == 0x22 || in->opcode == 0x60 ||

@@ -1,6 +1,7 @@
 /*
  * EVEX: which elements of an operand in memory a mask register chooses.
- * Invariant: insn.k is set only where the CPU suppresses faults of what is not chosen; elsewhere the whole operand is accessed.
+ * Invariant: insn.k is set where the CPU suppresses faults of what is not chosen or leaves it as it is; elsewhere the whole operand
+ * is accessed.
  */
 #include "vcpu/bt/decode_evex.h"
 
@@ -74,15 +75,19 @@ void decode_evex_mask(struct insn *in, const ZydisDecodedInstruction *z, const Z
 {
 	const ZydisDecodedOperand *mem = memory(z, op);
 	unsigned k = z->raw.evex.aaa, n;
+	bool store;
 
-	if (!k || !mem || mem->mem.type != ZYDIS_MEMOP_TYPE_MEM || !mem->element_size || !suppresses(z))
+	if (!k || !mem || mem->mem.type != ZYDIS_MEMOP_TYPE_MEM || !mem->element_size)
+		return;
+	store = mem->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
+	if (!suppresses(z) && !store)
 		return;
 	n = is_scalar(z) ? 1 : lanes(z, op, mem);
 	if (!n || n > 64)
 		return;
 	in->k_bits = (uint8_t)n;
 	in->k_size = (uint8_t)(in->mem.size / n);
-	in->k_way = K_EACH;
+	in->k_way = suppresses(z) ? K_EACH : K_WHOLE;
 	if (mem->element_count == 1) {
 		in->k_way = K_ANY;
 	} else if (z->avx.broadcast.mode != ZYDIS_BROADCAST_MODE_INVALID) {

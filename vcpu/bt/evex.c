@@ -49,9 +49,30 @@ static uint64_t offset(const struct insn *in, uint64_t off)
 	return in->addrsize == 8 ? off : in->addrsize == 4 ? (uint32_t)off : (uint16_t)off;
 }
 
+/* May the @size bytes at @off of the operand be accessed, but for their pages?  0, or -1 after raising. */
+static int piece_ok(struct vcpu *v, const struct insn *in, uint64_t off, unsigned size, uint64_t *lin)
+{
+	unsigned acc = in->mem_write ? ACC_W : ACC_R;
+
+	return seg_linear(v, in->mem.seg, offset(in, off), size, acc, lin) < 0 || alignment_check(v, *lin, size) ? -1
+														 : 0;
+}
+
+/* The same for all of an operand that is stored to, with its pages. */
+static int whole_ok(struct vcpu *v, const struct insn *in, uint64_t off)
+{
+	uint64_t lin, last;
+	struct walk w;
+
+	if (piece_ok(v, in, off, in->mem.size, &lin) < 0 || mmu_walk(v, lin, mmu_acc(v, ACC_W), &w) < 0)
+		return -1;
+	last = in_code64(v) ? lin + in->mem.size - 1 : (uint32_t)(lin + in->mem.size - 1);
+	return (lin ^ last) & ~GUEST_PAGE_MASK ? mmu_walk(v, last & ~GUEST_PAGE_MASK, mmu_acc(v, ACC_W), &w) : 0;
+}
+
 void evex_masked(struct vcpu *v, const struct insn *in)
 {
-	unsigned piece = in->k_way == K_ANY ? in->mem.size : in->k_size, acc = in->mem_write ? ACC_W : ACC_R;
+	unsigned piece = in->k_way == K_ANY ? in->mem.size : in->k_size;
 	uint64_t ea = insn_ea(v, in), lin, bytes, k;
 
 	vecregs_open(v);
@@ -63,11 +84,12 @@ void evex_masked(struct vcpu *v, const struct insn *in)
 		raise_gp(v, 0);
 		return;
 	}
-	for (unsigned off = 0; off < in->mem.size; off += piece) {
+	if (in->k_way == K_WHOLE && whole_ok(v, in, ea) < 0)
+		return;
+	for (unsigned off = 0; off < in->mem.size && in->k_way != K_WHOLE; off += piece) {
 		uint64_t at;
 
-		if ((bytes >> off & 1) && (seg_linear(v, in->mem.seg, offset(in, ea + off), piece, acc, &at) < 0 ||
-					   alignment_check(v, at, piece)))
+		if ((bytes >> off & 1) && piece_ok(v, in, ea + off, piece, &at) < 0)
 			return;
 	}
 	v->next = (struct next_run){.how = NEXT_EXPLICIT,

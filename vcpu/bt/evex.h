@@ -15,6 +15,7 @@ enum k_way {
 	K_ANY,    /* any of them the whole operand: one element, for all that are computed or for the lowest */
 	K_TUPLE,  /* each an element of an operand that is repeated: the bits of all its copies */
 	K_PACKED, /* so many elements from the first one on: what is compressed or expanded */
+	K_WHOLE,  /* as K_EACH, but all of the operand must be there: vextract */
 };
 
 /* A bit per byte of @in's operand in memory that counts when its mask register holds @k. */
