@@ -120,11 +120,16 @@ static int mem_differs(const struct batch *b, uint32_t k)
 	return memcmp(in, ie, sizeof in) != 0;
 }
 
-/* Flags that are undefined where a sequence faulted: by the instruction before it. */
+/* Flags that are undefined where a sequence faulted: by the instruction before it; by any where it had gone astray. */
 static uint32_t undef_at(const struct test *t, uint64_t rip)
 {
 	uint32_t best = 0, flags = 0;
 
+	if (rip - CODE_BASE >= CODE_SIZE) {
+		for (uint32_t i = 0; i < t->n_undef; i++)
+			flags |= t->undef[i].flags;
+		return flags;
+	}
 	for (uint32_t i = 0; i < t->n_undef; i++)
 		if (t->undef[i].at <= rip && t->undef[i].at >= best) {
 			flags = t->undef[i].flags | (t->undef[i].at == best ? flags : 0);
