@@ -49,6 +49,7 @@ static const char vm_options[] =
 	"  --debug-exit         test devices: exit port 0xf4, debug console 0xe9\n"
 	"  --exact-flags        arithmetic flags right at every fault and interrupt, for debuggers; slower\n"
 	"  --windows=WHICH      guest code whose memory accesses the host's MMU checks: off, kernel or auto (default)\n"
+	"  --direct=WHEN        ring 3 of the guest runs as it is: never (default), auto or always\n"
 	"  --debugcon=WHERE     what the debug console gets: stderr or a file\n"
 	"  --pidfile=FILE       the monitor's process number goes there\n"
 	"  --log=FILE           messages (default: syslog, where standard error is a terminal or gone)\n"

@@ -244,6 +244,18 @@ static int set_windows(struct config *c, const char *v, char *err, size_t len)
 	return bad(err, len, "windows is off, kernel or auto", v);
 }
 
+static int set_direct(struct config *c, const char *v, char *err, size_t len)
+{
+	static const char *const names[DIRECT_COUNT] = {"never", "auto", "always"};
+
+	for (int i = 0; i < DIRECT_COUNT; i++)
+		if (!strcmp(v, names[i])) {
+			c->direct = (enum msg_direct)i;
+			return 0;
+		}
+	return bad(err, len, "direct is never, auto or always", v);
+}
+
 static int set_debugcon(struct config *c, const char *v, char *err, size_t len)
 {
 	return set_text(c->debugcon, sizeof c->debugcon, v, err, len);
@@ -461,6 +473,7 @@ static const struct key {
 	{"debug-exit", set_debug_exit, SWITCH},
 	{"exact-flags", set_exact_flags, SWITCH},
 	{"windows", set_windows, 0},
+	{"direct", set_direct, 0},
 	{"debugcon", set_debugcon, 0},
 	{"pidfile", set_pidfile, 0},
 	{"log", set_log, 0},
@@ -671,6 +684,12 @@ int config_check(struct config *c, char *err, size_t len)
 	}
 	if (c->limits.merge && !c->merge[0]) {
 		snprintf(err, len, "merge-rate without merge");
+		return -EINVAL;
+	}
+	if (c->direct && (c->merge[0] || msg_cpus_count(&c->cpus) > 1)) {
+		snprintf(err, len, "direct=%s is not there yet for VMs %s",
+			 c->direct == DIRECT_AUTO ? "auto" : "always",
+			 c->merge[0] ? "whose pages are merged" : "with several CPUs");
 		return -EINVAL;
 	}
 	if (c->seed.wanted && c->ndisks == CONFIG_DISKS) {

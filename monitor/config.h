@@ -47,6 +47,7 @@ struct config {
 	char trace_file[CONFIG_PATH_MAX];
 	bool no_reboot, debug_exit, exact_flags;
 	enum msg_windows windows;
+	enum msg_direct direct;
 	char debugcon[CONFIG_PATH_MAX]; /* "stderr", a file, or empty */
 	char pidfile[CONFIG_PATH_MAX];
 	char log[CONFIG_PATH_MAX]; /* of a detached monitor; empty: syslog */

@@ -103,6 +103,7 @@ int control_status(struct machine *m, struct peer *p, const struct msg_request_h
 		.cpus = m->cfg.cpus,
 		.boots = m->boots,
 		.windows = m->windows,
+		.direct = m->cfg.direct,
 		.strict = m->cfg.strict,
 		.uptime_ms = m->start_ns ? (machine_now() - m->start_ns) / 1000000 : 0,
 	};

@@ -75,6 +75,8 @@ int handle_sealed(struct machine *m, struct peer *p, struct ipc_frame *f)
 	p->proc->layers = s.layers;
 	if (p->role == ROLE_MEMSVC && m->state == VM_STARTING)
 		return machine_send(m, p, MSG_MEM_GET, 0, NULL, 0);
+	if (p->role == ROLE_STUB)
+		return machine_configure(m); /* the vcpu hears from it only once it is one */
 	return 0;
 }
 

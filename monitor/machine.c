@@ -86,6 +86,13 @@ static void close_given(struct machine *m)
 			close(m->initrd_fd[i]);
 		m->initrd_fd[i] = -1;
 	}
+	for (unsigned i = 0; i < MSG_STUBS; i++) {
+		if (m->stub_end[i] > 2)
+			close(m->stub_end[i]);
+		if (m->stub_vcpu_end[i] > 2)
+			close(m->stub_vcpu_end[i]);
+		m->stub_end[i] = m->stub_vcpu_end[i] = -1;
+	}
 	firmware_close(&m->firmware);
 }
 
@@ -118,6 +125,7 @@ static int configure_vcpu(struct machine *m)
 	v.debug_exit = m->cfg.debug_exit;
 	v.exact_flags = m->cfg.exact_flags;
 	v.windows = m->cfg.windows;
+	v.direct = m->cfg.direct;
 	v.reboot = !m->cfg.no_reboot;
 	v.trace = m->cfg.trace;
 	v.devices = (uint32_t)m->ncards;
@@ -140,6 +148,8 @@ static int configure_vcpu(struct machine *m)
 	add_fd(&v, fds, FD_DEBUGCON, m->debugcon_fd);
 	add_fd(&v, fds, FD_MEMSVC, m->vcpu_end);
 	add_fd(&v, fds, FD_POOL, m->pool_fd);
+	for (int i = 0; i < MSG_STUBS; i++)
+		add_fd(&v, fds, (enum msg_fd)(FD_STUB + i), m->stub_vcpu_end[i]);
 	if (m->second) {
 		add_fd(&v, fds, FD_VCONSOLE_IN, console_vcpu_in(m->second));
 		add_fd(&v, fds, FD_VCONSOLE_OUT, console_vcpu_out(m->second));
@@ -157,15 +167,41 @@ static int configure_vcpu(struct machine *m)
 	return rc;
 }
 
+/* A stub says hello, gets this and is heard of no more: what it is to do the vcpu tells it. */
+static int configure_stubs(struct machine *m)
+{
+	const struct msg_stub_config s = {m->cfg.memory};
+	int rc = 0;
+
+	for (int i = 0; i < MSG_STUBS && m->cfg.direct && !rc; i++) {
+		const int fds[] = {m->ram_fd, m->stub_end[i]};
+		if (!m->proc[PROC_STUBS + i].hello || m->stub_configured[i])
+			continue;
+		rc = machine_send(m, &m->child[PROC_STUBS + i], MSG_STUB_CONFIG,
+				  pack_stub_config(&s, m->buf, sizeof m->buf), fds, 2);
+		m->stub_configured[i] = true;
+	}
+	return rc;
+}
+
+static bool stubs_sealed(const struct machine *m)
+{
+	for (int i = 0; i < MSG_STUBS && m->cfg.direct; i++)
+		if (!m->proc[PROC_STUBS + i].sealed)
+			return false;
+	return true;
+}
+
 int machine_configure(struct machine *m)
 {
-	int rc = 0;
+	int rc;
 
 	if (m->state != VM_STARTING || !m->region)
 		return 0;
+	rc = configure_stubs(m);
 	for (int i = 0; i < m->ncards && !rc; i++)
 		rc = card_configure(m, &m->child[PROC_CARDS + i]);
-	if (rc || !m->proc[PROC_VCPU].hello || !card_all_configured(m))
+	if (rc || !m->proc[PROC_VCPU].hello || !card_all_configured(m) || !stubs_sealed(m))
 		return rc;
 	return configure_vcpu(m);
 }
@@ -240,6 +276,8 @@ void machine_end(struct machine *m, int status)
 	notify_say(&m->manager, "STOPPING=1\nSTATUS=the VM ends");
 	hang_up(m, m->grouped ? PROC_VCPU : PROC_MEMSVC,
 		PROC_CARDS); /* a group holds merged pages until all have gone */
+	for (int i = 0; i < MSG_STUBS; i++)
+		spawn_kill(&m->proc[PROC_STUBS + i]); /* they listen to nobody */
 	if (m->proc[PROC_VCPU].pid <= 0)
 		hang_up(m, PROC_CARDS, m->nprocs);
 	hand_over_consoles(m); /* nobody will: let the pipes end */
@@ -288,7 +326,10 @@ static void child_died(struct machine *m, struct proc *p, int wstatus)
 		maybe_finished(m);
 		return;
 	}
-	if (m->state != VM_ENDING && p->tool_of) {
+	if (m->state != VM_ENDING && p->role == ROLE_STUB && m->state != VM_STARTING) {
+		/* the guest's doing: its code jumped into ours; the vcpu goes on without this one */
+		log_guest(LOG_LVL_WARN, "%s died: %s", p->name, spawn_cause(wstatus, cause, sizeof cause));
+	} else if (m->state != VM_ENDING && p->tool_of) {
 		snprintf(p->tool_of->lost, sizeof p->tool_of->lost, "%s died: %s", p->name,
 			 spawn_cause(wstatus, cause, sizeof cause));
 		log_error("%s of %s died: %s", p->name, p->tool_of->id, spawn_cause(wstatus, cause, sizeof cause));
@@ -384,7 +425,7 @@ static void on_child_closed(void *ctx, struct ipc_conn *c, int error)
 		peer_guilty(p, "something that is no message");
 	else if (p->m->grouped && p->role == ROLE_MEMSVC)
 		group_hung_up(p->m);
-	else if (p->m->state != VM_ENDING)
+	else if (p->m->state != VM_ENDING && p->role != ROLE_STUB)
 		ipc_timer_set(p->m->end_timer, END_GRACE_MS); /* it is dying: SIGCHLD tells how; else it is made to */
 }
 
@@ -713,6 +754,31 @@ static int make_mem_channel(struct machine *m)
 	return rc;
 }
 
+static int make_stub_channels(struct machine *m)
+{
+	int sv[2];
+
+	for (int i = 0; i < MSG_STUBS && m->cfg.direct; i++) {
+		if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv) < 0) {
+			log_error("channel between hvx-vcpu and hvx-stub: %s", strerror(errno));
+			return HVX_EXIT_HOST;
+		}
+		m->stub_end[i] = sv[0];
+		m->stub_vcpu_end[i] = sv[1];
+	}
+	return 0;
+}
+
+static int start_stubs(struct machine *m)
+{
+	static const char *const names[MSG_STUBS] = {"stub0", "stub1", "stub2", "stub3"};
+	int rc = 0;
+
+	for (int i = 0; i < MSG_STUBS && m->cfg.direct && !rc; i++)
+		rc = machine_start_child(m, PROC_STUBS + i, "hvx-stub", names[i], ROLE_STUB);
+	return rc;
+}
+
 static int admit(struct machine *m)
 {
 	char err[256];
@@ -806,6 +872,8 @@ static int prepare(struct machine *m)
 		rc = card_open_all(m);
 	if (!rc)
 		rc = make_mem_channel(m);
+	if (!rc)
+		rc = make_stub_channels(m);
 	if (!rc)
 		rc = admit(m);
 	if (!rc)
@@ -953,13 +1021,16 @@ int machine_run(const struct config *cfg, bool debug, int notify_fd)
 	m->firmware.code = m->firmware.nvram = m->firmware.vgarom = m->firmware.netrom = -1;
 	m->past_fd = m->kernel_fd = m->trace_fd = m->debugcon_fd = m->mem_end = m->vcpu_end = -1;
 	m->pool_rw = m->pool_fd = -1;
+	for (unsigned i = 0; i < MSG_STUBS; i++)
+		m->stub_end[i] = m->stub_vcpu_end[i] = -1;
 	for (unsigned i = 0; i < MSG_MODULES_MAX; i++)
 		m->initrd_fd[i] = -1;
 	m->status = prepare(m);
 	if (!m->status) {
 		int rc = m->grouped ? attach_group(m)
 				    : machine_start_child(m, PROC_MEMSVC, "hvx-memsvc", "memsvc", ROLE_MEMSVC);
-		if (rc || machine_start_child(m, PROC_VCPU, "hvx-vcpu", "vcpu", ROLE_VCPU) || card_start_all(m))
+		if (rc || machine_start_child(m, PROC_VCPU, "hvx-vcpu", "vcpu", ROLE_VCPU) || start_stubs(m) ||
+		    card_start_all(m))
 			machine_end(m, HVX_EXIT_HOST);
 		if (m->state != VM_ENDING || !all_reaped(m))
 			ipc_loop_run(m->loop);

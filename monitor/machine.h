@@ -21,7 +21,13 @@
 
 #define MACHINE_MAX_CARDS (CONFIG_DISKS + CONFIG_NETS)
 /* Then one for each card in their order, then tools (passt, qemu-nbd). */
-enum { PROC_MEMSVC, PROC_VCPU, PROC_CARDS, PROC_MAX = PROC_CARDS + 2 * MACHINE_MAX_CARDS };
+enum {
+	PROC_MEMSVC,
+	PROC_VCPU,
+	PROC_STUBS, /* MSG_STUBS of them, or none */
+	PROC_CARDS = PROC_STUBS + MSG_STUBS,
+	PROC_MAX = PROC_CARDS + 2 * MACHINE_MAX_CARDS
+};
 #define MACHINE_MAX_CLIENTS 32
 
 _Static_assert(MACHINE_MAX_CARDS <= MSG_DEVICES_MAX && CARD_FIRST_SLOT + MACHINE_MAX_CARDS <= CARD_END_SLOT,
@@ -68,6 +74,8 @@ struct machine {
 	struct ipc_watch *listen_watch, *sig[8], *end_timer, *drain_timer, *answer_timer;
 	int ram_fd, control_fd; /* until handed over; never mapped here */
 	int mem_end, vcpu_end;  /* of the channel between vcpu and memsvc, until handed over; -1 */
+	int stub_end[MSG_STUBS], stub_vcpu_end[MSG_STUBS]; /* of the channels between stubs and vcpu, likewise */
+	bool stub_configured[MSG_STUBS];
 	int pool_rw, pool_fd;   /* of merged pages, likewise; memsvc's, and the one that all others read */
 	/* of a VM in a merge group; its hvx-memsvc is no child of ours */
 	bool grouped;

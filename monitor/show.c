@@ -160,6 +160,13 @@ static const char *windows_name(enum msg_window_state w)
 	}
 }
 
+static const char *direct_name(enum msg_direct d)
+{
+	static const char *const names[DIRECT_COUNT] = {"never", "auto", "always"};
+
+	return names[d];
+}
+
 static void text_status(const struct msg_status *s)
 {
 	printf("name:     %s\n", s->name);
@@ -181,6 +188,7 @@ static void text_status(const struct msg_status *s)
 	if (s->cgroup[0])
 		printf("cgroup:   %s\n", s->cgroup);
 	printf("windows:  %s\n", windows_name(s->windows));
+	printf("direct:   %s\n", direct_name(s->direct));
 	text_processes(s);
 }
 
@@ -251,6 +259,7 @@ static void json_status(const struct msg_status *s)
 	json_limits(&j, s);
 	json_text(&j, "cgroup", s->cgroup[0] ? s->cgroup : NULL);
 	json_text(&j, "windows", windows_name(s->windows));
+	json_text(&j, "direct", direct_name(s->direct));
 	json_open(&j, "processes", '[');
 	for (uint32_t i = 0; i < s->nprocs; i++)
 		json_process(&j, s, i);

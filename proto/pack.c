@@ -177,6 +177,11 @@ static const struct field mem_group_rows[] = {
 };
 MESSAGE(mem_group, MemGroup, mem_group, msg_mem_group, NULL)
 
+static const struct field stub_config_rows[] = {
+	NUM_IF(StubConfig, msg_stub_config, ram_size, field_ram_size),
+};
+MESSAGE(stub_config, StubConfig, stub_config, msg_stub_config, NULL)
+
 static const struct field mem_join_rows[] = {
 	NUM_IF(MemJoin, msg_mem_join, ram_size, field_ram_size),
 };
@@ -273,6 +278,7 @@ static const struct field vcpu_config_rows[] = {
 	STRING_LIST(VcpuConfig, module_names, msg_vcpu_config, module, name, nmodules, .beside = false),
 	STRING_LIST(VcpuConfig, module_args, msg_vcpu_config, module, args, nmodules, .beside = true),
 	NUM(VcpuConfig, msg_vcpu_config, windows, 0, WINDOWS_COUNT - 1),
+	NUM(VcpuConfig, msg_vcpu_config, direct, 0, DIRECT_COUNT - 1),
 	SUB(VcpuConfig, msg_vcpu_config, local, local_table),
 	SUB(VcpuConfig, msg_vcpu_config, firmware, firmware_table),
 };
@@ -498,6 +504,7 @@ static const struct field status_reply_rows[] = {
 	SUB_LIST(StatusReply, limits, msg_status, limit, nlimits, limit_info_table),
 	TEXT(StatusReply, msg_status, cgroup),
 	NUM(StatusReply, msg_status, windows, 0, WINDOW_STATE_COUNT - 1),
+	NUM(StatusReply, msg_status, direct, 0, DIRECT_COUNT - 1),
 	TEXT(StatusReply, msg_status, merge),
 	ANY(StatusReply, msg_status, resident),
 	ANY(StatusReply, msg_status, shared),

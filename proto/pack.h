@@ -58,7 +58,8 @@
 	X(GROUP_JOIN, 96)          \
 	X(GROUP_JOINED, 97)        \
 	X(GROUP_ASK, 98)           \
-	X(GROUP_INFO, 99)
+	X(GROUP_INFO, 99)          \
+	X(STUB_CONFIG, 112)
 enum msg_type {
 #define X(n, v) MSG_##n = v,
 	MSG_TYPES(X)
@@ -66,7 +67,7 @@ enum msg_type {
 };
 
 /* Roles; also senders in the monitor's permit table. */
-enum msg_role { ROLE_MEMSVC = 1, ROLE_VCPU, ROLE_BLK, ROLE_NET, ROLE_CLIENT };
+enum msg_role { ROLE_MEMSVC = 1, ROLE_VCPU, ROLE_BLK, ROLE_NET, ROLE_STUB, ROLE_CLIENT };
 
 /* What a descriptor sent with VCPU_CONFIG is. */
 enum msg_fd {
@@ -87,6 +88,8 @@ enum msg_fd {
 	FD_VGAROM,   /* the display's BIOS */
 	FD_NETROM,   /* what starts from network cards, for a BIOS */
 	FD_POOL,     /* merged pages, to be read only */
+	FD_STUB,     /* channel to an hvx-stub (proto/stub.h); and those behind it, MSG_STUBS of them */
+	FD_STUB_LAST = FD_STUB + 3,
 	FD_COUNT
 };
 
@@ -126,6 +129,9 @@ enum msg_mem_op { MEM_OP_BALLOON = 1, MEM_OP_REPORT, MEM_OP_RETURN, MEM_OP_RETUR
 enum msg_mem_pressure { MEM_PRESSURE_SAME, MEM_PRESSURE_SHORT, MEM_PRESSURE_OVER, MEM_PRESSURE_COUNT };
 /* What becomes of a VM whose watchdog runs out. */
 enum msg_watchdog { WATCHDOG_OFF, WATCHDOG_RESET, WATCHDOG_POWEROFF, WATCHDOG_PAUSE, WATCHDOG_NONE, WATCHDOG_COUNT };
+/* Is ring 3 run as it is: --direct. */
+enum msg_direct { DIRECT_NEVER, DIRECT_AUTO, DIRECT_ALWAYS, DIRECT_COUNT };
+#define MSG_STUBS 4 /* processes for it */
 /* How translated code reaches memory without a check: --windows; what came of it. */
 enum msg_windows { WINDOWS_AUTO, WINDOWS_OFF, WINDOWS_KERNEL, WINDOWS_COUNT };
 enum msg_window_state {
@@ -204,6 +210,9 @@ struct msg_mem_stats {
 	uint32_t members;
 	uint64_t group_sharing;
 	uint32_t share; /* hundredths of a percent of a CPU */
+};
+struct msg_stub_config { /* with two descriptors: RAM, the channel to the vcpu */
+	uint64_t ram_size;
 };
 struct msg_mem_group {
 	uint32_t rate; /* as in mem_config */
@@ -291,6 +300,7 @@ struct msg_vcpu_config {
 	uint32_t nmodules;            /* FD_INITRD to FD_INITRD + nmodules - 1 are among the fds */
 	struct msg_module module[MSG_MODULES_MAX];
 	enum msg_windows windows;
+	enum msg_direct direct;
 	struct msg_local local;
 	struct msg_firmware firmware;
 };
@@ -481,6 +491,7 @@ struct msg_status {
 	struct msg_cpus cpus;
 	uint32_t boots;
 	enum msg_window_state windows;
+	enum msg_direct direct;
 	bool strict;
 	uint32_t nprocs;
 	struct msg_process proc[MSG_PROCS_MAX];
@@ -512,6 +523,7 @@ const char *pack_type_name(uint16_t type); /* for traces; NULL when unknown */
 	X(mem_tune, msg_mem_tune)                   \
 	X(mem_group, msg_mem_group)                 \
 	X(mem_join, msg_mem_join)                   \
+	X(stub_config, msg_stub_config)             \
 	X(group_join, msg_group_join)               \
 	X(group_joined, msg_group_joined)           \
 	X(group_info, msg_group_info)               \

@@ -18,6 +18,7 @@
 #include "vcpu/cards.h"
 #include "vcpu/chipset/platform.h"
 #include "vcpu/control.h"
+#include "vcpu/direct/direct.h"
 #include "vcpu/kick.h"
 #include "vcpu/local/set.h"
 #include "vcpu/mmu/mmu.h"
@@ -260,6 +261,20 @@ static void make_vm(struct process *p)
 	}
 }
 
+/* Stubs are there, and stopped, before this process is sealed. */
+static void make_direct(struct process *p)
+{
+	int rc;
+
+	if (p->cfg.direct == DIRECT_NEVER)
+		return;
+	if (p->vm.ncpus > 1 || p->mem.pool)
+		child_fail(&p->child, HVX_EXIT_CONFIG, "no direct execution with several CPUs or merged pages");
+	rc = direct_init(p->vm.vcpu[0], p->cfg.direct, p->fd + FD_STUB);
+	if (rc)
+		child_fail(&p->child, HVX_EXIT_HOST, "direct execution: %s", strerror(-rc));
+}
+
 static void make_threads(struct process *p)
 {
 	p->boot = (struct boot_config){.kernel_fd = p->fd[FD_KERNEL], .cmdline = p->cfg.cmdline};
@@ -297,6 +312,7 @@ int main(int argc, char **argv)
 	if (p.fd[FD_TRACE] >= 0)
 		trace_open(p.fd[FD_TRACE], p.cfg.trace);
 	make_vm(&p);
+	make_direct(&p);
 	make_threads(&p);
 	child_seal(&p.child);
 	cards_start(&p.cards);

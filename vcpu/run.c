@@ -231,6 +231,8 @@ static void deliver_interrupt(struct vcpu *v)
 	if (vec < 0)
 		return;
 	v->halted = 0;
+	if (v->cpl == 3 && v->direct_mode)
+		v->direct_due = 1;
 	v->stats.interrupts++;
 	trace(TRACE_IRQ, "vector %02x at %llx", (unsigned)vec, (unsigned long long)v->rip);
 	if (cpu_deliver(v, (unsigned)vec, EVENT_INTR, false, 0))
@@ -615,6 +617,10 @@ static void run_guest(struct vcpu *v)
 		step(v);
 		return;
 	}
+	if (v->direct_due && v->cpl == 3 && v->next.how == NEXT_ANY && v->vm->direct(v))
+		return;
+	if (v->exc_pending)
+		return;
 	b = find_next(v);
 	if (b == BT_NONE)
 		return;

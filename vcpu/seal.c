@@ -7,6 +7,8 @@
 
 #include <asm/prctl.h>
 #include <fcntl.h>
+#include <linux/seccomp.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
@@ -51,6 +53,8 @@ static const struct sandbox_call calls[] = {
 	ALLOW(futex, "locks, halted vcpus"),
 	ALLOW_EQ(arch_prctl, 0, ARCH_SET_GS, "gs base is struct vcpu or the window's distance"),
 	ALLOW_EQ(arch_prctl, 0, ARCH_GET_GS, "gs base is struct vcpu"),
+	ALLOW_EQ(ioctl, 1, SECCOMP_IOCTL_NOTIF_RECV, "a stub's guest code has stopped"),
+	ALLOW_EQ(ioctl, 1, SECCOMP_IOCTL_NOTIF_SEND, "it goes on"),
 	ALLOW(clock_nanosleep, "halted vcpus, short waits"),
 	ALLOW(ppoll, "halted vcpus"),
 	ALLOW(poll, "a console that takes nothing now, the offer of a device"),

@@ -95,7 +95,11 @@ struct vcpu_stats { /* all counted by the vcpu's thread; names as in `hvx-monito
 	X(window_flushes)   \
 	X(window_evictions) \
 	X(window_refused)   \
-	X(window_off)
+	X(window_off)       \
+	X(direct_runs)      \
+	X(direct_faults)    \
+	X(direct_maps)      \
+	X(direct_refused)
 /* clang-format on */
 #define X(n) uint64_t n;
 	VCPU_STATS(X)
@@ -168,6 +172,7 @@ struct vcpu {
 	struct next_run next;
 	uint64_t window_at;       /* host address of the last fault in the window whose page was there */
 	uint32_t window_vain;     /* how often in a row */
+	uint8_t direct_mode, direct_due; /* vcpu_returns_to_user() */
 	uint8_t last_sysop;       /* enum sysop of the last helper */
 	_Atomic uint8_t sleeping; /* kick_sleep() */
 	uint8_t settle;           /* it waits for devices' resets before it goes on */
@@ -185,6 +190,18 @@ void vcpu_set_rflags(struct vcpu *v, uint64_t rflags); /* every bit, no privileg
 /* ---- extended state: see the file comment ---- */
 void vcpu_fpu_out(struct vcpu *v); /* save the guest's to fpu_area unless saved */
 void vcpu_fpu_in(struct vcpu *v);  /* load it again; the run loop does this before translated code */
+
+/* When ring 3 is to be run as it is (vm.direct): never; at the next return to it behind an interrupt that came there; at each. */
+enum { DIRECT_NO, DIRECT_AFTER_TICK, DIRECT_EACH_RETURN };
+/* Behind an instruction that may have gone to ring 3: the run loop looks, if it is due. */
+static inline void vcpu_returns_to_user(struct vcpu *v)
+{
+	if (v->cpl != 3 || v->direct_mode == DIRECT_NO)
+		return;
+	v->direct_due |= v->direct_mode == DIRECT_EACH_RETURN;
+	if (v->direct_due)
+		v->kick = 1;
+}
 
 /* ---- raising (cpu/raise.c): record an exception for delivery at the current v->rip
  * (the faulting instruction's).  Always return -1 so that helpers can `return raise_gp(v, 0)`. ---- */

@@ -10,6 +10,7 @@
 #include "vcpu/world.h"
 
 struct bt;
+struct direct;
 struct gmem;
 struct locals;
 struct memlink;
@@ -21,6 +22,8 @@ struct vm {
 	struct gmem *mem;
 	struct platform *plat;
 	struct bt *bt;
+	bool (*direct)(struct vcpu *v); /* direct/direct.h; NULL: ring 3 is always translated */
+	struct direct *stubs;
 	struct window *window; /* mmu/window.h; NULL: none.  Before bt_create() and vcpu_create() */
 	int ncpus;
 	struct topology topology; /* ncpus is its product; zeros: one socket of single threads */

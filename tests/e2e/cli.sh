@@ -95,7 +95,7 @@ try "config without kernel" 3 'no kernel' run --config=/dev/null
 try "console file cannot be made" 3 'console .*No such' run --kernel="$guest" --console=file:"$tmp/no/dir" --name=${prefix}a
 try "pidfile cannot be made" 3 'pidfile .*No such' run --kernel="$guest" --pidfile="$tmp/no/dir" --name=${prefix}a
 
-for program in hvx-vcpu hvx-memsvc; do
+for program in hvx-vcpu hvx-memsvc hvx-stub; do
 	path=$(dirname "$monitor")/$program
 	[ -x "$path" ] || path=$(dirname "$monitor")/../libexec/hvx/$program
 	"$path" --help >"$tmp/out" 2>&1

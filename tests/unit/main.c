@@ -88,7 +88,8 @@
 	X(seed)        \
 	X(keys)        \
 	X(verify)      \
-	X(window)
+	X(window)      \
+	X(direct)
 /* clang-format on */
 
 #define X(name) CU_ErrorCode suite_##name(void) __attribute__((weak));

@@ -79,6 +79,7 @@ static void test_twice(void)
 		{"debug-exit", NULL},
 		{"exact-flags", NULL},
 		{"windows", "kernel"},
+		{"direct", "auto"},
 		{"debugcon", "stderr"},
 		{"pidfile", "/p"},
 		{"log", "/l"},
@@ -178,6 +179,11 @@ static void test_local(void)
 	CU_ASSERT_EQUAL(set("windows", "off"), 0);
 	CU_ASSERT_EQUAL(c.windows, WINDOWS_OFF);
 	CU_ASSERT_EQUAL(set("windows", "all"), -EINVAL);
+	CU_ASSERT_EQUAL(c.direct, DIRECT_NEVER);
+	CU_ASSERT_EQUAL(set("direct", "always"), 0);
+	CU_ASSERT_EQUAL(c.direct, DIRECT_ALWAYS);
+	CU_ASSERT_EQUAL(set("direct", "sometimes"), -EINVAL);
+	CU_ASSERT_EQUAL(set("direct", "never"), 0);
 	CU_ASSERT_EQUAL(set("watchdog", "pause"), 0);
 	CU_ASSERT_EQUAL(c.local.watchdog, WATCHDOG_PAUSE);
 	CU_ASSERT_EQUAL(set("watchdog", "no"), 0);
@@ -228,6 +234,23 @@ static void test_file_errors(void)
 	memset(big, '\n', sizeof big);
 	CU_ASSERT_EQUAL(config_parse(&c, big, sizeof big, "test", err, sizeof err), -EINVAL);
 	CU_ASSERT_EQUAL(config_load(&c, "/nonexistent/hvx.conf", err, sizeof err), -ENOENT);
+}
+
+/* What is not there yet is said, not ignored. */
+static void test_direct(void)
+{
+	config_init(&c);
+	CU_ASSERT_EQUAL(set("kernel", "/k"), 0);
+	CU_ASSERT_EQUAL(set("direct", "auto"), 0);
+	CU_ASSERT_EQUAL(config_check(&c, err, sizeof err), 0);
+	CU_ASSERT_EQUAL(set("cpus", "2"), 0);
+	CU_ASSERT_EQUAL(config_check(&c, err, sizeof err), -EINVAL);
+	CU_ASSERT_STRING_EQUAL(err, "direct=auto is not there yet for VMs with several CPUs");
+	CU_ASSERT_EQUAL(set("cpus", "1"), 0);
+	CU_ASSERT_EQUAL(set("merge", "self"), 0);
+	CU_ASSERT_EQUAL(config_check(&c, err, sizeof err), -EINVAL);
+	CU_ASSERT_EQUAL(set("direct", "never"), 0);
+	CU_ASSERT_EQUAL(config_check(&c, err, sizeof err), 0);
 }
 
 static void test_check(void)
@@ -323,7 +346,8 @@ CU_ErrorCode suite_config(void)
 	if (!s || !CU_ADD_TEST(s, test_memory) || !CU_ADD_TEST(s, test_memory_cost) || !CU_ADD_TEST(s, test_twice) ||
 	    !CU_ADD_TEST(s, test_names) || !CU_ADD_TEST(s, test_values) || !CU_ADD_TEST(s, test_trace) ||
 	    !CU_ADD_TEST(s, test_local) || !CU_ADD_TEST(s, test_file) || !CU_ADD_TEST(s, test_file_errors) ||
-	    !CU_ADD_TEST(s, test_check) || !CU_ADD_TEST(s, test_firmware) || !CU_ADD_TEST(s, test_order))
+	    !CU_ADD_TEST(s, test_direct) || !CU_ADD_TEST(s, test_check) || !CU_ADD_TEST(s, test_firmware) ||
+	    !CU_ADD_TEST(s, test_order))
 		return CU_get_error();
 	return CUE_SUCCESS;
 }

@@ -111,11 +111,12 @@ static void test_covered(void)
 	HAS_FIELDS(mem_tune, msg_mem_tune, 2, 0, 0);
 	HAS_FIELDS(mem_group, msg_mem_group, 1, 0);
 	HAS_FIELDS(mem_join, msg_mem_join, 1, 0);
+	HAS_FIELDS(stub_config, msg_stub_config, 1, 0);
 	HAS_FIELDS(group_join, msg_group_join, 4, 0, {0}, 0, 0);
 	HAS_FIELDS(group_joined, msg_group_joined, 2, 0, 0);
 	HAS_FIELDS(group_info, msg_group_info, 9 + 1, {0}, 0, 0, 0, 0, 0, 0, 0, 0, {});
 	HAS_FIELDS(group_member, msg_member, 1, {0});
-	HAS_FIELDS(vcpu_config, msg_vcpu_config, 16, {0}, 0, {0}, {0}, 0, 0, 0, 0, 0, {}, 0, 0, {}, 0, {}, {});
+	HAS_FIELDS(vcpu_config, msg_vcpu_config, 17, {0}, 0, {0}, {0}, 0, 0, 0, 0, 0, {}, 0, 0, {}, 0, 0, {}, {});
 	HAS_FIELDS(vcpu_running, msg_vcpu_running, 2, 0, 0);
 	HAS_FIELDS(vcpu_exit, msg_vcpu_exit, 2, 0, 0);
 	HAS_FIELDS(vcpu_command, msg_vcpu_command, 2, 0, 0);
@@ -137,7 +138,7 @@ static void test_covered(void)
 	HAS_FIELDS(vcpu_screen, msg_screen, 5, 0, 0, 0, 0, {});
 	HAS_FIELDS(screen_reply, msg_screen, 5, 0, 0, 0, 0, {});
 	HAS_FIELDS(reply, msg_reply, 2, 0, {0});
-	HAS_FIELDS(status_reply, msg_status, 20, {0}, {0}, {0}, {0}, {0}, 0, 0, {0}, 0, 0, 0, 0, {}, 0, {}, {0}, {0}, 0,
+	HAS_FIELDS(status_reply, msg_status, 21, {0}, {0}, {0}, {0}, {0}, 0, 0, {0}, 0, 0, 0, 0, 0, {}, 0, {}, {0}, {0}, 0,
 		   0, 0);
 	HAS_FIELDS(stats_reply, msg_counters, 2, 0, {});
 	HAS_FIELDS(pages, msg_pages, 2, 0, 0);
@@ -172,11 +173,12 @@ static const struct edge {
 	uint32_t least;  /* of a list */
 	bool once;
 } edges[] = {
-	{"hello.role", ROLE_MEMSVC, ROLE_NET, 0, false},
+	{"hello.role", ROLE_MEMSVC, ROLE_STUB, 0, false},
 	{"sealed.layers", 0, SANDBOX_ALL, 0, false},
 	{"failed.status", 1, 255, 0, false},
 	{"mem_config.ram_size", SHM_PAGE, SHM_MAX_RAM, 0, false},
 	{"mem_config.rate", 0, MSG_MERGE_RATE_MAX, 0, false},
+	{"stub_config.ram_size", SHM_PAGE, SHM_MAX_RAM, 0, false},
 	{"mem_group.rate", 0, MSG_MERGE_RATE_MAX, 0, false},
 	{"mem_join.ram_size", SHM_PAGE, SHM_MAX_RAM, 0, false},
 	{"group_join.name", 1, 0, 0, false},
@@ -194,12 +196,14 @@ static const struct edge {
 	{"cpus.sockets", 1, MSG_CPUS_MAX, 0, false},
 	{"cpus.cores", 1, MSG_CPUS_MAX, 0, false},
 	{"cpus.threads", 1, MSG_CPUS_MAX, 0, false},
-	{"vcpu_config.fds", FD_RAM, FD_POOL, 0, true},
+	{"vcpu_config.fds", FD_RAM, FD_STUB_LAST, 0, true},
 	{"vcpu_config.devices", 0, MSG_DEVICES_MAX, 0, false},
 	{"vcpu_config.windows", WINDOWS_AUTO, WINDOWS_KERNEL, 0, false},
+	{"vcpu_config.direct", DIRECT_NEVER, DIRECT_ALWAYS, 0, false},
 	{"vcpu_running.boots", 1, UINT32_MAX, 0, false},
 	{"vcpu_running.windows", WINDOW_UNKNOWN, WINDOW_MERGED, 0, false},
 	{"status_reply.windows", WINDOW_UNKNOWN, WINDOW_MERGED, 0, false},
+	{"status_reply.direct", DIRECT_NEVER, DIRECT_ALWAYS, 0, false},
 	{"vcpu_exit.kind", EXIT_POWEROFF, EXIT_DEBUG, 0, false},
 	{"vcpu_exit.code", 0, 255, 0, false},
 	{"vcpu_command.op", OP_PAUSE, OP_SCREEN, 0, false},

@@ -201,6 +201,7 @@ struct bt {
 	uint32_t *cell_stub;    /* of each cell: where it points when it is not linked */
 	uint64_t invalidations; /* of blocks: cells that were set aside before one may lead into it */
 	uint32_t pages_made;    /* counts pages that became live */
+	uint32_t pages_retired; /* and that no longer are */
 	uint32_t flushes;       /* of everything, with the world stopped */
 	struct mutex lock;      /* see below */
 	struct vcpu *owner;     /* of the lock */

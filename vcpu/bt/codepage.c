@@ -219,6 +219,7 @@ static void retire(struct vcpu *v, struct codepage *cp)
 	__atomic_fetch_and(&v->vm->mem->code_bm[cp->frame / 64], ~(1ull << (cp->frame % 64)), __ATOMIC_SEQ_CST);
 	cp->live = 0;
 	cp->parts = 0;
+	__atomic_fetch_add(&v->bt->pages_retired, 1, __ATOMIC_RELEASE);
 }
 
 /* Stores keep coming that hit no code: what stands here is most likely left over from an earlier use of the page. */

@@ -72,6 +72,7 @@ int sys_sysret(struct vcpu *v, const struct insn *in)
 		enter_flat(v, base + 16, base + 8, SEG_FLAT_CODE64, 3, rip);
 	else
 		enter_flat(v, base, base + 8, SEG_FLAT_CODE32, 3, (uint32_t)rip);
+	vcpu_returns_to_user(v);
 	if (v->sysflags & RFL_TF) { /* unlike iret, sysret traps before the next instruction */
 		raise_exception(v, EXC_DB);
 		v->exc_dr6 = 1u << 14;

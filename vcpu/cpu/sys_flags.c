@@ -143,7 +143,10 @@ int sys_into(struct vcpu *v, const struct insn *in)
 
 int sys_iret(struct vcpu *v, const struct insn *in)
 {
-	return far_iret(v, in->opsize, insn_next(v, in));
+	if (far_iret(v, in->opsize, insn_next(v, in)))
+		return -1;
+	vcpu_returns_to_user(v);
+	return 0;
 }
 
 static int set_ac(struct vcpu *v, const struct insn *in, uint32_t ac)
