@@ -1,4 +1,4 @@
-/* Ring 3 run as it is: what is found by the scan, and what the filters of a stub's two threads say to each call. */
+/* Ring 3 run as it is: what is found by the scan, what the filters of a stub's two threads say to each call, and what is mapped. */
 #include <CUnit/CUnit.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
@@ -6,13 +6,20 @@
 #include <linux/seccomp.h>
 #include <signal.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <unistd.h>
 
+#include "btvm.h"
+#include "common/memory.h"
 #include "proto/stub.h"
 #include "stub/filter.h"
+#include "vcpu/direct/pages.h"
 #include "vcpu/direct/scan.h"
+#include "vcpu/mmu/mmu.h"
 
 extern const char stub_at_stop[], stub_at_fs[], stub_at_gs[], stub_at_return[], stub_at_wait[], stub_at_order[],
 	stub_at_ack[];
@@ -172,6 +179,133 @@ static void test_helper_filter(void)
 		CU_ASSERT_EQUAL(ask(true, &bad[i], AREA, AUDIT_ARCH_X86_64), SECCOMP_RET_KILL_PROCESS);
 }
 
+/* ---- mappings: a stub whose helper has always just answered that all was done ---- */
+
+#define PTE_A 0x20u
+#define PTE_D 0x40u
+
+static struct stub fake;
+static struct pages mapped;
+
+static void orders_come(void)
+{
+	uint64_t got;
+
+	while (read(fake.ack, &got, sizeof got) == sizeof got)
+		;
+	got = 1;
+	CU_ASSERT_EQUAL(write(fake.ack, &got, sizeof got), sizeof got);
+	memset(fake.o, 0, sizeof *fake.o);
+}
+
+static struct vcpu *new_pages(void)
+{
+	struct vcpu *v = btvm_reset();
+
+	fake = (struct stub){.listener = -1, .ack = eventfd(0, EFD_NONBLOCK), .o = calloc(1, STUB_PAGE), .area = AREA};
+	CU_ASSERT_FATAL(fake.ack >= 0 && fake.o);
+	CU_ASSERT_EQUAL_FATAL(pages_init(&mapped, &fake, v), 0);
+	orders_come();
+	CU_ASSERT(pages_clear(&mapped, v));
+	memset(v->vm->mem->ram + BTVM_CODE, 0x90, 0x2000);
+	return v;
+}
+
+static void end_pages(struct vcpu *v)
+{
+	btvm_put(v, BTVM_CODE, "\x90", 1);
+	close(fake.ack);
+	free(fake.o);
+	(void)v;
+}
+
+/* What a fault at @gva maps first: its protection; -1: translated code is to do it. */
+static int after_fault(struct vcpu *v, uint64_t gva, uint32_t error)
+{
+	const struct stub_order *o = fake.o->order;
+
+	orders_come();
+	if (!pages_fault(&mapped, v, gva, error | 4))
+		return -1;
+	CU_ASSERT(fake.o->n >= 1 && o->nr == SYS_mmap && o->arg[0] == (gva & ~0xfffull) &&
+		  o->arg[5] == (gva & ~0xfffull));
+	return (int)o->arg[2];
+}
+
+/* Is the page at @gva, and no other, taken away before guest code goes on? */
+static bool goes(struct vcpu *v, uint64_t gva)
+{
+	const struct stub_order *o = fake.o->order;
+
+	orders_come();
+	CU_ASSERT(pages_check(&mapped, v));
+	return fake.o->n == 1 && o->nr == SYS_munmap && o->arg[0] == gva && o->arg[1] == GMEM_PAGE_SIZE;
+}
+
+static void test_pages(void)
+{
+	struct vcpu *v = new_pages();
+	uint64_t *next = btvm_pte(BTVM_DATA + 0x1000), *pte = btvm_pte(BTVM_DATA), was = *pte, next_was = *next;
+
+	*next = 0; /* a fault brings no neighbours */
+	tlb_flush_all(v);
+	*pte &= ~(uint64_t)(PTE_A | PTE_D);
+	CU_ASSERT_EQUAL(after_fault(v, BTVM_DATA + 0x123, 0), PROT_READ); /* D is not set: a store is to be noticed */
+	CU_ASSERT(*pte & PTE_A);
+	CU_ASSERT(!(*pte & PTE_D));
+	CU_ASSERT_EQUAL(after_fault(v, BTVM_DATA, 2), PROT_READ | PROT_WRITE);
+	CU_ASSERT(*pte & PTE_D);
+	CU_ASSERT(!goes(v, BTVM_DATA));
+	tlb_flush_page(v, BTVM_DATA);
+	CU_ASSERT(!goes(v, BTVM_DATA)); /* the tables say the same */
+	*pte &= ~(uint64_t)PTE_D;
+	tlb_flush_page(v, BTVM_DATA);
+	CU_ASSERT(goes(v, BTVM_DATA));
+	CU_ASSERT_EQUAL(after_fault(v, BTVM_DATA, 2), PROT_READ | PROT_WRITE);
+	*pte &= ~4ull; /* the supervisor's from now on */
+	tlb_flush_page(v, BTVM_DATA);
+	CU_ASSERT(goes(v, BTVM_DATA));
+	CU_ASSERT_EQUAL(after_fault(v, BTVM_DATA, 0), -1);
+	CU_ASSERT_EQUAL(after_fault(v, AREA, 0), -1); /* ours */
+	CU_ASSERT_EQUAL(after_fault(v, 0, 0), -1);
+	*pte = was;
+	*next = next_was;
+	end_pages(v);
+}
+
+/* A page runs or is written, whoever does it and by whatever address. */
+static void test_code_pages(void)
+{
+	struct vcpu *v = new_pages();
+	uint64_t *next = btvm_pte(BTVM_CODE + 0x1000), next_was = *next, frame = BTVM_CODE >> 12;
+	uint64_t *other = btvm_pte(BTVM_DATA + 0x1000), other_was = *other;
+
+	*next = *other = 0;
+	tlb_flush_all(v);
+	CU_ASSERT_EQUAL(after_fault(v, BTVM_CODE, 2), PROT_READ | PROT_WRITE);
+	CU_ASSERT_EQUAL(after_fault(v, BTVM_CODE, 16),
+			PROT_READ | PROT_EXEC); /* by its own entry, which no longer writes */
+	CU_ASSERT(codepage_has(v, frame));
+	CU_ASSERT(!goes(v, BTVM_CODE));
+	CU_ASSERT_EQUAL(after_fault(v, BTVM_CODE, 2), -1); /* as a store to translated code */
+	codepage_stored(v, frame, 8, 4);
+	CU_ASSERT(goes(v, BTVM_CODE));
+	CU_ASSERT_EQUAL(after_fault(v, BTVM_CODE, 16), PROT_READ | PROT_EXEC);
+	v->stats.device_flushes++; /* a device's store, as told by its process */
+	CU_ASSERT(goes(v, BTVM_CODE));
+	memcpy(v->vm->mem->ram + BTVM_CODE, "\x0f\x31", 2); /* rdtsc */
+	CU_ASSERT_EQUAL(after_fault(v, BTVM_CODE, 16), -1);
+	CU_ASSERT_EQUAL(after_fault(v, BTVM_DATA, 2), PROT_READ | PROT_WRITE);
+	CU_ASSERT(btvm_translate(v, BTVM_DATA + 0x40, v->mode, "c3") !=
+		  BT_NONE); /* translated code comes to a page that is written */
+	CU_ASSERT(goes(v, BTVM_DATA));
+	CU_ASSERT_EQUAL(after_fault(v, BTVM_DATA, 2), -1);
+	btvm_put(v, BTVM_DATA + 0x40, "\x90", 1);
+	*next = next_was;
+	*other = other_was;
+	end_pages(v);
+}
+
 CU_ErrorCode suite_direct(void);
 CU_ErrorCode suite_direct(void)
 {
@@ -180,5 +314,7 @@ CU_ErrorCode suite_direct(void)
 	CU_add_test(s, "scan", test_scan);
 	CU_add_test(s, "the guest thread's filter", test_guest_filter);
 	CU_add_test(s, "the helper's filter", test_helper_filter);
+	CU_add_test(s, "what is mapped", test_pages);
+	CU_add_test(s, "pages with code", test_code_pages);
 	return CU_get_error();
 }
