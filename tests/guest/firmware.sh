@@ -63,7 +63,7 @@ run --firmware=uefi --nvram="$tmp/nvram"
 [ $status = 0 ] && has '^BOOT: by uefi' && has '^BOOT: pci .* 0x8086 0x2922' && result 0 "UEFI, SATA disk" || result 1 "UEFI, SATA disk"
 bus=virtio
 
-"$monitor" run --name=$name-restart --firmware=uefi --nvram="$tmp/nvram" --boot=menu </dev/null >"$tmp/log" 2>&1 &
+"$monitor" run --name=$name-restart --firmware=uefi --nvram="$tmp/nvram" --boot=menu </dev/null >"$tmp/holder" 2>&1 &
 pid=$!
 until "$monitor" status $name-restart 2>/dev/null | grep -q '^state: *running' || ! kill -0 $pid 2>/dev/null; do sleep 1; done
 run --firmware=uefi --nvram="$tmp/nvram"
