@@ -57,5 +57,5 @@ done <<'END'
 1 62f1745b585301 vaddps zmm2 {k3}, zmm1, [rbx + 4] {1to16}
 END
 rm -f insn-fixed.log
-"$diff" --seed=1 --cases=75000 && "$diff" --window --seed=5 --cases=75000 &&
+"$diff" --seed=1 --cases=40000 && "$diff" --window --seed=5 --cases=40000 &&
 	"$diff" --lax-flags --window --seed=78 --cases=20000 && exec "$diff" --lax-flags --seed=77 --cases=40000
