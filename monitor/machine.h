@@ -76,7 +76,7 @@ struct machine {
 	int mem_end, vcpu_end;  /* of the channel between vcpu and memsvc, until handed over; -1 */
 	int stub_end[MSG_STUBS], stub_vcpu_end[MSG_STUBS]; /* of the channels between stubs and vcpu, likewise */
 	bool stub_configured[MSG_STUBS];
-	int pool_rw, pool_fd;   /* of merged pages, likewise; memsvc's, and the one that all others read */
+	int pool_rw, pool_fd; /* of merged pages, likewise; memsvc's, and the one that all others read */
 	/* of a VM in a merge group; its hvx-memsvc is no child of ours */
 	bool grouped;
 	struct mergegroup_ends group;

@@ -141,9 +141,9 @@ struct frame {
 	uint16_t fault_vector,
 		fault_error; /* of the host fault that left the translated code: at mem_gva if it has an address */
 #define VCPU_COMBOS 8
-	uint64_t combo[VCPU_COMBOS];                     /* addends of the running block's groups of accesses */
-	uint64_t pext_mask;                              /* selects the soft TLB index out of an address */
-	uint64_t bounce_stack;                           /* as bounce, for the implicit stack operand */
+	uint64_t combo[VCPU_COMBOS];                      /* addends of the running block's groups of accesses */
+	uint64_t pext_mask;                               /* selects the soft TLB index out of an address */
+	uint64_t bounce_stack;                            /* as bounce, for the implicit stack operand */
 	uint8_t bounce[128] __attribute__((aligned(64))); /* stands in for an operand in MMIO or across pages */
 	struct {
 		uint8_t index[64], mask[64], dst[64]; /* its registers, as they were before it */
@@ -170,15 +170,15 @@ struct vcpu {
 	uint32_t exit_reason; /* enum vm_exit set by helpers or the platform */
 	int exit_code;        /* with VM_EXIT_DEBUG */
 	struct next_run next;
-	uint64_t window_at;       /* host address of the last fault in the window whose page was there */
-	uint32_t window_vain;     /* how often in a row */
+	uint64_t window_at;              /* host address of the last fault in the window whose page was there */
+	uint32_t window_vain;            /* how often in a row */
 	uint8_t direct_mode, direct_due; /* vcpu_returns_to_user() */
-	uint8_t last_sysop;       /* enum sysop of the last helper */
-	_Atomic uint8_t sleeping; /* kick_sleep() */
-	uint8_t settle;           /* it waits for devices' resets before it goes on */
-	uint8_t timers;           /* so many of: */
-	uint32_t halt_poll_ns;    /* how long HLT looks before it sleeps */
-	timer_t timer[2];         /* post deadlines to this thread: its local APIC's, and at CPU 0 the platform's */
+	uint8_t last_sysop;              /* enum sysop of the last helper */
+	_Atomic uint8_t sleeping;        /* kick_sleep() */
+	uint8_t settle;                  /* it waits for devices' resets before it goes on */
+	uint8_t timers;                  /* so many of: */
+	uint32_t halt_poll_ns;           /* how long HLT looks before it sleeps */
+	timer_t timer[2]; /* post deadlines to this thread: its local APIC's, and at CPU 0 the platform's */
 	VCPU_PART(mmu);
 	VCPU_PART(bt_cpu);
 };

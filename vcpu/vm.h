@@ -31,7 +31,7 @@ struct vm {
 	struct world world;
 	int host_cpus;     /* that this process may use */
 	_Atomic int awake; /* CPUs whose thread does not sleep in HLT */
-	bool a20; /* address line 20 is on: what CPUs are told behind PEND_A20 */
+	bool a20;          /* address line 20 is on: what CPUs are told behind PEND_A20 */
 	const char *name;
 	_Atomic uint64_t pvclock_tsc; /* cpu/pvclock.c: host TSC at which the paravirtual clocks start; 0: not yet */
 	uint64_t tsc_hz;              /* set before cpu_reset(); 0: guests must calibrate */

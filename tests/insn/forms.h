@@ -11,7 +11,7 @@ struct form {
 	uint8_t vex; /* 0 legacy, 1 VEX, 2 EVEX */
 	uint8_t map; /* 0 one byte, 1 0F, 2 0F38, 3 0F3A */
 	uint8_t opcode;
-	uint8_t prefix; /* enum form_prefix */
+	uint8_t prefix;  /* enum form_prefix */
 	uint8_t w, l, b; /* b: of EVEX */
 	uint8_t has_modrm, mem, vsib, faults;
 	uint8_t opsize[2]; /* bytes of the first two operands */

@@ -392,8 +392,9 @@ static void add_case(struct gen *g, struct test *t, struct insn_inst *i)
 	} else if (i->in.meta.category == ZYDIS_CATEGORY_COND_BR && one_in(&g->r, 2)) {
 		tc->in.gpr[1] = below(&g->r, 3);
 	}
-	tc->either = is_string(i) && (i->in.mnemonic == ZYDIS_MNEMONIC_CMPSB || i->in.mnemonic == ZYDIS_MNEMONIC_CMPSW ||
-				      i->in.mnemonic == ZYDIS_MNEMONIC_CMPSD || i->in.mnemonic == ZYDIS_MNEMONIC_CMPSQ);
+	tc->either =
+		is_string(i) && (i->in.mnemonic == ZYDIS_MNEMONIC_CMPSB || i->in.mnemonic == ZYDIS_MNEMONIC_CMPSW ||
+				 i->in.mnemonic == ZYDIS_MNEMONIC_CMPSD || i->in.mnemonic == ZYDIS_MNEMONIC_CMPSQ);
 	steer_all(g, tc, t, i);
 	fix_special(g, tc, t, i);
 	set_mask(g, tc, t, i);

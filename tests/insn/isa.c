@@ -174,8 +174,8 @@ static int set_supported(unsigned set)
 /* Not functions of the case's state, or the kernel emulates or intercepts them. */
 static int is_outside(const ZydisDecodedInstruction *in)
 {
-	if (in->meta.isa_set == ZYDIS_ISA_SET_RDWRFSGS &&
-	    (in->machine_mode != ZYDIS_MACHINE_MODE_LONG_64 || !(getauxval(AT_HWCAP2) & 2))) /* the kernel's word counts */
+	if (in->meta.isa_set == ZYDIS_ISA_SET_RDWRFSGS && (in->machine_mode != ZYDIS_MACHINE_MODE_LONG_64 ||
+							   !(getauxval(AT_HWCAP2) & 2))) /* the kernel's word counts */
 		return 1;
 	if (in->mnemonic == ZYDIS_MNEMONIC_INT && !(getauxval(AT_HWCAP2) & 2)) /* a paravirtual host's own gates */
 		return 1;

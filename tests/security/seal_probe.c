@@ -141,7 +141,8 @@ static void finish(struct job *j, const struct sandbox_table *t)
 		return;
 	j->pid = 0;
 	probes++;
-	if (!j->p.what ? WIFEXITED(ws) && WEXITSTATUS(ws) == OUT_SEALED : WIFSIGNALED(ws) && WTERMSIG(ws) == kill_by(&j->p))
+	if (!j->p.what ? WIFEXITED(ws) && WEXITSTATUS(ws) == OUT_SEALED
+		       : WIFSIGNALED(ws) && WTERMSIG(ws) == kill_by(&j->p))
 		return;
 	failures++;
 	fprintf(stderr, "%s: %s (%ld): %s %d, not killed by the filter\n", t->name, j->p.what ? j->p.what : "the seal",

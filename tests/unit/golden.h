@@ -15,7 +15,7 @@ struct golden_case {
 struct golden_group {
 	const char *name; /* tests/unit/golden/NAME.txt */
 	uint32_t mode;
-	uint64_t gva; /* of the page */
+	uint64_t gva;         /* of the page */
 	bool no_bmi2, avx512; /* the host's CPU lacks the one, has the other */
 	const struct golden_case *cases;
 	unsigned n;

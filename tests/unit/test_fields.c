@@ -138,8 +138,8 @@ static void test_covered(void)
 	HAS_FIELDS(vcpu_screen, msg_screen, 5, 0, 0, 0, 0, {});
 	HAS_FIELDS(screen_reply, msg_screen, 5, 0, 0, 0, 0, {});
 	HAS_FIELDS(reply, msg_reply, 2, 0, {0});
-	HAS_FIELDS(status_reply, msg_status, 21, {0}, {0}, {0}, {0}, {0}, 0, 0, {0}, 0, 0, 0, 0, 0, {}, 0, {}, {0}, {0}, 0,
-		   0, 0);
+	HAS_FIELDS(status_reply, msg_status, 21, {0}, {0}, {0}, {0}, {0}, 0, 0, {0}, 0, 0, 0, 0, 0, {}, 0, {}, {0}, {0},
+		   0, 0, 0);
 	HAS_FIELDS(stats_reply, msg_counters, 2, 0, {});
 	HAS_FIELDS(pages, msg_pages, 2, 0, 0);
 	HAS_FIELDS(local, msg_local, 5, 0, 0, 0, 0, 0);

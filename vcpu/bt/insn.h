@@ -143,8 +143,8 @@ struct insn {
 	uint8_t has_mem : 1, has_modrm : 1, lock : 1, rex_w : 1, imm_port : 1, mem_read : 1, mem_write : 1;
 	uint8_t masked : 1; /* only chosen elements of the operand in memory count: AVX masked move, or the k fields tell how */
 	uint8_t pause : 1;
-	uint8_t waits : 1;  /* looks for a pending x87 exception first */
-	uint8_t high8;      /* uses ah, ch, dh or bh: no REX may be added */
+	uint8_t waits : 1; /* looks for a pending x87 exception first */
+	uint8_t high8;     /* uses ah, ch, dh or bh: no REX may be added */
 	struct insn_mem mem;
 	int64_t imm;
 	int32_t imm2;
@@ -157,7 +157,7 @@ struct insn {
 	uint8_t isa; /* enum insn_isa */
 	uint8_t align; /* alignment the memory operand must have, 0 = none; 1 = accessed in halves; ALIGN_ANY: not even #AC */
 	uint8_t k, k_way, k_bits, k_size; /* EVEX with a mask for its operand in memory: bt/evex.h; k = 0: none */
-	uint16_t mnemonic; /* the decoder's number, for traces only */
+	uint16_t mnemonic;                /* the decoder's number, for traces only */
 };
 
 #define ALIGN_ANY 0x80u /* insn.align: not even alignment checking minds */

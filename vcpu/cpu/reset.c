@@ -32,7 +32,8 @@ static void reset_segments(struct vcpu *v)
 {
 	for (unsigned i = 0; i < SEG_COUNT; i++)
 		set_seg(&v->seg[i], 0, 0, 0xffff, SEG_A_P | SEG_A_S | 3);
-	set_seg(&v->seg[SEG_CS], 0xf000, 0xffff0000, 0xffff, SEG_A_P | SEG_A_S | 3); /* writable, too: SDM 3A table 9-1 */
+	set_seg(&v->seg[SEG_CS], 0xf000, 0xffff0000, 0xffff,
+		SEG_A_P | SEG_A_S | 3); /* writable, too: SDM 3A table 9-1 */
 	set_seg(&v->ldtr, 0, 0, 0xffff, SEG_A_P | DT_LDT);
 	set_seg(&v->tr, 0, 0, 0xffff, SEG_A_P | DT_TSS32_BUSY);
 	v->gdtr = v->idtr = (struct dtable){0, 0xffff};

@@ -190,7 +190,7 @@ struct cpu {
 	uint64_t phys_rsvd; /* physical address bits 51 and below that the guest's CPU lacks */
 	uint64_t xcr0_mask; /* XCR0 bits offered */
 	struct xsave_layout xs;
-	uint64_t cr4_mask;  /* CR4 bits offered */
+	uint64_t cr4_mask; /* CR4 bits offered */
 	uint32_t mxcsr_mask;
 	uint32_t xsave_caps;    /* CPUID 0xd.1 EAX as offered: xsaveopt 1, xsavec 2, xgetbv(1) 4 */
 	uint8_t amd;            /* AMD (or Hygon) rules where the vendors differ, else Intel's */
