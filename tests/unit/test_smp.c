@@ -456,6 +456,40 @@ static void test_owner(void)
 }
 #endif
 
+static bool published_enough;
+
+static void *publishes(void *arg)
+{
+	uint32_t n = *(uint32_t *)arg;
+
+	while (!__atomic_load_n(&published_enough, __ATOMIC_RELAXED)) {
+		__atomic_store_n(&vm.bt->n_blocks, n - 1, __ATOMIC_RELEASE);
+		__atomic_store_n(&vm.bt->n_blocks, n, __ATOMIC_RELEASE);
+	}
+	return NULL;
+}
+
+/* While another CPU publishes a block, code that is behind all blocks, as a CPU's copy is, is in none. */
+static void test_behind_blocks(void)
+{
+	unsigned found = 0;
+	uint64_t cpus;
+	pthread_t t;
+	uint32_t n;
+
+	reset();
+	memcpy(mem.ram + PATCH, "\xb8\0\0\0\0\xc3", 6);
+	CU_ASSERT_FATAL(try_translate(vm.vcpu[0], PATCH, &cpus) != BT_NONE);
+	n = vm.bt->n_blocks;
+	published_enough = false;
+	CU_ASSERT_EQUAL_FATAL(pthread_create(&t, NULL, publishes, &n), 0);
+	for (unsigned i = 0; i < 5000000; i++)
+		found += block_by_host(vm.bt, vm.bt->copies + 5) != BT_NONE;
+	__atomic_store_n(&published_enough, true, __ATOMIC_RELAXED);
+	pthread_join(t, NULL);
+	CU_ASSERT_EQUAL(found, 0);
+}
+
 CU_ErrorCode suite_smp(void)
 {
 	CU_pSuite s = CU_add_suite("several CPUs", NULL, NULL);
@@ -467,6 +501,7 @@ CU_ErrorCode suite_smp(void)
 	CU_add_test(s, "flushes", test_flush);
 	CU_add_test(s, "visits", test_world);
 	CU_add_test(s, "kicks in shared blocks", test_kicks);
+	CU_add_test(s, "behind all blocks", test_behind_blocks);
 	CU_add_test(s, "pause gives way", test_pause);
 #ifdef HVX_DEBUG_LOCKS
 	CU_add_test(s, "owners", test_owner);

@@ -253,7 +253,8 @@ static void block_remove(struct bt *bt, uint32_t b)
 
 uint32_t block_by_host(const struct bt *bt, uint32_t host_off)
 {
-	uint32_t lo = 0, hi = __atomic_load_n(&bt->n_blocks, __ATOMIC_ACQUIRE);
+	const uint32_t n = __atomic_load_n(&bt->n_blocks, __ATOMIC_ACQUIRE); /* read once: another CPU publishes */
+	uint32_t lo = 0, hi = n;
 
 	while (lo < hi) {
 		uint32_t mid = lo + (hi - lo) / 2;
@@ -263,7 +264,7 @@ uint32_t block_by_host(const struct bt *bt, uint32_t host_off)
 		else
 			hi = mid;
 	}
-	return lo < bt->n_blocks && bt->blocks[lo].host_start <= host_off ? lo : BT_NONE;
+	return lo < n && bt->blocks[lo].host_start <= host_off ? lo : BT_NONE;
 }
 
 struct site *site_by_host(const struct bt *bt, const struct block *b, uint32_t host_off)
